@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef KAMEN_BASE_CLEANUP_H
+#define KAMEN_BASE_CLEANUP_H
+
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define _cleanup_(f) __attribute__((cleanup(f)))
+
+/* Hands the object over: the local gives up what it holds. */
+#define TAKE_PTR(p) \
+	({ \
+		__typeof__(p) *_pp = &(p); \
+		__typeof__(p) _taken = *_pp; \
+		*_pp = NULL; \
+		_taken; \
+	})
+#define TAKE_FD(fd) \
+	({ \
+		int *_pfd = &(fd); \
+		int _taken = *_pfd; \
+		*_pfd = -1; \
+		_taken; \
+	})
+
+/* DEFINE_CLEANUP(struct x *, x_free) gives x_freep() for _cleanup_(x_freep). */
+#define DEFINE_CLEANUP(type, func) \
+	static inline void func##p(type *p) \
+	{ \
+		if (*p) \
+			func(*p); \
+	}
+
+static inline void freep(void *p)
+{
+	free(*(void **)p);
+}
+
+static inline void closep(const int *fd)
+{
+	if (*fd >= 0)
+		(void)close(*fd);
+}
+
+static inline void fclosep(FILE **f)
+{
+	if (*f)
+		(void)fclose(*f);
+}
+
+static inline void closedirp(DIR **d)
+{
+	if (*d)
+		(void)closedir(*d);
+}
+
+#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
+
+#endif

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef KAMEN_CLASSIFY_FIGURES_H
+#define KAMEN_CLASSIFY_FIGURES_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/** contract.md, eval: labelled figures of a set of embeddings. Plain C, no oneDNN: kamenctl links
+ * this room alone. */
+struct figures {
+	uint32_t n, n_classes;
+	double knn; /* leave-one-out, k = 20, cosine, votes exp(sim / 0.1) */
+	double shot1, shot1_ci, shot5, shot5_ci; /* 200 episodes, 95 % half width */
+};
+
+/** Per image: was its k-NN vote right; per episode: its accuracy. For paired comparison. */
+struct figures_detail {
+	uint8_t *knn_right;    /* (n) */
+	double *shot1, *shot5; /* (n_episodes) */
+	uint32_t n_episodes;
+};
+
+/**
+ * @param embeddings  (n, dim), any length: normalised inside
+ * @param labels      (n), 0..n_classes-1
+ * @param seed        of the episodes; the same seed draws the same episodes for every mask
+ * @param ret_detail  NULL, or filled: free with figures_detail_done()
+ * @return 0, -EINVAL: fewer than 2 classes or a class with fewer than 2 images, -ENOMEM
+ */
+int figures_compute(struct figures *ret_figures, struct figures_detail *ret_detail,
+	const float *embeddings, const uint32_t *labels, uint32_t n, uint32_t dim,
+	uint32_t n_classes, uint64_t seed);
+void figures_detail_done(struct figures_detail *detail);
+
+/** b minus a with a 95 % paired bootstrap interval (over images for knn, over episodes for shots). */
+struct figures_diff {
+	double diff, lo, hi;
+};
+int figures_compare(struct figures_diff *ret_knn, struct figures_diff *ret_shot1,
+	struct figures_diff *ret_shot5, const struct figures_detail *a,
+	const struct figures_detail *b, uint32_t n, uint64_t seed);
+
+/** Area under the ROC curve: the chance that a positive scores above a negative (ties half). */
+double figures_auroc(const double *scores, const uint8_t *positive, size_t n);
+
+#endif

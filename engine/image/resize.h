@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef KAMEN_IMAGE_RESIZE_H
+#define KAMEN_IMAGE_RESIZE_H
+
+#include "image/image.h"
+
+enum resize_filter {
+	RESIZE_BILINEAR,
+	RESIZE_BICUBIC, /* a = -0.5 */
+};
+
+/** A source rectangle in pixels; fractions are allowed (random crops, centre crops). */
+struct resize_box {
+	float x, y, width, height;
+};
+
+/**
+ * Resamples box to (height, width) with support scaled by the reduction (antialiased, the
+ * convention of PIL: separable, horizontal first, result rounded to 8 bit), so that the same
+ * numbers come out as in the Python tools that the models were trained with (max 1 level apart).
+ *
+ * @param scratch  grown as needed, reused between calls: nothing is allocated in steady state
+ * @return 0 or -ENOMEM
+ */
+struct resize_scratch;
+int resize_scratch_new(struct resize_scratch **ret_scratch);
+void resize_scratch_free(struct resize_scratch *scratch);
+DEFINE_CLEANUP(struct resize_scratch *, resize_scratch_free)
+
+int resize_u8(uint8_t *dst, uint32_t dst_width, uint32_t dst_height, const struct image_view *src,
+	const struct resize_box *box, enum resize_filter filter, struct resize_scratch *scratch);
+
+/** A whole-image resize into a new image (shorter side to `shorter`, bicubic) if it is larger. */
+int image_shrink(struct image **ret_image, const struct image_view *src, uint32_t shorter);
+
+#endif

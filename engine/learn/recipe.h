@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef KAMEN_LEARN_RECIPE_H
+#define KAMEN_LEARN_RECIPE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/diag.h"
+#include "base/digest.h"
+#include "image/prep.h"
+#include "model/vit.h"
+
+enum recipe_optimiser { RECIPE_ADAM, RECIPE_SGD };
+
+/** Everything that a round depends on beside base and manifest. Stored with every version. */
+struct recipe {
+	uint64_t seed;
+	uint32_t steps;
+	uint32_t batch;        /* images a step */
+	uint32_t n_prototypes; /* K */
+	uint32_t head_dim;     /* E, 128 or fewer (at most width, at most images) */
+	uint32_t large_px, small_px;
+	uint32_t n_small; /* small crops an image, beside the 2 large ones */
+	uint32_t queue;   /* past embeddings a view, 0: none; used from 1/5 of the steps */
+	enum recipe_optimiser optimiser;
+	float score_lr; /* cosine to 0; steps * score_lr / 2 is how far a score can travel */
+	float head_lr;
+	float min_area; /* large crops U(min_area, 1), small ones U(.05, min_area) */
+	float temperature, sinkhorn_eps;
+	uint32_t sinkhorn_iterations;
+	bool alpha_term;
+};
+
+/** design.md section 5: Adam .06 cosine over 50 steps, batch 64, K 100, crops of 112 and 64. Fewer
+ * images give fewer prototypes and a smaller batch; a large input is learnt at its half. */
+struct recipe recipe_default(const struct vit *vit, const struct prep *prep, uint32_t n_images);
+/** @return 0, or -EINVAL with field and range in diag */
+int recipe_check(
+	const struct recipe *recipe, const struct vit *vit, uint32_t n_images, struct diag *diag);
+struct digest recipe_digest(const struct recipe *recipe);
+
+#endif

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef KAMEN_LEARN_ROUND_H
+#define KAMEN_LEARN_ROUND_H
+
+#include "learn/recipe.h"
+
+/** Where a round's images come from: n of them in manifest order. */
+struct image_source {
+	void *owner;
+	uint32_t n;
+	/** View of image i, valid until the source is closed or the next get. 0 or a negative errno. */
+	int (*get)(void *owner, uint32_t i, struct image_view *ret_view);
+	struct digest manifest; /* digest of the sorted list of image hashes */
+};
+
+struct round_progress {
+	uint32_t step, steps; /* step: how many are done */
+	float loss_ratio;     /* loss / ln K of the last step */
+	double density, lowest_density;
+	uint64_t n_flips; /* bits that are off */
+};
+
+/**
+ * A learning round of Self-Masking Networks (algorithms.md 1.6) over one manifest: starts at the
+ * base with a warm-started head (design.md section 5). A pure function of base, recipe, manifest,
+ * instruction set and thread count: same bits, also across save and resume. One thread.
+ */
+struct round;
+
+int round_new(struct round **ret_round, struct vit *vit, const struct recipe *recipe,
+	const struct prep *prep, const struct image_source *source, struct diag *diag);
+void round_free(struct round *round);
+DEFINE_CLEANUP(struct round *, round_free)
+
+/** One optimiser step. @return 1: more to do, 0: the last step is done, or a negative errno */
+int round_step(struct round *round, struct round_progress *ret_progress);
+
+/** Checkpoint with checksum, written atomically; refused by resume when base, recipe, manifest, ISA
+ * or thread count are others (-ESTALE), or damaged (-EBADMSG): the round then starts anew. */
+int round_save(const struct round *round, int dir_fd, const char *path);
+int round_resume(struct round *round, int dir_fd, const char *path, struct diag *diag);
+
+/** The present mask; the round keeps it. */
+const struct mask *round_mask(const struct round *round);
+
+#endif

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef KAMEN_MASK_SLOT_H
+#define KAMEN_MASK_SLOT_H
+
+#include "mask/bits.h"
+
+struct onednn; /* onednn/onednn.h: engine, stream */
+
+/** One maskable linear layer: y = x W'^T + b'. Tensor indices into the layout. */
+struct slot_layer {
+	unsigned weight, bias;      /* tensors of the layout */
+	uint32_t n_out, n_in;       /* weight is (n_out, n_in) row-major */
+	const float *weight_values; /* frozen, borrowed from the base */
+	const float *bias_values;   /* (n_out) */
+};
+
+/**
+ * A weight slot: one packed copy of the maskable layers with one mask applied (design.md section 4).
+ * The packed weight is W * M; 1 / alpha_w is a binary-mul post-op of the product, so the bias is
+ * held as b * M_b * alpha_w / alpha_b. All bits kept gives the frozen model bit for bit.
+ * Not thread-safe; belongs to the thread that owns oneDNN.
+ */
+struct slot;
+
+enum slot_use {
+	SLOT_INFER = 1, /* packed for the forward product */
+	SLOT_LEARN = 2, /* also packed transposed, for the backward product of the activations */
+};
+
+int slot_new(struct slot **ret_slot, struct onednn *onednn, const struct mask_layout *layout,
+	const struct slot_layer *layers, unsigned n_layers, enum slot_use use);
+void slot_free(struct slot *slot);
+DEFINE_CLEANUP(struct slot *, slot_free)
+
+/** Applies a mask (NULL: all kept). Only tensors that differ from the present mask are rewritten. */
+int slot_apply(struct slot *slot, const struct mask *mask);
+
+#endif

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef KAMEN_MODEL_VIT_H
+#define KAMEN_MODEL_VIT_H
+
+#include "image/prep.h"
+#include "mask/slot.h"
+#include "model/base.h"
+
+/** Shape of a ViT of the timm/DeiT/AugReg family: pre-norm, class token first, exact GELU. */
+struct vit_shape {
+	uint32_t width, depth, n_heads, mlp, patch;
+	uint32_t grid;      /* side of the native position grid: native px = grid * patch */
+	uint32_t n_classes; /* 0: no head */
+	float norm_eps;
+};
+
+/**
+ * A frozen ViT: its frozen tensors in f32, the canonical list of maskable tensors (per block:
+ * qkv.weight, qkv.bias, proj.weight, proj.bias, fc1.weight, fc1.bias, fc2.weight, fc2.bias, in
+ * this order), and the oneDNN engine. The base must outlive it. Only the thread that made it may
+ * call functions that take it and compute.
+ */
+struct vit;
+
+/**
+ * Recognises the family from tensor names and shapes, or checks the given one ("vit"). n_heads is
+ * metadata `num_heads` where the file has it, else width / 64 (at least 1).
+ *
+ * @param family  NULL: recognise
+ * @return 0, -EBADMSG: a tensor is missing or has another shape (diag), -EOPNOTSUPP: no known
+ *         family, -ENOMEM
+ */
+int vit_new(struct vit **ret_vit, const struct base *base, const char *family, struct diag *diag);
+void vit_free(struct vit *vit);
+DEFINE_CLEANUP(struct vit *, vit_free)
+
+const struct vit_shape *vit_shape(const struct vit *vit);
+const struct mask_layout *vit_layout(const struct vit *vit);
+const struct digest *vit_digest(const struct vit *vit); /* of the base file */
+/** (n_tensors) pointers to the frozen values, in the layout's order. */
+const float *const *vit_weights(const struct vit *vit);
+/** The model's own preprocessing: metadata of the file, else crop 0.9, bicubic, mean = std = 0.5
+ * (AugReg); crop = 224/248 for the model of the tests. */
+struct prep vit_native_prep(const struct vit *vit);
+/** Name of the instruction set that oneDNN runs on here, e.g. "avx512_core". */
+const char *vit_isa(const struct vit *vit);
+
+int vit_slot_new(struct slot **ret_slot, struct vit *vit, enum slot_use use);
+
+/** Primitives and memories for one (batch, px): built once, nothing is allocated per image. */
+struct vit_plan;
+int vit_plan_new(struct vit_plan **ret_plan, struct vit *vit, uint32_t batch, uint32_t px);
+void vit_plan_free(struct vit_plan *plan);
+DEFINE_CLEANUP(struct vit_plan *, vit_plan_free)
+/** Where the caller puts its pixels: (batch, 3, px, px). */
+float *vit_plan_input(struct vit_plan *plan);
+
+/**
+ * @param embeddings  (batch, width): class token after the last norm
+ * @return 0, or -EIO: oneDNN refused (embeddings are then undefined)
+ */
+int vit_forward(struct vit_plan *plan, const struct slot *slot, float *embeddings);
+
+/** Head of the pretrained classes, for checks only: logits (n, n_classes). -ENODATA: no head. */
+int vit_logits(const struct vit *vit, const float *embeddings, uint32_t n, float *logits);
+
+/** A plan that keeps what the backward pass needs. Same output as vit_forward() to 1e-5. */
+struct vit_tape;
+int vit_tape_new(struct vit_tape **ret_tape, struct vit *vit, uint32_t batch, uint32_t px);
+void vit_tape_free(struct vit_tape *tape);
+DEFINE_CLEANUP(struct vit_tape *, vit_tape_free)
+float *vit_tape_input(struct vit_tape *tape); /* (batch, 3, px, px) */
+int vit_tape_forward(struct vit_tape *tape, const struct slot *slot, float *embeddings);
+/**
+ * @param d_embeddings  (batch, width)
+ * @param grad          flat, in the layout's order: dL/dW' of every maskable tensor is added to it
+ */
+int vit_tape_backward(
+	struct vit_tape *tape, const struct slot *slot, const float *d_embeddings, float *grad);
+
+/** The same forward in plain C, one image, straight from the base: the slow twin.
+ * pixels (3, px, px), embedding (width); mask NULL: all kept. */
+int vit_reference(const struct vit *vit, const struct mask *mask, const float *pixels, uint32_t px,
+	float *embedding);
+/** Runs a small input through vit_forward() and vit_reference(), with and without a mask.
+ * @return 0, -EIO: oneDNN fails here (diag says how far off), -ENOMEM */
+int vit_selftest(struct vit *vit, struct diag *diag);
+
+#endif
