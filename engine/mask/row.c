@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+
+#include "mask/row.h"
+
+void kern_mask_row_c(float *dst, const float *src, const uint64_t *words, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		dst[i] = words[i / 64] >> (i % 64) & 1 ? src[i] : 0.f;
+}
+
+const struct kern_mask_impl kern_mask_impls[] = {
+#ifdef KAMEN_X86
+	{ "avx512", "avx512f", kern_mask_row_avx512 },
+	{ "avx2", "avx2", kern_mask_row_avx2 },
+#endif
+	{ "c", NULL, kern_mask_row_c },
+	{ NULL, NULL, NULL },
+};
+
+bool kern_mask_runs_here(const struct kern_mask_impl *impl)
+{
+	if (!impl->cpu)
+		return true;
+#ifdef KAMEN_X86
+	/* The builtin takes nothing but a literal. */
+	if (strcmp(impl->cpu, "avx512f") == 0)
+		return __builtin_cpu_supports("avx512f");
+	if (strcmp(impl->cpu, "avx2") == 0)
+		return __builtin_cpu_supports("avx2");
+#endif
+	return false;
+}
+
+kern_mask_row_fn *kern_mask_row(void)
+{
+	const struct kern_mask_impl *impl = kern_mask_impls;
+
+	while (!kern_mask_runs_here(impl))
+		impl++;
+	return impl->row;
+}

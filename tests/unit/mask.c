@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdarg.h>
+#include <setjmp.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <errno.h>
+#include <math.h>
+#include <cmocka.h>
+
+#include "base/rng.h"
+#include "mask/bits.h"
+
+static const char *const names[] = { "a.weight", "a.bias", "b.weight" };
+static const size_t sizes[] = { 130, 64, 7 };
+
+static struct mask_layout *make_layout(void)
+{
+	struct mask_layout *layout = NULL;
+
+	assert_int_equal(mask_layout_new(&layout, 3, names, sizes), 0);
+	return layout;
+}
+
+static void a_layout_starts_every_tensor_on_a_fresh_word(void **state)
+{
+	_cleanup_(mask_layout_freep) struct mask_layout *layout = make_layout();
+	struct mask_layout *none = NULL;
+
+	(void)state;
+	assert_int_equal(layout->n_elements, 201);
+	assert_int_equal(layout->n_words, 3 + 1 + 1);
+	assert_int_equal(layout->tensors[1].word, 3);
+	assert_int_equal(layout->tensors[1].offset, 130);
+	assert_int_equal(layout->tensors[2].word, 4);
+	assert_int_equal(layout->tensors[2].offset, 194);
+	assert_int_equal(mask_layout_new(&none, 1, names, (size_t[]){ 0 }), -EINVAL);
+	assert_null(none);
+}
+
+static void a_new_mask_keeps_everything(void **state)
+{
+	_cleanup_(mask_layout_freep) struct mask_layout *layout = make_layout();
+	_cleanup_(mask_freep) struct mask *mask = NULL;
+
+	(void)state;
+	assert_int_equal(mask_new(&mask, layout), 0);
+	assert_true(mask_density(mask) == 1);
+	assert_int_equal(mask->n_on[0], 130);
+	assert_int_equal(mask->words[2], 3);
+	assert_true(mask->words[3] == UINT64_MAX);
+	assert_int_equal(mask->words[4], 0x7f);
+	assert_true(mask_alpha(mask, 0) == 1.f);
+}
+
+static void a_score_of_zero_or_nan_is_off(void **state)
+{
+	_cleanup_(mask_layout_freep) struct mask_layout *layout = make_layout();
+	_cleanup_(mask_freep) struct mask *mask = NULL;
+	float scores[201];
+	size_t n_on[3] = { 0 };
+	struct rng rng = rng_stream(3, 0, 0, 0);
+
+	(void)state;
+	assert_int_equal(mask_new(&mask, layout), 0);
+	for (unsigned i = 0; i < 201; i++)
+		scores[i] = rng_normal(&rng);
+	scores[0] = 0.f;
+	scores[1] = -0.f;
+	scores[2] = nanf("");
+	scores[3] = 1e-45f;
+	mask_from_scores(mask, scores);
+	assert_int_equal(mask->words[0] & 15, 8);
+	for (unsigned t = 0; t < 3; t++) {
+		for (size_t i = 0; i < sizes[t]; i++) {
+			bool on = scores[layout->tensors[t].offset + i] > 0.f;
+
+			assert_int_equal(mask_get(mask, t, i), on);
+			n_on[t] += on;
+		}
+		assert_int_equal(mask->n_on[t], n_on[t]);
+	}
+	assert_int_equal(mask->words[2] >> 2, 0);
+	assert_int_equal(mask->words[4] >> 7, 0);
+}
+
+static void putting_bits_keeps_the_counts(void **state)
+{
+	_cleanup_(mask_layout_freep) struct mask_layout *layout = make_layout();
+	_cleanup_(mask_freep) struct mask *mask = NULL, *full = NULL;
+	struct digest before, after;
+
+	(void)state;
+	assert_int_equal(mask_new(&mask, layout), 0);
+	assert_int_equal(mask_new(&full, layout), 0);
+	before = mask_digest(mask);
+	mask_put(mask, 2, 6, false);
+	mask_put(mask, 2, 6, false);
+	mask_put(mask, 0, 129, false);
+	assert_int_equal(mask->n_on[2], 6);
+	assert_int_equal(mask_distance(mask, full), 2);
+	assert_true(fabs(mask_density(mask) - 199. / 201) < 1e-12);
+	assert_true(fabs(mask_lowest_density(mask) - 6. / 7) < 1e-12);
+	assert_true(mask_alpha(mask, 2) == (float)sqrt(6. / 7));
+	after = mask_digest(mask);
+	assert_false(digest_equal(&before, &after));
+	mask_put(mask, 2, 6, true);
+	mask_put(mask, 0, 129, true);
+	after = mask_digest(mask);
+	assert_true(digest_equal(&before, &after));
+}
+
+static void an_empty_tensor_counts_as_one_weight(void **state)
+{
+	_cleanup_(mask_layout_freep) struct mask_layout *layout = make_layout();
+	_cleanup_(mask_freep) struct mask *mask = NULL;
+
+	(void)state;
+	assert_int_equal(mask_new(&mask, layout), 0);
+	for (unsigned i = 0; i < 7; i++)
+		mask_put(mask, 2, i, false);
+	assert_int_equal(mask->n_on[2], 0);
+	assert_true(mask_alpha(mask, 2) == (float)sqrt(1. / 7));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_layout_starts_every_tensor_on_a_fresh_word),
+		cmocka_unit_test(a_new_mask_keeps_everything),
+		cmocka_unit_test(a_score_of_zero_or_nan_is_off),
+		cmocka_unit_test(putting_bits_keeps_the_counts),
+		cmocka_unit_test(an_empty_tensor_counts_as_one_weight),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
