@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef KAMEN_H
+#define KAMEN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/*
+ * libkamen: inference through a site's own subnetwork over shared memory. No threads, no signals,
+ * nothing on stdout or stderr. Every call returns 0 (or what it says) or a negative errno.
+ *
+ * Life of a request: kamen_frame_acquire() a slot, write the pixels in place, kamen_submit(),
+ * kamen_wait() or poll kamen_client_get_fd() and kamen_process(), read the result in place,
+ * kamen_release().
+ */
+
+/** A connection to kamend. Not thread-safe: one connection per thread. */
+struct kamen_client;
+
+/** What to ask for at connect; zero fields mean the default. Set size = sizeof(struct). */
+struct kamen_options {
+	size_t size;
+	uint32_t n_slots;    /* requests in flight, default 8, at most 64 */
+	uint64_t slot_bytes; /* largest frame, default 4 MiB */
+};
+
+enum kamen_format {
+	KAMEN_ENCODED = 0, /* JPEG, PNG, PGM/PPM: decoded by the daemon's confined decoder */
+	KAMEN_RGB8 = 1,
+	KAMEN_MONO8 = 2,
+};
+
+enum kamen_verb {
+	KAMEN_ECHO = 1, /* the whole path without inference: checksum of what was read */
+	KAMEN_INFER = 2,
+	KAMEN_PUSH = 3, /* an unlabelled image to learn from; answered when it is durable */
+};
+
+enum kamen_mask {
+	KAMEN_MASK_CHAMPION = 0,
+	KAMEN_MASK_VERSION = 1, /* version 0 is the frozen base */
+};
+
+enum kamen_verdict {
+	KAMEN_NO_VERDICT = 0, /* the reason says why */
+	KAMEN_OK = 1,
+	KAMEN_NG = 2,
+	KAMEN_UNKNOWN = 3, /* nothing is known yet about what is normal here */
+};
+
+#define KAMEN_WANT_EMBEDDING 1u
+#define KAMEN_WANT_SPACE 2u /* -ESTALE unless answered in request.space */
+#define KAMEN_PX_SITE 0u
+#define KAMEN_PX_NATIVE UINT32_MAX
+
+/** A frame slot to be filled in place. Belongs to the client object until submitted. */
+struct kamen_frame {
+	void *data;
+	size_t capacity;
+	uint32_t slot;
+};
+
+/** One request. Set size = sizeof(struct) and zero the rest. */
+struct kamen_request {
+	size_t size;
+	enum kamen_verb verb;
+	enum kamen_format format;
+	const char *site;               /* [a-z0-9][a-z0-9._-]{0,63}; unused by KAMEN_ECHO */
+	size_t n_bytes;                 /* written to the frame */
+	uint32_t width, height, stride; /* pixels; stride 0: dense. Unused when encoded */
+	uint64_t deadline_ns;           /* absolute CLOCK_MONOTONIC, 0: none */
+	uint64_t trigger_id, part_id, capture_us, encoder; /* echoed in the result */
+	enum kamen_mask mask;
+	uint32_t version;
+	uint32_t px; /* KAMEN_PX_SITE, KAMEN_PX_NATIVE, or a side that the patch divides */
+	uint32_t flags;
+	uint8_t space[32];
+};
+
+/** One answer, read in place until kamen_release(). Strings end with NUL. */
+struct kamen_result {
+	uint64_t id;
+	int code; /* 0 or a negative errno: the request as a whole */
+	enum kamen_verdict verdict;
+	const char *reason;             /* "" where there is nothing to say */
+	const char *label;              /* "" until the site has classes */
+	float score, novelty, distance; /* NaN: not known */
+	uint32_t version;               /* of the mask that answered, 0: the base */
+	uint32_t outcome;               /* KAMEN_PUSH: 0 accepted, 1 duplicate, 2 rejected */
+	uint64_t queue_ns, compute_ns;
+	uint64_t trigger_id, part_id, capture_us, encoder;
+	uint64_t checksum;      /* KAMEN_ECHO */
+	const uint8_t *space;   /* 32 bytes; embeddings of equal spaces may be compared */
+	const float *embedding; /* n_embedding floats, not normalised; NULL where not asked for */
+	uint32_t n_embedding;
+	uint32_t slot;
+};
+
+/**
+ * Connect to the daemon.
+ *
+ * @param ret_client  set on success only; release with kamen_client_free()
+ * @param endpoint    path of data.sock, or NULL: $KAMEN_RUNTIME/data.sock, else the system's
+ * @param options     NULL: defaults
+ * @return 0, or -ENOENT/-ECONNREFUSED: no daemon, -EACCES: not allowed, -EPROTO: incompatible
+ *         version, -EUSERS: too many clients, -ENOMEM
+ */
+int kamen_client_connect(struct kamen_client **ret_client, const char *endpoint,
+	const struct kamen_options *options);
+/** Ends the session; frames and results of it are gone. NULL is fine. Returns NULL. */
+struct kamen_client *kamen_client_free(struct kamen_client *client);
+
+/** For poll(), sd-event, libuv: one descriptor that does not change, and the events to wait for. */
+int kamen_client_get_fd(const struct kamen_client *client);
+int kamen_client_get_events(const struct kamen_client *client);
+/** When to call kamen_process() at the latest, absolute CLOCK_MONOTONIC; UINT64_MAX: no matter. */
+int kamen_client_get_timeout(const struct kamen_client *client, uint64_t *ret_deadline_ns);
+
+/** @return 0, -EBUSY: every slot is in flight or unreleased, -EFBIG: n_bytes over the slot's size */
+int kamen_frame_acquire(struct kamen_client *client, size_t n_bytes, struct kamen_frame *ret_frame);
+/** Gives a frame back unused. */
+void kamen_frame_discard(struct kamen_client *client, const struct kamen_frame *frame);
+
+/** @return 0, -EINVAL: the request contradicts itself (the frame stays acquired), -ENOTCONN */
+int kamen_submit(struct kamen_client *client, const struct kamen_frame *frame,
+	const struct kamen_request *request, uint64_t *ret_id);
+
+/** Takes what has arrived, never blocks. @return number of results ready, -ENOTCONN: daemon gone */
+int kamen_process(struct kamen_client *client);
+/** Next result that is ready. @return 1: *ret_result is set, 0: none, or a negative errno */
+int kamen_next(struct kamen_client *client, struct kamen_result *ret_result);
+/**
+ * Blocks until some result is ready.
+ *
+ * @param timeout_ns  UINT64_MAX: for ever
+ * @return 0, -ETIMEDOUT, -ENOTCONN: daemon gone, -EINTR
+ */
+int kamen_wait(struct kamen_client *client, uint64_t timeout_ns, struct kamen_result *ret_result);
+/** The slot may be acquired again; the result's pointers are dead. */
+void kamen_release(struct kamen_client *client, const struct kamen_result *result);
+
+/** "OK", "NG", "UNKNOWN", "NO_VERDICT". Never NULL. */
+const char *kamen_verdict_name(enum kamen_verdict verdict);
+/** Version of the library, e.g. "0.1.0". */
+const char *kamen_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
