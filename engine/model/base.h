@@ -15,8 +15,9 @@ struct base;
  * @return 0, -EBADMSG: damaged or inconsistent file (diag names tensor and field), -ENOENT, ...
  */
 int base_load(struct base **ret_base, const char *path, struct diag *diag);
-/** Maps a memfd that base_load() of another process made; refuses one that is not sealed. Takes fd
- * on success. The digest is computed again. */
+/** Maps a memfd that base_load() of another process made. Takes fd on success. The digest is
+ * computed again.
+ * @return 0, -EPERM: not sealed, -EBADMSG as above */
 int base_from_fd(struct base **ret_base, int fd, struct diag *diag);
 void base_free(struct base *base);
 DEFINE_CLEANUP(struct base *, base_free)

@@ -18,7 +18,7 @@ struct tensor {
 	unsigned n_dims;
 	uint64_t dims[TENSOR_MAX_DIMS];
 	uint64_t n_elements;
-	const void *data; /* into the caller's bytes */
+	const void *data; /* into the caller's bytes; not aligned: read with tensor_to_f32() */
 	size_t n_bytes;
 };
 
@@ -27,7 +27,7 @@ struct safetensors;
 
 /**
  * Checks everything: header length, JSON, dtype, shape against byte range, ranges inside the file,
- * no overlap, no duplicate name.
+ * no overlap, no hole, no duplicate name.
  *
  * @return 0, -EBADMSG with the tensor and the field in diag, -EOPNOTSUPP: a dtype that we do not
  *         read, -ENOMEM
@@ -38,6 +38,7 @@ void safetensors_free(struct safetensors *st);
 DEFINE_CLEANUP(struct safetensors *, safetensors_free)
 
 size_t safetensors_count(const struct safetensors *st);
+/** In the order of their bytes. */
 const struct tensor *safetensors_at(const struct safetensors *st, size_t i);
 /** NULL where there is none. */
 const struct tensor *safetensors_find(const struct safetensors *st, const char *name);
