@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef KAMEN_OPS_CONFIG_H
+#define KAMEN_OPS_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "engine.h"
+
+/*
+ * kamend.conf(5): INI through libinih, one table of settings with ranges and defaults. Read:
+ * --config FILE, then FILE.d/ *.conf in order of name, then sites.d/ *.conf beside it (one file a
+ * site). An unknown section or key, a value out of range, a broken line: -EINVAL, and diag says
+ * FILE:LINE.
+ */
+
+/** Settings of one site. Also what `site create --set KEY=VALUE` takes. */
+struct site_settings {
+	uint32_t input_px;         /* 0: the model's own */
+	char resize[8];            /* "", "crop" or "squash"; "" : the model's own */
+	float crop;                /* 0: the model's own */
+	float mean[3], std[3];     /* std 0: the model's own */
+	char spool[256];           /* folder watched; "": STATE/spool/SITE */
+	bool spool_on;             /* default true */
+	char zmq_pull[256];        /* endpoint to bind; "": none */
+	uint32_t settle_ms;        /* spool files must be this old; default 0 */
+	uint64_t replay_bytes;     /* bound of the replay store, default 1 GiB */
+	double novelty_threshold;  /* NG at or above this novelty, default .99 */
+	char policy[8];            /* auto: a candidate that passes is promoted; manual */
+	uint32_t learn_steps;      /* 0: the recipe's default */
+	uint32_t learn_min_images; /* refuse to learn from fewer, default 32 */
+};
+
+/** Where a site's key was set, for "set by FILE:LINE"; NULL: not in a file. */
+struct site_file {
+	char site[64];
+	struct site_settings settings;
+	char path[256];
+	uint32_t lines[16]; /* by index in config_site_keys[], 0: not set here */
+};
+
+struct config {
+	char model_path[256], model_family[16];
+	char state_dir[256], runtime_dir[256];
+	uint32_t threads;          /* of inference; 0: all cores */
+	uint32_t max_batch;        /* 1-64, default 8 */
+	uint32_t batch_delay_us;   /* how long a batch may wait to fill, default 0 */
+	uint32_t n_slots;          /* weight slots, default 4 */
+	uint32_t max_clients;      /* default 64 */
+	uint64_t max_frame_bytes;  /* default 16 MiB */
+	char ingest_backend[8];    /* auto, uring, threads */
+	uint64_t ingest_max_bytes; /* of one image file, default 32 MiB */
+	uint32_t decode_timeout_ms;
+	bool learner_on;
+	char learner_cpu[8];      /* "idle" or a percentage 1-100 */
+	uint32_t learner_threads; /* 0: all cores */
+	struct site_settings site_defaults;
+	struct site_file *sites; /* of sites.d */
+	uint32_t n_sites;
+};
+
+/** Names of the keys of struct site_settings, NULL-terminated. */
+extern const char *const config_site_keys[];
+
+/** Built-in defaults. */
+void config_default(struct config *ret_config);
+/**
+ * @param path  NULL: /etc/kamen/kamend.conf if it is there
+ * @return 0, or -ENOENT/-EINVAL/... with FILE:LINE in diag
+ */
+int config_load(struct config *config, const char *path, struct diag *diag);
+/** Frees what config_load() made; the struct stays the caller's. */
+void config_done(struct config *config);
+
+/** Sets one key of a site by name; -EINVAL with key, value and range in diag. */
+int site_settings_set(
+	struct site_settings *settings, const char *key, const char *value, struct diag *diag);
+/** The value of a key as text, as it would be written in a file; -EINVAL: no such key. */
+int site_settings_get(
+	const struct site_settings *settings, const char *key, char *ret_value, size_t n_bytes);
+/** The site's preprocessing: what is not set comes from the model. */
+struct prep site_settings_prep(const struct site_settings *settings, const struct prep *native);
+
+#endif

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef KAMEN_DAEMON_ROLE_H
+#define KAMEN_DAEMON_ROLE_H
+
+#include "ops/config.h"
+
+/*
+ * One binary, three roles. `kamend` is serve; it starts `kamend --role=ingest` and
+ * `--role=learner` by posix_spawn, each with one end of a SOCK_SEQPACKET pair (RoleMessage,
+ * kamen.proto) as descriptor ROLE_SOCKET and, for the learner, the sealed base as ROLE_BASE. A
+ * role ends when its socket reads end-of-file: it never outlives serve.
+ */
+#define ROLE_SOCKET 3
+#define ROLE_BASE 4
+
+/** Each runs the role's event loop to its end and returns the process's exit status. */
+int serve_main(const struct config *config, const char *self);
+int ingest_main(const struct config *config);
+int learner_main(const struct config *config);
+
+#endif
