@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <math.h>
+#include <string.h>
+
+#include "classify/cosine.h"
+
+#define N_LANES 16
+
+float cosine_dot(const float *a, const float *b, uint32_t dim)
+{
+	/* Sixteen sums side by side: a single one could not be vectorised without reordering. */
+	float lanes[N_LANES] = { 0 };
+	float sum = 0;
+	uint32_t i = 0;
+
+	for (; i + N_LANES <= dim; i += N_LANES)
+		for (uint32_t j = 0; j < N_LANES; j++)
+			lanes[j] += a[i + j] * b[i + j];
+	for (; i < dim; i++)
+		sum += a[i] * b[i];
+	for (uint32_t j = 0; j < N_LANES; j++)
+		sum += lanes[j];
+	return sum;
+}
+
+void cosine_normalise(float *dst, const float *src, uint32_t n, uint32_t dim)
+{
+	for (uint32_t i = 0; i < n; i++, dst += dim, src += dim) {
+		double sum = 0;
+		float scale;
+
+		for (uint32_t j = 0; j < dim; j++)
+			sum += (double)src[j] * src[j];
+		if (!(sum > 0) || !isfinite(sum)) {
+			memset(dst, 0, dim * sizeof(*dst));
+			continue;
+		}
+		scale = (float)(1 / sqrt(sum));
+		for (uint32_t j = 0; j < dim; j++)
+			dst[j] = src[j] * scale;
+	}
+}
