@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef KAMEN_SITE_GATE_H
+#define KAMEN_SITE_GATE_H
+
+#include "site/state.h"
+
+/**
+ * Decides on a candidate from unlabelled figures alone (design.md section 5). A pure function.
+ * Passes when, on held-out images, two-view retrieval and margin are above the frozen model's, the
+ * loss ratio shows that something was learnt, bits have moved, density and the lowest tensor's
+ * density have not crashed, effective rank has kept a floor of the frozen one.
+ * Fills row->passed and row->reasons (each with the figure and its limit).
+ */
+void gate_decide(struct version_row *row);
+
+#endif

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef KAMEN_SITE_STATE_H
+#define KAMEN_SITE_STATE_H
+
+#include "engine.h"
+#include "kamen.pb-c.h"
+#include "ops/config.h"
+
+/*
+ * state.db (SQLite, WAL, synchronous=FULL) and the folders beside it: what survives a power cut.
+ * Only serve opens it, only its loop thread calls in here. On disk, below the state folder:
+ *
+ *   state.db
+ *   sites/SITE/replay/BLOB.kimg     canonical images (ingest/blob.h), one row each
+ *   sites/SITE/masks/VERSION.kmask  VERSION.kref (references of that version), 0.kref (of the base)
+ *   sites/SITE/round/               manifest, checkpoint and results while a round runs
+ *
+ * Blob first, row second; deletion the other way round; what has no row is swept at open.
+ */
+struct state;
+
+enum version_state { /* stored as text */
+	VERSION_LEARNING,
+	VERSION_CANDIDATE, /* passed the gate, not promoted */
+	VERSION_HELD,      /* did not pass; the reasons are stored */
+	VERSION_CHAMPION,
+	VERSION_RETIRED, /* was champion */
+	VERSION_FAILED,
+};
+const char *version_state_name(enum version_state state);
+
+/** One row of the table of sites. Strings are fixed so that the struct is a plain value. */
+struct site_row {
+	char site[64];
+	struct site_settings settings; /* what state.db holds, over the defaults */
+	uint32_t champion;             /* 0: the frozen base */
+	uint32_t predecessor;          /* what rollback goes back to */
+	uint64_t n_images, n_duplicates, n_rejected, n_gaps, replay_bytes;
+};
+
+struct judgement_row {
+	uint32_t n;
+	float retrieval, margin, effective_rank;
+};
+
+struct version_row {
+	char site[64];
+	uint32_t version;
+	enum version_state state;
+	double density, lowest_density, loss_ratio, seconds;
+	uint64_t n_bytes, n_elements, n_flips, seed, created_us;
+	uint32_t steps, n_images, threads;
+	char isa[32];
+	struct digest base, prep, mask, manifest, recipe, space;
+	struct judgement_row frozen, candidate;
+	bool passed;
+	char reasons[1024]; /* separated by newlines; "" when passed */
+};
+
+/** What ingest asks to have accepted. */
+struct image_row {
+	char site[64];
+	struct digest hash;
+	char blob[128];
+	uint64_t n_bytes;
+	uint32_t width, height, n_channels;
+	char source[8], sender[64], part_id[64];
+	uint64_t capture_us;
+};
+
+/**
+ * Opens or creates; checks the schema's version; marks rounds that were running as resumable and
+ * sweeps orphaned blobs and torn temporaries. diag: one clear error naming the file.
+ */
+int state_open(struct state **ret_state, const char *dir, const struct site_settings *defaults,
+	struct diag *diag);
+void state_free(struct state *state);
+DEFINE_CLEANUP(struct state *, state_free)
+
+/* ---- sites */
+/** -EEXIST, -EINVAL. Makes the folders, then the row and its audit row. */
+int state_site_create(struct state *state, const char *site, const struct site_settings *settings);
+int state_site_delete(struct state *state, const char *site);
+int state_site_get(struct state *state, const char *site, struct site_row *ret_row); /* -ENOENT */
+/** Sorted by name; *ret_rows malloc'ed. */
+int state_site_list(struct state *state, struct site_row **ret_rows, uint32_t *ret_n);
+
+/* ---- images; batched: nothing is accepted before state_commit() returned 0 */
+/** Joins the open batch. 1: a new row, 0: a duplicate (row unchanged, counted), -ENOENT: no site. */
+int state_admit(struct state *state, const struct image_row *row);
+/** Ends the batch: one fsync. On failure nothing of the batch is accepted. */
+int state_commit(struct state *state);
+bool state_batch_open(const struct state *state);
+int state_count_refused(
+	struct state *state, const char *site, uint64_t n_rejected, uint64_t n_gaps);
+/**
+ * Brings a site under its replay_bytes by deleting rows (then blobs): keeps the newest half and a
+ * seeded uniform sample of the older; images named by a running round's manifest stay.
+ */
+int state_evict(struct state *state, const char *site, uint64_t max_bytes);
+
+/* ---- rounds and versions */
+/**
+ * Freezes a manifest: every image of the site, lines "L|H hash blob" sorted by hash; held out (H):
+ * every fifth time block of the site's images in order of arrival. Inserts the next version as
+ * LEARNING. -EBUSY: a round runs, -ENODATA: fewer than min_images (diag).
+ */
+int state_round_begin(struct state *state, const char *site, uint32_t min_images, uint32_t steps,
+	uint64_t seed, uint32_t *ret_version, struct diag *diag);
+/** Of rounds left running by an earlier process. */
+int state_round_list(struct state *state, struct version_row **ret_rows, uint32_t *ret_n);
+/**
+ * Takes candidate.kmask, candidate.kref and base.kref from the round folder to masks/, stores row and
+ * gate (state CANDIDATE or HELD), removes the round folder. -EBADMSG: file is not what row says.
+ */
+int state_round_end(struct state *state, const struct version_row *row);
+int state_round_fail(struct state *state, const char *site, uint32_t version, const char *reason);
+/** A foreign mask, already decoded and verified by the caller, becomes the next version; a round
+ * folder is prepared so that the learner can judge it (job judge_mask). */
+int state_import_begin(struct state *state, const char *site, const void *kmask, size_t n_bytes,
+	uint32_t *ret_version, struct diag *diag);
+
+int state_version_get(struct state *state, const char *site, uint32_t version,
+	struct version_row *ret_row); /* -ENOENT */
+int state_version_list(
+	struct state *state, const char *site, struct version_row **ret_rows, uint32_t *ret_n);
+/** Champion and audit row in one transaction. -ENOENT, -EPERM: the version is held or failed.
+ * Promoting the champion again is 0 and changes nothing. version 0 goes back to the base. */
+int state_promote(struct state *state, const char *site, uint32_t version, const char *who);
+/** Back to the predecessor. -ENODATA: there is none. */
+int state_rollback(struct state *state, const char *site, const char *who, uint32_t *ret_version);
+
+/** Absolute path of a file of a site, e.g. state_path(s, buf, site, "masks/3.kmask"). */
+int state_path(const struct state *state, char ret_path[512], const char *site, const char *file);
+
+/** Appends a row to the audit chain (BLAKE2b over the previous hash and the row). */
+int state_audit(struct state *state, const char *site, const char *what, const char *detail);
+
+#endif
