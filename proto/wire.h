@@ -21,6 +21,10 @@ struct wire;
 
 int wire_new(struct wire **ret_wire);
 void wire_free(struct wire *wire);
+static inline void wire_freep(struct wire **wire)
+{
+	wire_free(*wire);
+}
 
 /**
  * Sends one message, never blocking, never raising SIGPIPE. Descriptors stay the caller's.
@@ -41,11 +45,14 @@ int wire_recv(struct wire *wire, int sock, const ProtobufCMessageDescriptor *typ
 /** Unpacks bytes that came another way (ZeroMQ). 0 or -EBADMSG. */
 int wire_decode(struct wire *wire, const ProtobufCMessageDescriptor *type, const void *data,
 	size_t n_bytes, ProtobufCMessage **ret_message);
-/** Encodes to a malloc'ed buffer, for transports of another kind. 0, -EMSGSIZE or -ENOMEM. */
+/**
+ * Encodes to a malloc'ed buffer, for transports of another kind. 0, -EMSGSIZE, -ENOMEM, or -EINVAL:
+ * a required field is missing.
+ */
 int wire_encode(const ProtobufCMessage *message, void **ret_data, size_t *ret_n_bytes);
 /** Takes descriptor i of the last packet, or -1. What is not taken is closed at the next packet. */
 int wire_take_fd(struct wire *wire, unsigned i);
-/** Closed-set check: enums and required strings inside limits. Site names [a-z0-9][a-z0-9._-]{0,63}. */
+/** @return 0, or -EINVAL unless [a-z0-9][a-z0-9._-]{0,62}: fits SHM_SITE_CHARS with its NUL */
 int wire_site_name_check(const char *site);
 
 #endif

@@ -70,7 +70,7 @@ struct kamen_request {
 	size_t size;
 	enum kamen_verb verb;
 	enum kamen_format format;
-	const char *site;               /* [a-z0-9][a-z0-9._-]{0,63}; unused by KAMEN_ECHO */
+	const char *site;               /* [a-z0-9][a-z0-9._-]{0,62}; unused by KAMEN_ECHO */
 	size_t n_bytes;                 /* written to the frame */
 	uint32_t width, height, stride; /* pixels; stride 0: dense. Unused when encoded */
 	uint64_t deadline_ns;           /* absolute CLOCK_MONOTONIC, 0: none */
