@@ -9,6 +9,7 @@
 struct kmask_header {
 	struct digest base; /* digest of the frozen model's file */
 	struct digest prep; /* preprocessing it was learnt for */
+	struct digest mask; /* mask_digest() of the bits; filled by the reader */
 	uint64_t seed;
 	uint32_t steps;
 	uint32_t n_tensors;  /* filled by the reader */
