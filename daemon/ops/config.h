@@ -40,6 +40,8 @@ struct site_file {
 };
 
 struct config {
+	/* The file that config_load() read, "": none. Read again at SIGHUP, handed to the roles. */
+	char path[256];
 	char model_path[256], model_family[16];
 	char state_dir[256], runtime_dir[256];
 	uint32_t threads;          /* of inference; 0: all cores */
