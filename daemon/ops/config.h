@@ -64,9 +64,16 @@ struct config {
 /** Names of the keys of struct site_settings, NULL-terminated. */
 extern const char *const config_site_keys[];
 
+/** The tables behind it (setting.h): every key with its section and range. */
+struct setting;
+const struct setting *config_settings(size_t *ret_n);
+const struct setting *config_site_settings(size_t *ret_n);
+
 /** Built-in defaults. */
 void config_default(struct config *ret_config);
 /**
+ * Begins at the built-in defaults and writes *config on success only; what it held is not freed.
+ *
  * @param path  NULL: /etc/kamen/kamend.conf if it is there
  * @return 0, or -ENOENT/-EINVAL/... with FILE:LINE in diag
  */

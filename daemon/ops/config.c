@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <ctype.h>
+#include <errno.h>
+#include <string.h>
+
+#include "ops/config.h"
+#include "ops/config_file.h"
+#include "ops/setting.h"
+
+#define FIELD(type, name) .offset = offsetof(type, name), .size = sizeof(((type *)0)->name)
+#define DAEMON(section_, key_, kind_, name, ...) \
+	{ \
+		.section = section_, .key = key_, .kind = SETTING_##kind_, \
+		FIELD(struct config, name), __VA_ARGS__ \
+	}
+#define SITE(name, kind_, ...) \
+	{ \
+		.section = "site", .key = #name, .kind = SETTING_##kind_, \
+		FIELD(struct site_settings, name), __VA_ARGS__ \
+	}
+
+static const struct setting daemon_settings[] = {
+	DAEMON("model", "path", PATH, model_path),
+	DAEMON("model", "family", CHOICE, model_family, .choices = "|vit"),
+	DAEMON("daemon", "state", PATH, state_dir),
+	DAEMON("daemon", "runtime", PATH, runtime_dir),
+	DAEMON("serve", "threads", COUNT, threads, .max = 256),
+	DAEMON("serve", "max_batch", COUNT, max_batch, .min = 1, .max = 64),
+	DAEMON("serve", "batch_delay_us", COUNT, batch_delay_us, .max = 1e6),
+	DAEMON("serve", "slots", COUNT, n_slots, .min = 1, .max = 1024),
+	DAEMON("serve", "max_clients", COUNT, max_clients, .min = 1, .max = 1024),
+	DAEMON("serve", "max_frame_bytes", BYTES, max_frame_bytes, .min = 65536, .max = 1 << 28),
+	DAEMON("ingest", "backend", CHOICE, ingest_backend, .choices = "auto|uring|threads"),
+	DAEMON("ingest", "max_file_bytes", BYTES, ingest_max_bytes, .min = 4096, .max = 1 << 30),
+	DAEMON("ingest", "decode_timeout_ms", COUNT, decode_timeout_ms, .min = 10, .max = 600000),
+	DAEMON("learner", "enabled", ON_OFF, learner_on),
+	DAEMON("learner", "cpu", CPU, learner_cpu, .min = 1, .max = 100),
+	DAEMON("learner", "threads", COUNT, learner_threads, .max = 256),
+};
+
+/* In the order of config_site_keys[]. */
+static const struct setting site_settings[] = {
+	SITE(input_px, COUNT, .zero = true, .min = 16, .max = 1024),
+	SITE(resize, CHOICE, .choices = "|crop|squash"),
+	SITE(crop, FLOAT, .zero = true, .min = .1, .max = 1),
+	SITE(mean, FLOAT_3, .min = 0, .max = 1),
+	SITE(std, FLOAT_3, .min = .001, .max = 10),
+	SITE(spool, PATH),
+	SITE(spool_on, ON_OFF),
+	SITE(zmq_pull, ENDPOINT),
+	SITE(settle_ms, COUNT, .max = 600000),
+	SITE(replay_bytes, BYTES, .min = 1 << 20, .max = 1024.0 * (1 << 30)),
+	SITE(novelty_threshold, DOUBLE, .max = 1),
+	SITE(policy, CHOICE, .choices = "auto|manual"),
+	SITE(learn_steps, COUNT, .max = 100000),
+	SITE(learn_min_images, COUNT, .min = 2, .max = 1000000),
+};
+
+const char *const config_site_keys[] = {
+	"input_px",
+	"resize",
+	"crop",
+	"mean",
+	"std",
+	"spool",
+	"spool_on",
+	"zmq_pull",
+	"settle_ms",
+	"replay_bytes",
+	"novelty_threshold",
+	"policy",
+	"learn_steps",
+	"learn_min_images",
+	NULL,
+};
+
+_Static_assert(ARRAY_SIZE(config_site_keys) == ARRAY_SIZE(site_settings) + 1, "one row a key");
+_Static_assert(
+	ARRAY_SIZE(site_settings) <= ARRAY_SIZE(((struct site_file *)0)->lines), "a line each");
+
+const struct setting *config_settings(size_t *ret_n)
+{
+	*ret_n = ARRAY_SIZE(daemon_settings);
+	return daemon_settings;
+}
+
+const struct setting *config_site_settings(size_t *ret_n)
+{
+	*ret_n = ARRAY_SIZE(site_settings);
+	return site_settings;
+}
+
+void config_default(struct config *ret_config)
+{
+	*ret_config = (struct config){
+		.state_dir = "/var/lib/kamen",
+		.runtime_dir = "/run/kamen",
+		.max_batch = 8,
+		.n_slots = 4,
+		.max_clients = 64,
+		.max_frame_bytes = 16u << 20,
+		.ingest_backend = "auto",
+		.ingest_max_bytes = 32u << 20,
+		.decode_timeout_ms = 10000,
+		.learner_on = true,
+		.learner_cpu = "idle",
+		.site_defaults = {
+			.spool_on = true,
+			.replay_bytes = 1u << 30,
+			.novelty_threshold = .99,
+			.policy = "auto",
+			.learn_min_images = 32,
+		},
+	};
+}
+
+void config_done(struct config *config)
+{
+	free(config->sites);
+	config->sites = NULL;
+	config->n_sites = 0;
+}
+
+static const struct setting *find(
+	const struct setting *settings, size_t n, const char *section, const char *key)
+{
+	for (size_t i = 0; i < n; i++)
+		if (strcmp(settings[i].section, section) == 0 && strcmp(settings[i].key, key) == 0)
+			return &settings[i];
+	return NULL;
+}
+
+bool config_has_section(const char *section, bool of_site)
+{
+	if (strcmp(section, "site") == 0)
+		return true;
+	for (size_t i = 0; !of_site && i < ARRAY_SIZE(daemon_settings); i++)
+		if (strcmp(daemon_settings[i].section, section) == 0)
+			return true;
+	return false;
+}
+
+int config_set(struct config *config, const char *section, const char *key, const char *value,
+	struct diag *diag)
+{
+	const struct setting *setting;
+
+	if (strcmp(section, "site") == 0)
+		return site_settings_set(&config->site_defaults, key, value, diag);
+	setting = find(daemon_settings, ARRAY_SIZE(daemon_settings), section, key);
+	if (!setting)
+		return diag_set(diag, EINVAL, "[%s] has no key '%s'", section, key);
+	return setting_set(setting, config, value, diag);
+}
+
+int site_settings_set(
+	struct site_settings *settings, const char *key, const char *value, struct diag *diag)
+{
+	const struct setting *setting = find(site_settings, ARRAY_SIZE(site_settings), "site", key);
+
+	if (!setting)
+		return diag_set(diag, EINVAL, "a site has no key '%.64s'", key);
+	return setting_set(setting, settings, value, diag);
+}
+
+int site_settings_get(
+	const struct site_settings *settings, const char *key, char *ret_value, size_t n_bytes)
+{
+	const struct setting *setting = find(site_settings, ARRAY_SIZE(site_settings), "site", key);
+
+	if (!setting)
+		return -EINVAL;
+	return setting_get(setting, settings, ret_value, n_bytes);
+}
+
+static bool is_set(const float x[3])
+{
+	return x[0] != 0 || x[1] != 0 || x[2] != 0;
+}
+
+struct prep site_settings_prep(const struct site_settings *settings, const struct prep *native)
+{
+	struct prep prep = *native;
+
+	if (settings->input_px)
+		prep.input_px = settings->input_px;
+	if (*settings->resize)
+		prep.resize = strcmp(settings->resize, "crop") == 0 ? PREP_CROP : PREP_SQUASH;
+	if (settings->crop > 0)
+		prep.crop = settings->crop;
+	/* A std without a mean means mean 0: pixels are only scaled. */
+	if (is_set(settings->mean) || is_set(settings->std))
+		memcpy(prep.mean, settings->mean, sizeof(prep.mean));
+	if (is_set(settings->std))
+		memcpy(prep.std, settings->std, sizeof(prep.std));
+	return prep;
+}
