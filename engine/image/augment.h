@@ -32,6 +32,7 @@ DEFINE_CLEANUP(struct augment_scratch *, augment_scratch_free)
  * A pure function of (augment, src, rng): the order of draws is part of the format of a version.
  *
  * @param dst  (3, px, px)
+ * @return 0, -ENOMEM (only while scratch still grows), -EINVAL: px below 5 or above the scratch's
  */
 int augment_apply(const struct augment *augment, const struct image_view *src, struct rng *rng,
 	float *dst, struct augment_scratch *scratch);
