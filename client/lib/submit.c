@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "client.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "wire.h"
+
+#define KNOWN_FLAGS (KAMEN_WANT_EMBEDDING | KAMEN_WANT_SPACE)
+
+_Static_assert((int)KAMEN_ECHO == SHM_ECHO && (int)KAMEN_INFER == SHM_INFER &&
+		       (int)KAMEN_PUSH == SHM_PUSH && (int)KAMEN_ENCODED == SHM_ENCODED &&
+		       (int)KAMEN_RGB8 == SHM_RGB8 && (int)KAMEN_MONO8 == SHM_MONO8 &&
+		       (int)KAMEN_MASK_CHAMPION == SHM_MASK_CHAMPION &&
+		       (int)KAMEN_MASK_VERSION == SHM_MASK_VERSION &&
+		       KAMEN_WANT_EMBEDDING == SHM_WANT_EMBEDDING &&
+		       KAMEN_WANT_SPACE == SHM_WANT_SPACE && KAMEN_PX_NATIVE == SHM_PX_NATIVE,
+	"the public numbers are those of the layout");
+
+int kamen_frame_acquire(struct kamen_client *client, size_t n_bytes, struct kamen_frame *ret_frame)
+{
+	if (client->gone)
+		return -ENOTCONN;
+	if (n_bytes > client->slot_bytes)
+		return -EFBIG;
+	for (uint32_t i = 0; i < client->n_slots; i++) {
+		struct slot *slot = &client->slots[i];
+
+		if (slot->state != SLOT_FREE || slot->owed)
+			continue;
+		slot->state = SLOT_ACQUIRED;
+		*ret_frame = (struct kamen_frame){
+			.data = (uint8_t *)client->frames +
+				shm_slot_offset(client->n_slots, client->slot_bytes, i),
+			.capacity = client->slot_bytes,
+			.slot = i,
+		};
+		return 0;
+	}
+	return -EBUSY;
+}
+
+static struct slot *acquired(struct kamen_client *client, const struct kamen_frame *frame)
+{
+	if (frame->slot >= client->n_slots || client->slots[frame->slot].state != SLOT_ACQUIRED)
+		return NULL;
+	return &client->slots[frame->slot];
+}
+
+void kamen_frame_discard(struct kamen_client *client, const struct kamen_frame *frame)
+{
+	struct slot *slot = acquired(client, frame);
+
+	if (slot)
+		slot->state = SLOT_FREE;
+}
+
+static bool pixels_fit(const struct kamen_request *q)
+{
+	uint64_t row = (uint64_t)q->width * (q->format == KAMEN_RGB8 ? 3 : 1);
+	uint64_t stride = q->stride ? q->stride : row;
+
+	/* No side is longer than there are bytes: then nothing below overflows. */
+	if (q->width == 0 || q->height == 0 || q->width > q->n_bytes || q->height > q->n_bytes)
+		return false;
+	return stride >= row && stride * (q->height - 1) + row <= q->n_bytes;
+}
+
+static bool request_holds(const struct kamen_client *client, const struct kamen_request *q)
+{
+	if (q->n_bytes == 0 || q->n_bytes > client->slot_bytes || q->flags & ~KNOWN_FLAGS)
+		return false;
+	if (q->mask != KAMEN_MASK_CHAMPION && q->mask != KAMEN_MASK_VERSION)
+		return false;
+	if (q->verb == KAMEN_ECHO)
+		return true;
+	if (q->verb != KAMEN_INFER && q->verb != KAMEN_PUSH)
+		return false;
+	if (wire_site_name_check(q->site) < 0)
+		return false;
+	if (q->format == KAMEN_ENCODED)
+		return true;
+	return (q->format == KAMEN_RGB8 || q->format == KAMEN_MONO8) && pixels_fit(q);
+}
+
+static void entry_fill(
+	struct shm_request *entry, const struct kamen_request *q, uint32_t slot, uint64_t id)
+{
+	*entry = (struct shm_request){
+		.id = id,
+		.deadline_ns = q->deadline_ns,
+		.n_bytes = q->n_bytes,
+		.trigger_id = q->trigger_id,
+		.part_id = q->part_id,
+		.capture_us = q->capture_us,
+		.encoder = q->encoder,
+		.verb = (uint32_t)q->verb,
+		.slot = slot,
+		.format = (uint32_t)q->format,
+		.flags = q->flags,
+		.width = q->width,
+		.height = q->height,
+		.stride = q->stride,
+		.px = q->px,
+		.mask = (uint32_t)q->mask,
+		.version = q->version,
+	};
+	memcpy(entry->space, q->space, sizeof(entry->space));
+	if (q->verb != KAMEN_ECHO)
+		memcpy(entry->site, q->site, strlen(q->site)); /* checked: its NUL fits too */
+}
+
+static void slot_begin(struct slot *slot, const struct kamen_request *q, uint64_t id)
+{
+	*slot = (struct slot){
+		.state = SLOT_IN_FLIGHT,
+		.owed = true,
+		.id = id,
+		.deadline_ns = q->deadline_ns,
+		.trigger_id = q->trigger_id,
+		.part_id = q->part_id,
+		.capture_us = q->capture_us,
+		.encoder = q->encoder,
+	};
+}
+
+int kamen_submit(struct kamen_client *client, const struct kamen_frame *frame,
+	const struct kamen_request *request, uint64_t *ret_id)
+{
+	struct slot *slot = acquired(client, frame);
+	struct shm_request entry;
+	const uint64_t one = 1;
+	uint64_t id;
+
+	if (client->gone)
+		return -ENOTCONN;
+	if (!slot || request->size < sizeof(*request) || !request_holds(client, request))
+		return -EINVAL;
+	/* As many entries as slots: full means that the daemon's cursor makes no sense. */
+	if (!shm_ring_has_room(&client->submissions, &client->results->submission_tail)) {
+		client->gone = true;
+		return -ENOTCONN;
+	}
+	id = ++client->next_id;
+	entry_fill(&entry, request, frame->slot, id);
+	slot_begin(slot, request, id);
+	shm_ring_put(&client->submissions, &entry);
+	shm_ring_publish(&client->submissions, &client->frames->submission_head);
+	/* The daemon never reads the counter, it only wakes: a full one has woken it already. */
+	(void)!write(client->doorbell, &one, sizeof(one));
+	if (ret_id)
+		*ret_id = id;
+	return 0;
+}
