@@ -9,7 +9,8 @@
  * Passes when, on held-out images, two-view retrieval and margin are above the frozen model's, the
  * loss ratio shows that something was learnt, bits have moved, density and the lowest tensor's
  * density have not crashed, effective rank has kept a floor of the frozen one.
- * Fills row->passed and row->reasons (each with the figure and its limit).
+ * Fewer than 16 held-out images: held. loss_ratio 0: the mask was not learnt here (an import), the
+ * loss is not asked. Fills row->passed and row->reasons (each with the figure and its limit).
  */
 void gate_decide(struct version_row *row);
 

@@ -12,8 +12,10 @@
  *
  *   state.db
  *   sites/SITE/replay/BLOB.kimg     canonical images (ingest/blob.h), one row each
- *   sites/SITE/masks/VERSION.kmask  VERSION.kref (references of that version), 0.kref (of the base)
- *   sites/SITE/round/               manifest, checkpoint and results while a round runs
+ *   sites/SITE/masks/VERSION.kmask  VERSION.kref (references of that version), VERSION.manifest,
+ *                                   0.kref (of the base)
+ *   sites/SITE/round/               manifest, checkpoint and results while a round runs; import.kmask
+ *                                   where a foreign mask is to be judged
  *
  * Blob first, row second; deletion the other way round; what has no row is swept at open.
  */
@@ -69,8 +71,9 @@ struct image_row {
 };
 
 /**
- * Opens or creates; checks the schema's version; marks rounds that were running as resumable and
- * sweeps orphaned blobs and torn temporaries. diag: one clear error naming the file.
+ * Opens or creates; checks the schema's version; rounds that were running stay LEARNING and are
+ * resumable; sweeps orphaned blobs and torn temporaries. diag: one clear error naming the file.
+ * -EBUSY: another process has this folder, -EBADMSG: damaged, -ENOTEMPTY: sites without state.db.
  */
 int state_open(struct state **ret_state, const char *dir, const struct site_settings *defaults,
 	struct diag *diag);
@@ -78,7 +81,8 @@ void state_free(struct state *state);
 DEFINE_CLEANUP(struct state *, state_free)
 
 /* ---- sites */
-/** -EEXIST, -EINVAL. Makes the folders, then the row and its audit row. */
+/** -EEXIST, -EINVAL. Makes the folders, then the row and its audit row. Keys that differ from the
+ * defaults are stored as the site's own. */
 int state_site_create(struct state *state, const char *site, const struct site_settings *settings);
 int state_site_delete(struct state *state, const char *site);
 int state_site_get(struct state *state, const char *site, struct site_row *ret_row); /* -ENOENT */
@@ -86,11 +90,19 @@ int state_site_get(struct state *state, const char *site, struct site_row *ret_r
 int state_site_list(struct state *state, struct site_row **ret_rows, uint32_t *ret_n);
 
 /* ---- images; batched: nothing is accepted before state_commit() returned 0 */
-/** Joins the open batch. 1: a new row, 0: a duplicate (row unchanged, counted), -ENOENT: no site. */
+/**
+ * Joins the open batch. 1: a new row, 0: a duplicate (row unchanged, counted), -ENOENT: no site,
+ * -ESTALE: the blob is not there in this size (evicted meanwhile: write it again), -EINVAL: blob's
+ * name, -EEXIST: another image has this blob. Other errors: the batch is lost, commit will say so.
+ */
 int state_admit(struct state *state, const struct image_row *row);
-/** Ends the batch: one fsync. On failure nothing of the batch is accepted. */
+/**
+ * Ends the batch: one fsync. On failure nothing of the batch is accepted. A verb that needs its own
+ * transaction commits an open batch first; what came of that is still told here.
+ */
 int state_commit(struct state *state);
 bool state_batch_open(const struct state *state);
+/** Joins the open batch, so commit it soon; without a crash nothing is lost. */
 int state_count_refused(
 	struct state *state, const char *site, uint64_t n_rejected, uint64_t n_gaps);
 /**
@@ -102,7 +114,7 @@ int state_evict(struct state *state, const char *site, uint64_t max_bytes);
 /* ---- rounds and versions */
 /**
  * Freezes a manifest: every image of the site, lines "L|H hash blob" sorted by hash; held out (H):
- * every fifth time block of the site's images in order of arrival. Inserts the next version as
+ * every fifth time block of the site's images in order of arrival (site/manifest.h). Inserts the next version as
  * LEARNING. -EBUSY: a round runs, -ENODATA: fewer than min_images (diag).
  */
 int state_round_begin(struct state *state, const char *site, uint32_t min_images, uint32_t steps,
@@ -116,7 +128,8 @@ int state_round_list(struct state *state, struct version_row **ret_rows, uint32_
 int state_round_end(struct state *state, const struct version_row *row);
 int state_round_fail(struct state *state, const char *site, uint32_t version, const char *reason);
 /** A foreign mask, already decoded and verified by the caller, becomes the next version; a round
- * folder is prepared so that the learner can judge it (job judge_mask). */
+ * folder is prepared so that the learner can judge it (job judge_mask, round/import.kmask).
+ * -EBUSY, -ENODATA: no images to judge it on. */
 int state_import_begin(struct state *state, const char *site, const void *kmask, size_t n_bytes,
 	uint32_t *ret_version, struct diag *diag);
 
@@ -127,7 +140,7 @@ int state_version_list(
 /** Champion and audit row in one transaction. -ENOENT, -EPERM: the version is held or failed.
  * Promoting the champion again is 0 and changes nothing. version 0 goes back to the base. */
 int state_promote(struct state *state, const char *site, uint32_t version, const char *who);
-/** Back to the predecessor. -ENODATA: there is none. */
+/** Back to the predecessor, and what was before that becomes the predecessor. -ENODATA: there is none. */
 int state_rollback(struct state *state, const char *site, const char *who, uint32_t *ret_version);
 
 /** Absolute path of a file of a site, e.g. state_path(s, buf, site, "masks/3.kmask"). */
@@ -135,5 +148,8 @@ int state_path(const struct state *state, char ret_path[512], const char *site, 
 
 /** Appends a row to the audit chain (BLAKE2b over the previous hash and the row). */
 int state_audit(struct state *state, const char *site, const char *what, const char *detail);
+/** Walks the chain. *ret_head: hash of its last row. -EBADMSG: diag names the row that is wrong. */
+int state_audit_verify(
+	struct state *state, uint64_t *ret_n, struct digest *ret_head, struct diag *diag);
 
 #endif

@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "site/state_internal.h"
+
+/* Joins the open batch or begins one. */
+static int join_batch(struct state *state)
+{
+	int r;
+
+	if (state->batch_error < 0)
+		return state->batch_error;
+	if (!sqlite3_get_autocommit(state->db))
+		return 0;
+	r = statement_run(state, SQL_BEGIN, "");
+	if (r == 0)
+		state->batch_open = true;
+	return r;
+}
+
+/* A failed statement may have rolled back what the batch held; then the whole batch is lost. */
+static int leave_batch(struct state *state, int r)
+{
+	if (r < 0 && sqlite3_get_autocommit(state->db))
+		state_batch_fail(state, r);
+	return r;
+}
+
+/* The row promises the blob: it must be there, whole, under a harmless name. */
+static int check_blob(const struct state *state, const struct image_row *row)
+{
+	_cleanup_(closep) int fd = -1;
+	struct stat st;
+
+	if (row->blob[0] == 0 || row->blob[0] == '.' || strchr(row->blob, '/'))
+		return -EINVAL;
+	fd = sweep_open_folder(state, row->site, "replay");
+	if (fd < 0 || fstatat(fd, row->blob, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return -ESTALE;
+	return S_ISREG(st.st_mode) && (uint64_t)st.st_size == row->n_bytes ? 0 : -ESTALE;
+}
+
+static int add_image(struct state *state, const struct image_row *row)
+{
+	int64_t id;
+	int r;
+
+	r = site_id(state, row->site, &id);
+	if (r < 0)
+		return r;
+	r = check_blob(state, row);
+	if (r < 0)
+		return r;
+	r = statement_run(state, SQL_IMAGE_ADD, "ihtiiiitttii", id, &row->hash, row->blob,
+		(int64_t)row->n_bytes, (int64_t)row->width, (int64_t)row->height,
+		(int64_t)row->n_channels, row->source, row->sender, row->part_id,
+		(int64_t)row->capture_us, (int64_t)clock_wall_us());
+	if (r < 0)
+		return r;
+	if (sqlite3_changes(state->db) > 0)
+		return 1;
+	return statement_run(state, SQL_SITE_COUNT, "iiii", (int64_t)1, (int64_t)0, (int64_t)0, id);
+}
+
+int state_admit(struct state *state, const struct image_row *row)
+{
+	int r = join_batch(state);
+
+	if (r < 0)
+		return r;
+	return leave_batch(state, add_image(state, row));
+}
+
+int state_count_refused(struct state *state, const char *site, uint64_t n_rejected, uint64_t n_gaps)
+{
+	int64_t id;
+	int r = join_batch(state);
+
+	if (r < 0)
+		return r;
+	r = site_id(state, site, &id);
+	if (r == 0)
+		r = statement_run(state, SQL_SITE_COUNT, "iiii", (int64_t)0, (int64_t)n_rejected,
+			(int64_t)n_gaps, id);
+	return leave_batch(state, r);
+}
+
+/* ---- eviction */
+
+struct stored {
+	int64_t id;
+	uint64_t n_bytes;
+	uint64_t priority; /* of the uniform sample: a fixed draw an image, so that it nests */
+	char blob[128];
+};
+
+struct stored_list {
+	struct stored *rows; /* newest first */
+	size_t n, size;
+};
+
+static int add_stored(struct stored_list *list, sqlite3_stmt *statement, uint64_t seed)
+{
+	struct {
+		uint64_t seed;
+		struct digest hash;
+	} key = { .seed = seed };
+	struct stored *row;
+
+	if (list->n == list->size) {
+		size_t size = list->size ? 2 * list->size : 256;
+		struct stored *grown = realloc(list->rows, size * sizeof(*grown));
+
+		if (!grown)
+			return -ENOMEM;
+		list->rows = grown;
+		list->size = size;
+	}
+	row = &list->rows[list->n];
+	row->id = sqlite3_column_int64(statement, 0);
+	row->n_bytes = (uint64_t)sqlite3_column_int64(statement, 3);
+	if (statement_digest(statement, 1, &key.hash) < 0 ||
+		statement_text(statement, 2, row->blob, sizeof(row->blob)) < 0)
+		return -EBADMSG;
+	row->priority = digest_checksum(&key, sizeof(key));
+	list->n++;
+	return 0;
+}
+
+static int read_stored(struct state *state, int64_t id, struct stored_list *list)
+{
+	sqlite3_stmt *statement;
+	int r;
+
+	r = statement_get(state, &statement, SQL_IMAGE_NEWEST_FIRST, "i", id);
+	while (r >= 0 && (r = statement_step(state, statement)) > 0) {
+		r = add_stored(list, statement, (uint64_t)id);
+		if (r < 0)
+			(void)sqlite3_reset(statement);
+	}
+	return r;
+}
+
+static int by_priority(const void *a, const void *b)
+{
+	const struct stored *x = a, *y = b;
+
+	if (x->priority != y->priority)
+		return x->priority < y->priority ? -1 : 1;
+	return x->id < y->id ? -1 : 1;
+}
+
+/*
+ * Splits off what goes: behind the newest half of the bytes comes the sample, and of that what has
+ * the highest draws and belongs to no round. @return index of the first that goes, after sorting.
+ */
+static size_t choose(struct stored_list *list, uint64_t max_bytes, int64_t pinned)
+{
+	uint64_t n_bytes = 0;
+	size_t first = 0, kept;
+
+	while (first < list->n && n_bytes + list->rows[first].n_bytes <= max_bytes / 2)
+		n_bytes += list->rows[first++].n_bytes;
+	/* The last image stays whatever its size, or a small bound would keep nothing. */
+	if (first == 0 && list->n > 0)
+		n_bytes += list->rows[first++].n_bytes;
+
+	for (size_t i = first; i < list->n; i++)
+		if (list->rows[i].id <= pinned)
+			list->rows[i].priority = 0;
+	qsort(list->rows + first, list->n - first, sizeof(*list->rows), by_priority);
+	for (kept = first; kept < list->n; kept++) {
+		const struct stored *row = &list->rows[kept];
+
+		if (row->id > pinned && n_bytes + row->n_bytes > max_bytes)
+			break;
+		n_bytes += row->n_bytes;
+	}
+	return kept;
+}
+
+static int delete_rows(struct state *state, const struct stored_list *list, size_t from)
+{
+	int r = state_begin(state);
+
+	if (r < 0)
+		return r;
+	for (size_t i = from; r >= 0 && i < list->n; i++)
+		r = statement_run(state, SQL_IMAGE_DELETE, "i", list->rows[i].id);
+	return state_end(state, r);
+}
+
+static int evict(struct state *state, const char *site, int64_t id, int64_t pinned, uint64_t to)
+{
+	_cleanup_(freep) struct stored *rows = NULL;
+	_cleanup_(closep) int fd = -1;
+	struct stored_list list = { 0 };
+	size_t from;
+	int r;
+
+	r = read_stored(state, id, &list);
+	rows = list.rows;
+	if (r < 0)
+		return r;
+	from = choose(&list, to, pinned);
+	if (from == list.n)
+		return 0;
+	r = delete_rows(state, &list, from);
+	if (r < 0)
+		return r;
+	fd = sweep_open_folder(state, site, "replay");
+	for (size_t i = from; fd >= 0 && i < list.n; i++)
+		(void)unlinkat(fd, list.rows[i].blob, 0);
+	return 0;
+}
+
+int state_evict(struct state *state, const char *site, uint64_t max_bytes)
+{
+	sqlite3_stmt *statement;
+	uint64_t n_bytes;
+	int64_t id, pinned;
+	int r;
+
+	r = statement_get(state, &statement, SQL_SITE_GET, "t", site);
+	if (r < 0)
+		return r;
+	r = statement_step(state, statement);
+	if (r <= 0)
+		return r < 0 ? r : -ENOENT;
+	id = sqlite3_column_int64(statement, 0);
+	n_bytes = (uint64_t)sqlite3_column_int64(statement, 5);
+	pinned = sqlite3_column_int64(statement, 6);
+	(void)sqlite3_reset(statement);
+	if (n_bytes <= max_bytes)
+		return 0;
+	/* A little below the bound, so that a full store does not evict at every image. */
+	return evict(state, site, id, pinned, max_bytes - max_bytes / 32);
+}

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef KAMEN_SITE_STATE_INTERNAL_H
+#define KAMEN_SITE_STATE_INTERNAL_H
+
+#include <sqlite3.h>
+
+#include "site/state.h"
+
+#define STATE_SCHEMA 1
+
+/* Every statement is prepared once, at its first use; statement.c holds the texts. */
+enum statement {
+	SQL_BEGIN,
+	SQL_COMMIT,
+	SQL_ROLLBACK,
+	SQL_AUDIT_HEAD,
+	SQL_AUDIT_ADD,
+	SQL_AUDIT_ALL,
+	SQL_SITE_ID,
+	SQL_SITE_ADD,
+	SQL_SITE_DELETE,
+	SQL_SITE_GET,
+	SQL_SITE_NAMES,
+	SQL_SITE_PIN,
+	SQL_SITE_COUNT,
+	SQL_SETTING_ADD,
+	SQL_SETTINGS,
+	SQL_IMAGE_ADD,
+	SQL_IMAGE_DELETE,
+	SQL_IMAGE_NEWEST_FIRST,
+	SQL_IMAGE_OLDEST_FIRST,
+	SQL_IMAGE_BLOBS,
+	SQL_VERSION_NEXT,
+	SQL_VERSION_ADD,
+	SQL_VERSION_STATE,
+	SQL_VERSION_FAIL,
+	SQL_VERSION_STORE,
+	SQL_VERSION_GET,
+	SQL_VERSION_LIST,
+	SQL_VERSION_RUNNING,
+	SQL_VERSION_RUNNING_ALL,
+	SQL_PROMOTION_ADD,
+	SQL_PROMOTION_POP,
+	SQL_PROMOTION_TOP,
+	SQL_N,
+};
+
+struct state {
+	sqlite3 *db;
+	sqlite3_stmt *statements[SQL_N];
+	struct site_settings defaults;
+	char dir[256];   /* absolute */
+	int dir_fd;      /* locked: one kamend per state folder */
+	bool batch_open; /* something waits for state_commit() */
+	int batch_error; /* the open batch is lost already: state_commit() has to say so */
+};
+
+/* ---- statement.c */
+
+/** What SQLite said last, as a negative errno. */
+int statement_error(const struct state *state, int code);
+/**
+ * Binds and hands out a statement that is ready to be stepped; it stays the state's. format: a
+ * letter a parameter: i (int64_t), d (double), t (text), h (const struct digest *).
+ */
+int statement_get(struct state *state, sqlite3_stmt **ret_statement, enum statement which,
+	const char *format, ...);
+/** Steps a statement that gives no rows to its end. */
+int statement_run(struct state *state, enum statement which, const char *format, ...);
+/** @return 1: a row, 0: the end, or a negative errno; resets unless there is a row */
+int statement_step(struct state *state, sqlite3_stmt *statement);
+/** Copies a text column; what is longer than the buffer is -EBADMSG. */
+int statement_text(sqlite3_stmt *statement, int column, char *ret_text, size_t n_bytes);
+int statement_digest(sqlite3_stmt *statement, int column, struct digest *ret_digest);
+
+/* ---- transactions: state.c. An open batch is committed before another transaction begins. */
+int state_begin(struct state *state);
+/** Commits where r >= 0, else rolls back. @return r, or what the commit said */
+int state_end(struct state *state, int r);
+/** The open batch, if any, is lost: remembered until state_commit(). */
+void state_batch_fail(struct state *state, int r);
+
+/* ---- inside a transaction */
+int audit_add(struct state *state, const char *site, const char *what, const char *detail);
+int site_id(struct state *state, const char *site, int64_t *ret_id); /* -ENOENT */
+/** Champion and predecessor. @return how many promotions there are below the champion, at most 2 */
+int promotion_top(
+	struct state *state, int64_t id, uint32_t *ret_champion, uint32_t *ret_predecessor);
+int version_set_state(
+	struct state *state, int64_t id, uint32_t version, enum version_state version_state);
+int version_read(struct version_row *ret_row, sqlite3_stmt *statement);
+int version_collect(struct state *state, sqlite3_stmt *statement, struct version_row **ret_rows,
+	uint32_t *ret_n);
+
+/* ---- sweep.c */
+
+/** Removes a folder and what is in it; what is not there is no error. Depth at most 4. */
+int sweep_tree(int dir_fd, const char *path);
+/** Removes what has no row, at open. */
+int sweep_all(struct state *state, struct diag *diag);
+/** mkdir -p of a site's folders. */
+int sweep_make_folders(struct state *state, const char *site);
+/** Opens a folder of a site, e.g. "replay". @return descriptor or a negative errno */
+int sweep_open_folder(const struct state *state, const char *site, const char *folder);
+
+#endif

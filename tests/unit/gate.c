@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdarg.h>
+#include <setjmp.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <math.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "site/gate.h"
+
+/* The figures published for a steel set: frozen, a good mask and three ruined ones. */
+static struct version_row measured(float retrieval, float margin, float rank)
+{
+	return (struct version_row){
+		.density = .9987,
+		.lowest_density = .93,
+		.loss_ratio = .85,
+		.n_elements = 5329152,
+		.n_flips = 6900,
+		.frozen = { .n = 413, .retrieval = .236f, .margin = 2.2f, .effective_rank = 50 },
+		.candidate = { .n = 413,
+			.retrieval = retrieval,
+			.margin = margin,
+			.effective_rank = rank },
+	};
+}
+
+static void a_good_mask_passes(void **state)
+{
+	struct version_row row = measured(.406f, 2.9f, 42);
+
+	(void)state;
+	(void)strcpy(row.reasons, "from before");
+	gate_decide(&row);
+	assert_true(row.passed);
+	assert_string_equal(row.reasons, "");
+}
+
+static void ruined_masks_are_held_with_figures(void **state)
+{
+	static const float ruined[3][3] = { { .135f, 1.6f, 27 }, { .148f, 1.3f, 19 },
+		{ .186f, 1.1f, 12 } };
+
+	(void)state;
+	for (unsigned i = 0; i < 3; i++) {
+		struct version_row row = measured(ruined[i][0], ruined[i][1], ruined[i][2]);
+
+		gate_decide(&row);
+		assert_false(row.passed);
+		assert_non_null(strstr(row.reasons, "retrieval"));
+		assert_non_null(strstr(row.reasons, "0.236"));
+		assert_non_null(strstr(row.reasons, "margin"));
+		assert_non_null(strstr(row.reasons, "effective rank"));
+	}
+}
+
+static void each_figure_alone_can_hold(void **state)
+{
+	struct version_row good = measured(.406f, 2.9f, 42);
+	struct version_row rows[10];
+	static const char *const words[10] = { "retrieval", "margin", "rank", "loss", "no bit",
+		"density", "lowest", "retrieval", "loss", "density" };
+
+	(void)state;
+	for (unsigned i = 0; i < 10; i++)
+		rows[i] = good;
+	rows[0].candidate.retrieval = .236f;
+	rows[1].candidate.margin = 2.2f;
+	rows[2].candidate.effective_rank = 29.9f;
+	rows[3].loss_ratio = 1.09;
+	rows[4].n_flips = 0;
+	rows[5].density = .89;
+	rows[6].lowest_density = .34;
+	rows[7].candidate.retrieval = NAN;
+	rows[8].loss_ratio = NAN;
+	rows[9].density = NAN;
+	for (unsigned i = 0; i < 10; i++) {
+		gate_decide(&rows[i]);
+		assert_false(rows[i].passed);
+		assert_non_null(strstr(rows[i].reasons, words[i]));
+		assert_null(strchr(rows[i].reasons, '\n'));
+	}
+}
+
+static void few_held_out_images_cannot_judge(void **state)
+{
+	struct version_row row = measured(.406f, 2.9f, 42);
+
+	(void)state;
+	row.candidate.n = row.frozen.n = 15;
+	gate_decide(&row);
+	assert_false(row.passed);
+	assert_non_null(strstr(row.reasons, "too few held-out images to judge: 15"));
+	row.candidate.n = row.frozen.n = 16;
+	gate_decide(&row);
+	assert_true(row.passed);
+}
+
+static void a_saturated_retrieval_leaves_it_to_the_margin(void **state)
+{
+	struct version_row row = measured(1, 2.9f, 42);
+
+	(void)state;
+	row.frozen.retrieval = 1;
+	gate_decide(&row);
+	assert_true(row.passed);
+	row.candidate.margin = 2;
+	gate_decide(&row);
+	assert_false(row.passed);
+}
+
+static void an_imported_mask_has_no_loss_to_ask_for(void **state)
+{
+	struct version_row row = measured(.406f, 2.9f, 42);
+
+	(void)state;
+	row.loss_ratio = 0;
+	gate_decide(&row);
+	assert_true(row.passed);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_good_mask_passes),
+		cmocka_unit_test(ruined_masks_are_held_with_figures),
+		cmocka_unit_test(each_figure_alone_can_hold),
+		cmocka_unit_test(few_held_out_images_cannot_judge),
+		cmocka_unit_test(a_saturated_retrieval_leaves_it_to_the_margin),
+		cmocka_unit_test(an_imported_mask_has_no_loss_to_ask_for),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdarg.h>
+#include <setjmp.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sqlite3.h>
+#include <cmocka.h>
+
+#include "state_fixture.h"
+
+static void sites_come_back_sorted_with_their_settings(void **state)
+{
+	struct fixture *fixture = *state;
+	_cleanup_(freep) struct site_row *rows = NULL;
+	struct site_settings settings = fixture->defaults;
+	struct site_row row;
+	uint32_t n;
+
+	assert_int_equal(site_settings_set(&settings, "input_px", "112", NULL), 0);
+	assert_int_equal(site_settings_set(&settings, "resize", "squash", NULL), 0);
+	assert_int_equal(state_site_create(fixture->state, "weld", &settings), 0);
+	assert_int_equal(state_site_create(fixture->state, "paint", &fixture->defaults), 0);
+	assert_int_equal(state_site_create(fixture->state, "weld", &settings), -EEXIST);
+	assert_int_equal(state_site_create(fixture->state, "../x", &settings), -EINVAL);
+	assert_int_equal(state_site_create(fixture->state, "", &settings), -EINVAL);
+	fixture_reopen(fixture);
+	assert_int_equal(state_site_list(fixture->state, &rows, &n), 0);
+	assert_int_equal(n, 2);
+	assert_string_equal(rows[0].site, "paint");
+	assert_string_equal(rows[1].site, "weld");
+	assert_int_equal(rows[1].settings.input_px, 112);
+	assert_string_equal(rows[1].settings.resize, "squash");
+	assert_int_equal(rows[0].settings.input_px, fixture->defaults.input_px);
+	assert_int_equal(rows[1].champion, 0);
+	assert_int_equal(state_site_get(fixture->state, "none", &row), -ENOENT);
+}
+
+static void a_deleted_site_leaves_nothing(void **state)
+{
+	struct fixture *fixture = *state;
+	struct site_row row;
+	char path[512];
+
+	assert_int_equal(state_site_create(fixture->state, "a", &fixture->defaults), 0);
+	fixture_fill(fixture, "a", 0, 5);
+	assert_int_equal(state_path(fixture->state, path, "a", ""), 0);
+	assert_int_equal(access(path, F_OK), 0);
+	assert_int_equal(state_site_delete(fixture->state, "a"), 0);
+	assert_int_equal(access(path, F_OK), -1);
+	assert_int_equal(state_site_get(fixture->state, "a", &row), -ENOENT);
+	assert_int_equal(state_site_delete(fixture->state, "a"), -ENOENT);
+	/* The name is free again and begins empty. */
+	assert_int_equal(state_site_create(fixture->state, "a", &fixture->defaults), 0);
+	assert_int_equal(state_site_get(fixture->state, "a", &row), 0);
+	assert_int_equal(row.n_images, 0);
+}
+
+static void duplicates_are_counted_not_stored(void **state)
+{
+	struct fixture *fixture = *state;
+	struct image_row row;
+	struct site_row site;
+
+	assert_int_equal(state_site_create(fixture->state, "a", &fixture->defaults), 0);
+	fixture_fill(fixture, "a", 0, 3);
+	row = fixture_image(fixture, "a", 1);
+	assert_int_equal(state_admit(fixture->state, &row), 0);
+	row = fixture_image(fixture, "a", 3);
+	assert_int_equal(state_admit(fixture->state, &row), 1);
+	assert_int_equal(state_admit(fixture->state, &row), 0);
+	assert_int_equal(state_count_refused(fixture->state, "a", 2, 7), 0);
+	assert_true(state_batch_open(fixture->state));
+	assert_int_equal(state_commit(fixture->state), 0);
+	assert_false(state_batch_open(fixture->state));
+	fixture_reopen(fixture);
+	assert_int_equal(state_site_get(fixture->state, "a", &site), 0);
+	assert_int_equal(site.n_images, 4);
+	assert_int_equal(site.n_duplicates, 2);
+	assert_int_equal(site.n_rejected, 2);
+	assert_int_equal(site.n_gaps, 7);
+	assert_int_equal(site.replay_bytes, 4 * FIXTURE_BLOB_BYTES);
+}
+
+static void an_image_is_refused_without_site_or_blob(void **state)
+{
+	struct fixture *fixture = *state;
+	struct image_row row, bad;
+	char path[512], file[160];
+
+	assert_int_equal(state_site_create(fixture->state, "a", &fixture->defaults), 0);
+	row = fixture_image(fixture, "a", 0);
+	bad = row;
+	(void)strcpy(bad.site, "none");
+	assert_int_equal(state_admit(fixture->state, &bad), -ENOENT);
+	bad = row;
+	(void)strcpy(bad.blob, "../../state.db");
+	assert_int_equal(state_admit(fixture->state, &bad), -EINVAL);
+	bad = row;
+	bad.n_bytes--;
+	assert_int_equal(state_admit(fixture->state, &bad), -ESTALE);
+	bad = row;
+	bad.hash.bytes[0] ^= 1;
+	assert_int_equal(state_admit(fixture->state, &row), 1);
+	assert_int_equal(state_admit(fixture->state, &bad), -EEXIST);
+	(void)snprintf(file, sizeof(file), "replay/%s", row.blob);
+	assert_int_equal(state_path(fixture->state, path, "a", file), 0);
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(state_admit(fixture->state, &row), -ESTALE);
+	/* What one refused image did not harm. */
+	assert_int_equal(state_commit(fixture->state), 0);
+}
+
+static void another_verb_commits_the_open_batch(void **state)
+{
+	struct fixture *fixture = *state;
+	struct image_row row;
+	struct site_row site;
+
+	assert_int_equal(state_site_create(fixture->state, "a", &fixture->defaults), 0);
+	row = fixture_image(fixture, "a", 0);
+	assert_int_equal(state_admit(fixture->state, &row), 1);
+	assert_int_equal(state_audit(fixture->state, "a", "test", "x"), 0);
+	assert_true(state_batch_open(fixture->state));
+	row = fixture_image(fixture, "a", 1);
+	assert_int_equal(state_admit(fixture->state, &row), 1);
+	assert_int_equal(state_commit(fixture->state), 0);
+	assert_int_equal(state_commit(fixture->state), 0);
+	fixture_reopen(fixture);
+	assert_int_equal(state_site_get(fixture->state, "a", &site), 0);
+	assert_int_equal(site.n_images, 2);
+}
+
+static bool has_blob(struct fixture *fixture, const char *site, uint32_t i)
+{
+	const struct digest hash = fixture_hash(i);
+	char hex[DIGEST_HEX_CHARS + 1];
+	char path[512], file[160];
+
+	digest_to_hex(&hash, hex);
+	(void)snprintf(file, sizeof(file), "replay/%s.kimg", hex);
+	assert_int_equal(state_path(fixture->state, path, site, file), 0);
+	return access(path, F_OK) == 0;
+}
+
+static void eviction_keeps_the_newest_half(void **state)
+{
+	struct fixture *fixture = *state;
+	struct site_row site;
+	uint32_t n_new = 0, n_old = 0;
+
+	assert_int_equal(state_site_create(fixture->state, "a", &fixture->defaults), 0);
+	fixture_fill(fixture, "a", 0, 200);
+	assert_int_equal(state_evict(fixture->state, "a", 200 * FIXTURE_BLOB_BYTES), 0);
+	assert_int_equal(fixture_count_files(fixture, "a", "replay"), 200);
+	assert_int_equal(state_evict(fixture->state, "a", 100 * FIXTURE_BLOB_BYTES), 0);
+	assert_int_equal(state_site_get(fixture->state, "a", &site), 0);
+	assert_in_range(site.replay_bytes, 90 * FIXTURE_BLOB_BYTES, 100 * FIXTURE_BLOB_BYTES);
+	assert_int_equal(fixture_count_files(fixture, "a", "replay"), site.n_images);
+	for (uint32_t i = 0; i < 200; i++) {
+		uint32_t *n = i >= 152 ? &n_new : &n_old;
+
+		*n += has_blob(fixture, "a", i);
+	}
+	assert_int_equal(n_new, 48);
+	assert_int_equal(n_old, site.n_images - 48);
+	assert_int_equal(state_evict(fixture->state, "none", 1), -ENOENT);
+}
+
+static void eviction_spares_what_a_round_learns_from(void **state)
+{
+	struct fixture *fixture = *state;
+	struct diag diag = { "" };
+	struct site_row site;
+	uint32_t version;
+
+	assert_int_equal(state_site_create(fixture->state, "a", &fixture->defaults), 0);
+	fixture_fill(fixture, "a", 0, 40);
+	assert_int_equal(state_round_begin(fixture->state, "a", 32, 5, 1, &version, &diag), 0);
+	fixture_fill(fixture, "a", 40, 80);
+	assert_int_equal(state_evict(fixture->state, "a", 10 * FIXTURE_BLOB_BYTES), 0);
+	assert_int_equal(state_site_get(fixture->state, "a", &site), 0);
+	assert_in_range(site.n_images, 40, 46);
+	assert_int_equal(fixture_count_files(fixture, "a", "replay"), site.n_images);
+	assert_int_equal(state_round_fail(fixture->state, "a", version, "stopped"), 0);
+	assert_int_equal(state_evict(fixture->state, "a", 10 * FIXTURE_BLOB_BYTES), 0);
+	assert_int_equal(state_site_get(fixture->state, "a", &site), 0);
+	assert_in_range(site.n_images, 1, 10);
+}
+
+static void touch(struct fixture *fixture, const char *site, const char *file)
+{
+	char path[512];
+
+	assert_int_equal(state_path(fixture->state, path, site, file), 0);
+	assert_int_equal(blob_write(AT_FDCWD, path, "x", 1), 0);
+}
+
+static void orphans_are_swept_and_lost_rows_dropped(void **state)
+{
+	struct fixture *fixture = *state;
+	struct image_row lost;
+	struct site_row site;
+	struct digest head;
+	uint64_t n_before, n_after;
+	char path[512], file[160];
+
+	assert_int_equal(state_site_create(fixture->state, "a", &fixture->defaults), 0);
+	fixture_fill(fixture, "a", 0, 6);
+	touch(fixture, "a", "replay/orphan.kimg");
+	touch(fixture, "a", "replay/torn.kimg.tmp");
+	touch(fixture, "a", "masks/9.kmask");
+	touch(fixture, "a", "masks/0.kref");
+	touch(fixture, "a", "masks/x");
+	touch(fixture, "a", "round/manifest");
+	lost = fixture_image(fixture, "a", 2);
+	(void)snprintf(file, sizeof(file), "replay/%s", lost.blob);
+	assert_int_equal(state_path(fixture->state, path, "a", file), 0);
+	assert_int_equal(unlink(path), 0);
+	(void)snprintf(path, sizeof(path), "%s/sites/ghost", fixture->dir);
+	assert_int_equal(mkdir(path, 0700), 0);
+	assert_int_equal(state_audit_verify(fixture->state, &n_before, &head, NULL), 0);
+
+	fixture_reopen(fixture);
+	assert_int_equal(access(path, F_OK), -1);
+	assert_int_equal(fixture_count_files(fixture, "a", "replay"), 5);
+	assert_int_equal(fixture_count_files(fixture, "a", "masks"), 1);
+	assert_int_equal(fixture_count_files(fixture, "a", "round"), 0);
+	assert_int_equal(state_site_get(fixture->state, "a", &site), 0);
+	assert_int_equal(site.n_images, 5);
+	assert_int_equal(state_audit_verify(fixture->state, &n_after, &head, NULL), 0);
+	assert_int_equal(n_after, n_before + 1);
+}
+
+static int query(const struct fixture *fixture, const char *sql)
+{
+	char path[128];
+	sqlite3 *db = NULL;
+	int code;
+
+	(void)snprintf(path, sizeof(path), "%s/state.db", fixture->dir);
+	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+	code = sqlite3_exec(db, sql, NULL, NULL, NULL);
+	(void)sqlite3_close(db);
+	return code;
+}
+
+static void a_changed_audit_row_is_found(void **state)
+{
+	struct fixture *fixture = *state;
+	struct digest head, again;
+	struct diag diag = { "" };
+	uint64_t n;
+
+	for (unsigned i = 0; i < 5; i++)
+		assert_int_equal(state_audit(fixture->state, "a", "test", "detail"), 0);
+	assert_int_equal(state_audit_verify(fixture->state, &n, &head, &diag), 0);
+	assert_int_equal(n, 5);
+	fixture_reopen(fixture);
+	assert_int_equal(state_audit_verify(fixture->state, &n, &again, &diag), 0);
+	assert_true(digest_equal(&head, &again));
+	assert_int_equal(
+		query(fixture, "UPDATE audit SET detail = 'other' WHERE seq = 3"), SQLITE_OK);
+	assert_int_equal(state_audit_verify(fixture->state, &n, &again, &diag), -EBADMSG);
+	assert_non_null(strstr(diag.text, "row 3"));
+	assert_int_equal(query(fixture, "DELETE FROM audit WHERE seq = 3"), SQLITE_OK);
+	assert_int_equal(state_audit_verify(fixture->state, &n, &again, &diag), -EBADMSG);
+	assert_non_null(strstr(diag.text, "row 3"));
+}
+
+static void write_over(const struct fixture *fixture, const char *file, off_t at, const char *text)
+{
+	char path[128];
+	_cleanup_(closep) int fd = -1;
+
+	(void)snprintf(path, sizeof(path), "%s/%s", fixture->dir, file);
+	fd = open(path, O_WRONLY);
+	assert_true(fd >= 0);
+	assert_int_equal(pwrite(fd, text, strlen(text), at), strlen(text));
+}
+
+static void a_damaged_database_is_one_error_with_its_path(void **state)
+{
+	struct fixture *fixture = *state;
+	struct diag diag = { "" };
+	struct state *other = NULL;
+
+	assert_int_equal(state_site_create(fixture->state, "a", &fixture->defaults), 0);
+	assert_int_equal(state_open(&other, fixture->dir, &fixture->defaults, &diag), -EBUSY);
+	assert_non_null(strstr(diag.text, fixture->dir));
+	state_free(fixture->state);
+	fixture->state = NULL;
+	write_over(fixture, "state.db", 0, "this is not a database at all");
+	assert_int_equal(state_open(&other, fixture->dir, &fixture->defaults, &diag), -EBADMSG);
+	assert_non_null(strstr(diag.text, "state.db"));
+	assert_null(other);
+}
+
+static void a_lost_database_does_not_cost_the_masks(void **state)
+{
+	struct fixture *fixture = *state;
+	struct diag diag = { "" };
+	struct state *other = NULL;
+	char path[128];
+
+	assert_int_equal(state_site_create(fixture->state, "a", &fixture->defaults), 0);
+	fixture_fill(fixture, "a", 0, 2);
+	assert_int_equal(query(fixture, "PRAGMA user_version = 99"), SQLITE_OK);
+	state_free(fixture->state);
+	fixture->state = NULL;
+	assert_int_equal(
+		state_open(&other, fixture->dir, &fixture->defaults, &diag), -EPROTONOSUPPORT);
+	assert_non_null(strstr(diag.text, "99"));
+	(void)snprintf(path, sizeof(path), "%s/state.db", fixture->dir);
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(state_open(&other, fixture->dir, &fixture->defaults, &diag), -ENOTEMPTY);
+	(void)snprintf(path, sizeof(path), "%s/sites/a/replay", fixture->dir);
+	assert_int_equal(access(path, F_OK), 0);
+}
+
+#define with_state(test) cmocka_unit_test_setup_teardown(test, fixture_setup, fixture_teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		with_state(sites_come_back_sorted_with_their_settings),
+		with_state(a_deleted_site_leaves_nothing),
+		with_state(duplicates_are_counted_not_stored),
+		with_state(an_image_is_refused_without_site_or_blob),
+		with_state(another_verb_commits_the_open_batch),
+		with_state(eviction_keeps_the_newest_half),
+		with_state(eviction_spares_what_a_round_learns_from),
+		with_state(orphans_are_swept_and_lost_rows_dropped),
+		with_state(a_changed_audit_row_is_found),
+		with_state(a_damaged_database_is_one_error_with_its_path),
+		with_state(a_lost_database_does_not_cost_the_masks),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

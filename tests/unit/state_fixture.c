@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdarg.h>
+#include <setjmp.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <fcntl.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "state_fixture.h"
+
+int fixture_setup(void **state)
+{
+	struct fixture *fixture = calloc(1, sizeof(*fixture));
+	struct config config;
+	struct diag diag = { "" };
+
+	if (!fixture)
+		return -1;
+	(void)strcpy(fixture->dir, "/tmp/kamen-state-XXXXXX");
+	if (!mkdtemp(fixture->dir))
+		return -1;
+	config_default(&config);
+	fixture->defaults = config.site_defaults;
+	if (state_open(&fixture->state, fixture->dir, &fixture->defaults, &diag) < 0) {
+		(void)fprintf(stderr, "%s\n", diag.text);
+		return -1;
+	}
+	*state = fixture;
+	return 0;
+}
+
+int fixture_teardown(void **state)
+{
+	struct fixture *fixture = *state;
+	char command[96];
+
+	state_free(fixture->state);
+	(void)snprintf(command, sizeof(command), "rm -rf %s", fixture->dir);
+	if (system(command) != 0)
+		return -1;
+	free(fixture);
+	return 0;
+}
+
+void fixture_reopen(struct fixture *fixture)
+{
+	struct diag diag = { "" };
+
+	state_free(fixture->state);
+	fixture->state = NULL;
+	if (state_open(&fixture->state, fixture->dir, &fixture->defaults, &diag) < 0)
+		fail_msg("%s", diag.text);
+}
+
+struct digest fixture_hash(uint32_t i)
+{
+	uint8_t bytes[FIXTURE_BLOB_BYTES] = { 0 };
+
+	memcpy(bytes, &i, sizeof(i));
+	return digest_of(bytes, sizeof(bytes));
+}
+
+struct image_row fixture_image(struct fixture *fixture, const char *site, uint32_t i)
+{
+	struct image_row row = { .n_bytes = FIXTURE_BLOB_BYTES,
+		.width = 10,
+		.height = 10,
+		.n_channels = 3,
+		.source = "push" };
+	uint8_t bytes[FIXTURE_BLOB_BYTES] = { 0 };
+	char path[512], file[160];
+
+	memcpy(bytes, &i, sizeof(i));
+	row.hash = fixture_hash(i);
+	(void)snprintf(row.site, sizeof(row.site), "%s", site);
+	digest_to_hex(&row.hash, row.blob);
+	(void)strcat(row.blob, ".kimg");
+	(void)snprintf(file, sizeof(file), "replay/%s", row.blob);
+	assert_int_equal(state_path(fixture->state, path, site, file), 0);
+	assert_int_equal(blob_write(AT_FDCWD, path, bytes, sizeof(bytes)), 0);
+	return row;
+}
+
+void fixture_fill(struct fixture *fixture, const char *site, uint32_t from, uint32_t to)
+{
+	for (uint32_t i = from; i < to; i++) {
+		struct image_row row = fixture_image(fixture, site, i);
+
+		assert_int_equal(state_admit(fixture->state, &row), 1);
+	}
+	assert_int_equal(state_commit(fixture->state), 0);
+}
+
+uint32_t fixture_count_files(const struct fixture *fixture, const char *site, const char *folder)
+{
+	_cleanup_(closedirp) DIR *dir = NULL;
+	const struct dirent *entry;
+	uint32_t n = 0;
+	char path[512];
+
+	assert_int_equal(state_path(fixture->state, path, site, folder), 0);
+	dir = opendir(path);
+	while (dir && (entry = readdir(dir)))
+		n += entry->d_name[0] != '.';
+	return n;
+}
+
+static void put(struct fixture *fixture, const char *site, const char *file, const void *data,
+	size_t n_bytes)
+{
+	char path[512];
+
+	assert_int_equal(state_path(fixture->state, path, site, file), 0);
+	assert_int_equal(blob_write(AT_FDCWD, path, data, n_bytes), 0);
+}
+
+static void put_reference(
+	struct fixture *fixture, const char *site, const char *file, const struct digest *space)
+{
+	static const float embeddings[8] = { 1, 0, 0, 0, 0, 1, 0, 0 };
+	static const float held[2] = { .1f, .2f };
+	_cleanup_(reference_freep) struct reference *reference = NULL;
+	_cleanup_(freep) void *data = NULL;
+	size_t n_bytes;
+
+	assert_int_equal(reference_new(&reference, embeddings, 2, held, 2, 4, space), 0);
+	assert_int_equal(reference_encode(reference, &data, &n_bytes), 0);
+	put(fixture, site, file, data, n_bytes);
+}
+
+struct version_row fixture_results(
+	struct fixture *fixture, const char *site, uint32_t version, bool passed)
+{
+	static const char *const names[] = { "a.weight", "a.bias" };
+	static const size_t sizes[] = { 1000, 70 };
+	_cleanup_(mask_layout_freep) struct mask_layout *layout = NULL;
+	_cleanup_(mask_freep) struct mask *mask = NULL;
+	_cleanup_(freep) void *data = NULL;
+	struct kmask_header header = {
+		.base = digest_of("base", 4), .prep = digest_of("prep", 4), .seed = 7, .steps = 50
+	};
+	struct version_row row = { .version = version,
+		.density = .99,
+		.lowest_density = .9,
+		.loss_ratio = .8,
+		.seconds = 12.5,
+		.n_elements = 1070,
+		.n_flips = 3,
+		.seed = UINT64_MAX,
+		.steps = 50,
+		.n_images = 40,
+		.threads = 2,
+		.isa = "avx2",
+		.frozen = { 32, .2f, 2, 50 },
+		.candidate = { 32, .4f, 3, 42 },
+		.passed = passed };
+	size_t n_bytes;
+
+	assert_int_equal(mask_layout_new(&layout, 2, names, sizes), 0);
+	assert_int_equal(mask_new(&mask, layout), 0);
+	for (uint32_t i = 0; i < 3; i++)
+		mask_put(mask, 0, i * 7, false);
+	assert_int_equal(kmask_encode(mask, &header, &data, &n_bytes), 0);
+	put(fixture, site, "round/candidate.kmask", data, n_bytes);
+	(void)snprintf(row.site, sizeof(row.site), "%s", site);
+	(void)strcpy(row.reasons, passed ? "" : "two-view retrieval\nmargin");
+	row.base = header.base;
+	row.prep = header.prep;
+	row.mask = mask_digest(mask);
+	row.space = digest_of("space", 5);
+	put_reference(fixture, site, "round/candidate.kref", &row.space);
+	put_reference(fixture, site, "round/base.kref", &row.base);
+	return row;
+}
