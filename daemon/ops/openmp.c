@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "ops/openmp.h"
+
+/* Which role the environment was made for, and the variables that are ours: "serve OMP_X OMP_Y".
+ * A role inherits serve's environment and must tell these from what the user had set. */
+#define MARK "KAMEN_OPENMP"
+
+static unsigned count_cpus(void)
+{
+	cpu_set_t cpus;
+
+	return sched_getaffinity(0, sizeof(cpus), &cpus) == 0 ? (unsigned)CPU_COUNT(&cpus) : 1;
+}
+
+int openmp_set_up(const char *role, uint32_t threads, bool passive, char **argv)
+{
+	char n_threads[16], ours[128] = "", mark[128];
+	const char *const variables[][2] = {
+		{ "OMP_NUM_THREADS", n_threads },
+		{ "OMP_WAIT_POLICY", "passive" },
+		{ "GOMP_SPINCOUNT", passive ? "0" : "10000" },
+	};
+	const char *was = getenv(MARK);
+	size_t n;
+
+	if (was && strncmp(was, role, strlen(role)) == 0)
+		return 0;
+	(void)snprintf(ours, sizeof(ours), "%s", was ? was : "");
+	(void)snprintf(n_threads, sizeof(n_threads), "%u", threads ? threads : count_cpus());
+	n = (size_t)snprintf(mark, sizeof(mark), "%s", role);
+	for (unsigned i = 0; i < 3; i++) {
+		const char *name = variables[i][0];
+
+		if (getenv(name) && !strstr(ours, name))
+			continue;
+		if (setenv(name, variables[i][1], 1) < 0)
+			return -errno;
+		if (n < sizeof(mark))
+			n += (size_t)snprintf(mark + n, sizeof(mark) - n, " %s", name);
+	}
+	if (setenv(MARK, mark, 1) < 0)
+		return -errno;
+	(void)execv("/proc/self/exe", argv);
+	return -errno;
+}
