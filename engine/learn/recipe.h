@@ -23,7 +23,8 @@ struct recipe {
 	uint32_t n_small; /* small crops an image, beside the 2 large ones */
 	uint32_t queue;   /* past embeddings a view, 0: none; used from 1/5 of the steps */
 	enum recipe_optimiser optimiser;
-	float score_lr; /* cosine to 0; steps * score_lr / 2 is how far a score can travel */
+	float score_init; /* 1; every score starts here and flips at 0 */
+	float score_lr;   /* cosine to 0; steps * score_lr / 2 is how far a score can travel */
 	float head_lr;
 	float min_area; /* large crops U(min_area, 1), small ones U(.05, min_area) */
 	float temperature, sinkhorn_eps;

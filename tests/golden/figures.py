@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes figures.f32: embeddings, labels, and what k-NN and the episodes make of them, by brute force
 in double. Run: python3 tests/golden/figures.py"""
-import os
 import numpy as np
 from philox import Stream
+from write import write
 
 N, DIM, SIZES, SEED = 120, 19, (60, 35, 22, 3), 7
 rng = np.random.default_rng(11)
@@ -40,6 +40,5 @@ out = [x.ravel(), labels, np.array(right)]
 for shots in (1, 5):
     accuracy = np.array([episode(shots, e) for e in range(200)])
     out += [accuracy, [accuracy.mean(), 1.96 * accuracy.std(ddof=1) / np.sqrt(200)]]
-path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "figures.f32")
-np.concatenate([np.asarray(a, np.float64) for a in out]).astype("<f4").tofile(path)
+write("figures.f32", *out)
 print("knn", np.mean(right), "shots", out[4], out[6])

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+
+#include "learn/embed.h"
+#include "learn/judge.h"
+
+#define N_BATCH 32u
+
+static int subset_get(void *owner, uint32_t i, struct image_view *ret_view)
+{
+	const struct embed_subset *subset = owner;
+	uint32_t at = (uint32_t)((uint64_t)i * subset->whole->n / subset->n);
+
+	return subset->whole->get(subset->whole->owner, at, ret_view);
+}
+
+struct image_source embed_subset_source(
+	struct embed_subset *subset, const struct image_source *whole, uint32_t n_max)
+{
+	subset->whole = whole;
+	subset->n = whole->n < n_max ? whole->n : n_max;
+	return (struct image_source){
+		.owner = subset,
+		.n = subset->n,
+		.get = subset_get,
+		.manifest = whole->manifest,
+	};
+}
+
+static int prepare(const struct prep *prep, const struct image_source *source, uint32_t first,
+	uint32_t n, float *input, struct resize_scratch *scratch)
+{
+	size_t pixels = (size_t)3 * prep->input_px * prep->input_px;
+	int r;
+
+	for (uint32_t i = 0; i < n; i++) {
+		struct image_view image;
+
+		r = source->get(source->owner, first + i, &image);
+		if (r < 0)
+			return r;
+		r = prep_apply(prep, &image, input + i * pixels, scratch);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+int judge_embed(float *embeddings, struct vit *vit, const struct slot *slot,
+	const struct prep *prep, const struct image_source *source)
+{
+	_cleanup_(resize_scratch_freep) struct resize_scratch *scratch = NULL;
+	_cleanup_(vit_plan_freep) struct vit_plan *plan = NULL;
+	_cleanup_(freep) float *out = NULL;
+	uint32_t batch = source->n < N_BATCH ? source->n : N_BATCH;
+	uint32_t width = vit_shape(vit)->width;
+	int r;
+
+	if (batch == 0)
+		return 0;
+	out = malloc((size_t)batch * width * sizeof(*out));
+	if (!out)
+		return -ENOMEM;
+	r = resize_scratch_new(&scratch);
+	if (r < 0)
+		return r;
+	r = vit_plan_new(&plan, vit, batch, prep->input_px);
+	if (r < 0)
+		return r;
+	for (uint32_t i = 0; i < source->n; i += batch) {
+		uint32_t n = source->n - i < batch ? source->n - i : batch;
+
+		/* A last, shorter batch leaves old pixels in the rows behind it: not copied out. */
+		r = prepare(prep, source, i, n, vit_plan_input(plan), scratch);
+		if (r < 0)
+			return r;
+		r = vit_forward(plan, slot, out);
+		if (r < 0)
+			return r;
+		memcpy(embeddings + (size_t)i * width, out, (size_t)n * width * sizeof(*out));
+	}
+	return 0;
+}

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+
+#include "learn/optimiser.h"
+
+#define N_BLOCK ((size_t)1 << 16)
+
+const struct kern_optimiser_impl kern_optimiser_impls[] = {
+#ifdef KAMEN_X86
+	{ "avx512", "avx512f", kern_adam_row_avx512, kern_sgd_row_avx512 },
+	{ "avx2", "avx2", kern_adam_row_avx2, kern_sgd_row_avx2 },
+#endif
+	{ "c", NULL, kern_adam_row_c, kern_sgd_row_c },
+	{ NULL, NULL, NULL, NULL },
+};
+
+bool kern_optimiser_runs_here(const struct kern_optimiser_impl *impl)
+{
+	if (!impl->cpu)
+		return true;
+#ifdef KAMEN_X86
+	if (strcmp(impl->cpu, "avx512f") == 0)
+		return __builtin_cpu_supports("avx512f");
+	if (strcmp(impl->cpu, "avx2") == 0)
+		return __builtin_cpu_supports("avx2");
+#endif
+	return false;
+}
+
+static const struct kern_optimiser_impl *fastest(void)
+{
+	const struct kern_optimiser_impl *impl = kern_optimiser_impls;
+
+	while (!kern_optimiser_runs_here(impl))
+		impl++;
+	return impl;
+}
+
+static size_t block_size(size_t n, size_t at)
+{
+	return n - at < N_BLOCK ? n - at : N_BLOCK;
+}
+
+void optimiser_adam(float *params, float *first, float *second, const float *grad, size_t n,
+	float lr, uint32_t step)
+{
+	kern_adam_row_fn *row = fastest()->adam;
+	struct kern_adam_step s = {
+		.beta1 = .9f,
+		.beta2 = .99f,
+		.eps = 1e-8f,
+		.rate = (float)(lr / (1 - pow(.9, step))),
+		.root_bias = (float)sqrt(1 - pow(.99, step)),
+	};
+
+#pragma omp parallel for schedule(static)
+	for (size_t i = 0; i < n; i += N_BLOCK)
+		row(params + i, first + i, second + i, grad + i, block_size(n, i), &s);
+}
+
+void optimiser_sgd(float *params, float *velocity, const float *grad, size_t n, float lr)
+{
+	kern_sgd_row_fn *row = fastest()->sgd;
+
+#pragma omp parallel for schedule(static)
+	for (size_t i = 0; i < n; i += N_BLOCK)
+		row(params + i, velocity + i, grad + i, block_size(n, i), lr, .9f);
+}

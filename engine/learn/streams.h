@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef KAMEN_LEARN_STREAMS_H
+#define KAMEN_LEARN_STREAMS_H
+
+/*
+ * Random streams of a round: (seed, step, image, view) for the views; what is drawn beside them
+ * uses view numbers that no view has. Part of the format of a version: never renumber.
+ */
+enum stream {
+	STREAM_ORDER = 0x100, /* (seed, epoch, 0): order of the images */
+	STREAM_CENTRES,       /* (seed, 0, 0): first centres */
+	STREAM_EMPTY,         /* (seed, iteration, centre): point for an empty one */
+	STREAM_JUDGE,         /* (seed, image, view + STREAM_JUDGE): views of the judge */
+};
+
+#endif

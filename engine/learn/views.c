@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+
+#include "base/rng.h"
+#include "image/augment.h"
+#include "learn/streams.h"
+#include "learn/swav.h"
+#include "learn/views.h"
+
+#define MIN_AREA .05f
+
+struct views {
+	struct recipe recipe;
+	struct image_source source;
+	struct augment large, small;
+	struct augment_scratch *scratch[VIEWS_MAX]; /* one a view: they are made side by side */
+	uint32_t n_views;
+	uint32_t *order; /* (source.n), of `epoch` */
+	uint32_t epoch;
+};
+
+int views_new(struct views **ret_views, const struct recipe *recipe, const struct prep *prep,
+	const struct image_source *source)
+{
+	_cleanup_(views_freep) struct views *views = calloc(1, sizeof(*views));
+	uint32_t max_px = recipe->large_px > recipe->small_px ? recipe->large_px : recipe->small_px;
+	int r;
+
+	if (!views)
+		return -ENOMEM;
+	if (SWAV_TARGETS + recipe->n_small > VIEWS_MAX)
+		return -EINVAL;
+	views->recipe = *recipe;
+	views->source = *source;
+	views->n_views = SWAV_TARGETS + recipe->n_small;
+	views->epoch = UINT32_MAX;
+	views->large =
+		augment_default(recipe->large_px, recipe->min_area, 1, prep->mean, prep->std);
+	views->small = augment_default(
+		recipe->small_px, MIN_AREA, recipe->min_area, prep->mean, prep->std);
+	views->order = malloc(source->n * sizeof(*views->order));
+	if (!views->order)
+		return -ENOMEM;
+	for (uint32_t v = 0; v < views->n_views; v++) {
+		r = augment_scratch_new(&views->scratch[v], max_px);
+		if (r < 0)
+			return r;
+	}
+	*ret_views = TAKE_PTR(views);
+	return 0;
+}
+
+void views_free(struct views *views)
+{
+	if (!views)
+		return;
+	for (uint32_t v = 0; v < views->n_views; v++)
+		augment_scratch_free(views->scratch[v]);
+	free(views->order);
+	free(views);
+}
+
+/* Whole batches only: what is left of an epoch's order is not used. */
+static uint32_t image_at(struct views *views, uint32_t step, uint32_t b)
+{
+	uint32_t n_batches = views->source.n / views->recipe.batch;
+	uint32_t epoch = step / n_batches;
+
+	if (epoch != views->epoch) {
+		struct rng rng = rng_stream(views->recipe.seed, epoch, 0, STREAM_ORDER);
+
+		rng_permutation(&rng, views->order, views->source.n);
+		views->epoch = epoch;
+	}
+	return views->order[step % n_batches * views->recipe.batch + b];
+}
+
+int views_apply(struct views *views, const struct image_view *image, struct rng rng, uint32_t view,
+	float *dst)
+{
+	return augment_apply(view < SWAV_TARGETS ? &views->large : &views->small, image, &rng, dst,
+		views->scratch[view]);
+}
+
+static float *row_of(
+	const struct recipe *recipe, float *large, float *small, uint32_t view, uint32_t b)
+{
+	size_t px = view < SWAV_TARGETS ? recipe->large_px : recipe->small_px;
+	float *rows = view < SWAV_TARGETS ? large : small;
+	uint32_t v = view < SWAV_TARGETS ? view : view - SWAV_TARGETS;
+
+	return rows + ((size_t)v * recipe->batch + b) * 3 * px * px;
+}
+
+static int fill_image(struct views *views, uint32_t step, uint32_t b, float *large, float *small)
+{
+	uint32_t image = image_at(views, step, b);
+	int failed[VIEWS_MAX] = { 0 };
+	struct image_view pixels;
+	int r;
+
+	r = views->source.get(views->source.owner, image, &pixels);
+	if (r < 0)
+		return r;
+		/* Every view has its own random stream: the team's size does not change a pixel. */
+#pragma omp parallel for schedule(static, 1)
+	for (uint32_t v = 0; v < views->n_views; v++)
+		failed[v] =
+			views_apply(views, &pixels, rng_stream(views->recipe.seed, step, image, v),
+				v, row_of(&views->recipe, large, small, v, b));
+	for (uint32_t v = 0; v < views->n_views; v++)
+		if (failed[v] < 0)
+			return failed[v];
+	return 0;
+}
+
+int views_fill(struct views *views, uint32_t step, float *large, float *small)
+{
+	int r;
+
+	for (uint32_t b = 0; b < views->recipe.batch; b++) {
+		r = fill_image(views, step, b, large, small);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
