@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <math.h>
+#include <string.h>
+
+#include "model/vit_internal.h"
+
+struct view vit_view_qkv(const struct vit_shape *shape, struct vit_extent extent, uint32_t rows)
+{
+	const int64_t row = (int64_t)3 * shape->width, head = shape->width / shape->n_heads;
+
+	return (struct view){
+		.n_dims = 4,
+		.dims = { extent.n, shape->n_heads, rows, head },
+		.strides = { extent.n_tokens * row, head, row, 1 },
+	};
+}
+
+struct view vit_view_heads(const struct vit_shape *shape, struct vit_extent extent)
+{
+	const int64_t row = shape->width, head = shape->width / shape->n_heads;
+
+	return (struct view){
+		.n_dims = 4,
+		.dims = { extent.n, shape->n_heads, extent.n_queries, head },
+		.strides = { extent.n_queries * row, head, row, 1 },
+	};
+}
+
+struct view vit_view_probs(const struct vit_shape *shape, struct vit_extent extent)
+{
+	const int64_t one = (int64_t)extent.n_queries * extent.n_tokens;
+
+	return (struct view){
+		.n_dims = 4,
+		.dims = { extent.n, shape->n_heads, extent.n_queries, extent.n_tokens },
+		.strides = { shape->n_heads * one, one, extent.n_tokens, 1 },
+	};
+}
+
+struct view vit_view_transposed(struct view view)
+{
+	const int last = view.n_dims - 1;
+	int64_t dim = view.dims[last], stride = view.strides[last];
+
+	view.dims[last] = view.dims[last - 1];
+	view.strides[last] = view.strides[last - 1];
+	view.dims[last - 1] = dim;
+	view.strides[last - 1] = stride;
+	return view;
+}
+
+/* A maskable layer over dense rows; any packed weight of its shape gives the layout. */
+static int layer_new(struct op **ret_op, const struct vit *vit, int64_t rows, int64_t n_in,
+	int64_t n_out, enum op_then then)
+{
+	_cleanup_(packed_freep) struct packed *packed = NULL;
+	int r;
+
+	r = packed_new(&packed, vit->onednn, n_in, n_out, PACKED_N_BY_K);
+	if (r < 0)
+		return r;
+	return op_matmul_new(ret_op, vit->onednn,
+		&(struct op_matmul){
+			.src = view_2d(rows, n_in),
+			.packed = packed,
+			.dst = view_2d(rows, n_out),
+			.bias = true,
+			.scale = true,
+			.then = then,
+		});
+}
+
+static int attention_init(struct vit_block *block, const struct vit *vit)
+{
+	const struct vit_shape *shape = &vit->shape;
+	const struct vit_extent extent = block->extent;
+	const struct view probs = vit_view_probs(shape, extent);
+	int r;
+
+	r = op_matmul_new(&block->scores, vit->onednn,
+		&(struct op_matmul){
+			.src = vit_view_qkv(shape, extent, extent.n_queries),
+			.weights =
+				vit_view_transposed(vit_view_qkv(shape, extent, extent.n_tokens)),
+			.dst = probs,
+			.factor = 1 / sqrtf((float)(shape->width / shape->n_heads)),
+		});
+	if (r < 0)
+		return r;
+	r = op_softmax_new(&block->softmax, vit->onednn,
+		(int64_t)extent.n * shape->n_heads * extent.n_queries, extent.n_tokens);
+	if (r < 0)
+		return r;
+	return op_matmul_new(&block->mix, vit->onednn,
+		&(struct op_matmul){
+			.src = probs,
+			.weights = vit_view_qkv(shape, extent, extent.n_tokens),
+			.dst = vit_view_heads(shape, extent),
+		});
+}
+
+int vit_block_init(
+	struct vit_block *block, const struct vit *vit, struct vit_extent extent, bool keep)
+{
+	const struct vit_shape *shape = &vit->shape;
+	const int64_t width = shape->width, mlp = shape->mlp;
+	const int64_t all = (int64_t)extent.n * extent.n_tokens;
+	const int64_t rows = (int64_t)extent.n * extent.n_queries;
+	int r;
+
+	block->extent = extent;
+	r = op_norm_new(&block->norm1, vit->onednn, all, width, shape->norm_eps, keep);
+	if (r == 0)
+		r = layer_new(&block->qkv, vit, all, width, 3 * width, OP_THEN_NOTHING);
+	if (r == 0)
+		r = attention_init(block, vit);
+	if (r == 0)
+		r = layer_new(&block->proj, vit, rows, width, width, OP_THEN_ADD);
+	if (r == 0)
+		r = op_norm_new(&block->norm2, vit->onednn, rows, width, shape->norm_eps, keep);
+	if (r == 0)
+		r = layer_new(
+			&block->fc1, vit, rows, width, mlp, keep ? OP_THEN_NOTHING : OP_THEN_GELU);
+	if (r == 0 && keep)
+		r = op_gelu_new(&block->gelu, vit->onednn, rows, mlp);
+	if (r == 0)
+		r = layer_new(&block->fc2, vit, rows, mlp, width, OP_THEN_ADD);
+	return r;
+}
+
+void vit_block_done(struct vit_block *block)
+{
+	op_free(block->norm1);
+	op_free(block->qkv);
+	op_free(block->scores);
+	op_free(block->softmax);
+	op_free(block->mix);
+	op_free(block->proj);
+	op_free(block->norm2);
+	op_free(block->fc1);
+	op_free(block->gelu);
+	op_free(block->fc2);
+}
+
+static int run_layer(struct op *op, const struct slot_entry *entry, const float *src, float *dst)
+{
+	op_bind(op, OP_SRC, src);
+	op_use(op, entry->forward);
+	op_bind(op, OP_BIAS, entry->bias);
+	op_bind(op, OP_SCALE, &entry->scale);
+	op_bind(op, OP_DST, dst);
+	return op_run(op);
+}
+
+int vit_run_norm(struct op *op, const struct vit_norm *norm, const float *src, float *mean,
+	float *variance, float *dst)
+{
+	op_bind(op, OP_SRC, src);
+	op_bind(op, OP_SCALE, norm->weight);
+	op_bind(op, OP_SHIFT, norm->bias);
+	if (mean) {
+		op_bind(op, OP_MEAN, mean);
+		op_bind(op, OP_VARIANCE, variance);
+	}
+	op_bind(op, OP_DST, dst);
+	return op_run(op);
+}
+
+static int run_attention(
+	struct vit_block *block, const struct vit *vit, const struct vit_block_data *data)
+{
+	const uint32_t width = vit->shape.width;
+	int r;
+
+	op_bind(block->scores, OP_SRC, data->qkv);
+	op_bind(block->scores, OP_WEIGHTS, data->qkv + width);
+	op_bind(block->scores, OP_DST, data->probs);
+	r = op_run(block->scores);
+	if (r < 0)
+		return r;
+	op_bind(block->softmax, OP_SRC, data->probs);
+	op_bind(block->softmax, OP_DST, data->probs);
+	r = op_run(block->softmax);
+	if (r < 0)
+		return r;
+	op_bind(block->mix, OP_SRC, data->probs);
+	op_bind(block->mix, OP_WEIGHTS, data->qkv + (size_t)2 * width);
+	op_bind(block->mix, OP_DST, data->att);
+	return op_run(block->mix);
+}
+
+/* The product adds to its destination: put the residual there. */
+static void seed_residual(
+	const struct vit_block *block, uint32_t width, const float *src, float *dst)
+{
+	const struct vit_extent *e = &block->extent;
+
+	if (src == dst)
+		return;
+	if (e->n_queries == e->n_tokens) {
+		memcpy(dst, src, (size_t)e->n * e->n_tokens * width * sizeof(float));
+		return;
+	}
+	for (uint32_t i = 0; i < e->n; i++)
+		memcpy(dst + (size_t)i * width, src + (size_t)i * e->n_tokens * width,
+			width * sizeof(float));
+}
+
+int vit_block_forward(struct vit_block *block, const struct vit *vit, const struct slot *slot,
+	uint32_t b, const struct vit_block_data *data)
+{
+	const uint32_t width = vit->shape.width;
+	const struct slot_entry *layers = slot_entry(slot, vit_layer_index(b, VIT_QKV));
+	const size_t n_out = (size_t)block->extent.n * block->extent.n_queries * width;
+	int r;
+
+	r = vit_run_norm(block->norm1, &vit->norm1[b], data->x, data->mean1, data->var1, data->y1);
+	if (r == 0)
+		r = run_layer(block->qkv, &layers[VIT_QKV], data->y1, data->qkv);
+	if (r == 0)
+		r = run_attention(block, vit, data);
+	if (r < 0)
+		return r;
+
+	seed_residual(block, width, data->x, data->mid);
+	r = run_layer(block->proj, &layers[VIT_PROJ], data->att, data->mid);
+	if (r == 0)
+		r = vit_run_norm(
+			block->norm2, &vit->norm2[b], data->mid, data->mean2, data->var2, data->y2);
+	if (r == 0)
+		r = run_layer(block->fc1, &layers[VIT_FC1], data->y2,
+			block->gelu ? data->pre : data->hidden);
+	if (r == 0 && block->gelu) {
+		op_bind(block->gelu, OP_SRC, data->pre);
+		op_bind(block->gelu, OP_DST, data->hidden);
+		r = op_run(block->gelu);
+	}
+	if (r < 0)
+		return r;
+
+	if (data->out != data->mid)
+		memcpy(data->out, data->mid, n_out * sizeof(float));
+	return run_layer(block->fc2, &layers[VIT_FC2], data->hidden, data->out);
+}

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef KAMEN_MODEL_VIT_INTERNAL_H
+#define KAMEN_MODEL_VIT_INTERNAL_H
+
+#include "base/arena.h"
+#include "mask/slot_internal.h"
+#include "model/vit.h"
+#include "onednn/op.h"
+
+/* The maskable layers of a block. Layer i of block b is slot layer 4 b + i; its weight is tensor
+ * 2 (4 b + i) of the mask layout, its bias the one behind. */
+enum vit_layer { VIT_QKV, VIT_PROJ, VIT_FC1, VIT_FC2, VIT_N_LAYERS };
+
+static inline unsigned vit_layer_index(uint32_t block, enum vit_layer layer)
+{
+	return block * VIT_N_LAYERS + layer;
+}
+
+struct vit_norm {
+	const float *weight, *bias; /* (width) */
+};
+
+/* Frozen tensors: borrowed from the base where it holds aligned f32, else widened into the arena. */
+struct vit {
+	const struct base *base;
+	struct vit_shape shape;
+	struct onednn *onednn;
+	struct arena *arena;
+	struct mask_layout *layout;
+	const float **weights;          /* (n_tensors) */
+	struct vit_norm *norm1, *norm2; /* (depth) */
+	struct vit_norm norm;           /* the last one */
+	const float *class_token;       /* (width) */
+	const float *positions;         /* (1 + grid^2, width) */
+	const float *patch_weight;      /* (width, 3, patch, patch) */
+	const float *patch_bias;        /* (width) */
+	const float *head_weight;       /* (n_classes, width) or NULL */
+	const float *head_bias;         /* (n_classes) */
+	struct packed *patch;
+};
+
+/* vit_embed.c */
+static inline size_t vit_patch_values(const struct vit_shape *shape)
+{
+	return (size_t)3 * shape->patch * shape->patch;
+}
+/** Position embedding for a grid of another side, class token first and added to its own position:
+ * (1 + grid^2, width). Bicubic as PyTorch's interpolate(align_corners=False), a = -0.75. */
+void vit_positions(const struct vit *vit, uint32_t grid, float *dst);
+/** Cuts (n, 3, px, px) into patches: (n * grid^2, 3 * patch^2). */
+void vit_columns(
+	const struct vit_shape *shape, uint32_t n, uint32_t px, const float *pixels, float *dst);
+/** tokens (n, 1 + grid^2, width) from patches (n, grid^2, width) and positions. */
+void vit_tokens(const struct vit_shape *shape, uint32_t n, uint32_t grid, const float *patches,
+	const float *positions, float *tokens);
+
+/* vit_block.c */
+
+/** Extent of one pass: n images of n_tokens; n_queries is n_tokens, or 1 in the last block, where
+ * only the class token is of use behind the keys and values. */
+struct vit_extent {
+	uint32_t n, n_tokens, n_queries;
+};
+
+/** Where a block reads and writes. In a plan y1 = y2, and so on; a tape keeps all of them. */
+struct vit_block_data {
+	float *x;            /* (n, T, D) input */
+	float *y1;           /* (n, T, D) after the first norm */
+	float *mean1, *var1; /* (n T), tape only */
+	float *qkv;          /* (n, T, 3 D) */
+	float *probs;        /* (n, H, Q, T) */
+	float *att;          /* (n, Q, D) */
+	float *mid;          /* (n, Q, D) x + attention; may be x where Q = T */
+	float *y2;           /* (n, Q, D) */
+	float *mean2, *var2; /* (n Q), tape only */
+	float *pre;          /* (n, Q, mlp) before the GELU, tape only */
+	float *hidden;       /* (n, Q, mlp) */
+	float *out;          /* (n, Q, D) mid + mlp; may be mid */
+};
+
+struct vit_block {
+	struct vit_extent extent;
+	struct op *norm1, *qkv, *scores, *softmax, *mix, *proj, *norm2, *fc1, *gelu, *fc2;
+};
+
+/** keep: for a tape (statistics and values before the GELU are kept). */
+int vit_block_init(
+	struct vit_block *block, const struct vit *vit, struct vit_extent extent, bool keep);
+void vit_block_done(struct vit_block *block);
+int vit_run_norm(struct op *op, const struct vit_norm *norm, const float *src, float *mean,
+	float *variance, float *dst);
+int vit_block_forward(struct vit_block *block, const struct vit *vit, const struct slot *slot,
+	uint32_t b, const struct vit_block_data *data);
+
+/** Attention's parts of the fused (n, T, 3 D) buffer and of (n, Q, D), as (n, H, rows, D / H). */
+struct view vit_view_qkv(const struct vit_shape *shape, struct vit_extent extent, uint32_t rows);
+struct view vit_view_heads(const struct vit_shape *shape, struct vit_extent extent);
+struct view vit_view_probs(const struct vit_shape *shape, struct vit_extent extent);
+struct view vit_view_transposed(struct view view);
+
+/* vit_stem.c: pixels to tokens */
+struct vit_stem {
+	uint32_t n, px, grid, n_tokens;
+	float *input;     /* (n, 3, px, px) */
+	float *columns;   /* (n grid^2, 3 patch^2) */
+	float *patches;   /* (n grid^2, D) */
+	float *positions; /* (T, D) */
+	struct op *patch;
+};
+
+/** Hands out parts of an arena, or (arena NULL) only adds up what they will need. */
+struct vit_carver {
+	struct arena *arena;
+	size_t n_bytes;
+};
+float *vit_carve(struct vit_carver *carver, size_t n);
+
+/** @return 0, or -EINVAL: px is no multiple of the patch, or too large */
+int vit_stem_size(struct vit_stem *stem, const struct vit *vit, uint32_t n, uint32_t px);
+void vit_stem_carve(struct vit_stem *stem, const struct vit *vit, struct vit_carver *carver);
+int vit_stem_init(struct vit_stem *stem, const struct vit *vit);
+void vit_stem_done(struct vit_stem *stem);
+int vit_stem_forward(struct vit_stem *stem, const struct vit *vit, float *tokens);
+
+#endif

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+
+#include "model/vit_internal.h"
+
+struct vit_plan {
+	const struct vit *vit;
+	struct arena *arena;
+	struct vit_stem stem;
+	struct vit_block blocks, last; /* every block but the last shares its buffers and ops */
+	struct vit_block_data data, last_data;
+	struct op *norm;
+};
+
+static void carve(struct vit_plan *plan, struct vit_carver *carver)
+{
+	const struct vit_shape *shape = &plan->vit->shape;
+	const size_t n = plan->stem.n, n_tokens = plan->stem.n_tokens, rows = n * n_tokens;
+	struct vit_block_data *data = &plan->data;
+
+	vit_stem_carve(&plan->stem, plan->vit, carver);
+	data->x = vit_carve(carver, rows * shape->width);
+	data->y1 = vit_carve(carver, rows * shape->width);
+	data->qkv = vit_carve(carver, rows * 3 * shape->width);
+	data->probs = vit_carve(carver, rows * shape->n_heads * n_tokens);
+	data->hidden = vit_carve(carver, rows * shape->mlp);
+	/* The norm's output is read by one product, before attention's result is written. */
+	data->att = data->y1;
+	data->y2 = data->y1;
+	data->mid = data->x;
+	data->out = data->x;
+
+	plan->last_data = *data;
+	plan->last_data.mid = vit_carve(carver, n * shape->width);
+	plan->last_data.out = plan->last_data.mid;
+}
+
+static int init_ops(struct vit_plan *plan)
+{
+	const struct vit *vit = plan->vit;
+	struct vit_extent extent = {
+		.n = plan->stem.n,
+		.n_tokens = plan->stem.n_tokens,
+		.n_queries = plan->stem.n_tokens,
+	};
+	int r;
+
+	r = vit_stem_init(&plan->stem, vit);
+	if (r == 0)
+		r = vit_block_init(&plan->blocks, vit, extent, false);
+	extent.n_queries = 1;
+	if (r == 0)
+		r = vit_block_init(&plan->last, vit, extent, false);
+	if (r == 0)
+		r = op_norm_new(&plan->norm, vit->onednn, plan->stem.n, vit->shape.width,
+			vit->shape.norm_eps, false);
+	return r;
+}
+
+int vit_plan_new(struct vit_plan **ret_plan, struct vit *vit, uint32_t batch, uint32_t px)
+{
+	_cleanup_(vit_plan_freep) struct vit_plan *plan = calloc(1, sizeof(*plan));
+	struct vit_carver carver = { 0 };
+	int r;
+
+	if (!plan)
+		return -ENOMEM;
+	plan->vit = vit;
+	r = vit_stem_size(&plan->stem, vit, batch, px);
+	if (r < 0)
+		return r;
+	carve(plan, &carver);
+	r = arena_new(&plan->arena, carver.n_bytes);
+	if (r < 0)
+		return r;
+	carver.arena = plan->arena;
+	carve(plan, &carver);
+	r = init_ops(plan);
+	if (r < 0)
+		return r;
+
+	*ret_plan = TAKE_PTR(plan);
+	return 0;
+}
+
+void vit_plan_free(struct vit_plan *plan)
+{
+	if (!plan)
+		return;
+	vit_stem_done(&plan->stem);
+	vit_block_done(&plan->blocks);
+	vit_block_done(&plan->last);
+	op_free(plan->norm);
+	arena_free(plan->arena);
+	free(plan);
+}
+
+float *vit_plan_input(struct vit_plan *plan)
+{
+	return plan->stem.input;
+}
+
+int vit_forward(struct vit_plan *plan, const struct slot *slot, float *embeddings)
+{
+	const struct vit *vit = plan->vit;
+	const uint32_t depth = vit->shape.depth;
+	int r;
+
+	r = vit_stem_forward(&plan->stem, vit, plan->data.x);
+	for (uint32_t b = 0; r == 0 && b + 1 < depth; b++)
+		r = vit_block_forward(&plan->blocks, vit, slot, b, &plan->data);
+	if (r == 0)
+		r = vit_block_forward(&plan->last, vit, slot, depth - 1, &plan->last_data);
+	if (r == 0)
+		r = vit_run_norm(
+			plan->norm, &vit->norm, plan->last_data.out, NULL, NULL, embeddings);
+	return r < 0 ? -EIO : 0;
+}

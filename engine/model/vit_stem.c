@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <string.h>
+
+#include "model/vit_internal.h"
+
+/* Keeps every count of elements far from overflow; larger images than this are cut up before. */
+enum { MAX_PX = 4096, MAX_BATCH = 65536, MAX_TOKENS = 1 << 24 };
+
+float *vit_carve(struct vit_carver *carver, size_t n)
+{
+	carver->n_bytes += arena_round(n * sizeof(float));
+	return carver->arena ? arena_take(carver->arena, n * sizeof(float)) : NULL;
+}
+
+int vit_stem_size(struct vit_stem *stem, const struct vit *vit, uint32_t n, uint32_t px)
+{
+	if (n == 0 || n > MAX_BATCH || px == 0 || px > MAX_PX || px % vit->shape.patch)
+		return -EINVAL;
+	stem->n = n;
+	stem->px = px;
+	stem->grid = px / vit->shape.patch;
+	stem->n_tokens = 1 + stem->grid * stem->grid;
+	return (uint64_t)n * stem->n_tokens > MAX_TOKENS ? -EINVAL : 0;
+}
+
+void vit_stem_carve(struct vit_stem *stem, const struct vit *vit, struct vit_carver *carver)
+{
+	const size_t width = vit->shape.width;
+	const size_t n_patches = (size_t)stem->n * stem->grid * stem->grid;
+
+	stem->input = vit_carve(carver, (size_t)stem->n * 3 * stem->px * stem->px);
+	stem->columns = vit_carve(carver, n_patches * vit_patch_values(&vit->shape));
+	stem->patches = vit_carve(carver, n_patches * width);
+	stem->positions = vit_carve(carver, stem->n_tokens * width);
+}
+
+int vit_stem_init(struct vit_stem *stem, const struct vit *vit)
+{
+	const int64_t n_patches = (int64_t)stem->n * stem->grid * stem->grid;
+	const int64_t width = vit->shape.width;
+	int r;
+
+	r = op_matmul_new(&stem->patch, vit->onednn,
+		&(struct op_matmul){
+			.src = view_2d(n_patches, (int64_t)vit_patch_values(&vit->shape)),
+			.packed = vit->patch,
+			.dst = view_2d(n_patches, width),
+			.bias = true,
+		});
+	if (r < 0)
+		return r;
+
+	op_bind(stem->patch, OP_SRC, stem->columns);
+	op_use(stem->patch, vit->patch);
+	op_bind(stem->patch, OP_BIAS, vit->patch_bias);
+	op_bind(stem->patch, OP_DST, stem->patches);
+	vit_positions(vit, stem->grid, stem->positions);
+	return 0;
+}
+
+void vit_stem_done(struct vit_stem *stem)
+{
+	op_free(stem->patch);
+}
+
+int vit_stem_forward(struct vit_stem *stem, const struct vit *vit, float *tokens)
+{
+	int r;
+
+	vit_columns(&vit->shape, stem->n, stem->px, stem->input, stem->columns);
+	r = op_run(stem->patch);
+	if (r < 0)
+		return r;
+	vit_tokens(&vit->shape, stem->n, stem->grid, stem->patches, stem->positions, tokens);
+	return 0;
+}

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef KAMEN_ONEDNN_ONEDNN_H
+#define KAMEN_ONEDNN_ONEDNN_H
+
+#include "base/cleanup.h"
+
+/**
+ * oneDNN's CPU engine, its stream, and one scratchpad that all primitives share. One thread makes
+ * it and is the only one to use it; every op and packed weight must be freed before it.
+ */
+struct onednn;
+
+/** @return 0, -ENOMEM, -EIO: oneDNN refused */
+int onednn_new(struct onednn **ret_onednn);
+void onednn_free(struct onednn *onednn);
+DEFINE_CLEANUP(struct onednn *, onednn_free)
+
+/** Instruction set that oneDNN dispatches to on this machine, e.g. "avx512_core". */
+const char *onednn_isa(const struct onednn *onednn);
+
+/** How many ops were made so far that oneDNN has no fast implementation for. */
+unsigned onednn_n_slow(const struct onednn *onednn);
+
+#endif

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "onednn/dnnl_glue.h"
+
+/* (1, ..., 1, n) for a product of n_dims dimensions */
+static struct view row_view(int n_dims, int64_t n)
+{
+	struct view view = { .n_dims = n_dims };
+
+	for (int i = 0; i < n_dims; i++) {
+		view.dims[i] = 1;
+		view.strides[i] = n;
+	}
+	view.dims[n_dims - 1] = n;
+	view.strides[n_dims - 1] = 1;
+	return view;
+}
+
+static int append_post_ops(
+	dnnl_post_ops_t ops, const struct op_matmul *matmul, const dnnl_memory_desc_t *scalar)
+{
+	int r = 0;
+
+	if (matmul->scale)
+		r = dnnl_errno(dnnl_post_ops_append_binary(ops, dnnl_binary_mul, scalar));
+	if (r == 0 && matmul->factor != 0)
+		r = dnnl_errno(dnnl_post_ops_append_eltwise(
+			ops, 1, dnnl_eltwise_linear, matmul->factor, 0));
+	if (r == 0 && matmul->then == OP_THEN_GELU)
+		r = dnnl_errno(dnnl_post_ops_append_eltwise(ops, 1, dnnl_eltwise_gelu_erf, 0, 0));
+	if (r == 0 && matmul->then == OP_THEN_ADD)
+		r = dnnl_errno(dnnl_post_ops_append_sum(ops, 1));
+	return r;
+}
+
+static int matmul_attr(dnnl_primitive_attr_t *ret_attr, const struct op_matmul *matmul,
+	const dnnl_memory_desc_t *scalar)
+{
+	_cleanup_(attr_freep) dnnl_primitive_attr_t attr = NULL;
+	_cleanup_(post_ops_freep) dnnl_post_ops_t ops = NULL;
+	int r;
+
+	r = user_scratchpad_attr(&attr);
+	if (r < 0)
+		return r;
+	/* Never bf16 behind our back, whatever the environment asks for. */
+	r = dnnl_errno(dnnl_primitive_attr_set_fpmath_mode(attr, dnnl_fpmath_mode_strict));
+	if (r == 0)
+		r = dnnl_errno(dnnl_post_ops_create(&ops));
+	if (r == 0)
+		r = append_post_ops(ops, matmul, scalar);
+	if (r == 0)
+		r = dnnl_errno(dnnl_primitive_attr_set_post_ops(attr, ops));
+	if (r < 0)
+		return r;
+	*ret_attr = TAKE_PTR(attr);
+	return 0;
+}
+
+int op_matmul_new(struct op **ret_op, struct onednn *onednn, const struct op_matmul *matmul)
+{
+	_cleanup_(attr_freep) dnnl_primitive_attr_t attr = NULL;
+	struct view bias_view =
+		row_view(matmul->dst.n_dims, matmul->dst.dims[matmul->dst.n_dims - 1]);
+	struct view scalar_view = row_view(matmul->dst.n_dims, 1);
+	dnnl_memory_desc_t src, weights, bias, scalar, dst;
+	dnnl_matmul_desc_t desc;
+	int r;
+
+	r = view_desc(&src, &matmul->src);
+	if (r == 0 && matmul->packed)
+		weights = matmul->packed->desc;
+	else if (r == 0)
+		r = view_desc(&weights, &matmul->weights);
+	if (r == 0)
+		r = view_desc(&bias, &bias_view);
+	if (r == 0)
+		r = view_desc(&scalar, &scalar_view);
+	if (r == 0)
+		r = view_desc(&dst, &matmul->dst);
+	if (r == 0)
+		r = matmul_attr(&attr, matmul, &scalar);
+	if (r == 0)
+		r = dnnl_errno(dnnl_matmul_desc_init(
+			&desc, &src, &weights, matmul->bias ? &bias : NULL, &dst));
+	if (r < 0)
+		return r;
+
+	return op_finish(ret_op, onednn,
+		&(struct op_plan){
+			.desc = &desc,
+			.attr = attr,
+			.descs = {
+				[OP_SRC] = &src,
+				[OP_WEIGHTS] = &weights,
+				[OP_BIAS] = matmul->bias ? &bias : NULL,
+				[OP_SCALE] = matmul->scale ? &scalar : NULL,
+				[OP_DST] = &dst,
+			},
+		});
+}

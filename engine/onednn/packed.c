@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+
+#include "onednn/dnnl_glue.h"
+
+/* The layout is asked for with this many rows and then used with any number: what oneDNN chooses
+ * depends on k and n alone where it matters. */
+enum { TYPICAL_ROWS = 197 };
+
+static int choose_layout(struct packed *packed)
+{
+	_cleanup_(attr_freep) dnnl_primitive_attr_t attr = NULL;
+	_cleanup_(pd_freep) dnnl_primitive_desc_t pd = NULL;
+	struct view src_view = view_2d(TYPICAL_ROWS, packed->k);
+	struct view dst_view = view_2d(TYPICAL_ROWS, packed->n);
+	const dnnl_dims_t dims = { packed->k, packed->n };
+	const dnnl_memory_desc_t *chosen;
+	dnnl_memory_desc_t src, any, dst;
+	dnnl_matmul_desc_t desc;
+	int r;
+
+	r = view_desc(&src, &src_view);
+	if (r == 0)
+		r = view_desc(&dst, &dst_view);
+	if (r == 0)
+		r = dnnl_errno(
+			dnnl_memory_desc_init_by_tag(&any, 2, dims, dnnl_f32, dnnl_format_tag_any));
+	if (r == 0)
+		r = dnnl_errno(dnnl_matmul_desc_init(&desc, &src, &any, NULL, &dst));
+	if (r == 0)
+		r = user_scratchpad_attr(&attr);
+	if (r == 0)
+		r = dnnl_errno(
+			dnnl_primitive_desc_create(&pd, &desc, attr, packed->onednn->engine, NULL));
+	if (r < 0)
+		return r;
+
+	chosen = dnnl_primitive_desc_query_md(pd, dnnl_query_weights_md, 0);
+	if (!chosen)
+		return -EIO;
+	packed->desc = *chosen;
+	return 0;
+}
+
+static int make_reorder(struct packed *packed, enum packed_source source)
+{
+	_cleanup_(pd_freep) dnnl_primitive_desc_t pd = NULL;
+	struct view view = view_2d(packed->k, packed->n);
+	dnnl_engine_t engine = packed->onednn->engine;
+	dnnl_memory_desc_t plain;
+	int r;
+
+	if (source == PACKED_N_BY_K) {
+		view.strides[0] = 1;
+		view.strides[1] = packed->k;
+	}
+	r = view_desc(&plain, &view);
+	if (r == 0)
+		r = dnnl_errno(dnnl_reorder_primitive_desc_create(
+			&pd, &plain, engine, &packed->desc, engine, NULL));
+	if (r == 0)
+		r = dnnl_errno(dnnl_primitive_create(&packed->reorder, pd));
+	if (r == 0)
+		r = dnnl_errno(
+			dnnl_memory_create(&packed->plain, &plain, engine, DNNL_MEMORY_NONE));
+	return r;
+}
+
+int packed_new(struct packed **ret_packed, struct onednn *onednn, int64_t k, int64_t n,
+	enum packed_source source)
+{
+	_cleanup_(packed_freep) struct packed *packed = calloc(1, sizeof(*packed));
+	size_t n_bytes;
+	int r;
+
+	if (!packed)
+		return -ENOMEM;
+	packed->onednn = onednn;
+	packed->k = k;
+	packed->n = n;
+	r = choose_layout(packed);
+	if (r < 0)
+		return r;
+	r = make_reorder(packed, source);
+	if (r < 0)
+		return r;
+
+	n_bytes = (dnnl_memory_desc_get_size(&packed->desc) + 63) & ~(size_t)63;
+	packed->data = aligned_alloc(64, n_bytes);
+	if (!packed->data)
+		return -ENOMEM;
+	r = dnnl_errno(
+		dnnl_memory_create(&packed->memory, &packed->desc, onednn->engine, packed->data));
+	if (r < 0)
+		return r;
+
+	*ret_packed = TAKE_PTR(packed);
+	return 0;
+}
+
+void packed_free(struct packed *packed)
+{
+	if (!packed)
+		return;
+	if (packed->reorder)
+		(void)dnnl_primitive_destroy(packed->reorder);
+	if (packed->plain)
+		(void)dnnl_memory_destroy(packed->plain);
+	if (packed->memory)
+		(void)dnnl_memory_destroy(packed->memory);
+	free(packed->data);
+	free(packed);
+}
+
+int packed_write(struct packed *packed, const float *values)
+{
+	dnnl_exec_arg_t args[] = {
+		{ .arg = DNNL_ARG_FROM, .memory = packed->plain },
+		{ .arg = DNNL_ARG_TO, .memory = packed->memory },
+	};
+	int r;
+
+	r = dnnl_errno(dnnl_memory_set_data_handle(packed->plain, (void *)values));
+	if (r == 0)
+		r = dnnl_errno(dnnl_primitive_execute(
+			packed->reorder, packed->onednn->stream, ARRAY_SIZE(args), args));
+	if (r == 0)
+		r = dnnl_errno(dnnl_stream_wait(packed->onednn->stream));
+	return r < 0 ? -EIO : 0;
+}

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdarg.h>
+#include <setjmp.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <fcntl.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "base/blob.h"
+#include "model/vit.h"
+
+/* The pretrained ViT-Tiny beside the checkout, against the probabilities that came with it. */
+
+enum { SKIP = 77, N_CLASSES = 1000, PX = 224 };
+
+static char *shared_path(const char *name)
+{
+	const char *shared = getenv("KAMEN_SHARED");
+	char *path;
+
+	if (asprintf(&path, "%s/models/vit_tiny_patch16_224/%s", shared ? shared : "../shared",
+		    name) < 0)
+		abort();
+	return path;
+}
+
+static float *read_floats(const char *name, size_t n)
+{
+	_cleanup_(freep) char *path = shared_path(name);
+	void *data;
+	size_t n_bytes;
+
+	assert_int_equal(blob_read(AT_FDCWD, path, 1 << 24, &data, &n_bytes), 0);
+	assert_int_equal(n_bytes, n * sizeof(float));
+	return data;
+}
+
+struct model {
+	struct base *base;
+	struct vit *vit;
+	struct slot *slot;
+};
+
+static int setup(void **state)
+{
+	_cleanup_(freep) char *path = shared_path("model.safetensors");
+	struct model *model = calloc(1, sizeof(*model));
+	struct diag diag = { "" };
+
+	if (base_load(&model->base, path, &diag) < 0 ||
+		vit_new(&model->vit, model->base, NULL, &diag) < 0 ||
+		vit_slot_new(&model->slot, model->vit, SLOT_INFER) < 0) {
+		(void)fprintf(stderr, "%s: %s\n", path, diag.text);
+		return -1;
+	}
+	*state = model;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct model *model = *state;
+
+	slot_free(model->slot);
+	vit_free(model->vit);
+	base_free(model->base);
+	free(model);
+	return 0;
+}
+
+static void softmax(const float *logits, float *probs)
+{
+	double max = -INFINITY, sum = 0;
+
+	for (int i = 0; i < N_CLASSES; i++)
+		max = fmax(max, logits[i]);
+	for (int i = 0; i < N_CLASSES; i++)
+		sum += exp(logits[i] - max);
+	for (int i = 0; i < N_CLASSES; i++)
+		probs[i] = (float)(exp(logits[i] - max) / sum);
+}
+
+static double largest_difference(const float *a, const float *b, size_t n)
+{
+	double most = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		double d = fabs((double)a[i] - b[i]);
+
+		if (!(d <= most))
+			most = d;
+	}
+	return most;
+}
+
+static void vit_tiny_gives_the_probabilities_of_its_reference(void **state)
+{
+	struct model *model = *state;
+	_cleanup_(freep) float *pixels = read_floats("ref_in.f32", (size_t)3 * PX * PX);
+	_cleanup_(freep) float *want = read_floats("ref_prob.f32", N_CLASSES);
+	_cleanup_(vit_plan_freep) struct vit_plan *plan = NULL;
+	float embedding[192], logits[N_CLASSES], probs[N_CLASSES];
+	double off;
+
+	assert_int_equal(vit_shape(model->vit)->width, 192);
+	assert_int_equal(vit_plan_new(&plan, model->vit, 1, PX), 0);
+	memcpy(vit_plan_input(plan), pixels, (size_t)3 * PX * PX * sizeof(float));
+	assert_int_equal(vit_forward(plan, model->slot, embedding), 0);
+	assert_int_equal(vit_logits(model->vit, embedding, 1, logits), 0);
+	softmax(logits, probs);
+	off = largest_difference(probs, want, N_CLASSES);
+	print_message("largest difference of a probability: %.3g\n", off);
+	assert_true(off <= 1e-5);
+}
+
+static void vit_tiny_passes_its_self_test(void **state)
+{
+	struct model *model = *state;
+	struct diag diag = { "" };
+
+	assert_int_equal(vit_selftest(model->vit, &diag), 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(vit_tiny_gives_the_probabilities_of_its_reference),
+		cmocka_unit_test(vit_tiny_passes_its_self_test),
+	};
+	_cleanup_(freep) char *path = shared_path("model.safetensors");
+
+	if (access(path, R_OK) < 0) {
+		(void)fprintf(stderr, "skipped: no %s (set KAMEN_SHARED)\n", path);
+		return SKIP;
+	}
+	return cmocka_run_group_tests(tests, setup, teardown);
+}
