@@ -83,9 +83,9 @@ void colour_hue(float *rgb, size_t n, float shift)
 		float high = x > y ? x : y, low = x < y ? x : y;
 		float value = high > z ? high : z;
 		float chroma = value - (low < z ? low : z);
-		float divisor = chroma > 0 ? chroma : 1;
-		float from_red = (y - z) / divisor, from_green = 2 + (z - x) / divisor;
-		float from_blue = 4 + (x - y) / divisor;
+		float inverse = 1 / (chroma > 0 ? chroma : 1);
+		float from_red = (y - z) * inverse, from_green = 2 + (z - x) * inverse;
+		float from_blue = 4 + (x - y) * inverse;
 		float h = value == y ? from_green : from_blue;
 
 		h = (value == x ? from_red : h) + 6 * shift;
