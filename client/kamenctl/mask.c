@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "cleanup.h"
+#include "control.h"
+#include "kmask_file.h"
+#include "output.h"
+
+static int version_take(
+	const struct ctl *ctl, const char *site, const char *version, Kamen__SiteVersion *message)
+{
+	unsigned long long number;
+
+	if (!number_parse(version, UINT32_MAX, &number))
+		return ctl_fail(ctl, EXIT_USAGE, "%s: not a version", version);
+	message->site = (char *)(uintptr_t)site;
+	message->has_version = 1;
+	message->version = (uint32_t)number;
+	return EXIT_DONE;
+}
+
+int mask_list_run(struct ctl *ctl, int argc, char **argv)
+{
+	Kamen__Request request = KAMEN__REQUEST__INIT;
+	Kamen__SiteName name = KAMEN__SITE_NAME__INIT;
+	int first, status;
+
+	if (!options_parse(ctl, argc, argv, NULL, 0, 1, 1, &first, &status))
+		return status;
+	name.site = argv[first];
+	request.verb_case = KAMEN__REQUEST__VERB_MASK_LIST;
+	request.mask_list = &name;
+	return control_run(ctl, &request, -1, false);
+}
+
+static int version_run(struct ctl *ctl, int argc, char **argv, Kamen__Request__VerbCase verb)
+{
+	Kamen__Request request = KAMEN__REQUEST__INIT;
+	Kamen__SiteVersion message = KAMEN__SITE_VERSION__INIT;
+	int first, status;
+
+	if (!options_parse(ctl, argc, argv, NULL, 0, 2, 2, &first, &status))
+		return status;
+	status = version_take(ctl, argv[first], argv[first + 1], &message);
+	if (status != EXIT_DONE)
+		return status;
+	request.verb_case = verb;
+	request.mask_show = &message; /* members of the oneof are one pointer */
+	return control_run(ctl, &request, -1, true);
+}
+
+int mask_show_run(struct ctl *ctl, int argc, char **argv)
+{
+	return version_run(ctl, argc, argv, KAMEN__REQUEST__VERB_MASK_SHOW);
+}
+
+int mask_promote_run(struct ctl *ctl, int argc, char **argv)
+{
+	return version_run(ctl, argc, argv, KAMEN__REQUEST__VERB_MASK_PROMOTE);
+}
+
+int mask_rollback_run(struct ctl *ctl, int argc, char **argv)
+{
+	Kamen__Request request = KAMEN__REQUEST__INIT;
+	Kamen__SiteName name = KAMEN__SITE_NAME__INIT;
+	int first, status;
+
+	if (!options_parse(ctl, argc, argv, NULL, 0, 1, 1, &first, &status))
+		return status;
+	name.site = argv[first];
+	request.verb_case = KAMEN__REQUEST__VERB_MASK_ROLLBACK;
+	request.mask_rollback = &name;
+	return control_run(ctl, &request, -1, true);
+}
+
+/* The descriptor's bytes become FILE whole or not at all. */
+static int fd_save(const struct ctl *ctl, int fd, const char *path, off_t *ret_n_bytes)
+{
+	struct stat st;
+	void *data;
+	int r;
+
+	if (fstat(fd, &st) < 0 || st.st_size <= 0 || st.st_size > KMASK_FILE_MAX)
+		return ctl_fail(ctl, EXIT_FAILED, "the daemon passed no mask");
+	data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+	if (data == MAP_FAILED)
+		return ctl_fail(ctl, EXIT_FAILED, "mmap: %s", strerror(errno));
+	r = kmask_file_write(path, data, (size_t)st.st_size);
+	(void)munmap(data, (size_t)st.st_size);
+	if (r < 0)
+		return ctl_fail(ctl, EXIT_FAILED, "%s: %s", path, strerror(-r));
+	*ret_n_bytes = st.st_size;
+	return EXIT_DONE;
+}
+
+int mask_export_run(struct ctl *ctl, int argc, char **argv)
+{
+	_cleanup_(control_freep) struct control *control = NULL;
+	_cleanup_(closep) int fd = -1;
+	Kamen__Request request = KAMEN__REQUEST__INIT;
+	Kamen__SiteVersion message = KAMEN__SITE_VERSION__INIT;
+	const Kamen__Reply *reply = NULL;
+	json_t *row;
+	off_t n_bytes = 0;
+	int first, status;
+
+	if (!options_parse(ctl, argc, argv, NULL, 0, 3, 3, &first, &status))
+		return status;
+	status = version_take(ctl, argv[first], argv[first + 1], &message);
+	if (status == EXIT_DONE)
+		status = control_open(ctl, &control);
+	if (status != EXIT_DONE)
+		return status;
+	request.verb_case = KAMEN__REQUEST__VERB_MASK_EXPORT;
+	request.mask_export = &message;
+	status = control_send(control, &request, -1);
+	if (status == EXIT_DONE)
+		status = control_next(control, false, &reply);
+	if (status != EXIT_DONE)
+		return status;
+	fd = control_take_fd(control);
+	row = reply && reply->row_case == KAMEN__REPLY__ROW_MASK ? output_object(reply)
+								 : json_object();
+	status = fd_save(ctl, fd, argv[first + 2], &n_bytes);
+	if (status != EXIT_DONE) {
+		json_decref(row);
+		return status;
+	}
+	(void)json_object_set_new(row, "file", json_string(argv[first + 2]));
+	(void)json_object_set_new(row, "bytes", json_integer(n_bytes));
+	return output_row(ctl, row, true);
+}
+
+/* Sealed, so that the daemon may read it in place. */
+static int memfd_of(const void *data, size_t n_bytes, int *ret_fd)
+{
+	_cleanup_(closep) int fd = memfd_create("kmask", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	size_t done = 0;
+
+	if (fd < 0)
+		return -errno;
+	while (done < n_bytes) {
+		ssize_t n = write(fd, (const char *)data + done, n_bytes - done);
+
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		done += n > 0 ? (size_t)n : 0;
+	}
+	if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) < 0)
+		return -errno;
+	*ret_fd = TAKE_FD(fd);
+	return 0;
+}
+
+int mask_import_run(struct ctl *ctl, int argc, char **argv)
+{
+	_cleanup_(closep) int fd = -1;
+	_cleanup_(freep) void *data = NULL;
+	Kamen__Request request = KAMEN__REQUEST__INIT;
+	Kamen__SiteName name = KAMEN__SITE_NAME__INIT;
+	size_t n_bytes;
+	int first, status, r;
+
+	if (!options_parse(ctl, argc, argv, NULL, 0, 2, 2, &first, &status))
+		return status;
+	r = kmask_file_read(argv[first + 1], &data, &n_bytes);
+	if (r >= 0)
+		r = memfd_of(data, n_bytes, &fd);
+	if (r < 0)
+		return ctl_fail(ctl, EXIT_FAILED, "%s: %s", argv[first + 1], strerror(-r));
+	name.site = argv[first];
+	request.verb_case = KAMEN__REQUEST__VERB_MASK_IMPORT;
+	request.mask_import = &name;
+	return control_run(ctl, &request, fd, true);
+}
+
+int mask_verify_run(struct ctl *ctl, int argc, char **argv)
+{
+	struct kmask_said said;
+	char why[512];
+	int first, status;
+
+	if (!options_parse(ctl, argc, argv, NULL, 0, 1, 1, &first, &status))
+		return status;
+	if (kmask_file_verify(argv[first], &said, why, sizeof(why)) < 0)
+		return ctl_fail(ctl, EXIT_FAILED, "%s: %s", argv[first], why);
+	return output_row(ctl,
+		json_pack("{s:s, s:s, s:n, s:f, s:I, s:f, s:o, s:o, s:I, s:i, s:i, s:I}", "file",
+			argv[first], "state", "intact", "version", "density",
+			(double)said.n_kept / (double)said.n_elements, "bytes",
+			(json_int_t)said.n_bytes, "bits_per_weight",
+			8.0 * (double)said.n_bytes / (double)said.n_elements, "base_digest",
+			output_hex(said.base, sizeof(said.base)), "prep_digest",
+			output_hex(said.prep, sizeof(said.prep)), "seed", (json_int_t)said.seed,
+			"steps", (int)said.steps, "tensors", (int)said.n_tensors, "weights",
+			(json_int_t)said.n_elements),
+		true);
+}

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Replies as JSON objects: the names are promises of contract.md. */
+#include "output.h"
+
+static void put(json_t *o, const char *key, json_t *value)
+{
+	(void)json_object_set_new(o, key, value);
+}
+
+static void put_text(json_t *o, const char *key, const char *text)
+{
+	put(o, key, text ? json_string(text) : json_null());
+}
+
+static void put_bytes(json_t *o, const char *key, const ProtobufCBinaryData *bytes, int has)
+{
+	put(o, key, has ? output_hex(bytes->data, bytes->len) : json_null());
+}
+
+static void put_number(json_t *o, const char *key, int has, double number)
+{
+	put(o, key, has ? output_number(number) : json_null());
+}
+
+static void put_int(json_t *o, const char *key, int has, uint64_t number)
+{
+	put(o, key, has ? json_integer((json_int_t)number) : json_null());
+}
+
+static json_t *pairs_object(Kamen__KeyValue *const *pairs, size_t n)
+{
+	json_t *o = json_object();
+
+	for (size_t i = 0; i < n; i++)
+		put_text(o, pairs[i]->key, pairs[i]->value);
+	return o;
+}
+
+static json_t *status_object(const Kamen__Status *s)
+{
+	json_t *o = json_object(), *sites = json_array(), *roles = json_array();
+
+	put_text(o, "version", s->version);
+	put_text(o, "model", s->model);
+	put_bytes(o, "model_digest", &s->model_digest, s->has_model_digest);
+	put_text(o, "isa", s->isa);
+	put_text(o, "precision", s->precision);
+	put_number(o, "uptime_s", s->has_uptime_ns, (double)s->uptime_ns * 1e-9);
+	put_int(o, "native_px", s->has_native_px, s->native_px);
+	put_int(o, "width", s->has_width, s->width);
+	put_text(o, "ingest_backend", s->ingest_backend);
+	put_text(o, "learner", s->learner);
+	for (size_t i = 0; i < s->n_roles; i++) {
+		json_t *role = json_object();
+
+		put_text(role, "name", s->roles[i]->name);
+		put_int(role, "pid", s->roles[i]->has_pid, (uint64_t)s->roles[i]->pid);
+		put_int(role, "restarts", s->roles[i]->has_restarts, s->roles[i]->restarts);
+		(void)json_array_append_new(roles, role);
+	}
+	put(o, "roles", roles);
+	for (size_t i = 0; i < s->n_sites; i++)
+		(void)json_array_append_new(sites, json_string(s->sites[i]));
+	put(o, "sites", sites);
+	return o;
+}
+
+static json_t *site_object(const Kamen__Site *s)
+{
+	json_t *o = json_object();
+
+	put_text(o, "site", s->site);
+	put_int(o, "champion", s->has_champion, s->champion);
+	put_int(o, "images", s->has_images, s->images);
+	put_text(o, "state", s->state);
+	put_int(o, "input_px", s->has_input_px, s->input_px);
+	put_int(o, "duplicates", s->has_duplicates, s->duplicates);
+	put_int(o, "rejected", s->has_rejected, s->rejected);
+	put_int(o, "gaps", s->has_gaps, s->gaps);
+	put_int(o, "replay_bytes", s->has_replay_bytes, s->replay_bytes);
+	put_int(o, "requests", s->has_requests, s->requests);
+	put_bytes(o, "prep_digest", &s->prep_digest, s->has_prep_digest);
+	put(o, "settings", pairs_object(s->settings, s->n_settings));
+	put(o, "set_by", pairs_object(s->set_by, s->n_set_by));
+	return o;
+}
+
+static json_t *judgement_object(const Kamen__Judgement *j)
+{
+	json_t *o;
+
+	if (!j)
+		return json_null();
+	o = json_object();
+	put_int(o, "n", j->has_n, j->n);
+	put_number(o, "retrieval", j->has_retrieval, (double)j->retrieval);
+	put_number(o, "margin", j->has_margin, (double)j->margin);
+	put_number(o, "effective_rank", j->has_effective_rank, (double)j->effective_rank);
+	return o;
+}
+
+static json_t *gate_object(const Kamen__Gate *g)
+{
+	json_t *o, *reasons;
+
+	if (!g)
+		return json_null();
+	o = json_object();
+	reasons = json_array();
+	put(o, "passed", json_boolean(g->passed));
+	for (size_t i = 0; i < g->n_reasons; i++)
+		(void)json_array_append_new(reasons, json_string(g->reasons[i]));
+	put(o, "reasons", reasons);
+	put(o, "frozen", judgement_object(g->frozen));
+	put(o, "candidate", judgement_object(g->candidate));
+	return o;
+}
+
+static json_t *mask_object(const Kamen__Mask *m)
+{
+	json_t *o = json_object();
+
+	put_text(o, "site", m->site);
+	put_int(o, "version", 1, m->version);
+	put_text(o, "state", m->state);
+	put_number(o, "density", m->has_density, m->density);
+	put_int(o, "bytes", m->has_bytes, m->bytes);
+	put_number(o, "bits_per_weight", m->has_bits_per_weight, m->bits_per_weight);
+	put_number(o, "loss_ratio", m->has_loss_ratio, m->loss_ratio);
+	put_int(o, "steps", m->has_steps, m->steps);
+	put_int(o, "seed", m->has_seed, m->seed);
+	put_int(o, "images", m->has_n_images, m->n_images);
+	put_int(o, "created_us", m->has_created_us, m->created_us);
+	put_text(o, "isa", m->isa);
+	put_int(o, "threads", m->has_threads, m->threads);
+	put_bytes(o, "base_digest", &m->base_digest, m->has_base_digest);
+	put_bytes(o, "space", &m->space, m->has_space);
+	put_bytes(o, "manifest_digest", &m->manifest_digest, m->has_manifest_digest);
+	put_bytes(o, "recipe_digest", &m->recipe_digest, m->has_recipe_digest);
+	put(o, "gate", gate_object(m->gate));
+	return o;
+}
+
+static json_t *progress_object(const Kamen__Progress *p)
+{
+	json_t *o = json_object();
+
+	put_text(o, "site", p->site);
+	put_int(o, "version", 1, p->version);
+	put_int(o, "step", p->has_step, p->step);
+	put_int(o, "steps", p->has_steps, p->steps);
+	put_number(o, "loss_ratio", p->has_loss_ratio, (double)p->loss_ratio);
+	put_number(o, "density", p->has_density, p->density);
+	put_number(o, "lowest_density", p->has_lowest_density, p->lowest_density);
+	put_number(o, "seconds", p->has_seconds, p->seconds);
+	put_number(o, "seconds_left", p->has_seconds_left, p->seconds_left);
+	return o;
+}
+
+static json_t *learnt_object(const Kamen__LearnResult *l)
+{
+	json_t *o = json_object();
+
+	put_text(o, "site", l->site);
+	put_int(o, "version", 1, l->version);
+	put_text(o, "state", l->state);
+	put_int(o, "steps", l->has_steps, l->steps);
+	put_number(o, "seconds", l->has_seconds, l->seconds);
+	put_number(o, "loss_ratio", l->has_loss_ratio, l->loss_ratio);
+	put_number(o, "density", l->has_density, l->density);
+	put(o, "gate", gate_object(l->gate));
+	return o;
+}
+
+static json_t *text_object(const Kamen__Text *t)
+{
+	json_t *o = json_object();
+
+	put_text(o, "text", t->text);
+	return o;
+}
+
+json_t *output_object(const Kamen__Reply *reply)
+{
+	switch (reply->row_case) {
+	case KAMEN__REPLY__ROW_STATUS:
+		return status_object(reply->status);
+	case KAMEN__REPLY__ROW_SITE:
+		return site_object(reply->site);
+	case KAMEN__REPLY__ROW_MASK:
+		return mask_object(reply->mask);
+	case KAMEN__REPLY__ROW_PROGRESS:
+		return progress_object(reply->progress);
+	case KAMEN__REPLY__ROW_LEARNT:
+		return learnt_object(reply->learnt);
+	case KAMEN__REPLY__ROW_TEXT:
+		return text_object(reply->text);
+	default:
+		return NULL;
+	}
+}
