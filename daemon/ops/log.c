@@ -13,7 +13,7 @@
 #include <systemd/sd-journal.h>
 #include <unistd.h>
 
-#include "base/clock.h"
+#include "engine.h"
 #include "ops/log.h"
 
 #define MAX_CALL_SITES 128

@@ -304,19 +304,19 @@ void setting_range(const struct setting *setting, char *ret_text, size_t n_bytes
 		break;
 	case SETTING_FLOAT_3:
 		(void)snprintf(ret_text, n_bytes,
-			"three numbers from %.12g to %.12g with commas between, or nothing",
+			"three numbers from %.15g to %.15g with commas between, or nothing",
 			setting->min, setting->max);
 		break;
 	case SETTING_CPU:
 		(void)snprintf(
-			ret_text, n_bytes, "idle or %.12g to %.12g", setting->min, setting->max);
+			ret_text, n_bytes, "idle or %.15g to %.15g", setting->min, setting->max);
 		break;
 	case SETTING_COUNT:
 	case SETTING_BYTES:
 	case SETTING_FLOAT:
 	case SETTING_DOUBLE:
 		(void)snprintf(
-			ret_text, n_bytes, "%s%.12g to %.12g", zero, setting->min, setting->max);
+			ret_text, n_bytes, "%s%.15g to %.15g", zero, setting->min, setting->max);
 		break;
 	}
 }

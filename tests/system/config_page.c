@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdarg.h>
+#include <setjmp.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "ops/config.h"
+#include "ops/setting.h"
+
+/* kamend.conf(5) has a line "*key=* (range; default value)" under "## [section]" for every row of
+ * the tables, and for nothing else. */
+static char page[65536];
+
+static const char *section_of(const char *section)
+{
+	char heading[64];
+	const char *at;
+
+	(void)snprintf(heading, sizeof(heading), "\n## [%s]\n", section);
+	at = strstr(page, heading);
+	if (!at)
+		fail_msg("no section [%s]", section);
+	return at + 1;
+}
+
+static unsigned check_rows(const struct setting *rows, size_t n, const void *base)
+{
+	char want[512], range[200], value[300];
+
+	for (size_t i = 0; i < n; i++) {
+		const char *at = section_of(rows[i].section), *line, *end = strstr(at, "\n## ");
+
+		setting_range(&rows[i], range, sizeof(range));
+		assert_int_equal(setting_get(&rows[i], base, value, sizeof(value)), 0);
+		(void)snprintf(want, sizeof(want), "\n*%s=* (%s; default %s)\n", rows[i].key, range,
+			*value ? value : "nothing");
+		line = strstr(at, want);
+		if (!line || (end && line > end))
+			fail_msg("[%s] does not say: %s", rows[i].section, want + 1);
+	}
+	return (unsigned)n;
+}
+
+static void the_page_has_every_key_with_range_and_default(void **state)
+{
+	unsigned n_rows = 0, n_lines = 0;
+	const struct setting *rows;
+	struct config config;
+	size_t n;
+
+	(void)state;
+	config_default(&config);
+	rows = config_settings(&n);
+	n_rows += check_rows(rows, n, &config);
+	rows = config_site_settings(&n);
+	n_rows += check_rows(rows, n, &config.site_defaults);
+	for (const char *at = page; (at = strstr(at, "=* (")); at++)
+		n_lines++;
+	assert_int_equal(n_lines, n_rows);
+}
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(the_page_has_every_key_with_range_and_default),
+	};
+	FILE *file = fopen(argc == 2 ? argv[1] : "man/kamend.conf.5.scd", "re");
+
+	if (!file || fread(page, 1, sizeof(page) - 1, file) == 0)
+		return 1;
+	(void)fclose(file);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
