@@ -6,6 +6,7 @@
 #include "classify/figures.h"
 #include "cleanup.h"
 #include "control.h"
+#include "ctl.h"
 #include "flow.h"
 #include "output.h"
 

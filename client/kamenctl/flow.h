@@ -2,7 +2,7 @@
 #ifndef KAMENCTL_FLOW_H
 #define KAMENCTL_FLOW_H
 
-#include "ctl.h"
+#include "cli.h"
 #include "images.h"
 #include "kamen/kamen.h"
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cleanup.h"
+#include "ctl.h"
 #include "flow.h"
 #include "output.h"
 #include "wire.h"

@@ -4,6 +4,7 @@
 
 #include "cleanup.h"
 #include "control.h"
+#include "ctl.h"
 #include "output.h"
 
 struct learn_options {

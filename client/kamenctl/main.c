@@ -73,7 +73,7 @@ int main(int argc, char **argv)
 		{ "version", no_argument, NULL, 'v' },
 		{ 0 },
 	};
-	struct ctl ctl = { .runtime = getenv("KAMEN_RUNTIME") };
+	struct ctl ctl = { .program = "kamenctl", .runtime = getenv("KAMEN_RUNTIME") };
 	int c, used;
 
 	/* "+": up to the command; what follows is the command's own. */

@@ -8,6 +8,7 @@
 
 #include "cleanup.h"
 #include "control.h"
+#include "ctl.h"
 #include "kmask_file.h"
 #include "output.h"
 

@@ -4,6 +4,7 @@
 
 #include "cleanup.h"
 #include "control.h"
+#include "ctl.h"
 #include "output.h"
 
 /* Protobuf-c's strings are not const; nothing writes to them. */

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef KAMENCTL_OUTPUT_H
-#define KAMENCTL_OUTPUT_H
+#ifndef KAMEN_CLI_OUTPUT_H
+#define KAMEN_CLI_OUTPUT_H
 
 #include <jansson.h>
 
-#include "ctl.h"
+#include "cli.h"
 #include "wire.h"
 
 /** Prints a row and drops the reference: JSON on a line, or for a person: `as_lines` a line a key. */

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef KAMENCTL_CONTROL_H
-#define KAMENCTL_CONTROL_H
+#ifndef KAMEN_CLI_CONTROL_H
+#define KAMEN_CLI_CONTROL_H
 
 #include <stdbool.h>
 
-#include "ctl.h"
+#include "cli.h"
 #include "wire.h"
 
 /** A connection to control.sock, past its hello. Says itself what went wrong, once, on stderr. */

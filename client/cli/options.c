@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ctl.h"
+#include "cli.h"
 
 #define MAX_SPECS 12u
 #define FIRST_SPEC 256
@@ -20,10 +20,10 @@ int ctl_fail(const struct ctl *ctl, int status, const char *format, ...)
 	(void)vsnprintf(text, sizeof(text), format, ap);
 	va_end(ap);
 	if (ctl->command)
-		(void)fprintf(stderr, "kamenctl %s%s%s: %s\n", ctl->command->group,
+		(void)fprintf(stderr, "%s %s%s%s: %s\n", ctl->program, ctl->command->group,
 			*ctl->command->group ? " " : "", ctl->command->name, text);
 	else
-		(void)fprintf(stderr, "kamenctl: %s\n", text);
+		(void)fprintf(stderr, "%s: %s\n", ctl->program, text);
 	return status;
 }
 
@@ -43,9 +43,11 @@ int ctl_status_of(int r)
 	}
 }
 
-static void command_help(const struct command *command, const struct option_spec *specs, unsigned n)
+static void command_help(const struct ctl *ctl, const struct option_spec *specs, unsigned n)
 {
-	(void)printf("usage: kamenctl %s%s%s %s\n%s\n\n", command->group,
+	const struct command *command = ctl->command;
+
+	(void)printf("usage: %s %s%s%s %s\n%s\n\n", ctl->program, command->group,
 		*command->group ? " " : "", command->name, command->args, command->help);
 	for (unsigned i = 0; i < n; i++) {
 		char left[64];
@@ -95,7 +97,7 @@ bool options_parse(struct ctl *ctl, int argc, char **argv, const struct option_s
 	optind = 0; /* glibc: begin anew, main has parsed what came before */
 	while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1) {
 		if (c == 'h') {
-			command_help(ctl->command, specs, n_specs);
+			command_help(ctl, specs, n_specs);
 			*ret_status = EXIT_DONE;
 			return false;
 		}
