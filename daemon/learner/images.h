@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef KAMEN_LEARNER_IMAGES_H
+#define KAMEN_LEARNER_IMAGES_H
+
+#include "engine.h"
+#include "site/manifest.h"
+
+/** Asked before an image is handed out: a negative errno stops whatever reads. */
+struct interrupt {
+	int (*check)(void *owner);
+	void *owner;
+};
+
+/** The images of a manifest, read on demand, as many as fit kept in memory. One thread. */
+struct images;
+
+/**
+ * Reads every image once. What cannot be read is left out, so that images_manifest() is what was
+ * really used; lost counts those, and diag says why the first one was.
+ *
+ * @param manifest   taken over on success
+ * @param max_cached bytes of pixels kept in memory
+ * @return 0, -ENODATA: nothing is left, what interrupt said, -ENOMEM, or what opening replay said
+ */
+int images_open(struct images **ret_images, struct manifest *manifest, const char *replay,
+	size_t max_cached, struct interrupt interrupt, uint32_t *ret_n_lost, struct diag *diag);
+void images_free(struct images *images);
+DEFINE_CLEANUP(struct images *, images_free)
+
+const struct manifest *images_manifest(const struct images *images);
+/** Whether the interrupt is asked at all; at first it is. */
+void images_set_interruptible(struct images *images, bool on);
+/** Why the last get failed. */
+const char *images_error(const struct images *images);
+
+/** One side of the split, evenly thinned out to at most n_max. Must outlive its source. */
+struct images_part {
+	struct images *images;
+	bool held;
+	uint32_t n_all;
+	uint32_t n;
+};
+struct image_source images_source(
+	struct images *images, struct images_part *part, bool held, uint32_t n_max);
+
+#endif

@@ -1,0 +1,330 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <string.h>
+
+#include "learner/job.h"
+
+#define MANIFEST_MAX_BYTES (256u << 20)
+#define KMASK_MAX_BYTES (256u << 20)
+#define CACHE_BYTES ((size_t)1 << 30)
+#define CHECKPOINT "checkpoint"
+#define CHECKPOINT_STEPS 5u
+#define CHECKPOINT_NS (30 * NS_PER_S)
+
+struct job {
+	char site[64];
+	uint32_t version;
+	struct vit *vit;
+	struct prep prep;
+	struct recipe recipe;
+	struct images *images;
+	struct images_part learn_part;
+	struct round *round; /* NULL: a mask is only judged, or the round is done */
+	struct mask *mask;   /* the finished one */
+	struct round_progress last;
+	uint64_t seed; /* of the mask */
+	char *round_path;
+	int round_fd;
+	uint64_t started_ns, saved_ns;
+	bool is_foreign;
+};
+
+/* ---- what the message says */
+
+static int read_prep(
+	struct prep *ret_prep, const Kamen__Prep *message, uint32_t patch, struct diag *diag)
+{
+	struct prep prep = { .input_px = message->input_px, .crop = message->crop };
+
+	if (strcmp(message->resize, "crop") == 0)
+		prep.resize = PREP_CROP;
+	else if (strcmp(message->resize, "squash") == 0)
+		prep.resize = PREP_SQUASH;
+	else
+		return diag_set(diag, EINVAL, "prep: resize is '%.16s', not crop or squash",
+			message->resize);
+	if (message->n_mean != 3 || message->n_std != 3)
+		return diag_set(diag, EINVAL, "prep: mean and std must have 3 values");
+	for (unsigned i = 0; i < 3; i++) {
+		prep.mean[i] = message->mean[i];
+		prep.std[i] = message->std[i];
+	}
+	*ret_prep = prep;
+	return prep_check(ret_prep, patch, diag);
+}
+
+static int open_folder(struct job *job, const char *path, struct diag *diag)
+{
+	job->round_path = strdup(path);
+	if (!job->round_path)
+		return -ENOMEM;
+	job->round_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (job->round_fd < 0)
+		return diag_set(diag, errno, "%s: %s", path, strerror(errno));
+	return 0;
+}
+
+static int open_images(struct job *job, const Kamen__LearnJob *message, struct interrupt interrupt,
+	struct diag *notice, struct diag *diag)
+{
+	_cleanup_(manifest_done) struct manifest manifest = { 0 };
+	_cleanup_(freep) void *text = NULL;
+	struct diag why = { "" };
+	uint32_t n_all, n_lost;
+	size_t n_chars;
+	int r;
+
+	r = blob_read(AT_FDCWD, message->manifest, MANIFEST_MAX_BYTES, &text, &n_chars);
+	if (r < 0)
+		return diag_set(diag, -r, "%s: %s", message->manifest, strerror(-r));
+	r = manifest_read(&manifest, text, n_chars, diag);
+	if (r < 0)
+		return r;
+	n_all = manifest.n;
+	r = images_open(
+		&job->images, &manifest, message->replay, CACHE_BYTES, interrupt, &n_lost, &why);
+	if (r < 0)
+		return diag_set(diag, -r, "images: %s", why.text[0] ? why.text : strerror(-r));
+	if (n_lost > 0)
+		(void)diag_set(
+			notice, 0, "%u of %u images are left out: %s", n_lost, n_all, why.text);
+	/* A few lost images are the disk's; most of them lost is another mistake. */
+	if (n_lost > n_all / 2)
+		return diag_set(diag, ENODATA, "only %u of %u images can be read: %s",
+			n_all - n_lost, n_all, why.text);
+	return 0;
+}
+
+static int set_recipe(
+	struct job *job, const Kamen__LearnJob *message, uint32_t n, struct diag *diag)
+{
+	if (message->objective && message->objective[0] && strcmp(message->objective, "swav") != 0)
+		return diag_set(
+			diag, EINVAL, "objective '%.32s' is not known: swav", message->objective);
+	job->recipe = recipe_default(job->vit, &job->prep, n);
+	if (message->has_steps && message->steps > 0 && message->steps != job->recipe.steps) {
+		/* How far a score can travel is what counts (design.md section 5): keep the sum. */
+		job->recipe.score_lr *= (float)job->recipe.steps / (float)message->steps;
+		job->recipe.steps = message->steps;
+	}
+	if (message->has_seed)
+		job->recipe.seed = message->seed;
+	job->seed = job->recipe.seed;
+	return 0;
+}
+
+/* ---- the two kinds of job */
+
+static int start_round(struct job *job, struct diag *notice, struct diag *diag)
+{
+	struct image_source source =
+		images_source(job->images, &job->learn_part, false, UINT32_MAX);
+	struct diag why = { "" };
+	size_t n;
+	int r;
+
+	r = round_new(&job->round, job->vit, &job->recipe, &job->prep, &source, diag);
+	if (r < 0)
+		return r;
+	if (faccessat(job->round_fd, CHECKPOINT, R_OK, 0) < 0)
+		return 0;
+	r = round_resume(job->round, job->round_fd, CHECKPOINT, &why);
+	if (r >= 0)
+		return 0;
+	n = strlen(notice->text);
+	(void)snprintf(notice->text + n, sizeof(notice->text) - n,
+		"%sthe round begins anew, its checkpoint does not fit: %s", n ? "; " : "",
+		why.text[0] ? why.text : strerror(-r));
+	/* A resume that failed half way may have written some of the state. */
+	round_free(TAKE_PTR(job->round));
+	return round_new(&job->round, job->vit, &job->recipe, &job->prep, &source, diag);
+}
+
+static int read_mask(struct job *job, const char *path, struct diag *diag)
+{
+	_cleanup_(freep) void *data = NULL;
+	struct kmask_header header;
+	size_t n_bytes;
+	int r;
+
+	r = blob_read(AT_FDCWD, path, KMASK_MAX_BYTES, &data, &n_bytes);
+	if (r < 0)
+		return diag_set(diag, -r, "%s: %s", path, strerror(-r));
+	r = kmask_decode(&job->mask, &header, vit_layout(job->vit), vit_digest(job->vit), data,
+		n_bytes, diag);
+	if (r < 0)
+		return r;
+	job->seed = header.seed;
+	job->is_foreign = true;
+	job->last = (struct round_progress){
+		.step = header.steps,
+		.steps = header.steps,
+		.density = mask_density(job->mask),
+		.lowest_density = mask_lowest_density(job->mask),
+		.n_flips = header.n_elements - header.n_kept,
+	};
+	return 0;
+}
+
+static int set_up(struct job *job, const Kamen__LearnJob *message, struct interrupt interrupt,
+	struct diag *notice, struct diag *diag)
+{
+	struct images_part part;
+	uint32_t n;
+	int r;
+
+	(void)snprintf(job->site, sizeof(job->site), "%s", message->site);
+	job->version = message->version;
+	r = read_prep(&job->prep, message->prep, vit_shape(job->vit)->patch, diag);
+	if (r == 0)
+		r = open_folder(job, message->round, diag);
+	if (r == 0)
+		r = open_images(job, message, interrupt, notice, diag);
+	if (r < 0)
+		return r;
+	n = images_source(job->images, &part, false, UINT32_MAX).n;
+	if (n == 0)
+		return diag_set(diag, ENODATA, "no image is left to learn from");
+	r = set_recipe(job, message, n, diag);
+	if (r < 0)
+		return r;
+	return message->judge_mask ? read_mask(job, message->judge_mask, diag)
+				   : start_round(job, notice, diag);
+}
+
+int job_new(struct job **ret_job, struct vit *vit, const Kamen__LearnJob *message,
+	struct interrupt interrupt, struct diag *notice, struct diag *diag)
+{
+	_cleanup_(job_freep) struct job *job = calloc(1, sizeof(*job));
+	int r;
+
+	notice->text[0] = 0;
+	if (!job)
+		return -ENOMEM;
+	job->vit = vit;
+	job->round_fd = -1;
+	job->started_ns = job->saved_ns = clock_now_ns();
+	r = set_up(job, message, interrupt, notice, diag);
+	if (r < 0)
+		return r;
+	*ret_job = TAKE_PTR(job);
+	return 0;
+}
+
+void job_free(struct job *job)
+{
+	if (!job)
+		return;
+	round_free(job->round);
+	mask_free(job->mask);
+	images_free(job->images);
+	free(job->round_path);
+	closep(&job->round_fd);
+	free(job);
+}
+
+const char *job_site(const struct job *job)
+{
+	return job->site;
+}
+
+uint32_t job_version(const struct job *job)
+{
+	return job->version;
+}
+
+double job_seconds(const struct job *job)
+{
+	return (double)(clock_now_ns() - job->started_ns) / (double)NS_PER_S;
+}
+
+/* ---- learning */
+
+int job_save(struct job *job)
+{
+	if (!job->round || job->last.step == 0)
+		return 0;
+	job->saved_ns = clock_now_ns();
+	return round_save(job->round, job->round_fd, CHECKPOINT);
+}
+
+/* Not after the last step: a resumed round has a step to tell its figures from. */
+static int save_in_time(struct job *job)
+{
+	if (job->last.step % CHECKPOINT_STEPS != 0 &&
+		clock_now_ns() - job->saved_ns < CHECKPOINT_NS)
+		return 0;
+	return job_save(job);
+}
+
+static int take_mask(struct job *job)
+{
+	const struct mask *mask = round_mask(job->round);
+	int r;
+
+	r = mask_new(&job->mask, vit_layout(job->vit));
+	if (r < 0)
+		return r;
+	memcpy(job->mask->words, mask->words, mask->layout->n_words * sizeof(*mask->words));
+	memcpy(job->mask->n_on, mask->n_on, mask->layout->n_tensors * sizeof(*mask->n_on));
+	/* Its scores and activations are many times the mask: not needed while judging. */
+	round_free(TAKE_PTR(job->round));
+	return 0;
+}
+
+int job_step(struct job *job, struct round_progress *ret_progress, struct diag *diag)
+{
+	struct round_progress progress;
+	int r;
+
+	if (!job->round)
+		return 0;
+	/* The first step embeds everything and may be left; a later one is too dear to lose. */
+	images_set_interruptible(job->images, job->last.step == 0);
+	r = round_step(job->round, &progress);
+	images_set_interruptible(job->images, true);
+	if (r < 0)
+		return diag_set(diag, -r, "step %u: %s %s", job->last.step + 1, strerror(-r),
+			images_error(job->images));
+	if (!isfinite(progress.loss_ratio))
+		return diag_set(diag, EDOM, "step %u: the loss is not a number", progress.step);
+	job->last = progress;
+	r = r == 0 ? take_mask(job) : save_in_time(job);
+	if (r < 0)
+		return diag_set(diag, -r, "step %u: %s", progress.step, strerror(-r));
+	*ret_progress = progress;
+	return 1;
+}
+
+int job_finish(struct job *job, struct job_done *ret_done, struct diag *diag)
+{
+	const struct results_job what = {
+		.vit = job->vit,
+		.recipe = &job->recipe,
+		.prep = &job->prep,
+		.images = job->images,
+		.mask = job->mask,
+		.round = job->round_path,
+		.steps = job->last.steps,
+		.seed = job->seed,
+	};
+	struct results results;
+	int r;
+
+	r = results_write(&results, &what, diag);
+	if (r < 0)
+		return r;
+	*ret_done = (struct job_done){
+		.results = results,
+		.manifest = manifest_digest(images_manifest(job->images)),
+		.last = job->last,
+		.seed = job->seed,
+		.n_images = images_manifest(job->images)->n,
+		.seconds = job_seconds(job),
+	};
+	if (!job->is_foreign)
+		ret_done->recipe = recipe_digest(&job->recipe);
+	return 0;
+}

@@ -1,0 +1,372 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <omp.h>
+#include <poll.h>
+#include <string.h>
+
+#include "engine.h"
+#include "learner/job.h"
+#include "learner/process.h"
+#include "ops/log.h"
+#include "role.h"
+#include "wire.h"
+
+struct learner {
+	struct base *base;
+	struct vit *vit;
+	struct wire *wire;     /* of the socket */
+	struct wire *job_wire; /* holds the message of the job while others arrive */
+	const Kamen__LearnJob *message;
+	struct job *job;
+	uint32_t percentage;
+	bool is_closed, is_cancelled;
+};
+
+static void learner_done(struct learner *learner)
+{
+	job_free(learner->job);
+	wire_free(learner->job_wire);
+	wire_free(learner->wire);
+	vit_free(learner->vit);
+	base_free(learner->base);
+}
+
+/* ---- talking to serve */
+
+static void wait_for(const struct learner *learner, short events, int timeout_ms)
+{
+	struct pollfd poller = { .fd = ROLE_SOCKET, .events = events };
+
+	(void)learner;
+	(void)poll(&poller, 1, timeout_ms);
+}
+
+/* must: waits until serve reads; else what does not fit now is not said. */
+static void say(struct learner *learner, const Kamen__RoleMessage *message, bool must)
+{
+	int r;
+
+	do {
+		r = wire_send(ROLE_SOCKET, &message->base, NULL, 0);
+		if (r == -EAGAIN && must)
+			wait_for(learner, POLLOUT, -1);
+	} while (r == -EAGAIN && must);
+	if (r == -EPIPE || r == -ECONNRESET)
+		learner->is_closed = true;
+	else if (r < 0 && r != -EAGAIN)
+		log_warning("serve was not told: %s", strerror(-r));
+}
+
+static void say_ready(struct learner *learner)
+{
+	Kamen__RoleMessage message = KAMEN__ROLE_MESSAGE__INIT;
+	Kamen__RoleReady ready = KAMEN__ROLE_READY__INIT;
+
+	ready.role = (char *)"learner";
+	ready.isa = (char *)vit_isa(learner->vit);
+	ready.has_threads = true;
+	ready.threads = (uint32_t)omp_get_max_threads();
+	message.kind_case = KAMEN__ROLE_MESSAGE__KIND_READY;
+	message.ready = &ready;
+	say(learner, &message, true);
+}
+
+static void say_failed(
+	struct learner *learner, const char *site, uint32_t version, const char *reason)
+{
+	Kamen__RoleMessage message = KAMEN__ROLE_MESSAGE__INIT;
+	Kamen__LearnFailed failed = KAMEN__LEARN_FAILED__INIT;
+
+	failed.site = (char *)site;
+	failed.version = version;
+	failed.reason = (char *)reason;
+	message.kind_case = KAMEN__ROLE_MESSAGE__KIND_FAILED;
+	message.failed = &failed;
+	say(learner, &message, true);
+}
+
+static void say_progress(
+	struct learner *learner, const struct round_progress *progress, double step_seconds)
+{
+	Kamen__RoleMessage message = KAMEN__ROLE_MESSAGE__INIT;
+	Kamen__Progress out = KAMEN__PROGRESS__INIT;
+
+	out.site = (char *)job_site(learner->job);
+	out.version = job_version(learner->job);
+	out.has_step = out.has_steps = out.has_loss_ratio = out.has_density = true;
+	out.has_lowest_density = out.has_seconds = out.has_seconds_left = true;
+	out.step = progress->step;
+	out.steps = progress->steps;
+	out.loss_ratio = progress->loss_ratio;
+	out.density = progress->density;
+	out.lowest_density = progress->lowest_density;
+	out.seconds = job_seconds(learner->job);
+	out.seconds_left = step_seconds * (progress->steps - progress->step);
+	message.kind_case = KAMEN__ROLE_MESSAGE__KIND_PROGRESS;
+	message.progress = &out;
+	say(learner, &message, false);
+}
+
+static Kamen__Judgement judgement_message(const struct judgement *judgement)
+{
+	Kamen__Judgement out = KAMEN__JUDGEMENT__INIT;
+
+	out.has_n = out.has_retrieval = out.has_margin = out.has_effective_rank = true;
+	out.n = judgement->n;
+	out.retrieval = judgement->retrieval;
+	out.margin = judgement->margin;
+	out.effective_rank = judgement->effective_rank;
+	return out;
+}
+
+static ProtobufCBinaryData digest_bytes(struct digest *digest)
+{
+	return (ProtobufCBinaryData){ .len = DIGEST_BYTES, .data = digest->bytes };
+}
+
+static void say_done(struct learner *learner, struct job_done *done)
+{
+	static const struct digest none;
+	Kamen__Judgement frozen = judgement_message(&done->results.frozen);
+	Kamen__Judgement candidate = judgement_message(&done->results.candidate);
+	Kamen__RoleMessage message = KAMEN__ROLE_MESSAGE__INIT;
+	Kamen__LearnDone out = KAMEN__LEARN_DONE__INIT;
+
+	out.site = (char *)job_site(learner->job);
+	out.version = job_version(learner->job);
+	out.has_steps = out.has_seed = out.has_seconds = out.has_density = true;
+	out.has_lowest_density = out.has_n_flips = out.has_n_images = out.has_threads = true;
+	out.has_manifest_digest = true;
+	out.steps = done->last.steps;
+	out.seed = done->seed;
+	out.seconds = done->seconds;
+	out.has_loss_ratio = done->last.loss_ratio != 0;
+	out.loss_ratio = (double)done->last.loss_ratio;
+	out.density = done->last.density;
+	out.lowest_density = done->last.lowest_density;
+	out.n_flips = done->last.n_flips;
+	out.frozen = &frozen;
+	out.candidate = &candidate;
+	out.n_images = done->n_images;
+	out.manifest_digest = digest_bytes(&done->manifest);
+	out.has_recipe_digest = !digest_equal(&done->recipe, &none);
+	out.recipe_digest = digest_bytes(&done->recipe);
+	out.isa = (char *)vit_isa(learner->vit);
+	out.threads = (uint32_t)omp_get_max_threads();
+	message.kind_case = KAMEN__ROLE_MESSAGE__KIND_DONE;
+	message.done = &out;
+	say(learner, &message, true);
+}
+
+/* ---- hearing from serve */
+
+/* The job's message must outlive the packets that arrive while it runs. */
+static int keep_message(struct learner *learner, const Kamen__LearnJob *message)
+{
+	_cleanup_(freep) void *data = NULL;
+	ProtobufCMessage *copy;
+	size_t n_bytes;
+	int r;
+
+	r = wire_encode(&message->base, &data, &n_bytes);
+	if (r == 0)
+		r = wire_decode(
+			learner->job_wire, &kamen__learn_job__descriptor, data, n_bytes, &copy);
+	if (r < 0)
+		return r;
+	learner->message = (const Kamen__LearnJob *)copy;
+	return 0;
+}
+
+static void hear_job(struct learner *learner, const Kamen__LearnJob *message)
+{
+	int r;
+
+	if (learner->message) {
+		say_failed(learner, message->site, message->version, "the learner is busy");
+		return;
+	}
+	learner->is_cancelled = false;
+	r = keep_message(learner, message);
+	if (r < 0)
+		say_failed(learner, message->site, message->version, strerror(-r));
+}
+
+static void hear_one(struct learner *learner, const Kamen__RoleMessage *message)
+{
+	switch (message->kind_case) {
+	case KAMEN__ROLE_MESSAGE__KIND_LEARN:
+		hear_job(learner, message->learn);
+		break;
+	case KAMEN__ROLE_MESSAGE__KIND_CANCEL:
+		if (learner->message && strcmp(message->cancel->site, learner->message->site) == 0)
+			learner->is_cancelled = true;
+		break;
+	default:
+		log_warning("the learner was sent a message that is not for it (%d)",
+			(int)message->kind_case);
+	}
+}
+
+/* Everything that has arrived. */
+static void hear(struct learner *learner)
+{
+	ProtobufCMessage *message;
+	int r;
+
+	do {
+		r = wire_recv(
+			learner->wire, ROLE_SOCKET, &kamen__role_message__descriptor, &message);
+		if (r > 0)
+			hear_one(learner, (const Kamen__RoleMessage *)message);
+		else if (r == -EBADMSG)
+			log_warning("serve sent a damaged message");
+	} while (r > 0 || r == -EBADMSG || r == -EINTR);
+	if (r != -EAGAIN)
+		learner->is_closed = true;
+}
+
+static int check(void *owner)
+{
+	struct learner *learner = owner;
+
+	hear(learner);
+	return learner->is_closed || learner->is_cancelled ? -ECANCELED : 0;
+}
+
+/* ---- the job */
+
+static void drop_job(struct learner *learner)
+{
+	job_free(TAKE_PTR(learner->job));
+	learner->message = NULL;
+	learner->is_cancelled = false;
+}
+
+/* The way out of a job that will not be finished. Serve that has gone is told nothing. */
+static void give_up(struct learner *learner, int r, const char *reason)
+{
+	const Kamen__LearnJob *message = learner->message;
+
+	if (r == -ECANCELED && learner->is_closed)
+		return;
+	if (r == -ECANCELED)
+		reason = "cancelled";
+	log_notice("site %s: version %u is given up: %s", message->site, message->version, reason);
+	say_failed(learner, message->site, message->version, reason);
+	drop_job(learner);
+}
+
+static void begin_job(struct learner *learner)
+{
+	const struct interrupt interrupt = { .check = check, .owner = learner };
+	const Kamen__LearnJob *message = learner->message;
+	struct diag notice = { "" }, diag = { "" };
+	int r;
+
+	r = job_new(&learner->job, learner->vit, message, interrupt, &notice, &diag);
+	if (notice.text[0])
+		log_warning(
+			"site %s: version %u: %s", message->site, message->version, notice.text);
+	if (r < 0)
+		give_up(learner, r, diag.text[0] ? diag.text : strerror(-r));
+	else
+		log_info("site %s: version %u begins", message->site, message->version);
+}
+
+static void finish_job(struct learner *learner)
+{
+	struct diag diag = { "" };
+	struct job_done done;
+	int r;
+
+	r = job_finish(learner->job, &done, &diag);
+	if (r < 0) {
+		give_up(learner, r, diag.text[0] ? diag.text : strerror(-r));
+		return;
+	}
+	log_info("site %s: version %u: loss ratio %.3f, density %.5f, two-view retrieval %.3f "
+		 "from %.3f",
+		job_site(learner->job), job_version(learner->job), (double)done.last.loss_ratio,
+		done.last.density, (double)done.results.candidate.retrieval,
+		(double)done.results.frozen.retrieval);
+	say_done(learner, &done);
+	drop_job(learner);
+}
+
+static void step_job(struct learner *learner)
+{
+	uint64_t started_ns = clock_now_ns(), worked_ns;
+	struct round_progress progress;
+	struct diag diag = { "" };
+	int r;
+
+	r = job_step(learner->job, &progress, &diag);
+	if (r < 0) {
+		give_up(learner, r, diag.text[0] ? diag.text : strerror(-r));
+		return;
+	}
+	if (r == 0) {
+		finish_job(learner);
+		return;
+	}
+	worked_ns = clock_now_ns() - started_ns;
+	say_progress(learner, &progress,
+		(double)worked_ns / (double)NS_PER_S * 100 / learner->percentage);
+	if (learner->percentage < 100)
+		wait_for(learner, POLLIN,
+			(int)(process_rest_ns(learner->percentage, worked_ns) / NS_PER_MS));
+}
+
+static void run(struct learner *learner)
+{
+	for (;;) {
+		if (!learner->message)
+			wait_for(learner, POLLIN, -1);
+		hear(learner);
+		if (learner->is_closed)
+			break;
+		if (learner->job && learner->is_cancelled)
+			give_up(learner, -ECANCELED, "");
+		else if (learner->job)
+			step_job(learner);
+		else if (learner->message)
+			begin_job(learner);
+	}
+	if (learner->job && job_save(learner->job) < 0)
+		log_warning("site %s: no checkpoint", job_site(learner->job));
+}
+
+static int set_up(struct learner *learner, const struct config *config, struct diag *diag)
+{
+	const char *family = config->model_family[0] ? config->model_family : NULL;
+	int r;
+
+	r = wire_new(&learner->wire);
+	if (r == 0)
+		r = wire_new(&learner->job_wire);
+	if (r == 0)
+		r = base_from_fd(&learner->base, ROLE_BASE, diag);
+	if (r == 0)
+		r = vit_new(&learner->vit, learner->base, family, diag);
+	if (r == 0)
+		r = vit_selftest(learner->vit, diag);
+	return r;
+}
+
+int learner_main(const struct config *config)
+{
+	_cleanup_(learner_done) struct learner learner = { 0 };
+	struct diag diag = { "" };
+	int r;
+
+	learner.percentage = process_step_back(config->learner_cpu);
+	r = set_up(&learner, config, &diag);
+	if (r < 0) {
+		log_error("learner: %s", diag.text[0] ? diag.text : strerror(-r));
+		return EXIT_FAILURE;
+	}
+	say_ready(&learner);
+	run(&learner);
+	return EXIT_SUCCESS;
+}

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef KAMEN_LEARNER_PROCESS_H
+#define KAMEN_LEARNER_PROCESS_H
+
+#include <stdint.h>
+
+/**
+ * Steps back behind serving: SCHED_IDLE where cpu is "idle", nice else, and first in line when
+ * memory runs out. Before any other thread is made: they inherit it. What is refused is logged and
+ * lived with.
+ *
+ * @return the share of time to work in percent: 100 for "idle"
+ */
+uint32_t process_step_back(const char *cpu);
+/** How long to rest after working for so long, at this percentage. */
+uint64_t process_rest_ns(uint32_t percentage, uint64_t worked_ns);
+
+#endif

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+#include "learner/results.h"
+
+#define JUDGE_MAX_IMAGES 512u
+#define JUDGE_MIN_IMAGES 3u /* twin, and others to compare it with */
+
+static int embed(float **ret_rows, const struct results_job *job, const struct slot *slot,
+	const struct image_source *source)
+{
+	size_t width = vit_shape(job->vit)->width;
+	_cleanup_(freep) float *rows = malloc((source->n * width + 1) * sizeof(*rows));
+	int r;
+
+	if (!rows)
+		return -ENOMEM;
+	if (source->n > 0) {
+		r = judge_embed(rows, job->vit, slot, job->prep, source);
+		if (r < 0)
+			return r;
+	}
+	*ret_rows = TAKE_PTR(rows);
+	return 0;
+}
+
+/* References of the learning part; the distances of the held-out part are their scale. */
+static int make_reference(struct reference **ret_reference, const struct results_job *job,
+	const struct slot *slot, const struct digest *space)
+{
+	struct images_part learn_part, held_part;
+	struct image_source learn = images_source(job->images, &learn_part, false, REFERENCE_MAX);
+	struct image_source held = images_source(job->images, &held_part, true, REFERENCE_MAX);
+	_cleanup_(reference_freep) struct reference *bare = NULL;
+	_cleanup_(freep) float *rows = NULL, *held_rows = NULL, *distances = NULL;
+	uint32_t width = vit_shape(job->vit)->width;
+	int r;
+
+	r = embed(&rows, job, slot, &learn);
+	if (r == 0)
+		r = embed(&held_rows, job, slot, &held);
+	if (r == 0)
+		r = reference_new(&bare, rows, learn.n, NULL, 0, width, space);
+	if (r < 0)
+		return r;
+	distances = malloc((held.n + 1) * sizeof(*distances));
+	if (!distances)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < held.n; i++)
+		distances[i] = reference_distance(bare, held_rows + (size_t)i * width);
+	return reference_new(ret_reference, rows, learn.n, distances, held.n, width, space);
+}
+
+/* One mask: figures, and its reference file. */
+static int judge_one(struct judgement *ret_judgement, const struct results_job *job,
+	struct slot *slot, const struct mask *mask, int dir_fd, const char *name)
+{
+	const struct digest prep = prep_digest(job->prep), bits = mask_digest(mask);
+	const struct digest space = space_digest(vit_digest(job->vit), &bits, &prep, "f32", "cls");
+	_cleanup_(reference_freep) struct reference *reference = NULL;
+	_cleanup_(freep) void *data = NULL;
+	struct judgement judgement = { 0 };
+	struct images_part part;
+	struct image_source held = images_source(job->images, &part, true, UINT32_MAX);
+	size_t n_bytes;
+	int r;
+
+	r = slot_apply(slot, mask);
+	if (r == 0 && held.n >= JUDGE_MIN_IMAGES)
+		r = judge_views(&judgement, job->vit, slot, job->recipe, job->prep, &held,
+			JUDGE_MAX_IMAGES);
+	if (r == 0)
+		r = make_reference(&reference, job, slot, &space);
+	if (r == 0)
+		r = reference_encode(reference, &data, &n_bytes);
+	if (r == 0)
+		r = blob_write(dir_fd, name, data, n_bytes);
+	if (r == 0)
+		*ret_judgement = judgement;
+	return r;
+}
+
+static int write_mask(const struct results_job *job, int dir_fd)
+{
+	const struct kmask_header header = {
+		.base = *vit_digest(job->vit),
+		.prep = prep_digest(job->prep),
+		.seed = job->seed,
+		.steps = job->steps,
+	};
+	_cleanup_(freep) void *data = NULL;
+	size_t n_bytes;
+	int r;
+
+	r = kmask_encode(job->mask, &header, &data, &n_bytes);
+	if (r < 0)
+		return r;
+	return blob_write(dir_fd, "candidate.kmask", data, n_bytes);
+}
+
+int results_write(struct results *ret_results, const struct results_job *job, struct diag *diag)
+{
+	_cleanup_(closep) int dir_fd = open(job->round, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	_cleanup_(mask_freep) struct mask *all = NULL;
+	_cleanup_(slot_freep) struct slot *slot = NULL;
+	struct results results;
+	int r;
+
+	if (dir_fd < 0)
+		return diag_set(diag, errno, "%s: %s", job->round, strerror(errno));
+	r = mask_new(&all, vit_layout(job->vit));
+	if (r == 0)
+		r = vit_slot_new(&slot, job->vit, SLOT_INFER);
+	if (r == 0)
+		r = judge_one(&results.frozen, job, slot, all, dir_fd, "base.kref");
+	if (r == 0)
+		r = judge_one(&results.candidate, job, slot, job->mask, dir_fd, "candidate.kref");
+	if (r == 0)
+		r = write_mask(job, dir_fd);
+	if (r < 0)
+		return diag_set(
+			diag, -r, "judging: %s %s", strerror(-r), images_error(job->images));
+	*ret_results = results;
+	return 0;
+}

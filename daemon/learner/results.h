@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef KAMEN_LEARNER_RESULTS_H
+#define KAMEN_LEARNER_RESULTS_H
+
+#include "learner/images.h"
+
+/** What a finished mask is judged by and written for. */
+struct results_job {
+	struct vit *vit;
+	const struct recipe *recipe;
+	const struct prep *prep;
+	struct images *images;
+	const struct mask *mask;
+	const char *round; /* folder */
+	uint32_t steps;
+	uint64_t seed;
+};
+
+struct results {
+	struct judgement frozen, candidate; /* n = 0: too few held-out images */
+};
+
+/**
+ * Judges the frozen model and the mask on the held-out images by the same views, then writes
+ * candidate.kmask, candidate.kref and base.kref to the round folder.
+ */
+int results_write(struct results *ret_results, const struct results_job *job, struct diag *diag);
+
+#endif
