@@ -122,4 +122,50 @@ int vit_stem_init(struct vit_stem *stem, const struct vit *vit);
 void vit_stem_done(struct vit_stem *stem);
 int vit_stem_forward(struct vit_stem *stem, const struct vit *vit, float *tokens);
 
+/* vit_block_grad.c */
+
+/** Gradients on their way down; shared by all blocks. */
+struct vit_grad_data {
+	float *g;     /* (n, T, D), or (n, Q, D): gradient of what leaves the block */
+	float *below; /* (n, T, D): where the gradient of what entered it goes; may be g if Q = T */
+	float *y;     /* (n, T, D) */
+	float *wide;  /* (n, T, max(3 D, mlp)) */
+	float *probs; /* (n, H, Q, T) */
+	float *ones;  /* (n T) of 1 */
+	float *grad;  /* the caller's, of all maskable tensors */
+};
+
+struct vit_layer_grad {
+	struct op *dx, *dw, *db;
+};
+
+struct vit_block_grad {
+	struct vit_extent extent;
+	struct vit_layer_grad layers[VIT_N_LAYERS];
+	struct op *gelu, *norm2, *norm1, *add;
+	struct op *dprobs, *dv, *softmax, *dq, *dk;
+};
+
+int vit_block_grad_init(
+	struct vit_block_grad *grad, const struct vit *vit, struct vit_extent extent);
+void vit_block_grad_done(struct vit_block_grad *grad);
+/** d_dst: already times gamma */
+int vit_run_norm_backward(struct op *op, const float *src, const float *mean, const float *variance,
+	const float *d_dst, float *d_src);
+/** @param below  false: the block is the first, what lies below it is frozen */
+int vit_block_backward(struct vit_block_grad *grad, const struct vit *vit, const struct slot *slot,
+	uint32_t b, const struct vit_block_data *data, const struct vit_grad_data *d, bool below);
+
+/* vit_reference.c */
+
+/** A step of W' of one tensor, masking done: what a central difference moves. */
+struct vit_nudge {
+	unsigned tensor;
+	const float *direction; /* of the tensor's size */
+	double step;
+};
+/** vit_reference() in double throughout; nudge may be NULL. */
+int vit_reference_nudged(const struct vit *vit, const struct mask *mask,
+	const struct vit_nudge *nudge, const float *pixels, uint32_t px, double *embedding);
+
 #endif

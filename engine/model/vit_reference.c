@@ -3,13 +3,23 @@
 #include <math.h>
 #include <string.h>
 
-#include "base/rng.h"
 #include "model/vit_internal.h"
 
-/* The forward pass said once more, in plain loops with sums in double: what oneDNN is held to. */
+/* The forward pass said once more, in plain loops and in double: what oneDNN is held to. */
 
-static void norm_rows(const struct vit_norm *norm, float eps, const float *src, size_t n_rows,
-	size_t n, float *dst)
+struct pass {
+	const struct vit *vit;
+	const struct mask *mask;
+	const struct vit_nudge *nudge;
+	size_t n_tokens;
+	double *x, *y, *out; /* (T, D) */
+	double *wide;        /* (T, max(3 D, mlp)) */
+	double *row;         /* (max(n_in)) of a weight */
+	double *probs;       /* (T) */
+};
+
+static void norm_rows(const struct vit_norm *norm, double eps, const double *src, size_t n_rows,
+	size_t n, double *dst)
 {
 	for (size_t r = 0; r < n_rows; r++, src += n, dst += n) {
 		double mean = 0, variance = 0;
@@ -21,171 +31,172 @@ static void norm_rows(const struct vit_norm *norm, float eps, const float *src, 
 			variance += (src[i] - mean) * (src[i] - mean);
 		variance /= (double)n;
 		for (size_t i = 0; i < n; i++)
-			dst[i] = (float)((src[i] - mean) / sqrt(variance + eps) * norm->weight[i] +
-					 norm->bias[i]);
+			dst[i] = (src[i] - mean) / sqrt(variance + eps) * norm->weight[i] +
+				 norm->bias[i];
 	}
 }
 
-/* A linear layer with its own mask, as algorithms.md 1.2 says it: W' = W M / alpha. */
-struct masked {
-	const float *values;
-	const struct mask *mask; /* NULL: all kept */
-	unsigned tensor;
-	double scale;
-};
-
-static struct masked masked_tensor(const struct vit *vit, const struct mask *mask, unsigned tensor)
+/* n values of a tensor from its offset on, as algorithms.md 1.2 says: W' = W M / alpha. */
+static void effective(const struct pass *p, unsigned tensor, size_t offset, size_t n, double *dst)
 {
-	return (struct masked){
-		.values = vit->weights[tensor],
-		.mask = mask,
-		.tensor = tensor,
-		.scale = mask ? 1 / sqrt(fmax((double)mask->n_on[tensor], 1) /
-					    (double)vit->layout->tensors[tensor].n)
-			      : 1,
-	};
+	const float *values = p->vit->weights[tensor] + offset;
+	double alpha = 1;
+
+	if (p->mask)
+		alpha = sqrt(fmax((double)p->mask->n_on[tensor], 1) /
+			     (double)p->vit->layout->tensors[tensor].n);
+	for (size_t i = 0; i < n; i++) {
+		bool kept = !p->mask || mask_get(p->mask, tensor, offset + i);
+
+		dst[i] = kept ? values[i] / alpha : 0;
+	}
+	if (p->nudge && p->nudge->tensor == tensor)
+		for (size_t i = 0; i < n; i++)
+			dst[i] += p->nudge->step * p->nudge->direction[offset + i];
 }
 
-static double masked_at(const struct masked *w, size_t i)
+static void linear(const struct pass *p, unsigned layer, const double *src, size_t n_in,
+	size_t n_out, double *dst)
 {
-	return !w->mask || mask_get(w->mask, w->tensor, i) ? w->values[i] * w->scale : 0;
-}
-
-static void linear(const struct vit *vit, const struct mask *mask, unsigned layer, const float *src,
-	size_t n_rows, size_t n_in, size_t n_out, float *dst)
-{
-	const struct masked w = masked_tensor(vit, mask, 2 * layer);
-	const struct masked b = masked_tensor(vit, mask, 2 * layer + 1);
-
 	for (size_t o = 0; o < n_out; o++) {
-		double bias = masked_at(&b, o);
+		double bias;
 
-		for (size_t r = 0; r < n_rows; r++) {
+		effective(p, 2 * layer, o * n_in, n_in, p->row);
+		effective(p, 2 * layer + 1, o, 1, &bias);
+		for (size_t t = 0; t < p->n_tokens; t++) {
 			double sum = bias;
 
 			for (size_t i = 0; i < n_in; i++)
-				sum += masked_at(&w, o * n_in + i) * src[r * n_in + i];
-			dst[r * n_out + o] = (float)sum;
+				sum += p->row[i] * src[t * n_in + i];
+			dst[t * n_out + o] = sum;
 		}
 	}
 }
 
-/* One query of one head: qkv (T, 3 D), probs (T), dst (D / H) */
-static void attend(const float *qkv, size_t n_tokens, size_t width, size_t head, size_t query,
-	size_t offset, double *probs, float *dst)
+/* One query of one head, whose values begin at offset: from wide (T, 3 D) to dst (D / H) */
+static void attend(const struct pass *p, size_t query, size_t offset, double *dst)
 {
-	const float *q = qkv + query * 3 * width + offset;
+	const size_t width = p->vit->shape.width, head = width / p->vit->shape.n_heads;
+	const double *q = p->wide + query * 3 * width + offset;
 	double max = -INFINITY, total = 0;
 
-	for (size_t t = 0; t < n_tokens; t++) {
-		const float *k = qkv + t * 3 * width + width + offset;
+	for (size_t t = 0; t < p->n_tokens; t++) {
+		const double *k = p->wide + t * 3 * width + width + offset;
+		double sum = 0;
 
-		probs[t] = 0;
 		for (size_t i = 0; i < head; i++)
-			probs[t] += (double)q[i] * k[i];
-		probs[t] /= sqrt((double)head);
-		max = fmax(max, probs[t]);
+			sum += q[i] * k[i];
+		p->probs[t] = sum / sqrt((double)head);
+		max = fmax(max, p->probs[t]);
 	}
-	for (size_t t = 0; t < n_tokens; t++) {
-		probs[t] = exp(probs[t] - max);
-		total += probs[t];
+	for (size_t t = 0; t < p->n_tokens; t++) {
+		p->probs[t] = exp(p->probs[t] - max);
+		total += p->probs[t];
 	}
 	for (size_t i = 0; i < head; i++) {
 		double sum = 0;
 
-		for (size_t t = 0; t < n_tokens; t++)
-			sum += probs[t] * qkv[t * 3 * width + 2 * width + offset + i];
-		dst[i] = (float)(sum / total);
+		for (size_t t = 0; t < p->n_tokens; t++)
+			sum += p->probs[t] * p->wide[t * 3 * width + 2 * width + offset + i];
+		dst[i] = sum / total;
 	}
 }
 
-struct scratch {
-	size_t n_tokens;
-	float *x, *y, *wide;
-	double *probs;
-};
-
-static void block(
-	const struct vit *vit, const struct mask *mask, uint32_t b, const struct scratch *s)
+static void run_block(const struct pass *p, uint32_t b)
 {
-	const size_t width = vit->shape.width, mlp = vit->shape.mlp, n = s->n_tokens;
-	const size_t head = width / vit->shape.n_heads;
+	const size_t width = p->vit->shape.width, mlp = p->vit->shape.mlp, n = p->n_tokens;
+	const size_t head = width / p->vit->shape.n_heads;
 	const unsigned layer = vit_layer_index(b, VIT_QKV);
-	const float eps = vit->shape.norm_eps;
-	float *out = s->wide + n * (mlp > 3 * width ? mlp : 3 * width);
+	const double eps = p->vit->shape.norm_eps;
 
-	norm_rows(&vit->norm1[b], eps, s->x, n, width, s->y);
-	linear(vit, mask, layer + VIT_QKV, s->y, n, width, 3 * width, s->wide);
+	norm_rows(&p->vit->norm1[b], eps, p->x, n, width, p->y);
+	linear(p, layer + VIT_QKV, p->y, width, 3 * width, p->wide);
 	for (size_t query = 0; query < n; query++)
-		for (size_t h = 0; h < vit->shape.n_heads; h++)
-			attend(s->wide, n, width, head, query, h * head, s->probs,
-				s->y + query * width + h * head);
-	linear(vit, mask, layer + VIT_PROJ, s->y, n, width, width, out);
+		for (size_t offset = 0; offset < width; offset += head)
+			attend(p, query, offset, p->y + query * width + offset);
+	linear(p, layer + VIT_PROJ, p->y, width, width, p->out);
 	for (size_t i = 0; i < n * width; i++)
-		s->x[i] += out[i];
+		p->x[i] += p->out[i];
 
-	norm_rows(&vit->norm2[b], eps, s->x, n, width, s->y);
-	linear(vit, mask, layer + VIT_FC1, s->y, n, width, mlp, s->wide);
+	norm_rows(&p->vit->norm2[b], eps, p->x, n, width, p->y);
+	linear(p, layer + VIT_FC1, p->y, width, mlp, p->wide);
 	for (size_t i = 0; i < n * mlp; i++)
-		s->wide[i] = (float)(s->wide[i] * 0.5 * erfc(-s->wide[i] * sqrt(0.5)));
-	linear(vit, mask, layer + VIT_FC2, s->wide, n, mlp, width, out);
+		p->wide[i] *= 0.5 * erfc(-p->wide[i] * sqrt(0.5));
+	linear(p, layer + VIT_FC2, p->wide, mlp, width, p->out);
 	for (size_t i = 0; i < n * width; i++)
-		s->x[i] += out[i];
+		p->x[i] += p->out[i];
 }
 
-static void embed(const struct vit *vit, const float *pixels, uint32_t px, const float *positions,
-	float *columns, float *x)
+static void embed(
+	const struct vit *vit, const float *columns, const float *positions, size_t n, double *x)
 {
 	const size_t width = vit->shape.width, n_in = vit_patch_values(&vit->shape);
-	const size_t n_patches = (size_t)(px / vit->shape.patch) * (px / vit->shape.patch);
 
-	vit_columns(&vit->shape, 1, px, pixels, columns);
-	memcpy(x, positions, width * sizeof(float));
-	for (size_t p = 0; p < n_patches; p++)
+	for (size_t d = 0; d < width; d++)
+		x[d] = positions[d];
+	for (size_t t = 1; t < n; t++, columns += n_in)
 		for (size_t o = 0; o < width; o++) {
 			double sum = vit->patch_bias[o];
 
 			for (size_t i = 0; i < n_in; i++)
-				sum += (double)vit->patch_weight[o * n_in + i] *
-				       columns[p * n_in + i];
-			x[(1 + p) * width + o] = (float)(sum + positions[(1 + p) * width + o]);
+				sum += (double)vit->patch_weight[o * n_in + i] * columns[i];
+			x[t * width + o] = sum + positions[t * width + o];
 		}
 }
 
-int vit_reference(const struct vit *vit, const struct mask *mask, const float *pixels, uint32_t px,
-	float *embedding)
+int vit_reference_nudged(const struct vit *vit, const struct mask *mask,
+	const struct vit_nudge *nudge, const float *pixels, uint32_t px, double *embedding)
 {
 	const struct vit_shape *shape = &vit->shape;
-	const size_t width = shape->width, mlp = shape->mlp;
-	const size_t wide = mlp > 3 * width ? mlp : 3 * width;
-	_cleanup_(freep) float *positions = NULL, *columns = NULL, *floats = NULL;
-	_cleanup_(freep) double *probs = NULL;
+	const size_t width = shape->width, n_in = vit_patch_values(shape);
+	const size_t wide = shape->mlp > 3 * width ? shape->mlp : 3 * width;
+	_cleanup_(freep) float *columns = NULL, *positions = NULL;
+	_cleanup_(freep) double *doubles = NULL;
 	struct vit_stem stem = { 0 };
-	struct scratch s;
+	struct pass p;
+	size_t n;
 	int r;
 
 	r = vit_stem_size(&stem, vit, 1, px);
 	if (r < 0)
 		return r;
-	positions = calloc(stem.n_tokens * width, sizeof(float));
-	columns = calloc(stem.n_tokens * vit_patch_values(shape), sizeof(float));
-	floats = calloc(stem.n_tokens * (3 * width + wide), sizeof(float));
-	probs = calloc(stem.n_tokens, sizeof(double));
-	if (!positions || !columns || !floats || !probs)
+	n = stem.n_tokens;
+	columns = calloc(n * n_in, sizeof(*columns));
+	positions = calloc(n * width, sizeof(*positions));
+	doubles = calloc(n * (3 * width + wide + 1) + wide, sizeof(*doubles));
+	if (!columns || !positions || !doubles)
 		return -ENOMEM;
-	s = (struct scratch){
-		.n_tokens = stem.n_tokens,
-		.x = floats,
-		.y = floats + stem.n_tokens * width,
-		.wide = floats + stem.n_tokens * 2 * width,
-		.probs = probs,
-	};
+	p = (struct pass){ .vit = vit, .mask = mask, .nudge = nudge, .n_tokens = n };
+	p.x = doubles;
+	p.y = p.x + n * width;
+	p.out = p.y + n * width;
+	p.wide = p.out + n * width;
+	p.probs = p.wide + n * wide;
+	p.row = p.probs + n;
 
+	vit_columns(shape, 1, px, pixels, columns);
 	vit_positions(vit, stem.grid, positions);
-	embed(vit, pixels, px, positions, columns, s.x);
+	embed(vit, columns, positions, n, p.x);
 	for (uint32_t b = 0; b < shape->depth; b++)
-		block(vit, mask, b, &s);
-	norm_rows(&vit->norm, shape->norm_eps, s.x, 1, width, embedding);
+		run_block(&p, b);
+	norm_rows(&vit->norm, shape->norm_eps, p.x, 1, width, embedding);
+	return 0;
+}
+
+int vit_reference(const struct vit *vit, const struct mask *mask, const float *pixels, uint32_t px,
+	float *embedding)
+{
+	const uint32_t width = vit->shape.width;
+	_cleanup_(freep) double *values = calloc(width, sizeof(*values));
+	int r;
+
+	if (!values)
+		return -ENOMEM;
+	r = vit_reference_nudged(vit, mask, NULL, pixels, px, values);
+	if (r < 0)
+		return r;
+	for (uint32_t d = 0; d < width; d++)
+		embedding[d] = (float)values[d];
 	return 0;
 }
 

@@ -9,6 +9,7 @@ static const int dnnl_args[OP_N_ARGS] = {
 	[OP_WEIGHTS] = DNNL_ARG_WEIGHTS,
 	[OP_BIAS] = DNNL_ARG_BIAS,
 	[OP_SCALE] = DNNL_ARG_SCALE,
+	[OP_COLUMNS] = 0, /* see argument_id() */
 	[OP_SHIFT] = DNNL_ARG_SHIFT,
 	[OP_MEAN] = DNNL_ARG_MEAN,
 	[OP_VARIANCE] = DNNL_ARG_VARIANCE,
@@ -73,6 +74,18 @@ static int add_argument(struct op *op, enum op_arg arg, int id, const dnnl_memor
 	return 0;
 }
 
+static int argument_id(const struct op_plan *plan, dnnl_primitive_kind_t kind, enum op_arg arg)
+{
+	if (kind == dnnl_matmul && arg == OP_SCALE)
+		return DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1;
+	if (kind == dnnl_matmul && arg == OP_COLUMNS)
+		return DNNL_ARG_ATTR_MULTIPLE_POST_OP(plan->descs[OP_SCALE] ? 1 : 0) |
+		       DNNL_ARG_SRC_1;
+	if (kind == dnnl_binary && arg == OP_WEIGHTS)
+		return DNNL_ARG_SRC_1;
+	return dnnl_args[arg];
+}
+
 static int add_arguments(struct op *op, const struct op_plan *plan)
 {
 	const dnnl_memory_desc_t *scratch;
@@ -81,16 +94,10 @@ static int add_arguments(struct op *op, const struct op_plan *plan)
 
 	r = dnnl_errno(dnnl_primitive_desc_query(op->pd, dnnl_query_primitive_kind, 0, &kind));
 	for (int arg = 0; r == 0 && arg < OP_N_ARGS; arg++) {
-		int id = dnnl_args[arg];
-
 		op->place[arg] = -1;
 		if (!plan->descs[arg])
 			continue;
-		if (kind == dnnl_matmul && arg == OP_SCALE)
-			id = DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1;
-		else if (kind == dnnl_binary && arg == OP_WEIGHTS)
-			id = DNNL_ARG_SRC_1;
-		r = add_argument(op, arg, id, plan->descs[arg]);
+		r = add_argument(op, arg, argument_id(plan, kind, arg), plan->descs[arg]);
 	}
 	if (r < 0)
 		return r;

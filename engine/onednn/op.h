@@ -29,8 +29,9 @@ enum op_arg {
 	OP_SRC,
 	OP_WEIGHTS,
 	OP_BIAS,
-	OP_SCALE, /* matmul: the f32 scalar of the first post-op; norm: gamma */
-	OP_SHIFT, /* norm: beta */
+	OP_SCALE,   /* matmul: the f32 scalar of the first post-op; norm: gamma */
+	OP_COLUMNS, /* matmul: (N) factors, one a column */
+	OP_SHIFT,   /* norm: beta */
 	OP_MEAN,
 	OP_VARIANCE,
 	OP_DST,
@@ -41,7 +42,7 @@ enum op_arg {
 
 enum op_then { OP_THEN_NOTHING, OP_THEN_GELU, OP_THEN_ADD };
 
-/** dst = then((src weights + bias) * scale * factor) */
+/** dst = then((src weights + bias) * scale * columns * factor) */
 struct op_matmul {
 	struct view src;             /* (..., M, K) */
 	struct view weights;         /* (..., K, N), unless packed */
@@ -49,6 +50,7 @@ struct op_matmul {
 	struct view dst;             /* (..., M, N) */
 	bool bias;                   /* OP_BIAS (N) */
 	bool scale;                  /* OP_SCALE, one scalar */
+	bool columns;                /* OP_COLUMNS (N) */
 	float factor;                /* fixed; 0 means 1 */
 	enum op_then then;           /* OP_THEN_ADD: dst += */
 };
@@ -59,7 +61,8 @@ int op_matmul_new(struct op **ret_op, struct onednn *onednn, const struct op_mat
  * OP_VARIANCE (rows), which the backward op reads. */
 int op_norm_new(
 	struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t n, float eps, bool keep);
-/** OP_SRC, OP_MEAN, OP_VARIANCE, OP_SCALE, OP_DIFF_DST -> OP_DIFF_SRC */
+/** OP_SRC, OP_MEAN, OP_VARIANCE, OP_DIFF_DST, already times gamma -> OP_DIFF_SRC, which may be
+ * OP_DIFF_DST. (oneDNN 2.6 has no backward pass for the data alone that takes gamma.) */
 int op_norm_backward_new(
 	struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t n, float eps);
 

@@ -15,13 +15,15 @@ static struct view row_view(int n_dims, int64_t n)
 	return view;
 }
 
-static int append_post_ops(
-	dnnl_post_ops_t ops, const struct op_matmul *matmul, const dnnl_memory_desc_t *scalar)
+static int append_post_ops(dnnl_post_ops_t ops, const struct op_matmul *matmul,
+	const dnnl_memory_desc_t *scalar, const dnnl_memory_desc_t *columns)
 {
 	int r = 0;
 
 	if (matmul->scale)
 		r = dnnl_errno(dnnl_post_ops_append_binary(ops, dnnl_binary_mul, scalar));
+	if (r == 0 && matmul->columns)
+		r = dnnl_errno(dnnl_post_ops_append_binary(ops, dnnl_binary_mul, columns));
 	if (r == 0 && matmul->factor != 0)
 		r = dnnl_errno(dnnl_post_ops_append_eltwise(
 			ops, 1, dnnl_eltwise_linear, matmul->factor, 0));
@@ -33,7 +35,7 @@ static int append_post_ops(
 }
 
 static int matmul_attr(dnnl_primitive_attr_t *ret_attr, const struct op_matmul *matmul,
-	const dnnl_memory_desc_t *scalar)
+	const dnnl_memory_desc_t *scalar, const dnnl_memory_desc_t *columns)
 {
 	_cleanup_(attr_freep) dnnl_primitive_attr_t attr = NULL;
 	_cleanup_(post_ops_freep) dnnl_post_ops_t ops = NULL;
@@ -47,7 +49,7 @@ static int matmul_attr(dnnl_primitive_attr_t *ret_attr, const struct op_matmul *
 	if (r == 0)
 		r = dnnl_errno(dnnl_post_ops_create(&ops));
 	if (r == 0)
-		r = append_post_ops(ops, matmul, scalar);
+		r = append_post_ops(ops, matmul, scalar, columns);
 	if (r == 0)
 		r = dnnl_errno(dnnl_primitive_attr_set_post_ops(attr, ops));
 	if (r < 0)
@@ -59,10 +61,10 @@ static int matmul_attr(dnnl_primitive_attr_t *ret_attr, const struct op_matmul *
 int op_matmul_new(struct op **ret_op, struct onednn *onednn, const struct op_matmul *matmul)
 {
 	_cleanup_(attr_freep) dnnl_primitive_attr_t attr = NULL;
-	struct view bias_view =
+	struct view columns_view =
 		row_view(matmul->dst.n_dims, matmul->dst.dims[matmul->dst.n_dims - 1]);
 	struct view scalar_view = row_view(matmul->dst.n_dims, 1);
-	dnnl_memory_desc_t src, weights, bias, scalar, dst;
+	dnnl_memory_desc_t src, weights, columns, scalar, dst;
 	dnnl_matmul_desc_t desc;
 	int r;
 
@@ -72,16 +74,16 @@ int op_matmul_new(struct op **ret_op, struct onednn *onednn, const struct op_mat
 	else if (r == 0)
 		r = view_desc(&weights, &matmul->weights);
 	if (r == 0)
-		r = view_desc(&bias, &bias_view);
+		r = view_desc(&columns, &columns_view);
 	if (r == 0)
 		r = view_desc(&scalar, &scalar_view);
 	if (r == 0)
 		r = view_desc(&dst, &matmul->dst);
 	if (r == 0)
-		r = matmul_attr(&attr, matmul, &scalar);
+		r = matmul_attr(&attr, matmul, &scalar, &columns);
 	if (r == 0)
 		r = dnnl_errno(dnnl_matmul_desc_init(
-			&desc, &src, &weights, matmul->bias ? &bias : NULL, &dst));
+			&desc, &src, &weights, matmul->bias ? &columns : NULL, &dst));
 	if (r < 0)
 		return r;
 
@@ -92,8 +94,9 @@ int op_matmul_new(struct op **ret_op, struct onednn *onednn, const struct op_mat
 			.descs = {
 				[OP_SRC] = &src,
 				[OP_WEIGHTS] = &weights,
-				[OP_BIAS] = matmul->bias ? &bias : NULL,
+				[OP_BIAS] = matmul->bias ? &columns : NULL,
 				[OP_SCALE] = matmul->scale ? &scalar : NULL,
+				[OP_COLUMNS] = matmul->columns ? &columns : NULL,
 				[OP_DST] = &dst,
 			},
 		});

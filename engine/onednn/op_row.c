@@ -22,8 +22,8 @@ struct norm_parts {
 	dnnl_layer_normalization_desc_t forward;
 };
 
-static int norm_parts_init(
-	struct norm_parts *parts, int64_t rows, int64_t n, float eps, dnnl_prop_kind_t prop)
+static int norm_parts_init(struct norm_parts *parts, int64_t rows, int64_t n, float eps,
+	dnnl_prop_kind_t prop, unsigned flags)
 {
 	int r;
 
@@ -33,8 +33,8 @@ static int norm_parts_init(
 	if (r == 0)
 		r = vector_desc(&parts->vector, n);
 	if (r == 0)
-		r = dnnl_errno(dnnl_layer_normalization_forward_desc_init(&parts->forward, prop,
-			&parts->data, &parts->stats, eps, dnnl_use_scale | dnnl_use_shift));
+		r = dnnl_errno(dnnl_layer_normalization_forward_desc_init(
+			&parts->forward, prop, &parts->data, &parts->stats, eps, flags));
 	return r;
 }
 
@@ -45,8 +45,9 @@ int op_norm_new(
 	struct norm_parts parts;
 	int r;
 
-	r = norm_parts_init(
-		&parts, rows, n, eps, keep ? dnnl_forward_training : dnnl_forward_inference);
+	r = norm_parts_init(&parts, rows, n, eps,
+		keep ? dnnl_forward_training : dnnl_forward_inference,
+		dnnl_use_scale | dnnl_use_shift);
 	if (r == 0)
 		r = user_scratchpad_attr(&attr);
 	if (r < 0)
@@ -75,16 +76,15 @@ int op_norm_backward_new(
 	struct norm_parts parts;
 	int r;
 
-	r = norm_parts_init(&parts, rows, n, eps, dnnl_forward_training);
+	r = norm_parts_init(&parts, rows, n, eps, dnnl_forward_training, 0);
 	if (r == 0)
 		r = user_scratchpad_attr(&attr);
 	if (r == 0)
 		r = dnnl_errno(dnnl_primitive_desc_create(
 			&hint, &parts.forward, attr, onednn->engine, NULL));
 	if (r == 0)
-		r = dnnl_errno(dnnl_layer_normalization_backward_desc_init(&desc,
-			dnnl_backward_data, &parts.data, &parts.data, &parts.stats, eps,
-			dnnl_use_scale | dnnl_use_shift));
+		r = dnnl_errno(dnnl_layer_normalization_backward_desc_init(
+			&desc, dnnl_backward_data, &parts.data, &parts.data, &parts.stats, eps, 0));
 	if (r < 0)
 		return r;
 	return op_finish(ret_op, onednn,
@@ -94,7 +94,6 @@ int op_norm_backward_new(
 			.hint = hint,
 			.descs = {
 				[OP_SRC] = &parts.data,
-				[OP_SCALE] = &parts.vector,
 				[OP_MEAN] = &parts.stats,
 				[OP_VARIANCE] = &parts.stats,
 				[OP_DIFF_SRC] = &parts.data,

@@ -1,0 +1,276 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <math.h>
+#include <string.h>
+
+#include "model/vit_internal.h"
+
+static int64_t layer_out(const struct vit_shape *shape, int layer)
+{
+	return layer == VIT_QKV   ? 3 * (int64_t)shape->width
+	       : layer == VIT_FC1 ? shape->mlp
+				  : shape->width;
+}
+
+/* y = x W'^T + b': dW' += dy^T x, db' += 1^T dy, dx = dy W', times the norm's gamma where x comes
+ * from a norm */
+static int layer_init(struct vit_layer_grad *layer, const struct vit *vit, int64_t rows,
+	int64_t n_in, int64_t n_out, bool gamma)
+{
+	_cleanup_(packed_freep) struct packed *packed = NULL;
+	const struct view dy = view_2d(rows, n_out);
+	int r;
+
+	r = packed_new(&packed, vit->onednn, n_out, n_in, PACKED_K_BY_N);
+	if (r < 0)
+		return r;
+	r = op_matmul_new(&layer->dx, vit->onednn,
+		&(struct op_matmul){
+			.src = dy,
+			.packed = packed,
+			.dst = view_2d(rows, n_in),
+			.scale = true,
+			.columns = gamma,
+		});
+	if (r < 0)
+		return r;
+	r = op_matmul_new(&layer->dw, vit->onednn,
+		&(struct op_matmul){
+			.src = vit_view_transposed(dy),
+			.weights = view_2d(rows, n_in),
+			.dst = view_2d(n_out, n_in),
+			.then = OP_THEN_ADD,
+		});
+	if (r < 0)
+		return r;
+	return op_matmul_new(&layer->db, vit->onednn,
+		&(struct op_matmul){
+			.src = view_2d(1, rows),
+			.weights = dy,
+			.dst = view_2d(1, n_out),
+			.then = OP_THEN_ADD,
+		});
+}
+
+static int attention_init(struct vit_block_grad *grad, const struct vit *vit)
+{
+	const struct vit_shape *shape = &vit->shape;
+	const struct vit_extent e = grad->extent;
+	const struct view probs = vit_view_probs(shape, e), heads = vit_view_heads(shape, e);
+	const struct view all = vit_view_qkv(shape, e, e.n_tokens);
+	const struct view queries = vit_view_qkv(shape, e, e.n_queries);
+	const float factor = 1 / sqrtf((float)(shape->width / shape->n_heads));
+	int r;
+
+	r = op_matmul_new(&grad->dprobs, vit->onednn,
+		&(struct op_matmul){
+			.src = heads, .weights = vit_view_transposed(all), .dst = probs });
+	if (r == 0)
+		r = op_matmul_new(&grad->dv, vit->onednn,
+			&(struct op_matmul){
+				.src = vit_view_transposed(probs), .weights = heads, .dst = all });
+	if (r == 0)
+		r = op_softmax_backward_new(&grad->softmax, vit->onednn,
+			(int64_t)e.n * shape->n_heads * e.n_queries, e.n_tokens);
+	if (r == 0)
+		r = op_matmul_new(&grad->dq, vit->onednn,
+			&(struct op_matmul){
+				.src = probs, .weights = all, .dst = queries, .factor = factor });
+	if (r == 0)
+		r = op_matmul_new(&grad->dk, vit->onednn,
+			&(struct op_matmul){
+				.src = vit_view_transposed(probs),
+				.weights = queries,
+				.dst = all,
+				.factor = factor,
+			});
+	return r;
+}
+
+int vit_block_grad_init(
+	struct vit_block_grad *grad, const struct vit *vit, struct vit_extent extent)
+{
+	const struct vit_shape *shape = &vit->shape;
+	const int64_t width = shape->width;
+	const int64_t all = (int64_t)extent.n * extent.n_tokens;
+	const int64_t rows = (int64_t)extent.n * extent.n_queries;
+	int r = 0;
+
+	grad->extent = extent;
+	for (int layer = 0; r == 0 && layer < VIT_N_LAYERS; layer++)
+		r = layer_init(&grad->layers[layer], vit, layer == VIT_QKV ? all : rows,
+			layer == VIT_FC2 ? shape->mlp : width, layer_out(shape, layer),
+			layer == VIT_QKV || layer == VIT_FC1);
+	if (r == 0)
+		r = op_gelu_backward_new(&grad->gelu, vit->onednn, rows, shape->mlp);
+	if (r == 0)
+		r = op_norm_backward_new(&grad->norm2, vit->onednn, rows, width, shape->norm_eps);
+	if (r == 0)
+		r = op_norm_backward_new(&grad->norm1, vit->onednn, all, width, shape->norm_eps);
+	if (r == 0)
+		r = op_add_new(&grad->add, vit->onednn, rows, width);
+	return r == 0 ? attention_init(grad, vit) : r;
+}
+
+void vit_block_grad_done(struct vit_block_grad *grad)
+{
+	for (int layer = 0; layer < VIT_N_LAYERS; layer++) {
+		op_free(grad->layers[layer].dx);
+		op_free(grad->layers[layer].dw);
+		op_free(grad->layers[layer].db);
+	}
+	op_free(grad->gelu);
+	op_free(grad->norm2);
+	op_free(grad->norm1);
+	op_free(grad->add);
+	op_free(grad->dprobs);
+	op_free(grad->dv);
+	op_free(grad->softmax);
+	op_free(grad->dq);
+	op_free(grad->dk);
+}
+
+static int run_product(struct op *op, const float *src, const float *weights, float *dst)
+{
+	op_bind(op, OP_SRC, src);
+	op_bind(op, OP_WEIGHTS, weights);
+	op_bind(op, OP_DST, dst);
+	return op_run(op);
+}
+
+int vit_run_norm_backward(struct op *op, const float *src, const float *mean, const float *variance,
+	const float *d_dst, float *d_src)
+{
+	op_bind(op, OP_SRC, src);
+	op_bind(op, OP_MEAN, mean);
+	op_bind(op, OP_VARIANCE, variance);
+	op_bind(op, OP_DIFF_DST, d_dst);
+	op_bind(op, OP_DIFF_SRC, d_src);
+	return op_run(op);
+}
+
+/* What a layer's backward pass needs to know beside its operands. */
+struct pass {
+	struct vit_block_grad *grad;
+	const struct vit *vit;
+	const struct slot_entry *entries; /* (VIT_N_LAYERS) of this block */
+	const struct vit_grad_data *d;
+	unsigned first_tensor; /* of this block */
+};
+
+/* dx NULL: not wanted; norm: where x comes from, or NULL */
+static int run_layer(const struct pass *p, enum vit_layer layer, const float *x, const float *dy,
+	float *dx, const struct vit_norm *norm)
+{
+	const struct mask_tensor *tensor =
+		&p->vit->layout->tensors[p->first_tensor + 2 * (unsigned)layer];
+	struct vit_layer_grad *ops = &p->grad->layers[layer];
+	int r;
+
+	r = run_product(ops->dw, dy, x, p->d->grad + tensor[0].offset);
+	if (r == 0)
+		r = run_product(ops->db, p->d->ones, dy, p->d->grad + tensor[1].offset);
+	if (r < 0 || !dx)
+		return r;
+	op_bind(ops->dx, OP_SRC, dy);
+	op_use(ops->dx, p->entries[layer].backward);
+	op_bind(ops->dx, OP_SCALE, &p->entries[layer].scale);
+	if (norm)
+		op_bind(ops->dx, OP_COLUMNS, norm->weight);
+	op_bind(ops->dx, OP_DST, dx);
+	return op_run(ops->dx);
+}
+
+static int add_to(struct op *add, float *dst, const float *src)
+{
+	return run_product(add, dst, src, dst);
+}
+
+/* d->g: of the block's output to of mid */
+static int run_mlp(const struct pass *p, uint32_t b, const struct vit_block_data *data)
+{
+	const struct vit_grad_data *d = p->d;
+	int r;
+
+	r = run_layer(p, VIT_FC2, data->hidden, d->g, d->wide, NULL);
+	if (r < 0)
+		return r;
+	op_bind(p->grad->gelu, OP_SRC, data->pre);
+	op_bind(p->grad->gelu, OP_DIFF_DST, d->wide);
+	op_bind(p->grad->gelu, OP_DIFF_SRC, d->wide);
+	r = op_run(p->grad->gelu);
+	if (r == 0)
+		r = run_layer(p, VIT_FC1, data->y2, d->wide, d->y, &p->vit->norm2[b]);
+	if (r == 0)
+		r = vit_run_norm_backward(
+			p->grad->norm2, data->mid, data->mean2, data->var2, d->y, d->y);
+	return r == 0 ? add_to(p->grad->add, d->g, d->y) : r;
+}
+
+/* d->y (n, Q, D), of attention's result, to d->wide (n, T, 3 D), of qkv */
+static int run_attention(const struct pass *p, const struct vit_block_data *data)
+{
+	const struct vit_extent *e = &p->grad->extent;
+	const struct vit_grad_data *d = p->d;
+	const size_t width = p->vit->shape.width;
+	struct vit_block_grad *grad = p->grad;
+	int r;
+
+	/* Queries that nobody asked for have no gradient. */
+	if (e->n_queries < e->n_tokens)
+		memset(d->wide, 0, (size_t)e->n * e->n_tokens * 3 * width * sizeof(float));
+	r = run_product(grad->dprobs, d->y, data->qkv + 2 * width, d->probs);
+	if (r == 0)
+		r = run_product(grad->dv, data->probs, d->y, d->wide + 2 * width);
+	if (r < 0)
+		return r;
+	op_bind(grad->softmax, OP_DST, data->probs);
+	op_bind(grad->softmax, OP_DIFF_DST, d->probs);
+	op_bind(grad->softmax, OP_DIFF_SRC, d->probs);
+	r = op_run(grad->softmax);
+	if (r == 0)
+		r = run_product(grad->dq, d->probs, data->qkv + width, d->wide);
+	if (r == 0)
+		r = run_product(grad->dk, d->probs, data->qkv, d->wide + width);
+	return r;
+}
+
+/* The residual's gradient joins that of the first norm, in d->below. */
+static int join_residual(const struct pass *p)
+{
+	const struct vit_extent *e = &p->grad->extent;
+	const struct vit_grad_data *d = p->d;
+	const size_t width = p->vit->shape.width;
+
+	if (e->n_queries == e->n_tokens)
+		return add_to(p->grad->add, d->below, d->y);
+	memcpy(d->below, d->y, (size_t)e->n * e->n_tokens * width * sizeof(float));
+	for (size_t i = 0; i < e->n; i++)
+		for (size_t j = 0; j < width; j++)
+			d->below[i * e->n_tokens * width + j] += d->g[i * width + j];
+	return 0;
+}
+
+int vit_block_backward(struct vit_block_grad *grad, const struct vit *vit, const struct slot *slot,
+	uint32_t b, const struct vit_block_data *data, const struct vit_grad_data *d, bool below)
+{
+	const struct pass p = {
+		.grad = grad,
+		.vit = vit,
+		.entries = slot_entry(slot, vit_layer_index(b, VIT_QKV)),
+		.d = d,
+		.first_tensor = 2 * vit_layer_index(b, VIT_QKV),
+	};
+	int r;
+
+	r = run_mlp(&p, b, data);
+	if (r == 0)
+		r = run_layer(&p, VIT_PROJ, data->att, d->g, d->y, NULL);
+	if (r == 0)
+		r = run_attention(&p, data);
+	if (r == 0)
+		r = run_layer(&p, VIT_QKV, data->y1, d->wide, below ? d->y : NULL, &vit->norm1[b]);
+	if (r < 0 || !below)
+		return r;
+	r = vit_run_norm_backward(grad->norm1, data->x, data->mean1, data->var1, d->y, d->y);
+	return r == 0 ? join_residual(&p) : r;
+}

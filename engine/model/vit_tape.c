@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "model/vit_internal.h"
+
+struct vit_tape {
+	const struct vit *vit;
+	struct arena *arena;
+	struct vit_stem stem;
+	struct vit_block blocks, last; /* every block but the last shares its ops */
+	struct vit_block_grad grads, last_grad;
+	struct vit_block_data *data; /* (depth) */
+	struct vit_grad_data d;
+	struct op *norm, *norm_backward;
+	float *mean, *variance; /* (n) of the last norm */
+	float *d_class;         /* (n, D) */
+};
+
+static void carve_block(struct vit_tape *tape, uint32_t b, struct vit_carver *carver)
+{
+	const struct vit_shape *shape = &tape->vit->shape;
+	const bool is_last = b + 1 == shape->depth;
+	const size_t all = (size_t)tape->stem.n * tape->stem.n_tokens;
+	const size_t rows = is_last ? tape->stem.n : all;
+	struct vit_block_data *data = &tape->data[b];
+
+	if (b == 0)
+		data->x = vit_carve(carver, all * shape->width);
+	data->y1 = vit_carve(carver, all * shape->width);
+	data->mean1 = vit_carve(carver, all);
+	data->var1 = vit_carve(carver, all);
+	data->qkv = vit_carve(carver, all * 3 * shape->width);
+	data->probs = vit_carve(carver, rows * shape->n_heads * tape->stem.n_tokens);
+	data->att = vit_carve(carver, rows * shape->width);
+	data->mid = vit_carve(carver, rows * shape->width);
+	data->y2 = vit_carve(carver, rows * shape->width);
+	data->mean2 = vit_carve(carver, rows);
+	data->var2 = vit_carve(carver, rows);
+	data->pre = vit_carve(carver, rows * shape->mlp);
+	data->hidden = vit_carve(carver, rows * shape->mlp);
+	data->out = vit_carve(carver, rows * shape->width);
+	if (!is_last)
+		data[1].x = data->out;
+}
+
+static void carve(struct vit_tape *tape, struct vit_carver *carver)
+{
+	const struct vit_shape *shape = &tape->vit->shape;
+	const size_t n = tape->stem.n, all = n * tape->stem.n_tokens;
+	const size_t wide = shape->mlp > 3 * shape->width ? shape->mlp : 3 * shape->width;
+
+	vit_stem_carve(&tape->stem, tape->vit, carver);
+	for (uint32_t b = 0; b < shape->depth; b++)
+		carve_block(tape, b, carver);
+	tape->mean = vit_carve(carver, n);
+	tape->variance = vit_carve(carver, n);
+	tape->d_class = vit_carve(carver, n * shape->width);
+	tape->d.g = vit_carve(carver, all * shape->width);
+	tape->d.below = tape->d.g;
+	tape->d.y = vit_carve(carver, all * shape->width);
+	tape->d.wide = vit_carve(carver, all * wide);
+	tape->d.probs = vit_carve(carver, all * shape->n_heads * tape->stem.n_tokens);
+	tape->d.ones = vit_carve(carver, all);
+}
+
+static int init_memory(struct vit_tape *tape)
+{
+	const size_t all = (size_t)tape->stem.n * tape->stem.n_tokens;
+	struct vit_carver carver = { 0 };
+	size_t n_bytes;
+	int r;
+
+	tape->data = calloc(tape->vit->shape.depth, sizeof(*tape->data));
+	if (!tape->data)
+		return -ENOMEM;
+	carve(tape, &carver);
+	n_bytes = carver.n_bytes;
+	r = arena_new(&tape->arena, n_bytes);
+	if (r < 0)
+		return r;
+	carver.arena = tape->arena;
+	carve(tape, &carver);
+	/* A hint only: a tape is hundreds of MB, walked from end to end twice a step. */
+	(void)madvise(tape->stem.input, n_bytes, MADV_HUGEPAGE);
+	for (size_t i = 0; i < all; i++)
+		tape->d.ones[i] = 1;
+	return 0;
+}
+
+static int init_ops(struct vit_tape *tape)
+{
+	const struct vit *vit = tape->vit;
+	const int64_t width = vit->shape.width;
+	const float eps = vit->shape.norm_eps;
+	struct vit_extent extent = {
+		.n = tape->stem.n,
+		.n_tokens = tape->stem.n_tokens,
+		.n_queries = tape->stem.n_tokens,
+	};
+	int r;
+
+	r = vit_stem_init(&tape->stem, vit);
+	if (r == 0)
+		r = vit_block_init(&tape->blocks, vit, extent, true);
+	if (r == 0)
+		r = vit_block_grad_init(&tape->grads, vit, extent);
+	extent.n_queries = 1;
+	if (r == 0)
+		r = vit_block_init(&tape->last, vit, extent, true);
+	if (r == 0)
+		r = vit_block_grad_init(&tape->last_grad, vit, extent);
+	if (r == 0)
+		r = op_norm_new(&tape->norm, vit->onednn, extent.n, width, eps, true);
+	if (r == 0)
+		r = op_norm_backward_new(&tape->norm_backward, vit->onednn, extent.n, width, eps);
+	return r;
+}
+
+int vit_tape_new(struct vit_tape **ret_tape, struct vit *vit, uint32_t batch, uint32_t px)
+{
+	_cleanup_(vit_tape_freep) struct vit_tape *tape = calloc(1, sizeof(*tape));
+	int r;
+
+	if (!tape)
+		return -ENOMEM;
+	tape->vit = vit;
+	r = vit_stem_size(&tape->stem, vit, batch, px);
+	if (r < 0)
+		return r;
+	r = init_memory(tape);
+	if (r < 0)
+		return r;
+	r = init_ops(tape);
+	if (r < 0)
+		return r;
+
+	*ret_tape = TAKE_PTR(tape);
+	return 0;
+}
+
+void vit_tape_free(struct vit_tape *tape)
+{
+	if (!tape)
+		return;
+	vit_stem_done(&tape->stem);
+	vit_block_done(&tape->blocks);
+	vit_block_done(&tape->last);
+	vit_block_grad_done(&tape->grads);
+	vit_block_grad_done(&tape->last_grad);
+	op_free(tape->norm);
+	op_free(tape->norm_backward);
+	arena_free(tape->arena);
+	free(tape->data);
+	free(tape);
+}
+
+float *vit_tape_input(struct vit_tape *tape)
+{
+	return tape->stem.input;
+}
+
+int vit_tape_forward(struct vit_tape *tape, const struct slot *slot, float *embeddings)
+{
+	const struct vit *vit = tape->vit;
+	const uint32_t last = vit->shape.depth - 1;
+	int r;
+
+	r = vit_stem_forward(&tape->stem, vit, tape->data[0].x);
+	for (uint32_t b = 0; r == 0 && b < last; b++)
+		r = vit_block_forward(&tape->blocks, vit, slot, b, &tape->data[b]);
+	if (r == 0)
+		r = vit_block_forward(&tape->last, vit, slot, last, &tape->data[last]);
+	if (r == 0)
+		r = vit_run_norm(tape->norm, &vit->norm, tape->data[last].out, tape->mean,
+			tape->variance, embeddings);
+	return r < 0 ? -EIO : 0;
+}
+
+int vit_tape_backward(
+	struct vit_tape *tape, const struct slot *slot, const float *d_embeddings, float *grad)
+{
+	const struct vit *vit = tape->vit;
+	const uint32_t last = vit->shape.depth - 1, width = vit->shape.width;
+	struct vit_grad_data d = tape->d;
+	int r;
+
+	/* A slot made for inference alone holds no transposed weights. */
+	if (!slot_entry(slot, 0)->backward)
+		return -EINVAL;
+	for (size_t i = 0; i < (size_t)tape->stem.n * width; i++)
+		tape->d_class[i] = d_embeddings[i] * vit->norm.weight[i % width];
+	r = vit_run_norm_backward(tape->norm_backward, tape->data[last].out, tape->mean,
+		tape->variance, tape->d_class, tape->d_class);
+	if (r < 0)
+		return r;
+
+	d.grad = grad;
+	d.g = tape->d_class;
+	r = vit_block_backward(&tape->last_grad, vit, slot, last, &tape->data[last], &d, last > 0);
+	d.g = d.below;
+	for (uint32_t b = last; r == 0 && b-- > 0;)
+		r = vit_block_backward(&tape->grads, vit, slot, b, &tape->data[b], &d, b > 0);
+	return r;
+}
