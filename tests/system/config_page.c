@@ -28,7 +28,7 @@ static const char *section_of(const char *section)
 
 static unsigned check_rows(const struct setting *rows, size_t n, const void *base)
 {
-	char want[512], range[200], value[300];
+	char want[700], range[200], value[300];
 
 	for (size_t i = 0; i < n; i++) {
 		const char *at = section_of(rows[i].section), *line, *end = strstr(at, "\n## ");

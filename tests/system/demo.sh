@@ -1,0 +1,220 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# The main job end to end: two sites stream unlabelled images, a mask is learnt for each, judged,
+# promoted and served. usage: demo.sh BUILD [--model FILE] [--data DIR] [--quick]
+set -eu
+
+build=$1
+shift
+bin=$build/bin
+shared=${KAMEN_SHARED:-$(dirname "$0")/../../../shared}
+model=${KAMEN_MODEL:-} data="" quick=""
+while [ $# -gt 0 ]; do
+    case $1 in
+    --model) model=${2:?--model wants a file} && shift 2 ;;
+    --data) data=${2:?--data wants a folder of folders} && shift 2 ;;
+    --quick) quick=yes && shift ;;
+    *)
+        echo "usage: ./run demo [--model FILE] [--data DIR] [--quick]" >&2
+        exit 2
+        ;;
+    esac
+done
+
+work=$(mktemp -d "${TMPDIR:-/tmp}/kamen-demo.XXXXXX")
+daemon=""
+
+clean_up() {
+    if [ -n "$daemon" ] && kill "$daemon" 2>/dev/null; then
+        tries=0
+        while kill -0 "$daemon" 2>/dev/null && [ $tries -lt 100 ]; do
+            sleep .1
+            tries=$((tries + 1))
+        done
+        kill -9 "$daemon" 2>/dev/null || true
+    fi
+    rm -rf "$work"
+}
+trap clean_up EXIT
+trap 'exit 130' INT TERM
+
+fail() {
+    echo "demo: $*" >&2
+    sed 's/^/kamend: /' "$work/log" >&2 || true
+    exit 1
+}
+
+ctl() {
+    timeout 300 "$bin/kamenctl" --runtime "$work/run" "$@"
+}
+
+# wait_until SECONDS COMMAND...: for what happens in other processes and tells nobody
+wait_until() {
+    end=$(($(date +%s) + $1))
+    shift
+    until "$@"; do
+        [ "$(date +%s)" -lt "$end" ] || return 1
+        kill -0 "$daemon" 2>/dev/null || fail "kamend has ended"
+        sleep .1
+    done
+}
+
+is_up() {
+    ctl status --json >"$work/status" 2>/dev/null
+}
+
+# has_taken SITE N: of N images sent every one was answered for
+has_taken() {
+    [ "$(ctl site show "$1" --json | jq '.images + .duplicates + .rejected + .gaps')" -ge "$2" ]
+}
+
+choose_model() {
+    vit_tiny=$shared/models/vit_tiny_patch16_224/model.safetensors
+    for file in "$model" "$vit_tiny" /usr/share/kamen/model.safetensors; do
+        if [ -n "$file" ] && [ -r "$file" ]; then
+            model=$file px=112
+            [ -z "$quick" ] || px=64
+            return
+        fi
+    done
+    [ -z "$model" ] || fail "$model: cannot be read"
+    model=$work/model.safetensors px=64
+    "$build/tests/random_model" vit_demo 1 "$model"
+    cat <<'TEXT'
+No model was found. A small random, untrained network stands in for one: what
+follows shows the mechanics, and its figures mean nothing.
+TEXT
+}
+
+start_daemon() {
+    mkdir "$work/run" "$work/state"
+    cat >"$work/kamend.conf" <<TEXT
+[model]
+path = $model
+[daemon]
+state = $work/state
+runtime = $work/run
+[site]
+input_px = $px
+resize = squash
+TEXT
+    "$bin/kamend" --config "$work/kamend.conf" --foreground >"$work/log" 2>&1 &
+    daemon=$!
+    wait_until 60 is_up || fail "kamend does not answer"
+    jq -r '"kamend \(.version): \(.model), \(.isa), \(.precision)"' "$work/status"
+}
+
+# render SEED COUNT SINK...: parts with known defects
+render() {
+    seed=$1 count=$2
+    shift 2
+    "$bin/kamen-sim" --seed "$seed" --count "$count" --size 160 --defects .1 "$@"
+}
+
+stream_images() {
+    mkdir "$work/spool-a"
+    ctl site create a --set "spool=$work/spool-a" >/dev/null
+    ctl site create b --set "zmq_pull=ipc://$work/run/b.pull" >/dev/null
+    [ -n "$data" ] || [ -n "$quick" ] || [ ! -d "$shared/data/neu" ] || data=$shared/data/neu
+    if [ -n "$data" ]; then
+        name_a="$(basename "$data"), spool" eval_a=$data part_a=held
+        "$bin/kamen-sim" --spool "$work/spool-a" --folder "$data" --part learn --json >"$work/sent-a"
+    else
+        name_a="rendered, spool" eval_a=$work/eval-a part_a=all
+        render 1 "$n_images" --spool "$work/spool-a" --json >"$work/sent-a"
+        render 101 "$n_eval" --out "$eval_a" >/dev/null
+    fi
+    render 2 "$n_images" --zmq "ipc://$work/run/b.pull" --json >"$work/sent-b"
+    render 102 "$n_eval" --out "$work/eval-b" >/dev/null
+    for site in a b; do
+        sent=$(jq .sent "$work/sent-$site")
+        wait_until 120 has_taken $site "$sent" || fail "site $site has not taken $sent images"
+        ctl site show $site --json >"$work/site-$site"
+        jq -r '"site \(.site): \(.images) images, \(.duplicates) duplicates, \(.rejected) rejected,"
+            + " \(.gaps) lost"' "$work/site-$site"
+    done
+}
+
+# learn SITE: leaves the version and whether it is served
+learn() {
+    echo "site $1: learning a mask from unlabelled images"
+    ctl learn "$1" --steps "$n_steps" --seed 1 --wait || fail "site $1 has not learnt"
+    ctl mask list "$1" --json >"$work/masks"
+    jq -s 'map(select(.version > 0)) | max_by(.version)' "$work/masks" >"$work/mask-$1"
+    version=$(jq .version "$work/mask-$1")
+    # Policy auto has promoted what passed the gate; what was held is shown, and the base serves.
+    if [ "$(jq -r .gate.passed "$work/mask-$1")" = true ]; then
+        ctl mask promote "$1" "$version" >/dev/null
+        echo "site $1: mask $version passed the gate and is served"
+    else
+        jq -r '"site \(.site): mask \(.version) is held: \(.gate.reasons | join("; "))"' \
+            "$work/mask-$1"
+    fi
+}
+
+# figures SITE DIR PART LABEL EVAL-OPTION...: one row of the table
+figures() {
+    site=$1 dir=$2 part=$3 label=$4
+    shift 4
+    ctl eval "$site" "$dir" --part "$part" "$@" --json >"$work/eval"
+    jq -r --arg label "$label" '[$label, .px, .knn, .shot1, .shot5, .ms_per_image] | @tsv' \
+        "$work/eval" | awk -F '\t' '{ printf "  %-9s %3d px   %.3f   %.3f   %.3f   %6.2f\n",
+            $1, $2, $3, $4, $5, $6 }'
+}
+
+# auroc SITE DIR: how well novelty separates parts with a defect from good ones
+auroc() {
+    ctl infer "$1" "$2"/*/*.png --json | jq -r '[.file, .novelty] | @tsv' >"$work/novelty"
+    awk -F '\t' -v dir="$2/" '
+        NR == FNR { if (FNR > 1) defect[$1] = ($3 != "good"); next }
+        { sub(dir, "", $1); sub(/\.png$/, "", $1); print $2 "\t" defect[$1] }
+    ' "$2/_truth.tsv" "$work/novelty" | sort -g | awk -F '\t' '
+        # Mean ranks, so that ties count half.
+        { v[NR] = $1; d[NR] = $2 }
+        END {
+            for (i = 1; i <= NR; i = j) {
+                for (j = i; j <= NR && v[j] == v[i]; j++) bad_here += d[j]
+                bad += bad_here; ranks += bad_here * (i + j - 1) / 2; bad_here = 0
+            }
+            good = NR - bad
+            if (bad && good) printf "%.3f", (ranks - bad * (bad + 1) / 2) / (bad * good)
+            else printf "not known"
+        }'
+}
+
+table() {
+    site=$1 name=$2 dir=$3 part=$4 version=$(jq .version "$work/mask-$1")
+    echo
+    echo "site $site ($name): $(jq .images "$work/site-$site") images, figures on images never learnt from"
+    echo "               size     knn   shot1   shot5   ms/image"
+    figures "$site" "$dir" "$part" frozen --mask base
+    figures "$site" "$dir" "$part" frozen --mask base --px native
+    figures "$site" "$dir" "$part" adapted --mask "$version"
+    jq -r '"  mask \(.version): \(.state), \(.bytes) bytes, density \(.density)"' "$work/mask-$site"
+    if [ -r "$dir/_truth.tsv" ]; then
+        echo "  defect AUROC of the novelty score: $(auroc "$site" "$dir")"
+    fi
+}
+
+serve() {
+    timeout 60 "$bin/kamen-bench" serve --runtime "$work/run" --sites a,b --seconds "$n_seconds" --json \
+        >"$work/serve" || fail "the serving benchmark failed"
+    echo
+    jq -r '"serving both sites: \(.completed) requests, p50 \(.p50_ms) ms, p99 \(.p99_ms) ms;"
+        + " lost requests: \(.lost)"' "$work/serve"
+    [ "$(jq .lost "$work/serve")" = 0 ]
+}
+
+if [ -n "$quick" ]; then
+    n_images=96 n_eval=48 n_steps=8 n_seconds=2
+else
+    n_images=600 n_eval=400 n_steps=50 n_seconds=10
+fi
+choose_model
+start_daemon
+stream_images
+learn a
+learn b
+table a "$name_a" "$eval_a" "$part_a"
+table b "rendered, ZeroMQ" "$work/eval-b" all
+serve
