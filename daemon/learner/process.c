@@ -7,7 +7,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "base/cleanup.h"
+#include "engine.h"
 #include "learner/process.h"
 #include "ops/log.h"
 
