@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "serve/admission.h"
+
+#include <errno.h>
+
+#include "ops/log.h"
+#include "serve/serve.h"
+
+/* ---- rows */
+
+static void copy_text(char *ret_text, size_t n_bytes, const char *text)
+{
+	(void)snprintf(ret_text, n_bytes, "%s", text ? text : "");
+}
+
+/* Ingest is our own, but it reads hostile bytes: what it says is checked like anybody's. */
+static int read_row(struct image_row *ret_row, const Kamen__Admit *admit)
+{
+	if (wire_site_name_check(admit->site) < 0 || admit->hash.len != DIGEST_BYTES)
+		return -EBADMSG;
+	if (admit->blob[0] == '\0' || admit->blob[0] == '.' || strchr(admit->blob, '/') ||
+		strlen(admit->blob) >= sizeof(ret_row->blob))
+		return -EBADMSG;
+	*ret_row = (struct image_row){
+		.n_bytes = admit->n_bytes,
+		.width = admit->width,
+		.height = admit->height,
+		.n_channels = admit->n_channels,
+		.capture_us = admit->capture_us,
+	};
+	memcpy(ret_row->hash.bytes, admit->hash.data, DIGEST_BYTES);
+	copy_text(ret_row->site, sizeof(ret_row->site), admit->site);
+	copy_text(ret_row->blob, sizeof(ret_row->blob), admit->blob);
+	copy_text(ret_row->source, sizeof(ret_row->source), admit->source);
+	copy_text(ret_row->sender, sizeof(ret_row->sender), admit->sender);
+	copy_text(ret_row->part_id, sizeof(ret_row->part_id), admit->part_id);
+	return 0;
+}
+
+static void reply_ingest(
+	struct serve *serve, uint64_t id, Kamen__Outcome outcome, const char *reason)
+{
+	Kamen__RoleMessage message = KAMEN__ROLE_MESSAGE__INIT;
+	Kamen__AdmitReply reply = KAMEN__ADMIT_REPLY__INIT;
+
+	reply.id = id;
+	reply.outcome = outcome;
+	reply.reason = (char *)reason;
+	message.kind_case = KAMEN__ROLE_MESSAGE__KIND_ADMITTED;
+	message.admitted = &reply;
+	/* One that died meanwhile asks again, and is told that it is a duplicate. */
+	(void)role_post(&serve->roles[ROLE_INGEST], &message, -1);
+}
+
+static void tell(struct serve *serve, struct admitted *row, Kamen__Outcome outcome, int code,
+	const char *reason)
+{
+	struct request *request;
+
+	reply_ingest(serve, row->id, outcome, reason);
+	/* Looked up only now: its deadline or its client may have gone while the row waited. */
+	request = decoder_take(serve, row->id);
+	if (request) {
+		request->answer.code = code;
+		request->answer.outcome = outcome;
+		request->answer.reason = reason;
+		request_complete(serve, request);
+	}
+	site_unref(TAKE_PTR(row->site));
+}
+
+static void evict(struct serve *serve, struct site *site)
+{
+	int r;
+
+	if (!site || site->gone)
+		return;
+	r = state_evict(serve->state, site->name, site->settings.replay_bytes);
+	if (r < 0)
+		log_error("site %s: cannot trim its replay store: %s", site->name, strerror(-r));
+}
+
+void admission_commit(struct serve *serve)
+{
+	struct admission *a = &serve->admission;
+	struct site *last = NULL;
+	uint32_t n = a->n;
+	int r;
+
+	if (a->timer)
+		(void)sd_event_source_set_enabled(a->timer, SD_EVENT_OFF);
+	if (n == 0 && !state_batch_open(serve->state))
+		return;
+	a->n = 0;
+	r = state_commit(serve->state);
+	if (r < 0) {
+		a->n_failed++;
+		log_error("cannot commit %u images: %s", n, strerror(-r));
+	} else {
+		a->n_commits++;
+	}
+	for (uint32_t i = 0; i < n; i++) {
+		struct admitted *row = &a->rows[i];
+
+		if (r >= 0 && row->site != last) {
+			last = row->site;
+			evict(serve, last);
+		}
+		if (r >= 0) {
+			a->n_accepted += row->outcome == KAMEN__OUTCOME__ACCEPTED;
+			a->n_duplicates += row->outcome == KAMEN__OUTCOME__DUPLICATE;
+			tell(serve, row, row->outcome, 0, NULL);
+		} else {
+			tell(serve, row, KAMEN__OUTCOME__REJECTED, r, "state.db cannot be written");
+		}
+	}
+	serve_check_drained(serve);
+}
+
+static int on_commit_due(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	(void)source;
+	(void)usec;
+	admission_commit(userdata);
+	return 0;
+}
+
+static int plan_commit(struct serve *serve)
+{
+	struct admission *a = &serve->admission;
+	int r;
+
+	if (!a->timer)
+		return sd_event_add_time_relative(serve->event, &a->timer, CLOCK_MONOTONIC,
+			SERVE_COMMIT_NS / NS_PER_US, 1, on_commit_due, serve);
+	r = sd_event_source_set_time_relative(a->timer, SERVE_COMMIT_NS / NS_PER_US);
+	if (r < 0)
+		return r;
+	return sd_event_source_set_enabled(a->timer, SD_EVENT_ONESHOT);
+}
+
+static void reject(struct serve *serve, uint64_t id, int code, const char *reason)
+{
+	struct admitted row = { .id = id };
+
+	serve->admission.n_rejected++;
+	tell(serve, &row, KAMEN__OUTCOME__REJECTED, code, reason);
+}
+
+void admission_admit(struct serve *serve, const Kamen__Admit *admit)
+{
+	struct admission *a = &serve->admission;
+	struct image_row row;
+	struct site *site;
+	int r;
+
+	r = read_row(&row, admit);
+	if (r < 0) {
+		reject(serve, admit->id, r, "a row that makes no sense");
+		return;
+	}
+	site = sites_find(&serve->sites, row.site);
+	if (!site) {
+		reject(serve, admit->id, -ENOENT, "no such site");
+		return;
+	}
+	r = state_admit(serve->state, &row);
+	if (r < 0) {
+		reject(serve, admit->id, r, strerror(-r));
+		return;
+	}
+	a->rows[a->n++] = (struct admitted){
+		.id = admit->id,
+		.outcome = r > 0 ? KAMEN__OUTCOME__ACCEPTED : KAMEN__OUTCOME__DUPLICATE,
+		.site = site_ref(site),
+	};
+	if (a->n == SERVE_COMMIT_ROWS || (a->n == 1 && plan_commit(serve) < 0))
+		admission_commit(serve);
+}
+
+/* ---- counts */
+
+static void count(struct serve *serve, const char *site, uint64_t n_rejected, uint64_t n_gaps)
+{
+	if (!sites_find(&serve->sites, site))
+		return;
+	if (state_count_refused(serve->state, site, n_rejected, n_gaps) < 0)
+		log_error("site %s: cannot count what was refused", site);
+	else if (serve->admission.n == 0 && plan_commit(serve) < 0)
+		admission_commit(serve);
+}
+
+void admission_refused(struct serve *serve, const Kamen__Refused *refused)
+{
+	serve->admission.n_rejected++;
+	count(serve, refused->site, 1, 0);
+	/* Who pushed it gets the reason; for a spool or a stream it can only be said here. */
+	if (!refused->has_id)
+		log_warning("site %.64s: refused %.128s from %.16s: %.200s", refused->site,
+			refused->what ? refused->what : "an image", refused->source,
+			refused->reason ? refused->reason : "no reason given");
+	decoder_refused(serve, refused);
+}
+
+void admission_gap(struct serve *serve, const Kamen__Gap *gap)
+{
+	serve->admission.n_gaps += gap->n_lost;
+	count(serve, gap->site, 0, gap->n_lost);
+	log_warning("site %.64s: sender %.64s lost %llu frames on the way", gap->site, gap->sender,
+		(unsigned long long)gap->n_lost);
+}
+
+/* ---- what ingest watches */
+
+struct site_entry {
+	Kamen__IngestSite message;
+	char spool[512], replay[512];
+};
+
+static int fill_entry(struct serve *serve, struct site_entry *entry, const struct site *site)
+{
+	Kamen__IngestSite *m = &entry->message;
+	const struct site_settings *set = &site->settings;
+	int r;
+
+	kamen__ingest_site__init(m);
+	r = state_path(serve->state, entry->replay, site->name, "replay");
+	if (r < 0)
+		return r;
+	m->site = (char *)site->name;
+	m->shorter_px = 2 * site->prep.input_px;
+	m->replay = entry->replay;
+	if (set->spool_on) {
+		m->spool = entry->spool;
+		if (set->spool[0])
+			copy_text(entry->spool, sizeof(entry->spool), set->spool);
+		else
+			(void)snprintf(entry->spool, sizeof(entry->spool), "%s/spool/%s",
+				serve->boot->state_dir, site->name);
+	}
+	if (set->zmq_pull[0])
+		m->zmq_pull = (char *)set->zmq_pull;
+	m->has_settle_ms = true;
+	m->settle_ms = set->settle_ms;
+	return 0;
+}
+
+void admission_send_sites(struct serve *serve)
+{
+	Kamen__RoleMessage message = KAMEN__ROLE_MESSAGE__INIT;
+	Kamen__SiteTable table = KAMEN__SITE_TABLE__INIT;
+	_cleanup_(freep) Kamen__IngestSite **list = NULL;
+	_cleanup_(freep) struct site_entry *entries = NULL;
+	uint32_t n = serve->sites.n;
+	int r = 0;
+
+	if (!serve->roles[ROLE_INGEST].ready)
+		return;
+	entries = calloc(n + 1, sizeof(*entries));
+	list = calloc(n + 1, sizeof(*list));
+	if (!entries || !list)
+		r = -ENOMEM;
+	for (uint32_t i = 0; i < n && r >= 0; i++) {
+		r = fill_entry(serve, &entries[i], serve->sites.sites[i]);
+		list[i] = &entries[i].message;
+	}
+	table.n_sites = n;
+	table.sites = list;
+	message.kind_case = KAMEN__ROLE_MESSAGE__KIND_SITES;
+	message.sites = &table;
+	if (r >= 0)
+		r = role_post(&serve->roles[ROLE_INGEST], &message, -1);
+	if (r < 0)
+		log_error("cannot tell ingest about %u sites: %s", n, strerror(-r));
+}
+
+void admission_done(struct serve *serve)
+{
+	admission_commit(serve);
+	serve->admission.timer = sd_event_source_disable_unref(serve->admission.timer);
+}

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef KAMEN_SERVE_ADMISSION_H
+#define KAMEN_SERVE_ADMISSION_H
+
+#include <systemd/sd-event.h>
+
+#include "kamen.pb-c.h"
+#include "serve/limits.h"
+#include "serve/request.h"
+
+/** Who waits for the commit of a row. */
+struct admitted {
+	uint64_t id;
+	Kamen__Outcome outcome;
+	struct site *site; /* referenced */
+};
+
+/** The group commit: rows that ingest asked to accept and that are not durable yet. */
+struct admission {
+	struct admitted rows[SERVE_COMMIT_ROWS];
+	uint32_t n;
+	sd_event_source *timer;
+	uint64_t n_accepted, n_duplicates, n_rejected, n_gaps, n_commits, n_failed;
+};
+
+void admission_admit(struct serve *serve, const Kamen__Admit *admit);
+void admission_refused(struct serve *serve, const Kamen__Refused *refused);
+void admission_gap(struct serve *serve, const Kamen__Gap *gap);
+/** Commits what is open and tells everybody who waits. */
+void admission_commit(struct serve *serve);
+/** The whole table of sites to ingest, after every change of it. */
+void admission_send_sites(struct serve *serve);
+void admission_done(struct serve *serve);
+
+#endif

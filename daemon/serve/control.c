@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "serve/control.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include "ops/log.h"
+#include "serve/limits.h"
+#include "serve/listen.h"
+#include "serve/serve.h"
+
+/* ---- life */
+
+static void client_free(struct control_client *client)
+{
+	sd_event_source_disable_unref(client->io);
+	closep(&client->fd);
+	free(client);
+}
+
+static void client_close(struct control_client *client)
+{
+	struct control *control = &client->serve->control;
+
+	if (client->closed)
+		return;
+	client->closed = true;
+	client->io = sd_event_source_disable_unref(client->io);
+	closep(&client->fd);
+	client->fd = -1;
+	if (client->next)
+		client->next->previous = client->previous;
+	if (client->previous)
+		client->previous->next = client->next;
+	else
+		control->head = client->next;
+	control->n--;
+	if (client->n_using == 0)
+		client_free(client);
+}
+
+void control_unuse(struct control_client *client)
+{
+	client->n_using--;
+	if (client->closed && client->n_using == 0)
+		client_free(client);
+}
+
+/* ---- answers */
+
+void control_reply(struct control_client *client, uint64_t id, bool last, Kamen__Reply *row, int fd)
+{
+	int r;
+
+	if (client->closed)
+		return;
+	row->id = id;
+	row->last = last;
+	r = wire_send(client->fd, &row->base, &fd, fd >= 0 ? 1 : 0);
+	if (r >= 0)
+		return;
+	if (r == -EMSGSIZE) {
+		control_error(client, id, r, "the answer is larger than a packet may be");
+		return;
+	}
+	if (r != -EPIPE && r != -ECONNRESET)
+		log_warning("control client of uid %u dropped: %s", client->peer.uid, strerror(-r));
+	client_close(client);
+}
+
+void control_done(struct control_client *client, uint64_t id)
+{
+	Kamen__Reply reply = KAMEN__REPLY__INIT;
+
+	control_reply(client, id, true, &reply, -1);
+}
+
+void control_error(struct control_client *client, uint64_t id, int code, const char *format, ...)
+{
+	Kamen__Reply reply = KAMEN__REPLY__INIT;
+	Kamen__Error error = KAMEN__ERROR__INIT;
+	char text[512];
+	va_list ap;
+
+	va_start(ap, format);
+	(void)vsnprintf(text, sizeof(text), format, ap);
+	va_end(ap);
+	error.code = code;
+	error.text = text;
+	reply.error = &error;
+	client->serve->control.n_errors++;
+	control_reply(client, id, true, &reply, -1);
+}
+
+struct site *control_find_site(struct control_client *client, uint64_t id, const char *name)
+{
+	struct site *site = sites_find(&client->serve->sites, name);
+
+	if (!site)
+		control_error(client, id, -ENOENT, "there is no site '%.64s'", name);
+	return site;
+}
+
+/* ---- verbs */
+
+typedef void control_verb_fn(struct control_client *client, const Kamen__Request *request);
+
+struct control_verb {
+	Kamen__Request__VerbCase verb;
+	bool mutates;
+	control_verb_fn *run;
+};
+
+static const struct control_verb verbs[] = {
+	{ KAMEN__REQUEST__VERB_STATUS, false, control_status },
+	{ KAMEN__REQUEST__VERB_SITE_CREATE, true, control_site_create },
+	{ KAMEN__REQUEST__VERB_SITE_LIST, false, control_site_list },
+	{ KAMEN__REQUEST__VERB_SITE_SHOW, false, control_site_show },
+	{ KAMEN__REQUEST__VERB_SITE_DELETE, true, control_site_delete },
+	{ KAMEN__REQUEST__VERB_LEARN, true, control_learn },
+	{ KAMEN__REQUEST__VERB_MASK_LIST, false, control_mask_list },
+	{ KAMEN__REQUEST__VERB_MASK_SHOW, false, control_mask_show },
+	{ KAMEN__REQUEST__VERB_MASK_PROMOTE, true, control_mask_promote },
+	{ KAMEN__REQUEST__VERB_MASK_ROLLBACK, true, control_mask_rollback },
+	{ KAMEN__REQUEST__VERB_MASK_EXPORT, false, control_mask_export },
+	{ KAMEN__REQUEST__VERB_MASK_IMPORT, true, control_mask_import },
+	{ KAMEN__REQUEST__VERB_METRICS, false, control_metrics },
+};
+
+static void hello(struct control_client *client, const Kamen__Request *request)
+{
+	Kamen__Welcome welcome = KAMEN__WELCOME__INIT;
+	Kamen__Reply reply = KAMEN__REPLY__INIT;
+
+	if (request->hello->major != WIRE_MAJOR) {
+		control_error(client, request->id, -EPROTO,
+			"this daemon speaks major version %d of the protocol, not %u", WIRE_MAJOR,
+			request->hello->major);
+		client_close(client);
+		return;
+	}
+	client->said_hello = true;
+	serve_fill_welcome(&welcome);
+	reply.row_case = KAMEN__REPLY__ROW_WELCOME;
+	reply.welcome = &welcome;
+	control_reply(client, request->id, true, &reply, -1);
+}
+
+static void dispatch(struct control_client *client, const Kamen__Request *request)
+{
+	client->serve->control.n_requests++;
+	if (request->verb_case == KAMEN__REQUEST__VERB_HELLO) {
+		hello(client, request);
+		return;
+	}
+	if (!client->said_hello) {
+		control_error(client, request->id, -EPROTO, "a connection begins with hello");
+		client_close(client);
+		return;
+	}
+	for (unsigned i = 0; i < ARRAY_SIZE(verbs); i++) {
+		if (verbs[i].verb != request->verb_case)
+			continue;
+		if (verbs[i].mutates && !client->peer.may_admin)
+			control_error(client, request->id, -EACCES,
+				"uid %u may not change anything: only root, the daemon's user and "
+				"group kamen-admin",
+				client->peer.uid);
+		else if (verbs[i].mutates && client->serve->draining)
+			control_error(client, request->id, -ESHUTDOWN, "the daemon is stopping");
+		else
+			verbs[i].run(client, request);
+		return;
+	}
+	control_error(client, request->id, -EOPNOTSUPP, "verb %d is not known here",
+		(int)request->verb_case);
+}
+
+/* ---- sockets */
+
+static void on_bad_packet(struct control_client *client)
+{
+	/* Its id is unknown: 0 belongs to no request of a well-behaved client. */
+	control_error(client, 0, -EBADMSG, "a packet that is no request, or over a limit");
+}
+
+static int on_socket(sd_event_source *source, int fd, uint32_t revents, void *userdata)
+{
+	struct control_client *client = userdata;
+	ProtobufCMessage *message;
+	int r;
+
+	(void)source;
+	(void)revents;
+	r = wire_recv(client->serve->wire, fd, &kamen__request__descriptor, &message);
+	if (r == -EAGAIN)
+		return 0;
+	client->n_using++;
+	if (r == 1)
+		dispatch(client, (const Kamen__Request *)message);
+	else if (r == -EBADMSG)
+		on_bad_packet(client);
+	else
+		client_close(client);
+	control_unuse(client);
+	return 0;
+}
+
+static int client_new(struct serve *serve, int fd, const struct peer *peer)
+{
+	struct control_client *client;
+	int r;
+
+	client = calloc(1, sizeof(*client));
+	if (!client)
+		return -ENOMEM;
+	client->serve = serve;
+	client->peer = *peer;
+	client->fd = -1;
+	r = sd_event_add_io(serve->event, &client->io, fd, EPOLLIN, on_socket, client);
+	if (r < 0) {
+		client_free(client);
+		return r;
+	}
+	client->fd = fd;
+	client->next = serve->control.head;
+	if (client->next)
+		client->next->previous = client;
+	serve->control.head = client;
+	serve->control.n++;
+	return 0;
+}
+
+/* Before there is a client to answer to. */
+static void refuse(int fd, int code, const char *text)
+{
+	Kamen__Reply reply = KAMEN__REPLY__INIT;
+	Kamen__Error error = KAMEN__ERROR__INIT;
+
+	error.code = code;
+	error.text = (char *)text;
+	reply.last = true;
+	reply.error = &error;
+	(void)wire_send(fd, &reply.base, NULL, 0);
+}
+
+static int on_arrival(sd_event_source *source, int fd, uint32_t revents, void *userdata)
+{
+	_cleanup_(closep) int client = -1;
+	struct serve *serve = userdata;
+	struct peer peer;
+	int r;
+
+	(void)source;
+	(void)revents;
+	client = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (client < 0)
+		return 0;
+	r = peer_read(&peer, client, &serve->policy);
+	if (r < 0 || (!peer.may_data && !peer.may_admin)) {
+		log_notice(
+			"uid %u may not use the control socket", r < 0 ? (unsigned)-1 : peer.uid);
+		refuse(client, -EACCES, "not allowed");
+		return 0;
+	}
+	if (serve->control.n >= SERVE_MAX_CONTROL) {
+		refuse(client, -EUSERS, "too many control connections");
+		return 0;
+	}
+	r = client_new(serve, client, &peer);
+	if (r < 0)
+		log_error("cannot take a control client: %s", strerror(-r));
+	else
+		(void)TAKE_FD(client);
+	return 0;
+}
+
+int control_open(struct serve *serve, const char *path)
+{
+	struct control *control = &serve->control;
+	int r;
+
+	r = listen_seqpacket(&control->listen_fd, path);
+	if (r < 0)
+		return r;
+	return sd_event_add_io(
+		serve->event, &control->listen, control->listen_fd, EPOLLIN, on_arrival, serve);
+}
+
+void control_stop(struct serve *serve)
+{
+	serve->control.listen = sd_event_source_disable_unref(serve->control.listen);
+	closep(&serve->control.listen_fd);
+	serve->control.listen_fd = -1;
+}
+
+void control_close(struct serve *serve)
+{
+	while (serve->control.head)
+		client_close(serve->control.head);
+}

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef KAMEN_SERVE_CONTROL_H
+#define KAMEN_SERVE_CONTROL_H
+
+#include <systemd/sd-event.h>
+
+#include "kamen.pb-c.h"
+#include "serve/peer.h"
+#include "site/state.h"
+
+struct serve;
+
+#define CONTROL_MAX_WATCHES 16
+
+/** A Learn that waits for its end. */
+struct control_watch {
+	uint64_t id; /* of the request, 0: free */
+	char site[64];
+	uint32_t version;
+};
+
+/** A client on control.sock. */
+struct control_client {
+	struct serve *serve;
+	struct peer peer;
+	int fd;
+	sd_event_source *io;
+	bool said_hello, closed;
+	unsigned n_using; /* callers up the stack that still hold it */
+	struct control_watch watches[CONTROL_MAX_WATCHES];
+	struct control_client *next, *previous;
+};
+
+struct control {
+	struct control_client *head;
+	uint32_t n;
+	int listen_fd;
+	sd_event_source *listen;
+	uint64_t n_requests, n_errors;
+};
+
+int control_open(struct serve *serve, const char *path);
+void control_stop(struct serve *serve); /* no new ones */
+void control_close(struct serve *serve);
+
+/** Ends what began with n_using++; frees a client that was closed meanwhile. */
+void control_unuse(struct control_client *client);
+
+/* ---- answers; last ends the request */
+/** Sends one row. A client that does not read is dropped. */
+void control_reply(
+	struct control_client *client, uint64_t id, bool last, Kamen__Reply *row, int fd);
+void control_done(struct control_client *client, uint64_t id);
+void control_error(struct control_client *client, uint64_t id, int code, const char *format, ...)
+	__attribute__((format(printf, 4, 5)));
+
+/* ---- verbs: control_site.c, control_mask.c, control_learn.c, metrics_serve.c */
+void control_status(struct control_client *client, const Kamen__Request *request);
+void control_site_create(struct control_client *client, const Kamen__Request *request);
+void control_site_list(struct control_client *client, const Kamen__Request *request);
+void control_site_show(struct control_client *client, const Kamen__Request *request);
+void control_site_delete(struct control_client *client, const Kamen__Request *request);
+void control_learn(struct control_client *client, const Kamen__Request *request);
+void control_mask_list(struct control_client *client, const Kamen__Request *request);
+void control_mask_show(struct control_client *client, const Kamen__Request *request);
+void control_mask_promote(struct control_client *client, const Kamen__Request *request);
+void control_mask_rollback(struct control_client *client, const Kamen__Request *request);
+void control_mask_export(struct control_client *client, const Kamen__Request *request);
+void control_mask_import(struct control_client *client, const Kamen__Request *request);
+void control_metrics(struct control_client *client, const Kamen__Request *request);
+
+/* ---- what the learner has to say, to everybody who waits for it */
+void control_learn_progress(struct serve *serve, const Kamen__Progress *progress);
+void control_learn_done(struct serve *serve, const struct version_row *row);
+void control_learn_failed(
+	struct serve *serve, const char *site, uint32_t version, const char *reason);
+
+/** The site that a request names; answers the error itself and returns NULL where there is none. */
+struct site *control_find_site(struct control_client *client, uint64_t id, const char *name);
+
+#endif

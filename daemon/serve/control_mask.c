@@ -1,0 +1,317 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include "ops/log.h"
+#include "serve/control.h"
+#include "serve/limits.h"
+#include "serve/rows.h"
+#include "serve/serve.h"
+
+static void reply_mask(struct control_client *client, uint64_t id, bool last,
+	const struct version_row *row, int fd)
+{
+	Kamen__Reply reply = KAMEN__REPLY__INIT;
+	struct mask_message message;
+
+	mask_message_fill(&message, row);
+	reply.row_case = KAMEN__REPLY__ROW_MASK;
+	reply.mask = &message.mask;
+	control_reply(client, id, last, &reply, fd);
+}
+
+/* The base is version 0 of every site; no table holds it. */
+static void reply_base(struct control_client *client, uint64_t id, struct site *site)
+{
+	struct serve *serve = client->serve;
+	Kamen__Reply reply = KAMEN__REPLY__INIT;
+	Kamen__Mask mask = KAMEN__MASK__INIT;
+	struct serving *serving = NULL;
+	struct diag diag = { .text = "" };
+	int r;
+
+	r = site_serving(serve, site, 0, SHM_PX_SITE, &serving, &diag);
+	if (r < 0) {
+		control_error(client, id, r, "site %s: %s", site->name, diag.text);
+		return;
+	}
+	mask.site = site->name;
+	mask.state = (char *)(site->champion == 0 ? "champion" : "retired");
+	mask.has_density = mask.has_bytes = mask.has_bits_per_weight = true;
+	mask.density = 1;
+	mask.has_base_digest = mask.has_space = true;
+	mask.base_digest = (ProtobufCBinaryData){ DIGEST_BYTES,
+		(uint8_t *)vit_digest(inference_vit(serve->inference))->bytes };
+	mask.space = (ProtobufCBinaryData){ DIGEST_BYTES, serving->space.bytes };
+	reply.row_case = KAMEN__REPLY__ROW_MASK;
+	reply.mask = &mask;
+	control_reply(client, id, true, &reply, -1);
+	serving_unref(serving);
+}
+
+/* Answers the error itself. */
+static int find_version(struct control_client *client, uint64_t id, const Kamen__SiteVersion *named,
+	struct site **ret_site, struct version_row *ret_row)
+{
+	struct site *site = control_find_site(client, id, named->site);
+	int r;
+
+	if (!site)
+		return -ENOENT;
+	if (!named->has_version) {
+		control_error(client, id, -EINVAL, "site %s: which version?", site->name);
+		return -EINVAL;
+	}
+	*ret_site = site;
+	if (named->version == 0)
+		return 0;
+	r = state_version_get(client->serve->state, site->name, named->version, ret_row);
+	if (r < 0)
+		control_error(
+			client, id, r, "site %s has no version %u", site->name, named->version);
+	return r;
+}
+
+void control_mask_list(struct control_client *client, const Kamen__Request *request)
+{
+	_cleanup_(freep) struct version_row *rows = NULL;
+	struct site *site;
+	uint32_t n = 0;
+	int r;
+
+	site = control_find_site(client, request->id, request->mask_list->site);
+	if (!site)
+		return;
+	r = state_version_list(client->serve->state, site->name, &rows, &n);
+	if (r < 0) {
+		control_error(client, request->id, r, "site %s: %s", site->name, strerror(-r));
+		return;
+	}
+	for (uint32_t i = 0; i < n && !client->closed; i++)
+		reply_mask(client, request->id, i + 1 == n, &rows[i], -1);
+	if (n == 0)
+		control_done(client, request->id);
+}
+
+void control_mask_show(struct control_client *client, const Kamen__Request *request)
+{
+	struct version_row row;
+	struct site *site;
+
+	if (find_version(client, request->id, request->mask_show, &site, &row) < 0)
+		return;
+	if (request->mask_show->version == 0)
+		reply_base(client, request->id, site);
+	else
+		reply_mask(client, request->id, true, &row, -1);
+}
+
+/* ---- changes of champion */
+
+static void changed(struct control_client *client, uint64_t id, struct site *site, uint32_t version)
+{
+	struct serve *serve = client->serve;
+	struct version_row row;
+	int r;
+
+	r = site_publish(serve, site);
+	if (r < 0) {
+		control_error(client, id, r,
+			"version %u of site %s is stored but cannot be served: %s", version,
+			site->name, strerror(-r));
+		return;
+	}
+	serve_notify_status(serve);
+	if (version == 0)
+		reply_base(client, id, site);
+	else if (state_version_get(serve->state, site->name, version, &row) < 0)
+		control_done(client, id);
+	else
+		reply_mask(client, id, true, &row, -1);
+}
+
+/* Decoded and checked before anything is stored. */
+static int check_servable(
+	struct serve *serve, struct site *site, uint32_t version, struct diag *diag)
+{
+	struct serving *serving = NULL;
+	int r;
+
+	r = site_serving(serve, site, version, SHM_PX_SITE, &serving, diag);
+	serving_unref(serving);
+	return r;
+}
+
+void control_mask_promote(struct control_client *client, const Kamen__Request *request)
+{
+	const Kamen__SiteVersion *named = request->mask_promote;
+	struct serve *serve = client->serve;
+	struct diag diag = { .text = "" };
+	struct version_row row;
+	struct site *site;
+	char who[32];
+	int r;
+
+	if (find_version(client, request->id, named, &site, &row) < 0)
+		return;
+	r = check_servable(serve, site, named->version, &diag);
+	if (r < 0) {
+		control_error(
+			client, request->id, r, "%s", diag.text[0] ? diag.text : strerror(-r));
+		return;
+	}
+	(void)snprintf(who, sizeof(who), "uid %u", client->peer.uid);
+	r = state_promote(serve->state, site->name, named->version, who);
+	if (r < 0) {
+		control_error(client, request->id, r, "version %u of site %s %s", named->version,
+			site->name,
+			r == -EPERM ? "is held or failed: it cannot be promoted" : strerror(-r));
+		return;
+	}
+	log_notice("site %s: version %u is champion now (%s)", site->name, named->version, who);
+	changed(client, request->id, site, named->version);
+}
+
+void control_mask_rollback(struct control_client *client, const Kamen__Request *request)
+{
+	struct serve *serve = client->serve;
+	struct site *site;
+	uint32_t version;
+	char who[32];
+	int r;
+
+	site = control_find_site(client, request->id, request->mask_rollback->site);
+	if (!site)
+		return;
+	(void)snprintf(who, sizeof(who), "uid %u", client->peer.uid);
+	r = state_rollback(serve->state, site->name, who, &version);
+	if (r < 0) {
+		control_error(client, request->id, r, "site %s: %s", site->name,
+			r == -ENODATA ? "there is nothing to roll back to" : strerror(-r));
+		return;
+	}
+	log_notice("site %s: rolled back to version %u (%s)", site->name, version, who);
+	changed(client, request->id, site, version);
+}
+
+/* ---- files */
+
+void control_mask_export(struct control_client *client, const Kamen__Request *request)
+{
+	_cleanup_(closep) int fd = -1;
+	struct version_row row;
+	char path[512], name[32];
+	struct site *site;
+	int r;
+
+	if (find_version(client, request->id, request->mask_export, &site, &row) < 0)
+		return;
+	if (request->mask_export->version == 0) {
+		control_error(
+			client, request->id, -EINVAL, "version 0 is the base: it has no mask");
+		return;
+	}
+	(void)snprintf(name, sizeof(name), "masks/%u.kmask", row.version);
+	r = state_path(client->serve->state, path, site->name, name);
+	if (r >= 0) {
+		fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+		r = fd < 0 ? -errno : 0;
+	}
+	if (r < 0) {
+		control_error(client, request->id, r, "version %u of site %s has no file: %s",
+			row.version, site->name, strerror(-r));
+		return;
+	}
+	reply_mask(client, request->id, true, &row, fd);
+}
+
+/* Copied out once; a memfd that can still change or shrink is not looked at. */
+static int read_import(int fd, void **ret_data, size_t *ret_n, struct diag *diag)
+{
+	const int needed = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
+	_cleanup_(freep) uint8_t *data = NULL;
+	struct stat st;
+	int seals;
+
+	seals = fd < 0 ? -1 : fcntl(fd, F_GET_SEALS);
+	if (seals < 0 || (seals & needed) != needed)
+		return diag_set(diag, EINVAL, "an import carries a memfd sealed against changes");
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if (st.st_size <= 0 || (uint64_t)st.st_size > SERVE_MAX_MASK_BYTES)
+		return diag_set(diag, EFBIG, "a mask of %lld bytes: 1 to %u are allowed",
+			(long long)st.st_size, SERVE_MAX_MASK_BYTES);
+	data = malloc((size_t)st.st_size);
+	if (!data)
+		return -ENOMEM;
+	if (pread(fd, data, (size_t)st.st_size, 0) != (ssize_t)st.st_size)
+		return diag_set(diag, EIO, "cannot read the mask");
+	*ret_data = TAKE_PTR(data);
+	*ret_n = (size_t)st.st_size;
+	return 0;
+}
+
+static int check_import(
+	struct serve *serve, const struct site *site, const void *data, size_t n, struct diag *diag)
+{
+	struct serving_model model = serve_model(serve);
+	_cleanup_(mask_freep) struct mask *mask = NULL;
+	struct digest prep = prep_digest(&site->prep);
+	struct kmask_header header;
+	int r;
+
+	r = kmask_decode(&mask, &header, model.layout, model.base, data, n, diag);
+	if (r < 0)
+		return r;
+	if (!digest_equal(&header.prep, &prep))
+		return diag_set(diag, EXDEV,
+			"the mask is for another preprocessing than site %s has", site->name);
+	return 0;
+}
+
+static int import(
+	struct serve *serve, struct site *site, int fd, uint32_t *ret_version, struct diag *diag)
+{
+	_cleanup_(freep) void *data = NULL;
+	size_t n = 0;
+	int r;
+
+	if (!serve->config.learner_on)
+		return diag_set(
+			diag, EOPNOTSUPP, "the learner is off: nobody could judge the mask");
+	r = read_import(fd, &data, &n, diag);
+	if (r < 0)
+		return r;
+	r = check_import(serve, site, data, n, diag);
+	if (r < 0)
+		return r;
+	r = state_import_begin(serve->state, site->name, data, n, ret_version, diag);
+	if (r < 0)
+		return r;
+	return rounds_add(serve, site, *ret_version, 0, 0, true);
+}
+
+void control_mask_import(struct control_client *client, const Kamen__Request *request)
+{
+	_cleanup_(closep) int fd = wire_take_fd(client->serve->wire, 0);
+	struct serve *serve = client->serve;
+	struct diag diag = { .text = "" };
+	struct version_row row;
+	uint32_t version = 0;
+	struct site *site;
+	int r;
+
+	site = control_find_site(client, request->id, request->mask_import->site);
+	if (!site)
+		return;
+	r = import(serve, site, fd, &version, &diag);
+	if (r >= 0)
+		r = state_version_get(serve->state, site->name, version, &row);
+	if (r < 0) {
+		control_error(
+			client, request->id, r, "%s", diag.text[0] ? diag.text : strerror(-r));
+		return;
+	}
+	reply_mask(client, request->id, true, &row, -1);
+}

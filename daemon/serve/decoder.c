@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "serve/decoder.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "ops/log.h"
+#include "serve/serve.h"
+
+#define JOB_TRIES 2
+
+void decoder_init(struct decoder *decoder)
+{
+	*decoder = (struct decoder){ .jobs = NULL };
+	decoder->tail = &decoder->jobs;
+}
+
+/* ---- the list */
+
+static void job_unlink(struct decoder *decoder, struct request *request)
+{
+	struct request **at = &decoder->jobs;
+
+	while (*at != request)
+		at = &(*at)->job_next;
+	*at = request->job_next;
+	if (decoder->tail == &request->job_next)
+		decoder->tail = at;
+	request->job_next = NULL;
+	request->job_id = 0;
+	closep(&request->job_fd);
+	request->job_fd = -1;
+}
+
+void decoder_forget(struct serve *serve, struct request *request)
+{
+	job_unlink(&serve->decoder, request);
+}
+
+struct request *decoder_take(struct serve *serve, uint64_t id)
+{
+	for (struct request *q = serve->decoder.jobs; q; q = q->job_next) {
+		if (q->job_id != id)
+			continue;
+		job_unlink(&serve->decoder, q);
+		return q;
+	}
+	return NULL;
+}
+
+/* ---- to ingest */
+
+/* write() from the client's pages: where one is missing it fails, where a load would kill us. */
+static int write_whole(int fd, const uint8_t *data, size_t n_bytes)
+{
+	while (n_bytes > 0) {
+		ssize_t n = write(fd, data, n_bytes);
+
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		if (n > 0) {
+			data += n;
+			n_bytes -= (size_t)n;
+		}
+	}
+	return 0;
+}
+
+static uint64_t job_bytes(const struct shm_request *wire)
+{
+	if (wire->format == SHM_ENCODED)
+		return wire->n_bytes;
+	return (uint64_t)wire->width * wire->height * (wire->format == SHM_RGB8 ? 3 : 1);
+}
+
+static int copy_rows(int fd, const struct shm_request *wire, const uint8_t *slot)
+{
+	size_t row = (size_t)wire->width * (wire->format == SHM_RGB8 ? 3 : 1);
+	int r;
+
+	if (wire->format == SHM_ENCODED)
+		return write_whole(fd, slot, wire->n_bytes);
+	if (wire->stride == row)
+		return write_whole(fd, slot, row * wire->height);
+	for (uint32_t y = 0; y < wire->height; y++) {
+		r = write_whole(fd, slot + (size_t)y * wire->stride, row);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int copy_bytes(const struct request *request)
+{
+	const struct shm_request *wire = &request->wire;
+	_cleanup_(closep) int fd = -1;
+	int r;
+
+	fd = memfd_create("kamen-job", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (fd < 0)
+		return -errno;
+	r = copy_rows(fd, wire, session_shm_slot(&request->session->shm, wire->slot));
+	if (r < 0)
+		return r;
+	if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) < 0)
+		return -errno;
+	return TAKE_FD(fd);
+}
+
+static int post_job(struct serve *serve, struct request *request)
+{
+	Kamen__RoleMessage message = KAMEN__ROLE_MESSAGE__INIT;
+	Kamen__DecodeJob job = KAMEN__DECODE_JOB__INIT;
+	const struct shm_request *wire = &request->wire;
+	char sender[64];
+
+	(void)snprintf(sender, sizeof(sender), "uid %u", request->session->peer.uid);
+	job.id = request->job_id;
+	job.site = request->site->name;
+	job.push = wire->verb == SHM_PUSH;
+	job.n_bytes = job_bytes(wire);
+	job.has_format = true;
+	job.format = (Kamen__PixelFormat)wire->format;
+	if (wire->format != SHM_ENCODED) {
+		job.has_width = job.has_height = true;
+		job.width = wire->width;
+		job.height = wire->height;
+	}
+	job.sender = sender;
+	message.kind_case = KAMEN__ROLE_MESSAGE__KIND_DECODE;
+	message.decode = &job;
+	request->job_tries++;
+	return role_post(&serve->roles[ROLE_INGEST], &message, request->job_fd);
+}
+
+int decoder_submit(struct serve *serve, struct request *request)
+{
+	struct decoder *decoder = &serve->decoder;
+	int fd;
+
+	fd = copy_bytes(request);
+	if (fd < 0)
+		return fd;
+	request->job_fd = fd;
+	request->job_id = ++decoder->last_id;
+	*decoder->tail = request;
+	decoder->tail = &request->job_next;
+	decoder->n_jobs++;
+	/* An ingest that starts just now gets it when it says that it is ready. */
+	if (serve->roles[ROLE_INGEST].ready && post_job(serve, request) < 0) {
+		job_unlink(decoder, request);
+		return -EAGAIN;
+	}
+	return 0;
+}
+
+void decoder_resume(struct serve *serve)
+{
+	for (struct request *q = serve->decoder.jobs; q; q = q->job_next)
+		if (post_job(serve, q) < 0)
+			log_error("cannot hand an image to ingest again");
+}
+
+void decoder_lost(struct serve *serve)
+{
+	struct request *next;
+
+	for (struct request *q = serve->decoder.jobs; q; q = next) {
+		next = q->job_next;
+		if (q->job_tries < JOB_TRIES)
+			continue;
+		job_unlink(&serve->decoder, q);
+		serve->decoder.n_failed++;
+		request_fail(q, -EIO, "the decoder died twice over this image");
+		request_finish(serve, q);
+	}
+}
+
+/* ---- from ingest */
+
+static int map_pixels(struct request *request, const Kamen__Decoded *decoded, int fd)
+{
+	const int needed = F_SEAL_SHRINK | F_SEAL_WRITE;
+	uint32_t channels = decoded->n_channels;
+	size_t n_bytes;
+	struct stat st;
+	void *at;
+	int seals;
+
+	if (channels != 1 && channels != 3)
+		return -EBADMSG;
+	if (decoded->width == 0 || decoded->width > IMAGE_MAX_SIDE || decoded->height == 0 ||
+		decoded->height > IMAGE_MAX_SIDE)
+		return -EBADMSG;
+	n_bytes = (size_t)decoded->width * decoded->height * channels;
+	seals = fcntl(fd, F_GET_SEALS);
+	if (seals < 0 || (seals & needed) != needed)
+		return -EPERM;
+	if (fstat(fd, &st) < 0 || (uint64_t)st.st_size < n_bytes)
+		return -EBADMSG;
+	at = mmap(NULL, n_bytes, PROT_READ, MAP_PRIVATE, fd, 0);
+	if (at == MAP_FAILED)
+		return -errno;
+	request->decoded = at;
+	request->decoded_bytes = n_bytes;
+	request->view = (struct image_view){ at, decoded->width, decoded->height, channels,
+		(size_t)decoded->width * channels };
+	return 0;
+}
+
+void decoder_decoded(struct serve *serve, const Kamen__Decoded *decoded, int fd)
+{
+	struct request *request = decoder_take(serve, decoded->id);
+	int r;
+
+	if (!request)
+		return;
+	if (decoded->code < 0) {
+		serve->decoder.n_failed++;
+		request_fail(request, decoded->code, "%s",
+			decoded->reason ? decoded->reason : "cannot decode the image");
+		request_finish(serve, request);
+		return;
+	}
+	r = map_pixels(request, decoded, fd);
+	if (r < 0) {
+		request_fail(request, r, "ingest answered with pixels that do not fit its words");
+		request_finish(serve, request);
+		return;
+	}
+	request_queue(serve, request);
+}
+
+void decoder_refused(struct serve *serve, const Kamen__Refused *refused)
+{
+	struct request *request = refused->has_id ? decoder_take(serve, refused->id) : NULL;
+
+	if (!request)
+		return;
+	request->answer.code = -EBADMSG;
+	request->answer.outcome = KAMEN__OUTCOME__REJECTED;
+	request->answer.reason = refused->reason ? refused->reason : "refused";
+	request_complete(serve, request);
+}

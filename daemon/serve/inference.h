@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef KAMEN_SERVE_INFERENCE_H
+#define KAMEN_SERVE_INFERENCE_H
+
+#include "ops/metrics.h"
+#include "serve/scheduler.h"
+
+/**
+ * The thread that owns oneDNN: the packed model, a few weight slots, plans. It starts with a
+ * self-test and then takes batches until the scheduler stops.
+ */
+struct inference;
+
+struct inference_options {
+	const struct base *base; /* outlives the thread */
+	const char *family;      /* "": recognise */
+	uint32_t n_slots, max_batch;
+};
+
+/** What the loop reads while the thread runs. */
+struct inference_stats {
+	_Atomic uint64_t n_batches, n_images, n_switches, n_late, n_failed, n_plans;
+	struct histogram queue, compute;
+};
+
+enum inference_state { INFERENCE_STARTING, INFERENCE_READY, INFERENCE_FAILED };
+
+/** Builds and checks the model on the new thread; the scheduler's descriptor tells when done. */
+int inference_start(struct inference **ret_inference, const struct inference_options *options);
+/** From now on batches are taken from here. Call once READY. */
+void inference_serve(struct inference *inference, struct scheduler *scheduler);
+/** After scheduler_stop(), of one that serves: waits until the last batch was handed back. */
+void inference_finish(struct inference *inference);
+/** Ends and joins the thread; nothing that borrows from the model may be left. NULL is fine. */
+void inference_free(struct inference *inference);
+
+/** Readable once the state is no longer STARTING. */
+int inference_fd(const struct inference *inference);
+enum inference_state inference_state(const struct inference *inference);
+/** Why it FAILED. */
+const char *inference_error(const struct inference *inference);
+/** Its shape, layout and names may be read from any thread once READY; nothing else. */
+struct vit *inference_vit(const struct inference *inference);
+const struct inference_stats *inference_stats(const struct inference *inference);
+/** False when a batch has been running since the last call without an end. */
+bool inference_moves(struct inference *inference);
+
+#endif

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef KAMEN_SERVE_LIMITS_H
+#define KAMEN_SERVE_LIMITS_H
+
+/* What hostile or careless peers may make the daemon hold. */
+#define SERVE_MAX_MASK_BYTES (64u << 20)
+#define SERVE_MAX_REFERENCE_BYTES (64u << 20)
+#define SERVE_MAX_PX 640u /* side of an input, unless the model's own is larger */
+#define SERVE_MAX_BATCH 64u
+#define SERVE_MAX_SITE_QUEUE 1024u /* requests that may wait for one site */
+#define SERVE_MAX_CONTROL 64u      /* control connections */
+#define SERVE_HELLO_NS (5 * NS_PER_S)
+#define SERVE_DRAIN_NS (10 * NS_PER_S)
+#define SERVE_COMMIT_ROWS 256u /* rows of a group commit */
+#define SERVE_COMMIT_NS (5 * NS_PER_MS)
+#define SERVE_ROLE_GRACE_NS (3 * NS_PER_S)
+
+#endif

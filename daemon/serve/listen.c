@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "serve/listen.h"
+
+#include <errno.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include "engine.h"
+
+static int fill_address(struct sockaddr_un *address, const char *path)
+{
+	*address = (struct sockaddr_un){ .sun_family = AF_UNIX };
+	if (strlen(path) >= sizeof(address->sun_path))
+		return -ENAMETOOLONG;
+	(void)strcpy(address->sun_path, path);
+	return 0;
+}
+
+/* What a killed daemon left behind refuses connections; a living one accepts them. */
+static int remove_stale(const struct sockaddr_un *address)
+{
+	_cleanup_(closep) int probe = -1;
+	struct stat st;
+
+	if (lstat(address->sun_path, &st) < 0)
+		return errno == ENOENT ? 0 : -errno;
+	if (!S_ISSOCK(st.st_mode))
+		return -EEXIST;
+	probe = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (probe < 0)
+		return -errno;
+	if (connect(probe, (const void *)address, sizeof(*address)) == 0 || errno == EAGAIN)
+		return -EADDRINUSE;
+	if (errno != ECONNREFUSED)
+		return -errno;
+	return unlink(address->sun_path) < 0 && errno != ENOENT ? -errno : 0;
+}
+
+int listen_seqpacket(int *ret_fd, const char *path)
+{
+	_cleanup_(closep) int fd = -1;
+	struct sockaddr_un address;
+	int r;
+
+	r = fill_address(&address, path);
+	if (r < 0)
+		return r;
+	r = remove_stale(&address);
+	if (r < 0)
+		return r;
+	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return -errno;
+	/* On the socket before bind(): the file is never wider open than this, not even for a moment. */
+	if (fchmod(fd, 0660) < 0)
+		return -errno;
+	if (bind(fd, (const void *)&address, sizeof(address)) < 0)
+		return -errno;
+	if (chmod(path, 0660) < 0 || listen(fd, 64) < 0)
+		return -errno;
+	*ret_fd = TAKE_FD(fd);
+	return 0;
+}

@@ -1,0 +1,317 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "serve/request.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdarg.h>
+#include <sys/mman.h>
+
+#include "serve/serve.h"
+
+/* ---- life */
+
+void request_reset(struct request *request)
+{
+	request->received_ns = clock_now_ns();
+	request->site = NULL;
+	request->serving = NULL;
+	request->decoded = NULL;
+	request->job_id = 0;
+	request->job_tries = 0;
+	request->job_next = NULL;
+	request->next = NULL;
+	request->answer = (struct answer){ .novelty = NAN, .distance = NAN };
+	atomic_store(&request->state, REQUEST_PENDING);
+}
+
+static void count(const struct request *request, const struct answer *answer)
+{
+	struct site *site = request->site;
+
+	if (!site)
+		return;
+	site->n_requests++;
+	if (answer->code == -ETIMEDOUT)
+		site->n_late++;
+	else if (answer->code < 0)
+		site->n_failed++;
+	else if (request->wire.verb == SHM_INFER)
+		site->n_verdicts[answer->verdict]++;
+	histogram_add(&site->latency, clock_now_ns() - request->received_ns);
+}
+
+static void send_answer(struct request *request, const struct answer *answer)
+{
+	if (request->timer)
+		(void)sd_event_source_set_enabled(request->timer, SD_EVENT_OFF);
+	request->session->serve->n_pending--;
+	count(request, answer);
+	session_answer(request->session, request, answer);
+}
+
+/* The loop's half of the compare-and-swap. False: somebody else has answered. */
+static bool claim(struct request *request)
+{
+	int pending = REQUEST_PENDING;
+
+	return atomic_compare_exchange_strong(&request->state, &pending, REQUEST_LATE);
+}
+
+/* The inference thread may still be writing to request->answer: this one is made beside it. */
+static bool give_up(struct request *request, int code, const char *reason)
+{
+	const struct answer answer = {
+		.code = code,
+		.reason = reason,
+		.novelty = NAN,
+		.distance = NAN,
+		.queue_ns = clock_now_ns() - request->received_ns,
+	};
+
+	if (!claim(request))
+		return false;
+	send_answer(request, &answer);
+	return true;
+}
+
+void request_fail(struct request *request, int code, const char *format, ...)
+{
+	char reason[SHM_REASON_CHARS];
+	va_list ap;
+
+	va_start(ap, format);
+	(void)vsnprintf(reason, sizeof(reason), format, ap);
+	va_end(ap);
+	(void)give_up(request, code, reason);
+}
+
+static void request_release(struct serve *serve, struct request *request)
+{
+	if (request->timer)
+		(void)sd_event_source_set_enabled(request->timer, SD_EVENT_OFF);
+	if (request->decoded)
+		(void)munmap(request->decoded, request->decoded_bytes);
+	request->decoded = NULL;
+	serving_unref(TAKE_PTR(request->serving));
+	site_unref(TAKE_PTR(request->site));
+	session_put(request->session, request);
+	serve_check_drained(serve);
+}
+
+void request_finish(struct serve *serve, struct request *request)
+{
+	/* DONE: the inference thread won and nobody has told the client yet. */
+	if (atomic_load(&request->state) == REQUEST_DONE)
+		send_answer(request, &request->answer);
+	request_release(serve, request);
+}
+
+void request_complete(struct serve *serve, struct request *request)
+{
+	int pending = REQUEST_PENDING;
+
+	(void)atomic_compare_exchange_strong(&request->state, &pending, REQUEST_DONE);
+	request_finish(serve, request);
+}
+
+/* Takes a request back from wherever it waits. False: the inference thread has it. */
+static bool recall(struct serve *serve, struct request *request)
+{
+	if (request->job_id > 0) {
+		decoder_forget(serve, request);
+		return true;
+	}
+	return request->site && scheduler_remove(serve->scheduler, request);
+}
+
+void request_abandon(struct serve *serve, struct request *request)
+{
+	if (give_up(request, -ENOTCONN, NULL) && recall(serve, request))
+		request_release(serve, request);
+}
+
+void request_reap(struct serve *serve)
+{
+	struct request *next;
+
+	for (struct request *q = scheduler_reap(serve->scheduler); q; q = next) {
+		next = q->next;
+		request_finish(serve, q);
+	}
+}
+
+/* ---- deadline */
+
+static int on_deadline(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	struct request *request = userdata;
+	struct serve *serve = request->session->serve;
+
+	(void)source;
+	(void)usec;
+	if (give_up(request, -ETIMEDOUT, "deadline") && recall(serve, request))
+		request_release(serve, request);
+	return 0;
+}
+
+static int watch_deadline(struct serve *serve, struct request *request)
+{
+	uint64_t usec = request->wire.deadline_ns / NS_PER_US;
+	int r;
+
+	if (request->wire.deadline_ns == 0)
+		return 0;
+	if (!request->timer)
+		return sd_event_add_time(serve->event, &request->timer, CLOCK_MONOTONIC, usec, 1,
+			on_deadline, request);
+	r = sd_event_source_set_time(request->timer, usec);
+	if (r < 0)
+		return r;
+	return sd_event_source_set_enabled(request->timer, SD_EVENT_ONESHOT);
+}
+
+/* ---- what a client asks for */
+
+static void refuse(struct serve *serve, struct request *request, int code, const char *reason)
+{
+	request_fail(request, code, "%s", reason);
+	request_release(serve, request);
+}
+
+static void echo(struct serve *serve, struct request *request)
+{
+	const struct session_shm *shm = &request->session->shm;
+
+	request->answer.checksum =
+		digest_checksum(session_shm_slot(shm, request->wire.slot), request->wire.n_bytes);
+	request_complete(serve, request);
+}
+
+static const char *check_pixels(const struct shm_request *wire)
+{
+	uint64_t row = (uint64_t)wire->width * (wire->format == SHM_RGB8 ? 3 : 1);
+
+	if (wire->width == 0 || wire->height == 0)
+		return "an image has at least one pixel";
+	if (wire->width > IMAGE_MAX_SIDE || wire->height > IMAGE_MAX_SIDE ||
+		(uint64_t)wire->width * wire->height > IMAGE_MAX_PIXELS)
+		return "the image is larger than the limits";
+	if (wire->stride < row)
+		return "stride is shorter than a row";
+	if ((uint64_t)wire->stride * (wire->height - 1) + row > wire->n_bytes)
+		return "n_bytes is less than the rows take";
+	return NULL;
+}
+
+static const char *check_bytes(const struct request *request)
+{
+	const struct shm_request *wire = &request->wire;
+
+	if (wire->n_bytes > request->session->shm.slot_bytes)
+		return "n_bytes is more than a slot holds";
+	if (wire->verb == SHM_ECHO)
+		return NULL;
+	if (wire->verb != SHM_INFER && wire->verb != SHM_PUSH)
+		return "no such verb";
+	if (wire->format > SHM_MONO8)
+		return "no such format";
+	if (wire->mask > SHM_MASK_VERSION)
+		return "no such mask selector";
+	if (wire->n_bytes == 0)
+		return "an empty frame";
+	return wire->format == SHM_ENCODED ? NULL : check_pixels(wire);
+}
+
+/* Pins what was asked for, unless it is what the site is served with anyway. */
+static int select_serving(struct serve *serve, struct request *request, struct diag *diag)
+{
+	const struct shm_request *wire = &request->wire;
+	uint32_t version = wire->mask == SHM_MASK_VERSION ? wire->version : request->site->champion;
+
+	if (wire->mask == SHM_MASK_CHAMPION && wire->px == SHM_PX_SITE)
+		return 0;
+	return site_serving(serve, request->site, version, wire->px, &request->serving, diag);
+}
+
+static void set_view(struct request *request)
+{
+	const struct shm_request *wire = &request->wire;
+
+	request->view = (struct image_view){
+		.pixels = session_shm_slot(&request->session->shm, wire->slot),
+		.width = wire->width,
+		.height = wire->height,
+		.n_channels = wire->format == SHM_RGB8 ? 3 : 1,
+		.stride = wire->stride,
+	};
+}
+
+void request_queue(struct serve *serve, struct request *request)
+{
+	if (request->site->gone) {
+		refuse(serve, request, -ENOENT, "the site was deleted");
+		return;
+	}
+	if (scheduler_push(serve->scheduler, request) < 0)
+		refuse(serve, request, -EBUSY, "the site's queue is full");
+}
+
+static void start_on_site(struct serve *serve, struct request *request)
+{
+	struct shm_request *wire = &request->wire;
+	struct diag diag = { .text = "" };
+	int r;
+
+	if (wire->verb == SHM_INFER) {
+		r = select_serving(serve, request, &diag);
+		if (r < 0) {
+			refuse(serve, request, r, diag.text[0] ? diag.text : strerror(-r));
+			return;
+		}
+	}
+	r = watch_deadline(serve, request);
+	if (r < 0) {
+		refuse(serve, request, r, "no memory for a deadline");
+		return;
+	}
+	if (wire->verb == SHM_INFER && wire->format != SHM_ENCODED) {
+		set_view(request);
+		request_queue(serve, request);
+		return;
+	}
+	r = decoder_submit(serve, request);
+	if (r < 0)
+		refuse(serve, request, r, "cannot hand the image to ingest");
+}
+
+void request_start(struct serve *serve, struct request *request)
+{
+	struct shm_request *wire = &request->wire;
+	const char *wrong;
+
+	serve->n_pending++;
+	if (wire->stride == 0)
+		wire->stride = wire->width * (wire->format == SHM_RGB8 ? 3 : 1);
+	wrong = check_bytes(request);
+	if (wrong) {
+		refuse(serve, request,
+			wire->n_bytes > request->session->shm.slot_bytes ? -EFBIG : -EINVAL, wrong);
+		return;
+	}
+	if (wire->verb == SHM_ECHO) {
+		echo(serve, request);
+		return;
+	}
+	if (wire->deadline_ns > 0 && wire->deadline_ns <= request->received_ns) {
+		refuse(serve, request, -ETIMEDOUT, "deadline");
+		return;
+	}
+	request->site = sites_find(&serve->sites, wire->site);
+	if (!request->site) {
+		request_fail(request, -ENOENT, "there is no site '%.64s'", wire->site);
+		request_release(serve, request);
+		return;
+	}
+	(void)site_ref(request->site);
+	start_on_site(serve, request);
+}

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef KAMEN_SERVE_REQUEST_H
+#define KAMEN_SERVE_REQUEST_H
+
+#include <stdatomic.h>
+#include <systemd/sd-event.h>
+
+#include "engine.h"
+#include "serve/serving.h"
+#include "shm_layout.h"
+
+/*
+ *   FREE -> PENDING --(inference, CAS)--> DONE --> FREE
+ *              `----(loop, CAS)---------> LATE --> FREE
+ *
+ * PENDING covers waiting for ingest's decoder and for a batch. Whoever moves it on by the one
+ * compare-and-swap gives the answer; the loser's work is dropped. Only the loop thread frees, and
+ * only once neither the scheduler nor ingest holds the request.
+ */
+enum request_state { REQUEST_FREE, REQUEST_PENDING, REQUEST_DONE, REQUEST_LATE };
+
+struct session;
+struct site;
+struct serve;
+
+/** What a client is told, beside its own words. */
+struct answer {
+	int code;
+	const char *reason; /* NULL: nothing to say */
+	enum shm_verdict verdict;
+	float novelty, distance;
+	uint32_t version, outcome, n_embedding;
+	uint64_t queue_ns, compute_ns, checksum;
+	struct digest space;
+};
+
+/** One request of a session, made with it: the checked copy, and what becomes of it. */
+struct request {
+	struct session *session;
+	_Atomic int state;
+	struct shm_request wire; /* the only copy that is used */
+	uint64_t received_ns;
+	struct site *site; /* referenced */
+	struct serving
+		*serving; /* the snapshot asked for, or NULL: the champion when its turn comes */
+	struct image_view view; /* into the client's slot, or into decoded */
+	void *decoded;          /* mapping of ingest's pixels, or NULL */
+	size_t decoded_bytes;
+
+	/* With ingest. */
+	uint64_t job_id; /* 0: no job */
+	int job_fd;
+	unsigned job_tries;
+	struct request *job_next;
+
+	sd_event_source *timer; /* for the deadline; made at first use */
+	struct request *next;   /* of the free list, a site's queue, or the list of the done */
+
+	struct answer answer; /* the inference thread's while PENDING, the loop's once DONE */
+	float embedding[SHM_MAX_EMBEDDING]; /* (answer.n_embedding) */
+};
+
+/** Makes a free one pending: everything but the copy of the descriptor. */
+void request_reset(struct request *request);
+/** Checks a fresh submission and sends it on its way: echo, inference, or ingest. */
+void request_start(struct serve *serve, struct request *request);
+/** Pixels are there: to the site's queue. */
+void request_queue(struct serve *serve, struct request *request);
+/** Answers a pending request with an error; whoever holds it still has to finish it. */
+void request_fail(struct request *request, int code, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+/** Nobody holds it any more: answers with request->answer unless that was done, then frees it. */
+void request_finish(struct serve *serve, struct request *request);
+/** The same for an answer that the loop itself has written. */
+void request_complete(struct serve *serve, struct request *request);
+/** Its client is gone. */
+void request_abandon(struct serve *serve, struct request *request);
+/** Finishes what the inference thread has handed back. */
+void request_reap(struct serve *serve);
+
+#endif

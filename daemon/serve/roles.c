@@ -1,0 +1,451 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "serve/roles.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include "ops/log.h"
+#include "role.h"
+#include "serve/limits.h"
+#include "serve/serve.h"
+
+#define PAUSE_MIN_NS (100 * NS_PER_MS)
+#define PAUSE_MAX_NS (10 * NS_PER_S)
+/* A role that lived this long starts again with the shortest pause. */
+#define LONG_LIFE_NS (30 * NS_PER_S)
+
+static int role_spawn(struct role *role);
+
+/* ---- packets out */
+
+static void packet_free(struct role_packet *packet)
+{
+	closep(&packet->fd);
+	free(packet->data);
+	free(packet);
+}
+
+static void forget_packets(struct role *role)
+{
+	while (role->out) {
+		struct role_packet *packet = role->out;
+
+		role->out = packet->next;
+		packet_free(packet);
+	}
+	role->out_tail = &role->out;
+}
+
+static int send_packet(int sock, const struct role_packet *packet)
+{
+	union {
+		struct cmsghdr align;
+		char space[CMSG_SPACE(sizeof(int))];
+	} control = { .space = { 0 } };
+	struct iovec iov = { packet->data, packet->n_bytes };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+
+	if (packet->fd >= 0) {
+		struct cmsghdr *cmsg;
+
+		msg.msg_control = &control;
+		msg.msg_controllen = sizeof(control.space);
+		cmsg = CMSG_FIRSTHDR(&msg);
+		cmsg->cmsg_level = SOL_SOCKET;
+		cmsg->cmsg_type = SCM_RIGHTS;
+		cmsg->cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(cmsg), &packet->fd, sizeof(int));
+	}
+	return sendmsg(sock, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -errno : 0;
+}
+
+static void flush_packets(struct role *role)
+{
+	while (role->out) {
+		struct role_packet *packet = role->out;
+		int r = send_packet(role->sock, packet);
+
+		if (r == -EAGAIN || r == -ETOOMANYREFS)
+			break;
+		/* Anything else means that it is dying: its end is seen on the same socket. */
+		role->out = packet->next;
+		if (!role->out)
+			role->out_tail = &role->out;
+		packet_free(packet);
+	}
+	if (role->io)
+		(void)sd_event_source_set_io_events(
+			role->io, role->out ? EPOLLIN | EPOLLOUT : EPOLLIN);
+}
+
+int role_post(struct role *role, const Kamen__RoleMessage *message, int fd)
+{
+	struct role_packet *packet;
+	int r;
+
+	if (role->sock < 0)
+		return -ENOTCONN;
+	packet = calloc(1, sizeof(*packet));
+	if (!packet)
+		return -ENOMEM;
+	packet->fd = -1;
+	r = wire_encode(&message->base, &packet->data, &packet->n_bytes);
+	if (r >= 0 && fd >= 0) {
+		packet->fd = fcntl(fd, F_DUPFD_CLOEXEC, 10);
+		r = packet->fd < 0 ? -errno : 0;
+	}
+	if (r < 0) {
+		packet_free(packet);
+		return r;
+	}
+	*role->out_tail = packet;
+	role->out_tail = &packet->next;
+	flush_packets(role);
+	return 0;
+}
+
+/* ---- messages in */
+
+static void on_ready(struct role *role, const Kamen__RoleReady *ready)
+{
+	struct serve *serve = role->serve;
+
+	role->ready = true;
+	(void)snprintf(
+		role->backend, sizeof(role->backend), "%s", ready->backend ? ready->backend : "");
+	(void)snprintf(role->isa, sizeof(role->isa), "%s", ready->isa ? ready->isa : "");
+	log_info("%s is ready%s%s", role->name, role->backend[0] ? ": " : "", role->backend);
+	if (role->id == ROLE_LEARNER) {
+		rounds_kick(serve);
+		return;
+	}
+	admission_send_sites(serve);
+	decoder_resume(serve);
+}
+
+static void dispatch_ingest(struct serve *serve, const Kamen__RoleMessage *message, int fd)
+{
+	switch (message->kind_case) {
+	case KAMEN__ROLE_MESSAGE__KIND_ADMIT:
+		admission_admit(serve, message->admit);
+		break;
+	case KAMEN__ROLE_MESSAGE__KIND_DECODED:
+		decoder_decoded(serve, message->decoded, fd);
+		break;
+	case KAMEN__ROLE_MESSAGE__KIND_REFUSED:
+		admission_refused(serve, message->refused);
+		break;
+	case KAMEN__ROLE_MESSAGE__KIND_GAP:
+		admission_gap(serve, message->gap);
+		break;
+	default:
+		log_warning("ingest sent a message of kind %d", (int)message->kind_case);
+	}
+}
+
+static void dispatch_learner(struct serve *serve, const Kamen__RoleMessage *message)
+{
+	switch (message->kind_case) {
+	case KAMEN__ROLE_MESSAGE__KIND_PROGRESS:
+		rounds_progress(serve, message->progress);
+		break;
+	case KAMEN__ROLE_MESSAGE__KIND_DONE:
+		rounds_done(serve, message->done);
+		break;
+	case KAMEN__ROLE_MESSAGE__KIND_FAILED:
+		rounds_failed(serve, message->failed);
+		break;
+	default:
+		log_warning("the learner sent a message of kind %d", (int)message->kind_case);
+	}
+}
+
+static void dispatch(struct role *role, const Kamen__RoleMessage *message)
+{
+	_cleanup_(closep) int fd = wire_take_fd(role->serve->wire, 0);
+
+	if (message->kind_case == KAMEN__ROLE_MESSAGE__KIND_READY)
+		on_ready(role, message->ready);
+	else if (role->id == ROLE_INGEST)
+		dispatch_ingest(role->serve, message, fd);
+	else
+		dispatch_learner(role->serve, message);
+}
+
+static void role_disconnect(struct role *role)
+{
+	role->io = sd_event_source_disable_unref(role->io);
+	closep(&role->sock);
+	role->sock = -1;
+	role->ready = false;
+	forget_packets(role);
+}
+
+static int on_socket(sd_event_source *source, int fd, uint32_t revents, void *userdata)
+{
+	struct role *role = userdata;
+
+	(void)source;
+	if (revents & EPOLLOUT)
+		flush_packets(role);
+	/* A turn of the loop takes a bounded number, so that clients get theirs. */
+	for (int i = 0; i < 64 && role->sock >= 0; i++) {
+		ProtobufCMessage *message;
+		int r = wire_recv(
+			role->serve->wire, fd, &kamen__role_message__descriptor, &message);
+
+		if (r == -EAGAIN)
+			return 0;
+		if (r == 1) {
+			dispatch(role, (const Kamen__RoleMessage *)message);
+			continue;
+		}
+		if (r == -EBADMSG) {
+			log_warning("%s sent a packet that is no message", role->name);
+			continue;
+		}
+		/* Closed: what is left to do happens when its process ends. */
+		role_disconnect(role);
+	}
+	return 0;
+}
+
+/* ---- life */
+
+static int on_pause_over(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	struct role *role = userdata;
+	int r;
+
+	(void)source;
+	(void)usec;
+	r = role_spawn(role);
+	if (r < 0)
+		log_error("cannot start %s: %s", role->name, strerror(-r));
+	return 0;
+}
+
+static void restart_later(struct role *role)
+{
+	uint64_t lived = clock_now_ns() - role->started_ns;
+	int r;
+
+	if (lived > LONG_LIFE_NS || role->pause_ns == 0)
+		role->pause_ns = PAUSE_MIN_NS;
+	role->n_restarts++;
+	role->pause = sd_event_source_disable_unref(role->pause);
+	r = sd_event_add_time_relative(role->serve->event, &role->pause, CLOCK_MONOTONIC,
+		role->pause_ns / NS_PER_US, 0, on_pause_over, role);
+	if (r < 0)
+		log_error("cannot plan the restart of %s: %s", role->name, strerror(-r));
+	role->pause_ns *= 2;
+	if (role->pause_ns > PAUSE_MAX_NS)
+		role->pause_ns = PAUSE_MAX_NS;
+}
+
+static int on_exit_of(sd_event_source *source, const siginfo_t *info, void *userdata)
+{
+	struct role *role = userdata;
+	struct serve *serve = role->serve;
+
+	(void)source;
+	role->child = sd_event_source_disable_unref(role->child);
+	role->pid = 0;
+	role_disconnect(role);
+	if (role->stopping)
+		return 0;
+	log_write(LOG_WARNING, NULL, "%s ended (%s %d), it is started again in %u ms", role->name,
+		info->si_code == CLD_EXITED ? "exit status" : "signal", info->si_status,
+		(unsigned)((role->pause_ns > 0 ? role->pause_ns : PAUSE_MIN_NS) / NS_PER_MS));
+	restart_later(role);
+	if (role->id == ROLE_INGEST)
+		decoder_lost(serve);
+	else
+		rounds_lost(serve);
+	return 0;
+}
+
+/* What systemd told serve is not for the others. OpenMP's variables they sort out themselves. */
+static bool keep_variable(const char *variable)
+{
+	static const char *const dropped[] = { "NOTIFY_SOCKET=", "WATCHDOG_", "LISTEN_" };
+
+	for (unsigned i = 0; i < ARRAY_SIZE(dropped); i++)
+		if (strncmp(variable, dropped[i], strlen(dropped[i])) == 0)
+			return false;
+	return true;
+}
+
+/* One array to free; its strings are the process's own. */
+static int make_environment(char ***ret_environment)
+{
+	size_t n = 0, m = 0;
+	char **environment;
+
+	while (environ[n])
+		n++;
+	environment = calloc(n + 1, sizeof(*environment));
+	if (!environment)
+		return -ENOMEM;
+	for (size_t i = 0; i < n; i++)
+		if (keep_variable(environ[i]))
+			environment[m++] = environ[i];
+	*ret_environment = environment;
+	return 0;
+}
+
+/* The effective paths go along: the command line of serve may have overruled the file. */
+static void make_arguments(const struct role *role, char role_text[32], char **argv)
+{
+	const struct config *config = role->serve->boot;
+	unsigned n = 0;
+
+	(void)snprintf(role_text, 32, "--role=%s", role->name);
+	argv[n++] = (char *)"kamend";
+	argv[n++] = role_text;
+	if (config->path[0]) {
+		argv[n++] = (char *)"--config";
+		argv[n++] = (char *)config->path;
+	}
+	if (config->model_path[0]) {
+		argv[n++] = (char *)"--model";
+		argv[n++] = (char *)config->model_path;
+	}
+	argv[n++] = (char *)"--state";
+	argv[n++] = (char *)config->state_dir;
+	argv[n++] = (char *)"--runtime";
+	argv[n++] = (char *)config->runtime_dir;
+	argv[n] = NULL;
+}
+
+static int spawn_with(
+	const struct role *role, int child_sock, int child_base, char **environment, pid_t *ret_pid)
+{
+	posix_spawn_file_actions_t actions;
+	posix_spawnattr_t attr;
+	sigset_t none, all;
+	char role_text[32];
+	char *argv[16];
+	int r;
+
+	make_arguments(role, role_text, argv);
+	(void)sigemptyset(&none);
+	(void)sigfillset(&all);
+	(void)posix_spawn_file_actions_init(&actions);
+	(void)posix_spawnattr_init(&attr);
+	(void)posix_spawn_file_actions_adddup2(&actions, child_sock, ROLE_SOCKET);
+	if (role->id == ROLE_LEARNER)
+		(void)posix_spawn_file_actions_adddup2(&actions, child_base, ROLE_BASE);
+	(void)posix_spawnattr_setsigmask(&attr, &none);
+	(void)posix_spawnattr_setsigdefault(&attr, &all);
+	(void)posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+	r = -posix_spawn(ret_pid, role->serve->self, &actions, &attr, argv, environment);
+	(void)posix_spawnattr_destroy(&attr);
+	(void)posix_spawn_file_actions_destroy(&actions);
+	return r;
+}
+
+static int role_spawn(struct role *role)
+{
+	_cleanup_(freep) char **environment = NULL;
+	_cleanup_(closep) int ours = -1, low = -1, theirs = -1, base = -1;
+	int pair[2], r;
+
+	r = make_environment(&environment);
+	if (r < 0)
+		return r;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
+		return -errno;
+	ours = pair[0];
+	low = pair[1];
+	/* Out of the way of ROLE_SOCKET and ROLE_BASE, which the child's dup2() overwrites. */
+	theirs = fcntl(low, F_DUPFD_CLOEXEC, 10);
+	base = fcntl(base_fd(role->serve->base), F_DUPFD_CLOEXEC, 10);
+	if (theirs < 0 || base < 0)
+		return -errno;
+	role->started_ns = clock_now_ns();
+	r = spawn_with(role, theirs, base, environment, &role->pid);
+	if (r < 0)
+		return r;
+	role->io = sd_event_source_disable_unref(role->io);
+	r = sd_event_add_child(
+		role->serve->event, &role->child, role->pid, WEXITED, on_exit_of, role);
+	if (r >= 0)
+		r = sd_event_add_io(role->serve->event, &role->io, ours, EPOLLIN, on_socket, role);
+	if (r < 0)
+		return r;
+	role->sock = TAKE_FD(ours);
+	return 0;
+}
+
+void roles_init(struct serve *serve)
+{
+	static const char *const names[N_ROLES] = { "ingest", "learner" };
+
+	for (unsigned i = 0; i < N_ROLES; i++) {
+		struct role *role = &serve->roles[i];
+
+		*role = (struct role){
+			.serve = serve, .id = (enum role_id)i, .name = names[i], .sock = -1
+		};
+		role->out_tail = &role->out;
+	}
+}
+
+int roles_start(struct serve *serve)
+{
+	int r;
+
+	for (unsigned i = 0; i < N_ROLES; i++) {
+		if (i == ROLE_LEARNER && !serve->config.learner_on)
+			continue;
+		r = role_spawn(&serve->roles[i]);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static bool reap(struct role *role, uint64_t until_ns)
+{
+	_cleanup_(closep) int fd = (int)syscall(SYS_pidfd_open, role->pid, 0);
+	uint64_t now = clock_now_ns();
+	struct pollfd poll_fd = { .fd = fd, .events = POLLIN };
+	int left_ms = until_ns > now ? (int)((until_ns - now) / NS_PER_MS) : 0;
+
+	if (fd >= 0 && poll(&poll_fd, 1, left_ms) <= 0)
+		return false;
+	return waitpid(role->pid, NULL, fd >= 0 ? 0 : WNOHANG) == role->pid;
+}
+
+void roles_stop(struct serve *serve)
+{
+	uint64_t until_ns = clock_now_ns() + SERVE_ROLE_GRACE_NS;
+
+	for (unsigned i = 0; i < N_ROLES; i++) {
+		struct role *role = &serve->roles[i];
+
+		role->stopping = true;
+		role->pause = sd_event_source_disable_unref(role->pause);
+		/* Ours to reap from here on. */
+		role->child = sd_event_source_disable_unref(role->child);
+		role_disconnect(role);
+		if (role->pid > 0)
+			(void)kill(role->pid, SIGTERM);
+	}
+	for (unsigned i = 0; i < N_ROLES; i++) {
+		struct role *role = &serve->roles[i];
+
+		if (role->pid == 0 || reap(role, until_ns))
+			continue;
+		(void)kill(role->pid, SIGKILL);
+		(void)reap(role, clock_now_ns() + SERVE_ROLE_GRACE_NS);
+	}
+}

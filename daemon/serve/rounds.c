@@ -1,0 +1,426 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "serve/rounds.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include "ops/log.h"
+#include "serve/serve.h"
+#include "site/gate.h"
+
+/* Deaths of the learner at the same step before a round is given up. */
+#define MAX_DEATHS 5
+#define STARVING_NS (60 * NS_PER_S)
+
+/* ---- the queue */
+
+static void pop(struct rounds *rounds)
+{
+	struct round_job *job = rounds->head;
+
+	rounds->head = job->next;
+	rounds->sent = false;
+	rounds->step = rounds->steps = 0;
+	free(job);
+}
+
+const struct round_job *rounds_find(const struct serve *serve, const char *site)
+{
+	for (const struct round_job *job = serve->rounds.head; job; job = job->next)
+		if (strcmp(job->site, site) == 0)
+			return job;
+	return NULL;
+}
+
+int rounds_add(struct serve *serve, struct site *site, uint32_t version, uint32_t steps,
+	uint64_t seed, bool judge)
+{
+	struct round_job **at = &serve->rounds.head;
+	struct round_job *job;
+
+	job = calloc(1, sizeof(*job));
+	if (!job)
+		return -ENOMEM;
+	memcpy(job->site, site->name, sizeof(job->site));
+	job->version = version;
+	job->steps = steps;
+	job->seed = seed;
+	job->judge = judge;
+	while (*at)
+		at = &(*at)->next;
+	*at = job;
+	rounds_kick(serve);
+	return 0;
+}
+
+static void fail(struct serve *serve, const char *reason)
+{
+	struct round_job *job = serve->rounds.head;
+
+	log_write(LOG_ERR, NULL, "site %s: version %u failed: %s", job->site, job->version, reason);
+	serve->rounds.n_failed++;
+	if (state_round_fail(serve->state, job->site, job->version, reason) < 0)
+		log_error("site %s: cannot store that version %u failed", job->site, job->version);
+	control_learn_failed(serve, job->site, job->version, reason);
+	pop(&serve->rounds);
+	rounds_kick(serve);
+}
+
+void rounds_cancel(struct serve *serve, const char *site)
+{
+	struct rounds *rounds = &serve->rounds;
+
+	for (struct round_job **at = &rounds->head; *at;) {
+		struct round_job *job = *at;
+
+		if (strcmp(job->site, site) != 0) {
+			at = &job->next;
+			continue;
+		}
+		control_learn_failed(serve, job->site, job->version, "cancelled");
+		if (job == rounds->head && rounds->sent) {
+			Kamen__RoleMessage message = KAMEN__ROLE_MESSAGE__INIT;
+			Kamen__SiteName cancel = KAMEN__SITE_NAME__INIT;
+
+			cancel.site = job->site;
+			message.kind_case = KAMEN__ROLE_MESSAGE__KIND_CANCEL;
+			message.cancel = &cancel;
+			(void)role_post(&serve->roles[ROLE_LEARNER], &message, -1);
+			rounds->sent = false;
+		}
+		*at = job->next;
+		free(job);
+	}
+	rounds_kick(serve);
+}
+
+/* ---- to the learner */
+
+static void fill_prep(Kamen__Prep *out, struct prep *prep)
+{
+	kamen__prep__init(out);
+	out->input_px = prep->input_px;
+	out->resize = prep->resize == PREP_SQUASH ? (char *)"squash" : (char *)"crop";
+	out->crop = prep->crop;
+	out->n_mean = 3;
+	out->mean = prep->mean;
+	out->n_std = 3;
+	out->std = prep->std;
+}
+
+static int post_job(struct serve *serve, struct round_job *job)
+{
+	char manifest[512], replay[512], round[512], judge[512];
+	Kamen__RoleMessage message = KAMEN__ROLE_MESSAGE__INIT;
+	Kamen__LearnJob learn = KAMEN__LEARN_JOB__INIT;
+	Kamen__Prep prep;
+	int r;
+
+	r = state_path(serve->state, manifest, job->site, "round/manifest");
+	if (r >= 0)
+		r = state_path(serve->state, replay, job->site, "replay");
+	if (r >= 0)
+		r = state_path(serve->state, round, job->site, "round");
+	if (r >= 0)
+		r = state_path(serve->state, judge, job->site, "round/import.kmask");
+	if (r < 0)
+		return r;
+	fill_prep(&prep, &job->prep);
+	learn.site = job->site;
+	learn.version = job->version;
+	learn.prep = &prep;
+	learn.manifest = manifest;
+	learn.replay = replay;
+	learn.round = round;
+	learn.has_steps = job->steps > 0;
+	learn.steps = job->steps;
+	learn.has_seed = true;
+	learn.seed = job->seed;
+	learn.judge_mask = job->judge ? judge : NULL;
+	message.kind_case = KAMEN__ROLE_MESSAGE__KIND_LEARN;
+	message.learn = &learn;
+	return role_post(&serve->roles[ROLE_LEARNER], &message, -1);
+}
+
+void rounds_kick(struct serve *serve)
+{
+	struct rounds *rounds = &serve->rounds;
+	struct site *site;
+	int r;
+
+	if (!rounds->head || rounds->sent || !serve->roles[ROLE_LEARNER].ready)
+		return;
+	site = sites_find(&serve->sites, rounds->head->site);
+	if (!site) {
+		fail(serve, "its site is gone");
+		return;
+	}
+	rounds->head->prep = site->prep;
+	r = post_job(serve, rounds->head);
+	if (r < 0) {
+		fail(serve, strerror(-r));
+		return;
+	}
+	rounds->sent = true;
+	rounds->heard_ns = clock_now_ns();
+	log_info("site %s: version %u is being learnt", site->name, rounds->head->version);
+	serve_notify_status(serve);
+}
+
+void rounds_lost(struct serve *serve)
+{
+	struct rounds *rounds = &serve->rounds;
+
+	if (!rounds->head || !rounds->sent)
+		return;
+	/* It goes on from its checkpoint when the learner is back. */
+	rounds->sent = false;
+	if (++rounds->head->n_deaths >= MAX_DEATHS)
+		fail(serve, "the learner died over it again and again");
+}
+
+int rounds_open(struct serve *serve)
+{
+	_cleanup_(freep) struct version_row *rows = NULL;
+	uint32_t n = 0;
+	int r;
+
+	r = state_round_list(serve->state, &rows, &n);
+	for (uint32_t i = 0; i < n && r >= 0; i++) {
+		struct site *site = sites_find(&serve->sites, rows[i].site);
+		char import[512];
+		bool judge;
+
+		r = state_path(serve->state, import, rows[i].site, "round/import.kmask");
+		if (r < 0)
+			return r;
+		judge = access(import, F_OK) == 0;
+		if (site)
+			r = rounds_add(
+				serve, site, rows[i].version, rows[i].steps, rows[i].seed, judge);
+	}
+	return r;
+}
+
+void rounds_close(struct serve *serve)
+{
+	while (serve->rounds.head)
+		pop(&serve->rounds);
+}
+
+/* ---- from the learner */
+
+static bool is_current(const struct rounds *rounds, const char *site, uint32_t version)
+{
+	return rounds->head && rounds->sent && strcmp(rounds->head->site, site) == 0 &&
+	       rounds->head->version == version;
+}
+
+void rounds_progress(struct serve *serve, const Kamen__Progress *progress)
+{
+	struct rounds *rounds = &serve->rounds;
+
+	if (!is_current(rounds, progress->site, progress->version))
+		return;
+	rounds->heard_ns = clock_now_ns();
+	if (progress->step > rounds->head->step)
+		rounds->head->n_deaths = 0;
+	rounds->head->step = progress->step;
+	rounds->step = progress->step;
+	rounds->steps = progress->steps;
+	rounds->loss_ratio = progress->loss_ratio;
+	rounds->density = progress->density;
+	control_learn_progress(serve, progress);
+}
+
+static struct judgement_row read_judgement(const Kamen__Judgement *j)
+{
+	if (!j)
+		return (struct judgement_row){ 0 };
+	return (struct judgement_row){ j->n, j->retrieval, j->margin, j->effective_rank };
+}
+
+static struct digest read_digest(bool has, const ProtobufCBinaryData *data)
+{
+	struct digest digest = { { 0 } };
+
+	if (has && data->len == DIGEST_BYTES)
+		memcpy(digest.bytes, data->data, DIGEST_BYTES);
+	return digest;
+}
+
+static int read_file(struct serve *serve, const char *site, const char *name, size_t limit,
+	void **ret_data, size_t *ret_n, struct diag *diag)
+{
+	char path[512];
+	int r;
+
+	r = state_path(serve->state, path, site, name);
+	if (r < 0)
+		return r;
+	r = blob_read(AT_FDCWD, path, limit, ret_data, ret_n);
+	return r < 0 ? diag_set(diag, -r, "%s: %s", path, strerror(-r)) : 0;
+}
+
+/* Everything that the row says about the mask comes from the mask, not from who brought it. */
+static int verify_mask(struct serve *serve, const struct round_job *job, struct version_row *row,
+	struct diag *diag)
+{
+	struct serving_model model = serve_model(serve);
+	_cleanup_(mask_freep) struct mask *mask = NULL;
+	_cleanup_(freep) void *data = NULL;
+	struct kmask_header header;
+	size_t n;
+	int r;
+
+	r = read_file(
+		serve, job->site, "round/candidate.kmask", SERVE_MAX_MASK_BYTES, &data, &n, diag);
+	if (r < 0)
+		return r;
+	r = kmask_decode(&mask, &header, model.layout, model.base, data, n, diag);
+	if (r < 0)
+		return r;
+	row->prep = prep_digest(&job->prep);
+	if (!digest_equal(&header.prep, &row->prep))
+		return diag_set(diag, EBADMSG, "candidate.kmask is for another preprocessing");
+	row->n_bytes = n;
+	row->n_elements = header.n_elements;
+	row->n_flips = header.n_elements - header.n_kept;
+	row->density = mask_density(mask);
+	row->lowest_density = mask_lowest_density(mask);
+	row->base = *model.base;
+	row->mask = mask_digest(mask);
+	row->space = space_digest(&row->base, &row->mask, &row->prep, "f32", "cls");
+	return 0;
+}
+
+static int verify_reference(struct serve *serve, const struct round_job *job,
+	const struct version_row *row, struct diag *diag)
+{
+	_cleanup_(reference_freep) struct reference *reference = NULL;
+	_cleanup_(freep) void *data = NULL;
+	size_t n;
+	int r;
+
+	r = read_file(serve, job->site, "round/candidate.kref", SERVE_MAX_REFERENCE_BYTES, &data,
+		&n, diag);
+	if (r < 0)
+		return r;
+	r = reference_decode(&reference, data, n, diag);
+	if (r < 0)
+		return r;
+	if (reference->dim != vit_shape(inference_vit(serve->inference))->width ||
+		!digest_equal(&reference->space, &row->space))
+		return diag_set(diag, EBADMSG, "candidate.kref is of another space than its mask");
+	return 0;
+}
+
+static int read_done(struct serve *serve, const struct round_job *job, const Kamen__LearnDone *done,
+	struct version_row *ret_row, struct diag *diag)
+{
+	int r;
+
+	*ret_row = (struct version_row){
+		.version = job->version,
+		.loss_ratio = done->loss_ratio,
+		.seconds = done->seconds,
+		.seed = job->seed,
+		.created_us = clock_wall_us(),
+		.steps = done->steps,
+		.n_images = done->n_images,
+		.threads = done->threads,
+		.manifest = read_digest(done->has_manifest_digest, &done->manifest_digest),
+		.recipe = read_digest(done->has_recipe_digest, &done->recipe_digest),
+		.frozen = read_judgement(done->frozen),
+		.candidate = read_judgement(done->candidate),
+	};
+	(void)snprintf(ret_row->site, sizeof(ret_row->site), "%s", job->site);
+	(void)snprintf(ret_row->isa, sizeof(ret_row->isa), "%s", done->isa ? done->isa : "");
+	r = verify_mask(serve, job, ret_row, diag);
+	if (r < 0)
+		return r;
+	return verify_reference(serve, job, ret_row, diag);
+}
+
+static void promote_if_auto(struct serve *serve, struct site *site, const struct version_row *row)
+{
+	int r;
+
+	if (!row->passed || strcmp(site->settings.policy, "auto") != 0)
+		return;
+	r = state_promote(serve->state, site->name, row->version, "policy auto");
+	if (r < 0) {
+		log_error("site %s: cannot promote version %u: %s", site->name, row->version,
+			strerror(-r));
+		return;
+	}
+	serve->rounds.n_promoted++;
+	log_notice("site %s: version %u is champion now (policy auto)", site->name, row->version);
+}
+
+static int settle(struct serve *serve, struct site *site, struct version_row *row)
+{
+	int r;
+
+	gate_decide(row);
+	row->state = row->passed ? VERSION_CANDIDATE : VERSION_HELD;
+	r = state_round_end(serve->state, row);
+	if (r < 0)
+		return r;
+	log_notice("site %s: version %u %s (density %.5f, loss ratio %.3f)%s%s", site->name,
+		row->version, row->passed ? "passed the gate" : "is held", row->density,
+		row->loss_ratio, row->passed ? "" : ": ", row->reasons);
+	promote_if_auto(serve, site, row);
+	/* The references of the base are new in any case. */
+	return site_publish(serve, site);
+}
+
+void rounds_done(struct serve *serve, const Kamen__LearnDone *done)
+{
+	struct rounds *rounds = &serve->rounds;
+	struct diag diag = { .text = "" };
+	struct version_row row;
+	struct site *site;
+	int r;
+
+	if (!is_current(rounds, done->site, done->version))
+		return;
+	site = sites_find(&serve->sites, done->site);
+	r = site ? read_done(serve, rounds->head, done, &row, &diag) : -ENOENT;
+	if (r >= 0)
+		r = settle(serve, site, &row);
+	if (r < 0) {
+		fail(serve, diag.text[0] ? diag.text : strerror(-r));
+		return;
+	}
+	rounds->n_done++;
+	/* The promotion may have changed what the row says. */
+	(void)state_version_get(serve->state, row.site, row.version, &row);
+	pop(rounds);
+	control_learn_done(serve, &row);
+	serve_notify_status(serve);
+	rounds_kick(serve);
+}
+
+void rounds_failed(struct serve *serve, const Kamen__LearnFailed *failed)
+{
+	if (is_current(&serve->rounds, failed->site, failed->version))
+		fail(serve, failed->reason);
+}
+
+void rounds_describe(const struct serve *serve, char *ret_text, size_t n_bytes)
+{
+	const struct rounds *rounds = &serve->rounds;
+
+	if (!serve->config.learner_on)
+		(void)snprintf(ret_text, n_bytes, "disabled");
+	else if (!serve->roles[ROLE_LEARNER].ready)
+		(void)snprintf(ret_text, n_bytes, "restarting");
+	else if (!rounds->head)
+		(void)snprintf(ret_text, n_bytes, "idle");
+	else if (clock_now_ns() - rounds->heard_ns > STARVING_NS)
+		(void)snprintf(ret_text, n_bytes, "starving %s", rounds->head->site);
+	else
+		(void)snprintf(ret_text, n_bytes, "learning %s", rounds->head->site);
+}

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef KAMEN_SERVE_ROUNDS_H
+#define KAMEN_SERVE_ROUNDS_H
+
+#include "kamen.pb-c.h"
+#include "serve/sites.h"
+
+/** A round that the learner does, or will do. */
+struct round_job {
+	char site[64];
+	uint32_t version, steps;
+	uint64_t seed;
+	bool judge; /* of an imported mask: nothing is learnt */
+	struct prep prep;
+	unsigned n_deaths; /* of the learner, since it last got further */
+	uint32_t step;
+	struct round_job *next;
+};
+
+/** First come, first learnt; the first one is with the learner. */
+struct rounds {
+	struct round_job *head;
+	bool sent;
+	uint64_t heard_ns; /* when the learner last said something about it */
+	uint64_t n_done, n_failed, n_promoted;
+	uint32_t step, steps;
+	float loss_ratio;
+	double density;
+};
+
+/** Takes up what an earlier process left running. */
+int rounds_open(struct serve *serve);
+void rounds_close(struct serve *serve);
+/** A round that state.db knows already joins the queue. */
+int rounds_add(struct serve *serve, struct site *site, uint32_t version, uint32_t steps,
+	uint64_t seed, bool judge);
+/** Nothing of this site is learnt any more. */
+void rounds_cancel(struct serve *serve, const char *site);
+/** Gives the learner its next job if it is ready and idle. */
+void rounds_kick(struct serve *serve);
+/** The learner died. */
+void rounds_lost(struct serve *serve);
+
+void rounds_progress(struct serve *serve, const Kamen__Progress *progress);
+void rounds_done(struct serve *serve, const Kamen__LearnDone *done);
+void rounds_failed(struct serve *serve, const Kamen__LearnFailed *failed);
+
+/** "idle", "learning SITE", "starving SITE", "restarting" or "disabled". */
+void rounds_describe(const struct serve *serve, char *ret_text, size_t n_bytes);
+/** The job of a site, or NULL. */
+const struct round_job *rounds_find(const struct serve *serve, const char *site);
+
+#endif

@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "serve/rows.h"
+
+#include <errno.h>
+
+static void fill_judgement(Kamen__Judgement *out, const struct judgement_row *row)
+{
+	kamen__judgement__init(out);
+	out->has_n = out->has_retrieval = out->has_margin = out->has_effective_rank = true;
+	out->n = row->n;
+	out->retrieval = row->retrieval;
+	out->margin = row->margin;
+	out->effective_rank = row->effective_rank;
+}
+
+void gate_message_fill(struct gate_message *out, const struct version_row *row)
+{
+	char *save = NULL;
+
+	kamen__gate__init(&out->gate);
+	out->gate.passed = row->passed;
+	memcpy(out->text, row->reasons, sizeof(out->text));
+	for (char *line = strtok_r(out->text, "\n", &save);
+		line && out->gate.n_reasons < ROW_MAX_REASONS; line = strtok_r(NULL, "\n", &save))
+		out->reasons[out->gate.n_reasons++] = line;
+	out->gate.reasons = out->reasons;
+	fill_judgement(&out->frozen, &row->frozen);
+	fill_judgement(&out->candidate, &row->candidate);
+	out->gate.frozen = &out->frozen;
+	out->gate.candidate = &out->candidate;
+}
+
+static ProtobufCBinaryData bytes_of(const struct digest *digest)
+{
+	return (ProtobufCBinaryData){ DIGEST_BYTES, (uint8_t *)digest->bytes };
+}
+
+static void fill_origin(Kamen__Mask *m, const struct version_row *row)
+{
+	m->has_base_digest = m->has_space = true;
+	m->base_digest = bytes_of(&row->base);
+	m->space = bytes_of(&row->space);
+	m->has_manifest_digest = m->has_recipe_digest = true;
+	m->manifest_digest = bytes_of(&row->manifest);
+	m->recipe_digest = bytes_of(&row->recipe);
+	m->isa = (char *)row->isa;
+	m->has_threads = m->has_n_images = m->has_created_us = true;
+	m->threads = row->threads;
+	m->n_images = row->n_images;
+	m->created_us = row->created_us;
+}
+
+void mask_message_fill(struct mask_message *out, const struct version_row *row)
+{
+	Kamen__Mask *m = &out->mask;
+
+	kamen__mask__init(m);
+	m->site = (char *)row->site;
+	m->version = row->version;
+	m->state = (char *)version_state_name(row->state);
+	m->has_steps = m->has_seed = true;
+	m->steps = row->steps;
+	m->seed = row->seed;
+	/* What is not known before the round has ended. */
+	if (row->state == VERSION_LEARNING || row->state == VERSION_FAILED) {
+		gate_message_fill(&out->gate, row);
+		m->gate = row->state == VERSION_FAILED ? &out->gate.gate : NULL;
+		return;
+	}
+	m->has_density = m->has_bytes = m->has_bits_per_weight = m->has_loss_ratio = true;
+	m->density = row->density;
+	m->bytes = row->n_bytes;
+	m->bits_per_weight =
+		row->n_elements > 0 ? 8.0 * (double)row->n_bytes / (double)row->n_elements : 0;
+	m->loss_ratio = row->loss_ratio;
+	fill_origin(m, row);
+	gate_message_fill(&out->gate, row);
+	m->gate = &out->gate.gate;
+}
+
+static void fill_settings(struct site_message *out, const struct site *site)
+{
+	Kamen__Site *m = &out->site;
+
+	for (unsigned i = 0; i < 16 && config_site_keys[i]; i++) {
+		const char *key = config_site_keys[i];
+		Kamen__KeyValue *set = &out->settings[m->n_settings];
+		Kamen__KeyValue *by = &out->set_by[m->n_set_by];
+
+		if (site_settings_get(
+			    &site->settings, key, out->values[i], sizeof(out->values[i])) < 0)
+			continue;
+		kamen__key_value__init(set);
+		set->key = (char *)key;
+		set->value = out->values[i];
+		out->settings_list[m->n_settings++] = set;
+		if (!site_key_owner(site, key, out->owners[i], sizeof(out->owners[i])))
+			continue;
+		kamen__key_value__init(by);
+		by->key = (char *)key;
+		by->value = out->owners[i];
+		out->set_by_list[m->n_set_by++] = by;
+	}
+	m->settings = out->settings_list;
+	m->set_by = out->set_by_list;
+}
+
+static void fill_counts(Kamen__Site *m, const struct site *site, const struct site_row *row)
+{
+	m->has_images = m->has_duplicates = m->has_rejected = m->has_gaps = true;
+	m->has_replay_bytes = m->has_requests = true;
+	m->images = row->n_images;
+	m->duplicates = row->n_duplicates;
+	m->rejected = row->n_rejected;
+	m->gaps = row->n_gaps;
+	m->replay_bytes = row->replay_bytes;
+	m->requests = site->n_requests;
+}
+
+void site_message_fill(struct site_message *out, const struct site *site,
+	const struct site_row *row, bool learning)
+{
+	Kamen__Site *m = &out->site;
+
+	kamen__site__init(m);
+	m->site = (char *)site->name;
+	m->has_champion = m->has_input_px = m->has_prep_digest = true;
+	m->champion = row->champion;
+	m->state = (char *)(learning ? "learning" : row->champion > 0 ? "serving" : "collecting");
+	m->input_px = site->prep.input_px;
+	out->prep = prep_digest(&site->prep);
+	m->prep_digest = bytes_of(&out->prep);
+	fill_counts(m, site, row);
+	fill_settings(out, site);
+}

@@ -1,0 +1,401 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "serve/scheduler.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <sys/eventfd.h>
+
+#include "serve/limits.h"
+
+struct scheduler {
+	pthread_mutex_t lock;
+	pthread_cond_t filled;
+	struct site_queue *active, **active_tail; /* in order of their turn */
+	struct request *done, **done_tail;
+	uint32_t n_waiting, max_batch;
+	uint64_t delay_ns, quantum;
+	bool stopping;
+	int wake_fd;
+};
+
+int scheduler_new(struct scheduler **ret_scheduler, const struct scheduler_options *options)
+{
+	struct scheduler *s;
+	pthread_condattr_t attr;
+
+	s = calloc(1, sizeof(*s));
+	if (!s)
+		return -ENOMEM;
+	s->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (s->wake_fd < 0) {
+		free(s);
+		return -errno;
+	}
+	(void)pthread_mutex_init(&s->lock, NULL);
+	(void)pthread_condattr_init(&attr);
+	(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	(void)pthread_cond_init(&s->filled, &attr);
+	(void)pthread_condattr_destroy(&attr);
+	s->active_tail = &s->active;
+	s->done_tail = &s->done;
+	s->max_batch = options->max_batch > 0 ? options->max_batch : 1;
+	if (s->max_batch > SERVE_MAX_BATCH)
+		s->max_batch = SERVE_MAX_BATCH;
+	s->delay_ns = options->delay_ns;
+	s->quantum = (uint64_t)s->max_batch * options->px * options->px;
+	*ret_scheduler = s;
+	return 0;
+}
+
+void scheduler_free(struct scheduler *scheduler)
+{
+	if (!scheduler)
+		return;
+	(void)pthread_cond_destroy(&scheduler->filled);
+	(void)pthread_mutex_destroy(&scheduler->lock);
+	(void)close(scheduler->wake_fd);
+	free(scheduler);
+}
+
+static void lock(struct scheduler *s)
+{
+	(void)pthread_mutex_lock(&s->lock);
+}
+
+static void unlock(struct scheduler *s)
+{
+	(void)pthread_mutex_unlock(&s->lock);
+}
+
+int scheduler_fd(const struct scheduler *scheduler)
+{
+	return scheduler->wake_fd;
+}
+
+void scheduler_wake(struct scheduler *scheduler)
+{
+	uint64_t one = 1;
+
+	/* Can only fail when the counter is full, and then the loop is awake anyhow. */
+	if (write(scheduler->wake_fd, &one, sizeof(one)) < 0)
+		return;
+}
+
+static void activate(struct scheduler *s, struct site_queue *queue)
+{
+	if (queue->active)
+		return;
+	queue->active = true;
+	queue->deficit = 0;
+	queue->next = NULL;
+	*s->active_tail = queue;
+	s->active_tail = &queue->next;
+}
+
+static void deactivate(struct scheduler *s, struct site_queue *queue)
+{
+	struct site_queue **at = &s->active;
+
+	if (!queue->active)
+		return;
+	while (*at != queue)
+		at = &(*at)->next;
+	*at = queue->next;
+	if (s->active_tail == &queue->next)
+		s->active_tail = at;
+	queue->active = false;
+	queue->next = NULL;
+}
+
+static void unlink_request(struct site_queue *queue, struct request *request)
+{
+	struct request **at = &queue->head;
+
+	while (*at != request)
+		at = &(*at)->next;
+	*at = request->next;
+	if (queue->tail == &request->next)
+		queue->tail = at;
+	queue->n--;
+}
+
+int scheduler_push(struct scheduler *scheduler, struct request *request)
+{
+	struct site_queue *queue = &request->site->queue;
+	int r = 0;
+
+	lock(scheduler);
+	if (queue->n >= SERVE_MAX_SITE_QUEUE) {
+		r = -EBUSY;
+	} else {
+		request->next = NULL;
+		if (!queue->head)
+			queue->tail = &queue->head;
+		*queue->tail = request;
+		queue->tail = &request->next;
+		queue->n++;
+		scheduler->n_waiting++;
+		activate(scheduler, queue);
+		(void)pthread_cond_signal(&scheduler->filled);
+	}
+	unlock(scheduler);
+	return r;
+}
+
+struct request *scheduler_reap(struct scheduler *scheduler)
+{
+	struct request *done;
+	uint64_t count;
+
+	if (read(scheduler->wake_fd, &count, sizeof(count)) < 0 && errno != EAGAIN)
+		return NULL;
+	lock(scheduler);
+	done = TAKE_PTR(scheduler->done);
+	scheduler->done_tail = &scheduler->done;
+	unlock(scheduler);
+	return done;
+}
+
+void scheduler_give(struct scheduler *scheduler, struct request *const *batch, uint32_t n)
+{
+	lock(scheduler);
+	for (uint32_t i = 0; i < n; i++) {
+		batch[i]->next = NULL;
+		*scheduler->done_tail = batch[i];
+		scheduler->done_tail = &batch[i]->next;
+	}
+	unlock(scheduler);
+	scheduler_wake(scheduler);
+}
+
+void scheduler_publish(
+	struct scheduler *scheduler, struct site_queue *queue, struct serving *serving)
+{
+	struct serving *old;
+
+	lock(scheduler);
+	old = queue->champion;
+	queue->champion = serving;
+	unlock(scheduler);
+	serving_unref(old);
+}
+
+struct serving *scheduler_champion(struct scheduler *scheduler, struct site_queue *queue)
+{
+	struct serving *serving;
+
+	lock(scheduler);
+	serving = queue->champion ? serving_ref(queue->champion) : NULL;
+	unlock(scheduler);
+	return serving;
+}
+
+static bool is_queued(const struct site_queue *queue, const struct request *request)
+{
+	for (const struct request *q = queue->head; q; q = q->next)
+		if (q == request)
+			return true;
+	return false;
+}
+
+bool scheduler_remove(struct scheduler *scheduler, struct request *request)
+{
+	struct site_queue *queue = &request->site->queue;
+	bool found;
+
+	lock(scheduler);
+	found = is_queued(queue, request);
+	if (found) {
+		unlink_request(queue, request);
+		scheduler->n_waiting--;
+		if (!queue->head)
+			deactivate(scheduler, queue);
+	}
+	unlock(scheduler);
+	return found;
+}
+
+struct request *scheduler_drop(struct scheduler *scheduler, struct site_queue *queue)
+{
+	struct request *dropped;
+
+	lock(scheduler);
+	deactivate(scheduler, queue);
+	dropped = TAKE_PTR(queue->head);
+	scheduler->n_waiting -= queue->n;
+	queue->n = 0;
+	unlock(scheduler);
+	return dropped;
+}
+
+uint32_t scheduler_n_waiting(struct scheduler *scheduler)
+{
+	uint32_t n;
+
+	lock(scheduler);
+	n = scheduler->n_waiting;
+	unlock(scheduler);
+	return n;
+}
+
+void scheduler_set_delay(struct scheduler *scheduler, uint64_t delay_ns)
+{
+	lock(scheduler);
+	scheduler->delay_ns = delay_ns;
+	unlock(scheduler);
+}
+
+void scheduler_stop(struct scheduler *scheduler)
+{
+	lock(scheduler);
+	scheduler->stopping = true;
+	(void)pthread_cond_signal(&scheduler->filled);
+	unlock(scheduler);
+}
+
+/* ---- the choice of a batch, all under the lock */
+
+static const struct serving *serving_of(
+	const struct site_queue *queue, const struct request *request)
+{
+	return request->serving ? request->serving : queue->champion;
+}
+
+static uint64_t cost_of(const struct site_queue *queue, const struct request *request)
+{
+	uint64_t px = serving_of(queue, request)->prep.input_px;
+
+	return px * px;
+}
+
+static uint64_t deadline_of(const struct request *request)
+{
+	return request->wire.deadline_ns > 0 ? request->wire.deadline_ns : UINT64_MAX;
+}
+
+/* The most urgent request of a queue; first come where nothing is urgent. */
+static struct request *leader_of(const struct site_queue *queue)
+{
+	struct request *leader = queue->head;
+
+	for (struct request *q = queue->head; q; q = q->next)
+		if (deadline_of(q) < deadline_of(leader))
+			leader = q;
+	return leader;
+}
+
+static struct site_queue *next_queue(struct scheduler *s)
+{
+	for (;;) {
+		struct site_queue *best = NULL;
+		uint64_t best_deadline = 0;
+
+		for (struct site_queue *q = s->active; q; q = q->next) {
+			struct request *leader = leader_of(q);
+
+			if (q->deficit < cost_of(q, leader))
+				continue;
+			if (!best || deadline_of(leader) < best_deadline) {
+				best = q;
+				best_deadline = deadline_of(leader);
+			}
+		}
+		if (best)
+			return best;
+		for (struct site_queue *q = s->active; q; q = q->next)
+			q->deficit += s->quantum;
+	}
+}
+
+static uint32_t power_of_two_below(uint32_t n)
+{
+	uint32_t power = 1;
+
+	while (power * 2 <= n)
+		power *= 2;
+	return power;
+}
+
+/* The leader and who may share its forward, in order of arrival. */
+static uint32_t gather(const struct scheduler *s, const struct site_queue *queue,
+	struct request *leader, struct request **ret_batch)
+{
+	const struct serving *serving = serving_of(queue, leader);
+	uint64_t credit = queue->deficit / cost_of(queue, leader);
+	uint32_t limit = credit < s->max_batch ? (uint32_t)credit : s->max_batch;
+	uint32_t n = 0;
+
+	ret_batch[n++] = leader;
+	for (struct request *q = queue->head; q && n < limit; q = q->next)
+		if (q != leader && serving_of(queue, q) == serving)
+			ret_batch[n++] = q;
+	return power_of_two_below(n);
+}
+
+static void take_out(struct scheduler *s, struct site_queue *queue, struct request **batch,
+	uint32_t n, struct serving **ret_serving)
+{
+	*ret_serving = serving_ref((struct serving *)serving_of(queue, batch[0]));
+	queue->deficit -= n * cost_of(queue, batch[0]);
+	for (uint32_t i = 0; i < n; i++)
+		unlink_request(queue, batch[i]);
+	s->n_waiting -= n;
+	deactivate(s, queue);
+	if (queue->head) {
+		/* To the end of the ring, with what credit it has left. */
+		uint64_t deficit = queue->deficit;
+
+		activate(s, queue);
+		queue->deficit = deficit;
+	}
+}
+
+static uint64_t fill_until(const struct scheduler *s, struct request *const *batch, uint32_t n)
+{
+	uint64_t until = UINT64_MAX;
+
+	if (n >= power_of_two_below(s->max_batch) || s->delay_ns == 0 || s->stopping)
+		return 0;
+	for (uint32_t i = 0; i < n; i++) {
+		if (batch[i]->received_ns + s->delay_ns < until)
+			until = batch[i]->received_ns + s->delay_ns;
+		/* A batch must never wait past what one of its own can still meet. */
+		if (deadline_of(batch[i]) <= until + s->delay_ns)
+			return 0;
+	}
+	return until;
+}
+
+uint32_t scheduler_take(
+	struct scheduler *scheduler, struct request **ret_batch, struct serving **ret_serving)
+{
+	struct scheduler *s = scheduler;
+	uint32_t n = 0;
+
+	lock(s);
+	while (n == 0) {
+		struct site_queue *queue;
+		uint64_t until;
+
+		if (!s->active) {
+			if (s->stopping)
+				break;
+			(void)pthread_cond_wait(&s->filled, &s->lock);
+			continue;
+		}
+		queue = next_queue(s);
+		n = gather(s, queue, leader_of(queue), ret_batch);
+		until = fill_until(s, ret_batch, n);
+		if (until > clock_now_ns()) {
+			struct timespec ts = { (time_t)(until / NS_PER_S),
+				(long)(until % NS_PER_S) };
+
+			(void)pthread_cond_timedwait(&s->filled, &s->lock, &ts);
+			n = 0;
+			continue;
+		}
+		take_out(s, queue, ret_batch, n, ret_serving);
+	}
+	unlock(s);
+	return n;
+}

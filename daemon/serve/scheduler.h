@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef KAMEN_SERVE_SCHEDULER_H
+#define KAMEN_SERVE_SCHEDULER_H
+
+#include "serve/request.h"
+#include "serve/sites.h"
+
+/**
+ * What waits for the inference thread, and what it has finished. The only thing that the loop and
+ * the inference thread share under a lock; clients never see it.
+ *
+ * Sites take turns by deficit round robin, counted in input pixels; among sites that still have
+ * credit in this round the earliest deadline goes first. A batch is of one site, one snapshot, one
+ * size.
+ */
+struct scheduler;
+
+struct scheduler_options {
+	uint32_t max_batch;
+	uint64_t delay_ns; /* how long a batch may wait to fill */
+	uint32_t px;       /* the model's own, scale of the credit */
+};
+
+int scheduler_new(struct scheduler **ret_scheduler, const struct scheduler_options *options);
+void scheduler_free(struct scheduler *scheduler);
+DEFINE_CLEANUP(struct scheduler *, scheduler_free)
+
+/* ---- loop thread */
+/** -EBUSY: the site's queue is full. */
+int scheduler_push(struct scheduler *scheduler, struct request *request);
+/** Takes what has been handed back, oldest first; NULL: nothing. */
+struct request *scheduler_reap(struct scheduler *scheduler);
+/** Readable when something was handed back or the inference thread wants to be looked at. */
+int scheduler_fd(const struct scheduler *scheduler);
+/** Swaps a site's champion; takes the reference. In force before the site's next batch. */
+void scheduler_publish(
+	struct scheduler *scheduler, struct site_queue *queue, struct serving *serving);
+/** The present champion, referenced. */
+struct serving *scheduler_champion(struct scheduler *scheduler, struct site_queue *queue);
+/** Takes one request out; false: it is with the inference thread, or was handed back. */
+bool scheduler_remove(struct scheduler *scheduler, struct request *request);
+/** Takes everything out that waits for a site. */
+struct request *scheduler_drop(struct scheduler *scheduler, struct site_queue *queue);
+uint32_t scheduler_n_waiting(struct scheduler *scheduler);
+void scheduler_set_delay(struct scheduler *scheduler, uint64_t delay_ns);
+/** scheduler_take() returns 0 from now on. */
+void scheduler_stop(struct scheduler *scheduler);
+
+/* ---- inference thread */
+/** Waits for a batch: a power of two, at most max_batch. 0: stop. */
+uint32_t scheduler_take(
+	struct scheduler *scheduler, struct request **ret_batch, struct serving **ret_serving);
+/** Hands a batch back to the loop. */
+void scheduler_give(struct scheduler *scheduler, struct request *const *batch, uint32_t n);
+/** Wakes the loop. */
+void scheduler_wake(struct scheduler *scheduler);
+
+#endif

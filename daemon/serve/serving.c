@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "serve/serving.h"
+
+#include <errno.h>
+#include <fcntl.h>
+
+#include "serve/limits.h"
+
+struct serving *serving_ref(struct serving *serving)
+{
+	atomic_fetch_add(&serving->n_refs, 1);
+	return serving;
+}
+
+void serving_unref(struct serving *serving)
+{
+	if (!serving || atomic_fetch_sub(&serving->n_refs, 1) > 1)
+		return;
+	mask_free(serving->mask);
+	reference_free(serving->reference);
+	free(serving);
+}
+
+static int load_mask(struct serving *serving, const struct serving_model *model, const char *path,
+	struct diag *diag)
+{
+	_cleanup_(freep) void *data = NULL;
+	struct kmask_header header;
+	size_t n_bytes;
+	int r;
+
+	r = blob_read(AT_FDCWD, path, SERVE_MAX_MASK_BYTES, &data, &n_bytes);
+	if (r < 0)
+		return diag_set(diag, -r, "%s: %s", path, strerror(-r));
+	r = kmask_decode(&serving->mask, &header, model->layout, model->base, data, n_bytes, diag);
+	if (r < 0)
+		return r;
+	serving->mask_id = mask_digest(serving->mask);
+	return 0;
+}
+
+static int load_base(struct serving *serving, const struct serving_model *model)
+{
+	_cleanup_(mask_freep) struct mask *all = NULL;
+	int r;
+
+	r = mask_new(&all, model->layout);
+	if (r < 0)
+		return r;
+	serving->mask_id = mask_digest(all);
+	return 0;
+}
+
+/* Novelty is a help, not a condition of serving: what cannot be used is left out. */
+static void load_reference(
+	struct serving *serving, const struct serving_model *model, const char *path)
+{
+	_cleanup_(reference_freep) struct reference *reference = NULL;
+	_cleanup_(freep) void *data = NULL;
+	size_t n_bytes;
+
+	if (!path || blob_read(AT_FDCWD, path, SERVE_MAX_REFERENCE_BYTES, &data, &n_bytes) < 0)
+		return;
+	if (reference_decode(&reference, data, n_bytes, NULL) < 0)
+		return;
+	if (reference->dim != model->width || !digest_equal(&reference->space, &serving->space))
+		return;
+	serving->reference = TAKE_PTR(reference);
+}
+
+int serving_load(struct serving **ret_serving, const struct serving_model *model, uint32_t version,
+	const struct prep *prep, double threshold, const char *mask_path,
+	const char *reference_path, struct diag *diag)
+{
+	_cleanup_(serving_unrefp) struct serving *serving = NULL;
+	struct digest digest = prep_digest(prep);
+	int r;
+
+	serving = calloc(1, sizeof(*serving));
+	if (!serving)
+		return -ENOMEM;
+	serving->n_refs = 1;
+	serving->version = version;
+	serving->prep = *prep;
+	serving->threshold = threshold;
+	if (mask_path)
+		r = load_mask(serving, model, mask_path, diag);
+	else
+		r = load_base(serving, model);
+	if (r < 0)
+		return r;
+	serving->space = space_digest(model->base, &serving->mask_id, &digest, "f32", "cls");
+	load_reference(serving, model, reference_path);
+	*ret_serving = TAKE_PTR(serving);
+	return 0;
+}

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef KAMEN_SERVE_SERVING_H
+#define KAMEN_SERVE_SERVING_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include "engine.h"
+
+/**
+ * What one version of a site is served with: an immutable snapshot, made by the loop thread, read
+ * by the inference thread, gone with its last reference.
+ */
+struct serving {
+	_Atomic unsigned n_refs;
+	uint32_t version;      /* 0: the frozen base */
+	struct mask *mask;     /* NULL: all kept */
+	struct digest mask_id; /* of the bits: which weight slot fits */
+	struct prep prep;
+	struct digest space;
+	struct reference *reference; /* NULL: nothing is known about what is normal */
+	double threshold;            /* NG at or above this novelty */
+};
+
+struct serving *serving_ref(struct serving *serving);
+/** NULL is fine. */
+void serving_unref(struct serving *serving);
+DEFINE_CLEANUP(struct serving *, serving_unref)
+
+/** What the model is, as far as a snapshot depends on it. Borrowed. */
+struct serving_model {
+	const struct mask_layout *layout;
+	const struct digest *base;
+	uint32_t width; /* of an embedding */
+};
+
+/**
+ * Reads MASK_PATH (NULL: the base) and REFERENCE_PATH, checks both against the model. A reference
+ * of another space or a missing one is no error: then nothing is known.
+ *
+ * @return 0, -ENOENT: no such mask file, -EBADMSG or -EXDEV: damaged or of another model (diag)
+ */
+int serving_load(struct serving **ret_serving, const struct serving_model *model, uint32_t version,
+	const struct prep *prep, double threshold, const char *mask_path,
+	const char *reference_path, struct diag *diag);
+
+#endif

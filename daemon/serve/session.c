@@ -1,0 +1,443 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "serve/session.h"
+
+#include <errno.h>
+#include <math.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include "ops/log.h"
+#include "serve/limits.h"
+#include "serve/listen.h"
+#include "serve/serve.h"
+
+/* ---- life */
+
+static void session_free(struct session *session)
+{
+	for (uint32_t i = 0; i < session->n_requests; i++)
+		sd_event_source_disable_unref(session->requests[i].timer);
+	sd_event_source_disable_unref(session->io);
+	sd_event_source_disable_unref(session->doorbell);
+	sd_event_source_disable_unref(session->hello);
+	session_shm_done(&session->shm);
+	closep(&session->fd);
+	free(session->requests);
+	free(session);
+}
+
+static void session_unlink(struct session *session)
+{
+	struct session_list *list = &session->serve->sessions;
+
+	if (session->next)
+		session->next->previous = session->previous;
+	if (session->previous)
+		session->previous->next = session->next;
+	else
+		list->head = session->next;
+	list->n--;
+}
+
+/* The socket goes at once, so that the client knows; the memory when nobody reads it any more. */
+static void session_close(struct session *session)
+{
+	struct serve *serve = session->serve;
+
+	if (session->closed)
+		return;
+	session->closed = true;
+	session->io = sd_event_source_disable_unref(session->io);
+	session->doorbell = sd_event_source_disable_unref(session->doorbell);
+	session->hello = sd_event_source_disable_unref(session->hello);
+	closep(&session->fd);
+	session->fd = -1;
+	session_unlink(session);
+	/* Held while its requests go, so that the last one does not free it under the loop. */
+	session->n_busy++;
+	for (uint32_t i = 0; i < session->shm.n_slots; i++)
+		if (session->in_slot[i])
+			request_abandon(serve, session->in_slot[i]);
+	session->n_busy--;
+	if (session->n_busy == 0)
+		session_free(session);
+}
+
+void session_drop(struct session *session, const char *reason)
+{
+	log_warning("client of uid %u, pid %d: session ended: %s", session->peer.uid,
+		(int)session->peer.pid, reason);
+	session->serve->sessions.n_dropped++;
+	session_close(session);
+}
+
+void session_put(struct session *session, struct request *request)
+{
+	atomic_store(&request->state, REQUEST_FREE);
+	request->next = session->free;
+	session->free = request;
+	session->n_busy--;
+	if (session->closed && session->n_busy == 0)
+		session_free(session);
+}
+
+/* ---- answers */
+
+static void write_result(
+	struct shm_result *out, const struct request *request, const struct answer *answer)
+{
+	const struct shm_request *wire = &request->wire;
+	uint32_t n = wire->flags & SHM_WANT_EMBEDDING ? answer->n_embedding : 0;
+
+	out->id = wire->id;
+	out->trigger_id = wire->trigger_id;
+	out->part_id = wire->part_id;
+	out->capture_us = wire->capture_us;
+	out->encoder = wire->encoder;
+	out->queue_ns = answer->queue_ns;
+	out->compute_ns = answer->compute_ns;
+	out->code = answer->code;
+	out->verdict = answer->code < 0 ? SHM_NO_VERDICT : answer->verdict;
+	out->version = answer->version;
+	out->n_embedding = n;
+	out->novelty = answer->novelty;
+	out->distance = answer->distance;
+	out->score = NAN;
+	out->outcome = answer->outcome;
+	out->checksum = answer->checksum;
+	memcpy(out->space, answer->space.bytes, sizeof(out->space));
+	memset(out->label, 0, sizeof(out->label));
+	memset(out->reason, 0, sizeof(out->reason));
+	if (answer->reason)
+		(void)snprintf(out->reason, sizeof(out->reason), "%s", answer->reason);
+	memcpy(out->embedding, request->embedding, n * sizeof(float));
+}
+
+void session_answer(
+	struct session *session, const struct request *request, const struct answer *answer)
+{
+	uint32_t slot = request->wire.slot;
+	char bell = 1;
+
+	session->in_slot[slot] = NULL;
+	if (session->closed)
+		return;
+	write_result(session_shm_result(&session->shm, slot), request, answer);
+	session_shm_complete(&session->shm, slot, request->wire.id);
+	/* A full socket means that the client has bells enough to wake up by. */
+	(void)send(session->fd, &bell, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+/* ---- submissions */
+
+static struct request *take_request(struct session *session, const struct shm_request *wire)
+{
+	struct request *request = session->free;
+
+	session->free = request->next;
+	session->n_busy++;
+	request->wire = *wire;
+	/* Strings of a client end where we say. */
+	request->wire.site[SHM_SITE_CHARS - 1] = '\0';
+	request_reset(request);
+	session->in_slot[wire->slot] = request;
+	return request;
+}
+
+/* False: the session is gone. */
+static bool submit(struct session *session, const struct shm_request *wire)
+{
+	if (wire->slot >= session->shm.n_slots) {
+		session_drop(session, "a submission names a slot that it does not have");
+		return false;
+	}
+	if (session->in_slot[wire->slot]) {
+		session_drop(session, "a slot was submitted again before it was answered");
+		return false;
+	}
+	/* At most one late forward a slot is still running; the others only wait to be reaped. */
+	if (!session->free)
+		request_reap(session->serve);
+	if (!session->free) {
+		session_drop(session, "more late requests than slots");
+		return false;
+	}
+	request_start(session->serve, take_request(session, wire));
+	return !session->closed;
+}
+
+static void take_submissions(struct session *session)
+{
+	struct shm_request wire;
+	int r;
+
+	/* A client that submits while we read may keep us here for one ring's worth, not more. */
+	for (uint32_t i = 0; i < session->shm.n_slots; i++) {
+		r = session_shm_take(&session->shm, &wire);
+		if (r < 0) {
+			session_drop(session, "its submission cursor is a lie");
+			return;
+		}
+		if (r == 0)
+			break;
+		/* Room in the ring before the answer: the client may submit as soon as it has that. */
+		session_shm_taken(&session->shm);
+		if (!submit(session, &wire))
+			return;
+	}
+}
+
+static int on_doorbell(sd_event_source *source, int fd, uint32_t revents, void *userdata)
+{
+	(void)source;
+	(void)fd;
+	(void)revents;
+	take_submissions(userdata);
+	return 0;
+}
+
+/* ---- hello */
+
+static uint32_t round_slots(uint32_t wanted)
+{
+	uint32_t n = 1;
+
+	if (wanted == 0)
+		wanted = 8;
+	while (n < wanted && n < SHM_MAX_SLOTS)
+		n *= 2;
+	return n;
+}
+
+static uint64_t round_slot_bytes(const struct config *config, uint64_t wanted)
+{
+	uint64_t limit = config->max_frame_bytes;
+
+	if (limit > SHM_MAX_SLOT_BYTES)
+		limit = SHM_MAX_SLOT_BYTES;
+	if (wanted == 0)
+		wanted = 4u << 20;
+	if (wanted > limit)
+		wanted = limit;
+	return shm_page_round(wanted);
+}
+
+static int make_requests(struct session *session)
+{
+	session->requests = calloc(2 * session->shm.n_slots, sizeof(*session->requests));
+	if (!session->requests)
+		return -ENOMEM;
+	session->n_requests = 2 * session->shm.n_slots;
+	for (uint32_t i = 0; i < session->n_requests; i++) {
+		struct request *request = &session->requests[i];
+
+		request->session = session;
+		request->job_fd = -1;
+		request->next = session->free;
+		session->free = request;
+	}
+	return 0;
+}
+
+static int make_shared(struct session *session, const Kamen__Hello *hello)
+{
+	struct serve *serve = session->serve;
+	int r;
+
+	r = session_shm_make(&session->shm, round_slots(hello->has_n_slots ? hello->n_slots : 0),
+		round_slot_bytes(&serve->config, hello->has_slot_bytes ? hello->slot_bytes : 0));
+	if (r < 0)
+		return r;
+	r = make_requests(session);
+	if (r < 0)
+		return r;
+	/* Edge-triggered and never read: a client cannot make us wait on its description. */
+	return sd_event_add_io(serve->event, &session->doorbell, session->shm.doorbell,
+		EPOLLIN | EPOLLET, on_doorbell, session);
+}
+
+static int send_welcome(struct session *session)
+{
+	const struct session_shm *shm = &session->shm;
+	const int fds[WIRE_MAX_FDS] = { shm->results_fd, shm->frames_fd, shm->doorbell };
+	Kamen__Welcome welcome = KAMEN__WELCOME__INIT;
+
+	serve_fill_welcome(&welcome);
+	welcome.has_n_slots = welcome.has_slot_bytes = true;
+	welcome.has_results_bytes = welcome.has_frames_bytes = true;
+	welcome.n_slots = shm->n_slots;
+	welcome.slot_bytes = shm->slot_bytes;
+	welcome.results_bytes = shm->results_bytes;
+	welcome.frames_bytes = shm->frames_bytes;
+	return wire_send(session->fd, &welcome.base, fds, WIRE_MAX_FDS);
+}
+
+static void refuse(int fd, int code, const char *text)
+{
+	Kamen__Welcome welcome = KAMEN__WELCOME__INIT;
+	Kamen__Error error = KAMEN__ERROR__INIT;
+
+	serve_fill_welcome(&welcome);
+	error.code = code;
+	error.text = (char *)text;
+	welcome.error = &error;
+	(void)wire_send(fd, &welcome.base, NULL, 0);
+}
+
+static void say_welcome(struct session *session, const Kamen__Hello *hello)
+{
+	int r;
+
+	if (hello->major != WIRE_MAJOR) {
+		refuse(session->fd, -EPROTO, "this daemon speaks another major version");
+		session_drop(session, "it speaks another major version of the protocol");
+		return;
+	}
+	r = make_shared(session, hello);
+	if (r >= 0)
+		r = send_welcome(session);
+	if (r < 0) {
+		refuse(session->fd, r, "no memory for a session");
+		session_drop(session, strerror(-r));
+		return;
+	}
+	/* The client has its own by now. */
+	closep(&session->shm.results_fd);
+	closep(&session->shm.frames_fd);
+	session->shm.results_fd = session->shm.frames_fd = -1;
+	session->said_hello = true;
+	session->hello = sd_event_source_disable_unref(session->hello);
+}
+
+static int on_socket(sd_event_source *source, int fd, uint32_t revents, void *userdata)
+{
+	struct session *session = userdata;
+	ProtobufCMessage *message;
+	int r;
+
+	(void)source;
+	if (revents & (EPOLLHUP | EPOLLERR)) {
+		session_close(session);
+		return 0;
+	}
+	r = wire_recv(session->serve->wire, fd, &kamen__hello__descriptor, &message);
+	if (r == 0)
+		session_close(session);
+	else if (r == -EAGAIN)
+		return 0;
+	else if (session->said_hello)
+		session_drop(session, "a packet after its hello");
+	else if (r < 0)
+		session_drop(session, "its first packet is no hello");
+	else
+		say_welcome(session, (const Kamen__Hello *)message);
+	return 0;
+}
+
+static int on_hello_late(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	(void)source;
+	(void)usec;
+	session_drop(userdata, "no hello in time");
+	return 0;
+}
+
+/* ---- arrivals */
+
+static int session_new(struct serve *serve, int fd, const struct peer *peer)
+{
+	struct session *session;
+	int r;
+
+	session = calloc(1, sizeof(*session));
+	if (!session)
+		return -ENOMEM;
+	session->serve = serve;
+	session->peer = *peer;
+	session->fd = -1;
+	session->shm = (struct session_shm){ .results_fd = -1, .frames_fd = -1, .doorbell = -1 };
+	r = sd_event_add_io(serve->event, &session->io, fd, EPOLLIN, on_socket, session);
+	if (r >= 0)
+		r = sd_event_add_time_relative(serve->event, &session->hello, CLOCK_MONOTONIC,
+			SERVE_HELLO_NS / NS_PER_US, 0, on_hello_late, session);
+	if (r < 0) {
+		session_free(session);
+		return r;
+	}
+	session->fd = fd;
+	session->next = serve->sessions.head;
+	if (session->next)
+		session->next->previous = session;
+	serve->sessions.head = session;
+	serve->sessions.n++;
+	serve->sessions.n_accepted++;
+	return 0;
+}
+
+static int on_arrival(sd_event_source *source, int fd, uint32_t revents, void *userdata)
+{
+	_cleanup_(closep) int client = -1;
+	struct serve *serve = userdata;
+	struct peer peer;
+	int r;
+
+	(void)source;
+	(void)revents;
+	client = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (client < 0)
+		return 0;
+	r = peer_read(&peer, client, &serve->policy);
+	if (r < 0 || !peer.may_data) {
+		serve->sessions.n_refused++;
+		log_notice("uid %u may not use the data socket", r < 0 ? (unsigned)-1 : peer.uid);
+		refuse(client, -EACCES,
+			"not allowed: only root, the daemon's user and group kamen");
+		return 0;
+	}
+	if (serve->sessions.n >= serve->config.max_clients) {
+		serve->sessions.n_refused++;
+		log_warning("client refused: %u are connected (max_clients)", serve->sessions.n);
+		refuse(client, -EUSERS, "too many clients");
+		return 0;
+	}
+	r = session_new(serve, client, &peer);
+	if (r < 0)
+		log_error("cannot take a client: %s", strerror(-r));
+	else
+		(void)TAKE_FD(client);
+	return 0;
+}
+
+int sessions_open(struct serve *serve, const char *path)
+{
+	struct session_list *list = &serve->sessions;
+	int r;
+
+	r = listen_seqpacket(&list->listen_fd, path);
+	if (r < 0)
+		return r;
+	return sd_event_add_io(
+		serve->event, &list->listen, list->listen_fd, EPOLLIN, on_arrival, serve);
+}
+
+void sessions_stop(struct serve *serve)
+{
+	struct session_list *list = &serve->sessions;
+	struct session *next;
+
+	list->listen = sd_event_source_disable_unref(list->listen);
+	closep(&list->listen_fd);
+	list->listen_fd = -1;
+	for (struct session *session = list->head; session; session = next) {
+		next = session->next;
+		session->doorbell = sd_event_source_disable_unref(session->doorbell);
+		if (session->said_hello)
+			take_submissions(session);
+	}
+}
+
+void sessions_close(struct serve *serve)
+{
+	while (serve->sessions.head)
+		session_close(serve->sessions.head);
+}

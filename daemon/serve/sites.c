@@ -1,0 +1,363 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "serve/sites.h"
+
+#include <errno.h>
+
+#include "ops/log.h"
+#include "serve/serve.h"
+
+struct site *site_ref(struct site *site)
+{
+	site->n_refs++;
+	return site;
+}
+
+void site_unref(struct site *site)
+{
+	if (!site || --site->n_refs > 0)
+		return;
+	serving_unref(site->queue.champion);
+	for (unsigned i = 0; i < SITE_PINNED; i++)
+		serving_unref(site->pinned[i]);
+	free(site);
+}
+
+static int compare_names(const void *a, const void *b)
+{
+	return strcmp((*(struct site *const *)a)->name, (*(struct site *const *)b)->name);
+}
+
+struct site *sites_find(const struct site_table *table, const char *name)
+{
+	uint32_t lo = 0, hi = table->n;
+
+	while (lo < hi) {
+		uint32_t mid = lo + (hi - lo) / 2;
+		int order = strcmp(name, table->sites[mid]->name);
+
+		if (order == 0)
+			return table->sites[mid];
+		if (order < 0)
+			hi = mid;
+		else
+			lo = mid + 1;
+	}
+	return NULL;
+}
+
+/* ---- settings: a file wins, key by key */
+
+static const struct site_file *file_of(const struct config *config, const char *name)
+{
+	for (uint32_t i = 0; i < config->n_sites; i++)
+		if (strcmp(config->sites[i].site, name) == 0)
+			return &config->sites[i];
+	return NULL;
+}
+
+bool site_key_owner(const struct site *site, const char *key, char *ret_text, size_t n_bytes)
+{
+	for (unsigned i = 0; site->file && config_site_keys[i]; i++) {
+		if (strcmp(config_site_keys[i], key) != 0 || site->file->lines[i] == 0)
+			continue;
+		(void)snprintf(ret_text, n_bytes, "%s:%u", site->file->path, site->file->lines[i]);
+		return true;
+	}
+	return false;
+}
+
+static int overlay_file(struct site_settings *settings, const struct site_file *file)
+{
+	char value[512];
+	int r;
+
+	for (unsigned i = 0; file && config_site_keys[i]; i++) {
+		if (file->lines[i] == 0)
+			continue;
+		r = site_settings_get(&file->settings, config_site_keys[i], value, sizeof(value));
+		if (r < 0)
+			return r;
+		r = site_settings_set(settings, config_site_keys[i], value, NULL);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int apply_settings(struct serve *serve, struct site *site, const struct site_row *row)
+{
+	struct prep native = vit_native_prep(inference_vit(serve->inference));
+	struct diag diag = { .text = "" };
+	int r;
+
+	site->file = file_of(&serve->config, site->name);
+	site->settings = row->settings;
+	r = overlay_file(&site->settings, site->file);
+	if (r < 0)
+		return r;
+	site->champion = row->champion;
+	site->prep = site_settings_prep(&site->settings, &native);
+	r = serve_prep_check(serve, &site->prep, &diag);
+	if (r >= 0)
+		return 0;
+	log_error("site %s: %s; the model's own preprocessing is used", site->name, diag.text);
+	site->prep = native;
+	return 0;
+}
+
+/* ---- snapshots */
+
+static void forget_pinned(struct site *site)
+{
+	for (unsigned i = 0; i < SITE_PINNED; i++) {
+		serving_unref(site->pinned[i]);
+		site->pinned[i] = NULL;
+		site->pinned_used[i] = 0;
+	}
+}
+
+static int load(struct serve *serve, struct site *site, uint32_t version, const struct prep *prep,
+	struct serving **ret_serving, struct diag *diag)
+{
+	struct serving_model model = serve_model(serve);
+	char mask[512], reference[512], name[32];
+	int r;
+
+	(void)snprintf(name, sizeof(name), "masks/%u.kref", version);
+	r = state_path(serve->state, reference, site->name, name);
+	if (r < 0)
+		return r;
+	(void)snprintf(name, sizeof(name), "masks/%u.kmask", version);
+	r = state_path(serve->state, mask, site->name, name);
+	if (r < 0)
+		return r;
+	return serving_load(ret_serving, &model, version, prep, site->settings.novelty_threshold,
+		version > 0 ? mask : NULL, reference, diag);
+}
+
+int site_publish(struct serve *serve, struct site *site)
+{
+	struct serving *serving = NULL;
+	struct diag diag = { .text = "" };
+	struct site_row row;
+	int r;
+
+	r = state_site_get(serve->state, site->name, &row);
+	if (r < 0)
+		return r;
+	r = apply_settings(serve, site, &row);
+	if (r < 0)
+		return r;
+	forget_pinned(site);
+	r = load(serve, site, site->champion, &site->prep, &serving, &diag);
+	if (r < 0 && site->champion > 0) {
+		log_write(LOG_ERR, NULL,
+			"site %s: version %u cannot be served, the base is instead: %s", site->name,
+			site->champion, diag.text);
+		r = load(serve, site, 0, &site->prep, &serving, &diag);
+	}
+	if (r < 0)
+		return r;
+	scheduler_publish(serve->scheduler, &site->queue, serving);
+	return 0;
+}
+
+static int wanted_prep(struct serve *serve, const struct site *site, uint32_t px,
+	struct prep *ret_prep, struct diag *diag)
+{
+	if (px == SHM_PX_SITE) {
+		*ret_prep = site->prep;
+		return 0;
+	}
+	if (px == SHM_PX_NATIVE) {
+		*ret_prep = vit_native_prep(inference_vit(serve->inference));
+		return 0;
+	}
+	*ret_prep = site->prep;
+	ret_prep->input_px = px;
+	return serve_prep_check(serve, ret_prep, diag);
+}
+
+static bool same_prep(const struct prep *a, const struct prep *b)
+{
+	struct digest da = prep_digest(a), db = prep_digest(b);
+
+	return digest_equal(&da, &db);
+}
+
+static bool version_may_be_served(
+	struct serve *serve, const struct site *site, uint32_t version, struct diag *diag)
+{
+	struct version_row row;
+
+	if (version == 0)
+		return true;
+	if (state_version_get(serve->state, site->name, version, &row) < 0) {
+		(void)diag_set(diag, ENOENT, "site %s has no version %u", site->name, version);
+		return false;
+	}
+	if (row.state != VERSION_LEARNING && row.state != VERSION_FAILED)
+		return true;
+	(void)diag_set(diag, ENOENT, "version %u of site %s is %s", version, site->name,
+		version_state_name(row.state));
+	return false;
+}
+
+int site_serving(struct serve *serve, struct site *site, uint32_t version, uint32_t px,
+	struct serving **ret_serving, struct diag *diag)
+{
+	unsigned oldest = 0;
+	struct prep prep;
+	int r;
+
+	r = wanted_prep(serve, site, px, &prep, diag);
+	if (r < 0)
+		return r;
+	for (unsigned i = 0; i < SITE_PINNED; i++) {
+		struct serving *s = site->pinned[i];
+
+		if (s && s->version == version && same_prep(&s->prep, &prep)) {
+			site->pinned_used[i] = ++serve->sites.clock;
+			*ret_serving = serving_ref(s);
+			return 0;
+		}
+		if (site->pinned_used[i] < site->pinned_used[oldest])
+			oldest = i;
+	}
+	if (!version_may_be_served(serve, site, version, diag))
+		return -ENOENT;
+	serving_unref(TAKE_PTR(site->pinned[oldest]));
+	site->pinned_used[oldest] = 0;
+	r = load(serve, site, version, &prep, &site->pinned[oldest], diag);
+	if (r < 0)
+		return r;
+	site->pinned_used[oldest] = ++serve->sites.clock;
+	*ret_serving = serving_ref(site->pinned[oldest]);
+	return 0;
+}
+
+/* ---- the table */
+
+static int table_add(struct serve *serve, const char *name)
+{
+	struct site_table *table = &serve->sites;
+	struct site **sites;
+	struct site *site;
+	int r;
+
+	sites = realloc(table->sites, (table->n + 1) * sizeof(*sites));
+	if (!sites)
+		return -ENOMEM;
+	table->sites = sites;
+	site = calloc(1, sizeof(*site));
+	if (!site)
+		return -ENOMEM;
+	site->n_refs = 1;
+	(void)snprintf(site->name, sizeof(site->name), "%s", name);
+	r = site_publish(serve, site);
+	if (r < 0) {
+		site_unref(site);
+		return r;
+	}
+	table->sites[table->n++] = site;
+	qsort(table->sites, table->n, sizeof(*table->sites), compare_names);
+	return 0;
+}
+
+int sites_create(struct serve *serve, const char *name, const struct site_settings *settings,
+	struct diag *diag)
+{
+	int r;
+
+	if (wire_site_name_check(name) < 0)
+		return diag_set(
+			diag, EINVAL, "'%s' is no site name ([a-z0-9][a-z0-9._-]{0,63})", name);
+	if (sites_find(&serve->sites, name))
+		return diag_set(diag, EEXIST, "site %s exists already", name);
+	r = state_site_create(serve->state, name, settings);
+	if (r < 0)
+		return diag_set(diag, -r, "cannot create site %s: %s", name, strerror(-r));
+	r = table_add(serve, name);
+	if (r < 0)
+		return diag_set(diag, -r, "cannot serve site %s: %s", name, strerror(-r));
+	return 0;
+}
+
+int sites_delete(struct serve *serve, struct site *site)
+{
+	struct site_table *table = &serve->sites;
+	struct request *dropped, *next;
+	uint32_t at = 0;
+	int r;
+
+	r = state_site_delete(serve->state, site->name);
+	if (r < 0)
+		return r;
+	site->gone = true;
+	for (dropped = scheduler_drop(serve->scheduler, &site->queue); dropped; dropped = next) {
+		next = dropped->next;
+		request_fail(dropped, -ENOENT, "site %s was deleted", site->name);
+		request_finish(serve, dropped);
+	}
+	while (table->sites[at] != site)
+		at++;
+	table->n--;
+	memmove(table->sites + at, table->sites + at + 1, (table->n - at) * sizeof(*table->sites));
+	site_unref(site);
+	return 0;
+}
+
+/* Sites of sites.d that state.db does not know yet. */
+static void create_from_files(struct serve *serve)
+{
+	for (uint32_t i = 0; i < serve->config.n_sites; i++) {
+		const struct site_file *file = &serve->config.sites[i];
+		struct diag diag = { .text = "" };
+
+		if (sites_find(&serve->sites, file->site))
+			continue;
+		if (sites_create(serve, file->site, &serve->config.site_defaults, &diag) < 0)
+			log_error("%s: %s", file->path, diag.text);
+		else
+			log_notice("site %s created from %s", file->site, file->path);
+	}
+}
+
+int sites_open(struct serve *serve)
+{
+	_cleanup_(freep) struct site_row *rows = NULL;
+	uint32_t n = 0;
+	int r;
+
+	r = state_site_list(serve->state, &rows, &n);
+	if (r < 0)
+		return r;
+	for (uint32_t i = 0; i < n; i++) {
+		r = table_add(serve, rows[i].site);
+		if (r < 0)
+			return r;
+	}
+	create_from_files(serve);
+	return 0;
+}
+
+void sites_refresh(struct serve *serve)
+{
+	create_from_files(serve);
+	for (uint32_t i = 0; i < serve->sites.n; i++) {
+		struct site *site = serve->sites.sites[i];
+		int r = site_publish(serve, site);
+
+		if (r < 0)
+			log_error(
+				"site %s: cannot take its settings: %s", site->name, strerror(-r));
+	}
+}
+
+void sites_close(struct serve *serve)
+{
+	for (uint32_t i = 0; i < serve->sites.n; i++)
+		site_unref(serve->sites.sites[i]);
+	free(serve->sites.sites);
+	serve->sites = (struct site_table){ .n = 0 };
+}

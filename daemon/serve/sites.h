@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef KAMEN_SERVE_SITES_H
+#define KAMEN_SERVE_SITES_H
+
+#include "ops/config.h"
+#include "ops/metrics.h"
+#include "serve/serving.h"
+#include "site/state.h"
+
+struct request;
+struct serve;
+
+#define SITE_PINNED 8 /* snapshots kept beside the champion: other versions, other sizes */
+
+/** Guarded by the scheduler's lock. */
+struct site_queue {
+	struct request *head, **tail;
+	uint32_t n;
+	uint64_t deficit; /* pixels that the site may still take in this round */
+	bool active;
+	struct site_queue *next;
+	struct serving *champion; /* what the site's next batch is served with */
+};
+
+/** A site as serve runs it. Loop thread only, but for its queue. */
+struct site {
+	char name[64];
+	struct site_settings settings; /* in force: file over state.db over defaults */
+	const struct site_file *file;  /* of sites.d, or NULL */
+	struct prep prep;
+	uint32_t champion; /* version */
+	struct site_queue queue;
+	struct serving *pinned[SITE_PINNED];
+	uint64_t pinned_used[SITE_PINNED];
+	unsigned n_refs; /* the table's and one a request */
+	bool gone;
+
+	uint64_t n_requests, n_failed, n_late, n_verdicts[4];
+	struct histogram latency;
+};
+
+struct site_table {
+	struct site **sites; /* (n), sorted by name */
+	uint32_t n;
+	uint64_t clock; /* of the use of pinned snapshots */
+};
+
+/** Sites of state.db, and those of sites.d that are not there yet. */
+int sites_open(struct serve *serve);
+void sites_close(struct serve *serve);
+struct site *sites_find(const struct site_table *table, const char *name);
+/** A new site in state.db and in the table; diag says why not. */
+int sites_create(struct serve *serve, const char *name, const struct site_settings *settings,
+	struct diag *diag);
+int sites_delete(struct serve *serve, struct site *site);
+struct site *site_ref(struct site *site);
+void site_unref(struct site *site);
+
+/** Settings and files anew, after a reload. */
+void sites_refresh(struct serve *serve);
+/** Reads what state.db says and swaps the champion's snapshot in. Logs what cannot be served. */
+int site_publish(struct serve *serve, struct site *site);
+/**
+ * The snapshot of a version at an input size, from the site's cache or from disk; referenced.
+ *
+ * @param px  SHM_PX_SITE, SHM_PX_NATIVE or a size
+ */
+int site_serving(struct serve *serve, struct site *site, uint32_t version, uint32_t px,
+	struct serving **ret_serving, struct diag *diag);
+/** FILE:LINE that owns a key, or false. */
+bool site_key_owner(const struct site *site, const char *key, char *ret_text, size_t n_bytes);
+
+#endif
