@@ -285,11 +285,12 @@ static void finish_job(struct learner *learner)
 		give_up(learner, r, diag.text[0] ? diag.text : strerror(-r));
 		return;
 	}
-	log_info("site %s: version %u: loss ratio %.3f, density %.5f, two-view retrieval %.3f "
-		 "from %.3f",
-		job_site(learner->job), job_version(learner->job), (double)done.last.loss_ratio,
-		done.last.density, (double)done.results.candidate.retrieval,
-		(double)done.results.frozen.retrieval);
+	log_info(
+		"site %s: version %u: density %.5f, two-view retrieval %.3f from %.3f, margin %.3f "
+		"from %.3f",
+		job_site(learner->job), job_version(learner->job), done.last.density,
+		(double)done.results.candidate.retrieval, (double)done.results.frozen.retrieval,
+		(double)done.results.candidate.margin, (double)done.results.frozen.margin);
 	say_done(learner, &done);
 	drop_job(learner);
 }

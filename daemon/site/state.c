@@ -248,7 +248,7 @@ static int open_folder(struct state *state, const char *dir, struct diag *diag)
 		return diag_set(diag, errno, "%s: %s", dir, strerror(errno));
 	if (strlen(resolved) >= sizeof(state->dir))
 		return diag_set(diag, ENAMETOOLONG, "%s: path is too long", dir);
-	(void)strcpy(state->dir, resolved);
+	memcpy(state->dir, resolved, strlen(resolved) + 1);
 	state->dir_fd = open(resolved, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (state->dir_fd < 0)
 		return diag_set(diag, errno, "%s: %s", dir, strerror(errno));

@@ -171,6 +171,8 @@ static size_t choose(struct stored_list *list, uint64_t max_bytes, int64_t pinne
 	for (size_t i = first; i < list->n; i++)
 		if (list->rows[i].id <= pinned)
 			list->rows[i].priority = 0;
+	if (first == list->n)
+		return list->n;
 	qsort(list->rows + first, list->n - first, sizeof(*list->rows), by_priority);
 	for (kept = first; kept < list->n; kept++) {
 		const struct stored *row = &list->rows[kept];

@@ -146,7 +146,7 @@ int state_site_get(struct state *state, const char *site, struct site_row *ret_r
 
 	if (strlen(site) >= sizeof(row.site))
 		return -ENOENT;
-	(void)strcpy(row.site, site);
+	(void)snprintf(row.site, sizeof(row.site), "%s", site);
 	r = statement_get(state, &statement, SQL_SITE_GET, "t", site);
 	if (r < 0)
 		return r;
