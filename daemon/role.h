@@ -14,7 +14,8 @@
 #define ROLE_BASE 4
 
 /** Each runs the role's event loop to its end and returns the process's exit status. */
-int serve_main(const struct config *config, const char *self); /* self: program of the roles */
+/* self: program of the roles. SIGTERM, SIGINT, SIGHUP and SIGCHLD are blocked in every thread. */
+int serve_main(const struct config *config, const char *self);
 int ingest_main(const struct config *config);
 int learner_main(const struct config *config);
 

@@ -26,6 +26,8 @@ int openmp_set_up(const char *role, uint32_t threads, bool passive, char **argv)
 		{ "OMP_NUM_THREADS", n_threads },
 		{ "OMP_WAIT_POLICY", "passive" },
 		{ "GOMP_SPINCOUNT", passive ? "0" : "10000" },
+		/* Threads of its own, started before main(), for matrices of a few hundred. */
+		{ "OPENBLAS_NUM_THREADS", "1" },
 	};
 	const char *was = getenv(MARK);
 	size_t n;
@@ -35,7 +37,7 @@ int openmp_set_up(const char *role, uint32_t threads, bool passive, char **argv)
 	(void)snprintf(ours, sizeof(ours), "%s", was ? was : "");
 	(void)snprintf(n_threads, sizeof(n_threads), "%u", threads ? threads : count_cpus());
 	n = (size_t)snprintf(mark, sizeof(mark), "%s", role);
-	for (unsigned i = 0; i < 3; i++) {
+	for (unsigned i = 0; i < sizeof(variables) / sizeof(variables[0]); i++) {
 		const char *name = variables[i][0];
 
 		if (getenv(name) && !strstr(ours, name))

@@ -2,7 +2,6 @@
 #include "serve/serve.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/stat.h>
@@ -286,26 +285,11 @@ static int on_still_starting(sd_event_source *source, uint64_t usec, void *userd
 
 /* ---- from nothing to an inference thread */
 
-static int block_signals(void)
-{
-	sigset_t set;
-
-	(void)sigemptyset(&set);
-	(void)sigaddset(&set, SIGTERM);
-	(void)sigaddset(&set, SIGINT);
-	(void)sigaddset(&set, SIGHUP);
-	(void)sigaddset(&set, SIGCHLD);
-	/* Before the first thread: all of them inherit it. */
-	return -pthread_sigmask(SIG_BLOCK, &set, NULL);
-}
-
 static int make_loop(struct serve *serve)
 {
 	int r;
 
-	r = block_signals();
-	if (r >= 0)
-		r = wire_new(&serve->wire);
+	r = wire_new(&serve->wire);
 	if (r >= 0)
 		r = sd_event_new(&serve->event);
 	if (r >= 0)
