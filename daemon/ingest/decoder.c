@@ -19,7 +19,7 @@ struct decoder_worker {
 	struct decoder *decoder;
 	int channel, pidfd; /* -1: none */
 	sd_event_source *io, *timer;
-	bool is_confined; /* has said so */
+	bool is_confined;      /* has said so */
 	decoder_done_fn *done; /* NULL: idle */
 	void *user;
 	uint64_t start_ns;
@@ -86,8 +86,8 @@ static void worker_ended(struct decoder_worker *worker)
 	struct decode_result result = { .code = is_late ? -ETIMEDOUT : -EFAULT, .fd = -1 };
 
 	if (is_late)
-		(void)snprintf(result.reason, sizeof(result.reason),
-			"not decoded within %u ms", worker->decoder->timeout_ms);
+		(void)snprintf(result.reason, sizeof(result.reason), "not decoded within %u ms",
+			worker->decoder->timeout_ms);
 	else
 		(void)snprintf(result.reason, sizeof(result.reason), "the decoder crashed on it");
 	stop_worker(worker);
@@ -98,22 +98,23 @@ static void worker_ended(struct decoder_worker *worker)
 }
 
 /* What a worker says is believed no more than a file. */
-static void check_answer(
-	struct decode_result *result, const struct decoder_answer *answer, int fd)
+static void check_answer(struct decode_result *result, const struct decoder_answer *answer, int fd)
 {
 	uint64_t n_bytes = (uint64_t)answer->width * answer->height * answer->n_channels;
 	int r = 0;
 
-	if (answer->code == 0 &&
-		(answer->width == 0 || answer->width > IMAGE_MAX_SIDE || answer->height == 0 ||
-			answer->height > IMAGE_MAX_SIDE ||
-			(answer->n_channels != 1 && answer->n_channels != 3)))
+	if (answer->code == 0 && (answer->width == 0 || answer->width > IMAGE_MAX_SIDE ||
+					 answer->height == 0 || answer->height > IMAGE_MAX_SIDE ||
+					 (answer->n_channels != 1 && answer->n_channels != 3)))
 		r = -EBADMSG;
 	if (answer->code == 0 && r == 0)
 		r = memfile_check_sealed(fd, n_bytes);
-	*result = (struct decode_result){ .code = r < 0 || answer->code > 0 ? -EFAULT : answer->code,
-		.fd = -1, .width = answer->width, .height = answer->height,
-		.n_channels = answer->n_channels };
+	*result =
+		(struct decode_result){ .code = r < 0 || answer->code > 0 ? -EFAULT : answer->code,
+			.fd = -1,
+			.width = answer->width,
+			.height = answer->height,
+			.n_channels = answer->n_channels };
 	if (result->code == 0)
 		result->fd = fd;
 	else
@@ -173,8 +174,8 @@ static int watch_worker(struct decoder_worker *worker)
 		return 0;
 	r = sd_event_add_io(event, &worker->io, worker->channel, EPOLLIN, on_channel, worker);
 	if (r == 0)
-		r = sd_event_add_time(event, &worker->timer, CLOCK_MONOTONIC, 0, 0, on_wall_time,
-			worker);
+		r = sd_event_add_time(
+			event, &worker->timer, CLOCK_MONOTONIC, 0, 0, on_wall_time, worker);
 	if (r >= 0)
 		r = sd_event_source_set_enabled(worker->timer, SD_EVENT_OFF);
 	return r < 0 ? r : 0;
@@ -291,7 +292,7 @@ bool decoder_is_ready(const struct decoder *decoder)
 	return idle_worker(decoder) != NULL;
 }
 
-int decoder_submit(struct decoder *decoder, const struct decode_request *request,
+int decoder_decode(struct decoder *decoder, const struct decode_request *request,
 	decoder_done_fn *done, void *user)
 {
 	struct decoder_worker *worker = idle_worker(decoder);

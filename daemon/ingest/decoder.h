@@ -19,9 +19,9 @@ struct decoder;
 enum decode_format { DECODE_ENCODED, DECODE_RGB8, DECODE_MONO8 };
 
 struct decode_request {
-	int fd;           /* the bytes; stays the caller's */
-	uint32_t format;  /* enum decode_format */
-	uint64_t n_bytes; /* read from the start of fd */
+	int fd;                         /* the bytes; stays the caller's */
+	uint32_t format;                /* enum decode_format */
+	uint64_t n_bytes;               /* read from the start of fd */
 	uint32_t width, height, stride; /* of raw pixels */
 	uint32_t shorter_px;            /* shrink to this shorter side; 0: as it is */
 };
@@ -51,13 +51,13 @@ int decoder_attach(struct decoder *decoder, sd_event *event);
 void decoder_free(struct decoder *decoder);
 DEFINE_CLEANUP(struct decoder *, decoder_free)
 
-/** Whether decoder_submit() would find a worker. */
+/** Whether decoder_decode() would find a worker. */
 bool decoder_is_ready(const struct decoder *decoder);
 /**
  * @param done  called from the event loop exactly once, unless the decoder is freed before
  * @return 0, -EBUSY: no worker is free, -EPIPE: the template is gone and with it the decoder
  */
-int decoder_submit(struct decoder *decoder, const struct decode_request *request,
+int decoder_decode(struct decoder *decoder, const struct decode_request *request,
 	decoder_done_fn *done, void *user);
 
 #endif

@@ -35,8 +35,8 @@ static void set_cpu_limit(uint32_t ms)
 	(void)setitimer(ITIMER_PROF, &limit, NULL);
 }
 
-static int raw_image(
-	struct image **ret_image, const struct decoder_job *job, const uint8_t *data, struct diag *diag)
+static int raw_image(struct image **ret_image, const struct decoder_job *job, const uint8_t *data,
+	struct diag *diag)
 {
 	uint32_t n_channels = job->format == DECODE_MONO8 ? 1 : 3;
 	size_t n_row = (size_t)job->width * n_channels;
@@ -49,8 +49,8 @@ static int raw_image(
 			(unsigned long long)job->n_bytes, job->width, job->height);
 	r = image_new(&image, job->width, job->height, n_channels);
 	if (r < 0)
-		return diag_set(diag, -r, "%u x %u pixels: %s", job->width, job->height,
-			strerror(-r));
+		return diag_set(
+			diag, -r, "%u x %u pixels: %s", job->width, job->height, strerror(-r));
 	for (uint32_t y = 0; y < job->height; y++)
 		memcpy(image->pixels + y * n_row, data + (size_t)y * job->stride, n_row);
 	*ret_image = TAKE_PTR(image);
@@ -65,8 +65,8 @@ static int decode_bytes(struct image **ret_image, const struct decoder_job *job,
 	int r;
 
 	if (!data)
-		return diag_set(diag, ENOMEM, "%llu bytes: no memory",
-			(unsigned long long)job->n_bytes);
+		return diag_set(
+			diag, ENOMEM, "%llu bytes: no memory", (unsigned long long)job->n_bytes);
 	r = memfile_read(fd, data, job->n_bytes);
 	if (r < 0)
 		return diag_set(diag, -r, "the bytes cannot be read");

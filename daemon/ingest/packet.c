@@ -39,7 +39,9 @@ int packet_recv(int sock, void *data, size_t n_bytes, int flags, int *ret_fd)
 {
 	struct iovec iov = { data, n_bytes };
 	union control control;
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes,
+	struct msghdr msg = { .msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = control.bytes,
 		.msg_controllen = sizeof(control.bytes) };
 	int fd = -1;
 	ssize_t n;

@@ -94,7 +94,7 @@ static int ask(struct fixture *f, struct decode_request request, const void *dat
 	assert_int_equal(memfile_new(&bytes, request.n_bytes), 0);
 	memcpy(bytes.map, data, request.n_bytes);
 	request.fd = bytes.fd;
-	assert_int_equal(decoder_submit(f->decoder, &request, keep_result, f), 0);
+	assert_int_equal(decoder_decode(f->decoder, &request, keep_result, f), 0);
 	memfile_done(&bytes);
 	while (f->n_results == n_before)
 		assert_true(sd_event_run(f->event, 20 * NS_PER_S / NS_PER_US) > 0);
@@ -161,8 +161,11 @@ static void raw_pixels_lose_their_padding(void **state)
 	struct fixture *f = *state;
 	const uint8_t padded[] = { 1, 2, 99, 99, 3, 4 };
 	const uint8_t want[] = { 1, 2, 3, 4 };
-	struct decode_request request = { .format = DECODE_MONO8, .n_bytes = sizeof(padded),
-		.width = 2, .height = 2, .stride = 4 };
+	struct decode_request request = { .format = DECODE_MONO8,
+		.n_bytes = sizeof(padded),
+		.width = 2,
+		.height = 2,
+		.stride = 4 };
 	uint8_t pixels[4];
 
 	assert_int_equal(ask(f, request, padded), 0);
@@ -235,18 +238,19 @@ static void both_workers_work_and_a_third_image_waits(void **state)
 {
 	struct fixture *f = *state;
 	const uint8_t pixel[1] = { 7 };
-	struct decode_request request = { .format = DECODE_MONO8, .n_bytes = 1, .width = 1,
-		.height = 1, .stride = 1 };
+	struct decode_request request = {
+		.format = DECODE_MONO8, .n_bytes = 1, .width = 1, .height = 1, .stride = 1
+	};
 	struct memfile bytes;
 
 	assert_int_equal(memfile_new(&bytes, 1), 0);
 	memcpy(bytes.map, pixel, 1);
 	request.fd = bytes.fd;
-	assert_int_equal(decoder_submit(f->decoder, &request, keep_result, f), 0);
+	assert_int_equal(decoder_decode(f->decoder, &request, keep_result, f), 0);
 	assert_true(decoder_is_ready(f->decoder));
-	assert_int_equal(decoder_submit(f->decoder, &request, keep_result, f), 0);
+	assert_int_equal(decoder_decode(f->decoder, &request, keep_result, f), 0);
 	assert_false(decoder_is_ready(f->decoder));
-	assert_int_equal(decoder_submit(f->decoder, &request, keep_result, f), -EBUSY);
+	assert_int_equal(decoder_decode(f->decoder, &request, keep_result, f), -EBUSY);
 	while (f->n_results < 2) {
 		assert_true(sd_event_run(f->event, 20 * NS_PER_S / NS_PER_US) > 0);
 		if (f->result.fd > 0)

@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <zmq.h>
+
+#include "ingest/admission.h"
+#include "ingest/spool.h"
+#include "ingest/zmq_pull.h"
+#include "ops/log.h"
+#include "role.h"
+
+enum { MAX_MESSAGES = 64 }; /* of serve's before the loop turns to others */
+
+bool ingest_has_room(const struct ingest *ingest, uint64_t n_bytes)
+{
+	/* The first one always has: a file may be larger than all the room. */
+	return ingest->n_jobs == 0 ||
+	       (ingest->n_jobs < INGEST_MAX_JOBS && ingest->n_bytes + n_bytes <= INGEST_MAX_BYTES);
+}
+
+void ingest_kick(struct ingest *ingest)
+{
+	(void)sd_event_source_set_enabled(ingest->kick, SD_EVENT_ONESHOT);
+}
+
+static int on_kick(sd_event_source *source, void *user)
+{
+	struct ingest *ingest = user;
+	struct ingest_site *site, *first = LIST_FIRST(&ingest->sites);
+
+	(void)source;
+	admission_feed(ingest);
+	LIST_FOREACH(site, &ingest->sites, link)
+	{
+		if (site->is_gone)
+			continue;
+		if (site->pull)
+			zmq_pull_pump(site->pull);
+		if (site->spool)
+			spool_pump(site->spool);
+	}
+	/* Another one is asked first the next time, or a flood would shut the others out. */
+	if (first && LIST_NEXT(first, link)) {
+		struct ingest_site *last = first;
+
+		while (LIST_NEXT(last, link))
+			last = LIST_NEXT(last, link);
+		LIST_REMOVE(first, link);
+		LIST_INSERT_AFTER(last, first, link);
+	}
+	admission_feed(ingest);
+	return 0;
+}
+
+static void on_message(struct ingest *ingest, const Kamen__RoleMessage *message)
+{
+	switch (message->kind_case) {
+	case KAMEN__ROLE_MESSAGE__KIND_SITES:
+		ingest_set_sites(ingest, message->sites);
+		break;
+	case KAMEN__ROLE_MESSAGE__KIND_DECODE:
+		admission_ask(ingest, message->decode, wire_take_fd(ingest->role_wire, 0));
+		break;
+	case KAMEN__ROLE_MESSAGE__KIND_ADMITTED:
+		admission_reply(ingest, message->admitted);
+		break;
+	default:
+		log_warning(
+			"a message of kind %d, which is none of ingest's", (int)message->kind_case);
+		break;
+	}
+}
+
+static int on_socket(sd_event_source *source, int sock, uint32_t events, void *user)
+{
+	struct ingest *ingest = user;
+
+	(void)source;
+	(void)events;
+	for (int i = 0; i < MAX_MESSAGES; i++) {
+		ProtobufCMessage *message;
+		int r = wire_recv(
+			ingest->role_wire, sock, &kamen__role_message__descriptor, &message);
+
+		if (r == -EAGAIN)
+			return 0;
+		if (r == -EBADMSG) {
+			log_error("a damaged message from serve");
+			continue;
+		}
+		if (r <= 0) /* serve has gone, and so do we */
+			return sd_event_exit(ingest->event, 0);
+		on_message(ingest, (const Kamen__RoleMessage *)message);
+	}
+	return 0;
+}
+
+static int say_ready(struct ingest *ingest)
+{
+	Kamen__RoleMessage message = KAMEN__ROLE_MESSAGE__INIT;
+	Kamen__RoleReady ready = KAMEN__ROLE_READY__INIT;
+
+	ready.role = (char *)(uintptr_t) "ingest";
+	ready.backend = (char *)(uintptr_t)ingest->reader->backend;
+	message.kind_case = KAMEN__ROLE_MESSAGE__KIND_READY;
+	message.ready = &ready;
+	return outbox_put(ingest->outbox, &message, -1);
+}
+
+static int start_reader(struct ingest *ingest)
+{
+	struct diag diag = { "" };
+	int r = spool_reader_new(&ingest->reader, ingest->config->ingest_backend, ingest->event,
+		spool_read_done, &diag);
+
+	if (r < 0)
+		log_error("spool backend %s: %s", ingest->config->ingest_backend, diag.text);
+	else if (diag.text[0])
+		log_notice("spool backend: threads; %s", diag.text);
+	else
+		log_info("spool backend: %s", ingest->reader->backend);
+	return r;
+}
+
+static int start(struct ingest *ingest)
+{
+	struct diag diag = { "" };
+	int r;
+
+	/* First, while there is one thread: libzmq and the reader bring more. */
+	r = decoder_new(&ingest->decoder, image_decode, ingest->config->decode_timeout_ms, &diag);
+	if (r < 0) {
+		log_error("%s", diag.text);
+		return r;
+	}
+	r = sd_event_new(&ingest->event);
+	if (r >= 0)
+		r = decoder_attach(ingest->decoder, ingest->event);
+	if (r >= 0)
+		r = sd_event_add_defer(ingest->event, &ingest->kick, on_kick, ingest);
+	if (r >= 0)
+		r = outbox_new(&ingest->outbox, ingest->event, ROLE_SOCKET);
+	if (r >= 0)
+		r = wire_new(&ingest->role_wire);
+	if (r >= 0)
+		r = wire_new(&ingest->stream_wire);
+	if (r >= 0)
+		r = sd_event_add_io(ingest->event, NULL, ROLE_SOCKET, EPOLLIN, on_socket, ingest);
+	if (r < 0) {
+		log_error("ingest does not start: %s", strerror(-r));
+		return r;
+	}
+	r = start_reader(ingest);
+	return r < 0 ? r : say_ready(ingest);
+}
+
+static void stop(struct ingest *ingest)
+{
+	spool_reader_free(ingest->reader);
+	/* Jobs go with the process: files stay in their spool, blobs without a row are swept. */
+	while (!TAILQ_EMPTY(&ingest->jobs)) {
+		struct arrival *job = TAILQ_FIRST(&ingest->jobs);
+
+		free(job->source_data);
+		arrival_free(job);
+	}
+	ingest_free_sites(ingest);
+	if (ingest->zmq)
+		(void)zmq_ctx_term(ingest->zmq);
+	decoder_free(ingest->decoder);
+	wire_free(ingest->role_wire);
+	wire_free(ingest->stream_wire);
+	outbox_free(ingest->outbox);
+	(void)sd_event_source_disable_unref(ingest->kick);
+	(void)sd_event_unref(ingest->event);
+}
+
+/* A role ends when serve does, not when a terminal or a service manager signals them all. */
+static void ignore_signals(void)
+{
+	static const int signals[] = { SIGINT, SIGTERM, SIGHUP, SIGPIPE };
+
+	for (size_t i = 0; i < ARRAY_SIZE(signals); i++)
+		(void)signal(signals[i], SIG_IGN);
+}
+
+int ingest_main(const struct config *config)
+{
+	struct ingest ingest = { .config = config };
+	int r;
+
+	TAILQ_INIT(&ingest.jobs);
+	LIST_INIT(&ingest.sites);
+	ignore_signals();
+	r = start(&ingest);
+	if (r >= 0)
+		r = sd_event_loop(ingest.event);
+	if (r < 0)
+		log_error("ingest ends: %s", strerror(-r));
+	stop(&ingest);
+	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}

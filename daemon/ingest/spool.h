@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef KAMEN_INGEST_SPOOL_H
+#define KAMEN_INGEST_SPOOL_H
+
+#include "ingest/admission.h"
+#include "ingest/spool_reader.h"
+
+/*
+ * A site's spool folder. Its contract: write under a name that begins with '.' or '_' or ends in
+ * .tmp or .part, then rename. What was accepted, or was known already, moves to done/; what is no
+ * image, or no plain file, to bad/ beside a NAME.reason. inotify says that something came; a scan
+ * every two seconds finds what inotify missed.
+ */
+struct spool;
+
+int spool_new(struct spool **ret_spool, struct ingest *ingest, struct ingest_site *site);
+/** Not before its last job has ended. */
+void spool_free(struct spool *spool);
+
+/** Starts reading what there is room for. */
+void spool_pump(struct spool *spool);
+/** The reader's answer to one file of any spool. */
+void spool_read_done(struct spool_read *read);
+
+enum spool_end { SPOOL_DONE, SPOOL_BAD, SPOOL_AGAIN };
+/** The end of a spool's job, before arrival_free(). */
+void spool_end(struct arrival *job, enum spool_end end, const char *reason);
+/** The file's name, printable. */
+const char *spool_arrival_name(const struct arrival *job);
+
+#endif

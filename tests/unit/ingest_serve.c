@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "ingest_serve.h"
+#include "role.h"
+
+enum { PATIENCE_MS = 30000 };
+
+static void run_ingest(const struct serve *serve, int sock)
+{
+	struct config config;
+
+	config_default(&config);
+	(void)snprintf(config.ingest_backend, sizeof(config.ingest_backend), "%s", serve->backend);
+	config.ingest_max_bytes = SERVE_MAX_FILE_BYTES;
+	config.decode_timeout_ms = 5000;
+	if (dup2(sock, ROLE_SOCKET) < 0)
+		_exit(99);
+	/* As after posix_spawn: the other end must not be open on this side. */
+	closefrom(ROLE_SOCKET + 1);
+	_exit(ingest_main(&config));
+}
+
+void serve_start_ingest(struct serve *serve)
+{
+	int pair[2];
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+	serve->pid = fork();
+	assert_true(serve->pid >= 0);
+	if (serve->pid == 0)
+		run_ingest(serve, pair[1]);
+	(void)close(pair[1]);
+	serve->sock = pair[0];
+	assert_int_equal(wire_new(&serve->wire), 0);
+}
+
+void serve_kill_ingest(struct serve *serve)
+{
+	(void)kill(serve->pid, SIGKILL);
+	(void)waitpid(serve->pid, NULL, 0);
+	(void)close(serve->sock);
+	wire_free(serve->wire);
+}
+
+static bool is_ended(const struct serve *serve)
+{
+	struct pollfd pollfd = { serve->sock, POLLIN, 0 };
+	char byte;
+
+	return poll(&pollfd, 1, PATIENCE_MS) == 1 &&
+	       recv(serve->sock, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
+void serve_begin(struct serve *serve, const char *backend)
+{
+	char path[96];
+
+	*serve = (struct serve){ .dir = "/tmp/kamen-ingest-XXXXXX", .backend = backend, .fd = -1 };
+	assert_non_null(mkdtemp(serve->dir));
+	(void)snprintf(path, sizeof(path), "%s/replay", serve->dir);
+	assert_int_equal(mkdir(path, 0700), 0);
+	serve_start_ingest(serve);
+	/* Where io_uring is forbidden, ingest says why and ends. */
+	if (strcmp(backend, "uring") == 0 && is_ended(serve)) {
+		serve_kill_ingest(serve);
+		skip();
+	}
+	assert_string_equal(
+		serve_expect(serve, KAMEN__ROLE_MESSAGE__KIND_READY)->ready->backend, backend);
+}
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+	(void)st;
+	(void)type;
+	(void)ftw;
+	return remove(path);
+}
+
+void serve_end(struct serve *serve)
+{
+	int status;
+
+	closep(&serve->fd);
+	(void)close(serve->sock);
+	wire_free(serve->wire);
+	assert_int_equal(waitpid(serve->pid, &status, 0), serve->pid);
+	assert_int_equal(status, 0);
+	(void)nftw(serve->dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+static void send_message(struct serve *serve, const Kamen__RoleMessage *message, int fd)
+{
+	assert_int_equal(wire_send(serve->sock, &message->base, &fd, fd >= 0), 0);
+}
+
+void serve_send_site(
+	struct serve *serve, const char *spool, const char *endpoint, uint32_t settle_ms)
+{
+	Kamen__RoleMessage message = KAMEN__ROLE_MESSAGE__INIT;
+	Kamen__SiteTable table = KAMEN__SITE_TABLE__INIT;
+	Kamen__IngestSite site = KAMEN__INGEST_SITE__INIT, *sites[] = { &site };
+	char replay[96], path[160];
+
+	(void)snprintf(replay, sizeof(replay), "%s/replay", serve->dir);
+	(void)snprintf(path, sizeof(path), "%s/%s", serve->dir, spool ? spool : "");
+	site.site = (char *)(uintptr_t) "a";
+	site.shorter_px = SERVE_SHORTER_PX;
+	site.spool = spool ? path : NULL;
+	site.zmq_pull = (char *)(uintptr_t)endpoint;
+	site.has_settle_ms = settle_ms > 0;
+	site.settle_ms = settle_ms;
+	site.replay = replay;
+	table.n_sites = 1;
+	table.sites = sites;
+	message.kind_case = KAMEN__ROLE_MESSAGE__KIND_SITES;
+	message.sites = &table;
+	send_message(serve, &message, -1);
+}
+
+void serve_send_no_site(struct serve *serve)
+{
+	Kamen__RoleMessage message = KAMEN__ROLE_MESSAGE__INIT;
+	Kamen__SiteTable table = KAMEN__SITE_TABLE__INIT;
+
+	message.kind_case = KAMEN__ROLE_MESSAGE__KIND_SITES;
+	message.sites = &table;
+	send_message(serve, &message, -1);
+}
+
+void serve_reply(struct serve *serve, uint64_t id, Kamen__Outcome outcome)
+{
+	Kamen__RoleMessage message = KAMEN__ROLE_MESSAGE__INIT;
+	Kamen__AdmitReply reply = KAMEN__ADMIT_REPLY__INIT;
+
+	reply.id = id;
+	reply.outcome = outcome;
+	message.kind_case = KAMEN__ROLE_MESSAGE__KIND_ADMITTED;
+	message.admitted = &reply;
+	send_message(serve, &message, -1);
+}
+
+void serve_ask(struct serve *serve, uint64_t id, bool is_push, const void *data, size_t n_bytes)
+{
+	_cleanup_(closep) int fd = memfd_create("test", MFD_CLOEXEC);
+	Kamen__RoleMessage message = KAMEN__ROLE_MESSAGE__INIT;
+	Kamen__DecodeJob job = KAMEN__DECODE_JOB__INIT;
+
+	assert_int_equal(write(fd, data, n_bytes), (ssize_t)n_bytes);
+	job.id = id;
+	job.site = (char *)(uintptr_t) "a";
+	job.push = is_push;
+	job.n_bytes = n_bytes;
+	message.kind_case = KAMEN__ROLE_MESSAGE__KIND_DECODE;
+	message.decode = &job;
+	send_message(serve, &message, fd);
+}
+
+bool serve_hears(struct serve *serve, int ms)
+{
+	struct pollfd pollfd = { serve->sock, POLLIN, 0 };
+
+	return poll(&pollfd, 1, ms) == 1;
+}
+
+const Kamen__RoleMessage *serve_expect(struct serve *serve, Kamen__RoleMessage__KindCase kind)
+{
+	ProtobufCMessage *message = NULL;
+	const Kamen__RoleMessage *role;
+
+	if (!serve_hears(serve, PATIENCE_MS))
+		fail_msg("no message of kind %d", (int)kind);
+	assert_int_equal(
+		wire_recv(serve->wire, serve->sock, &kamen__role_message__descriptor, &message), 1);
+	role = (const Kamen__RoleMessage *)message;
+	if (role->kind_case == KAMEN__ROLE_MESSAGE__KIND_REFUSED && role->kind_case != kind)
+		fail_msg("refused %s: %s", role->refused->what, role->refused->reason);
+	assert_int_equal(role->kind_case, kind);
+	closep(&serve->fd);
+	serve->fd = wire_take_fd(serve->wire, 0);
+	return role;
+}
+
+static const char *path_of(const struct serve *serve, const char *path, char buffer[256])
+{
+	(void)snprintf(buffer, 256, "%s/%s", serve->dir, path);
+	return buffer;
+}
+
+bool serve_has(const struct serve *serve, const char *path)
+{
+	char buffer[256];
+	struct stat st;
+
+	return lstat(path_of(serve, path, buffer), &st) == 0;
+}
+
+void serve_await(const struct serve *serve, const char *path)
+{
+	const struct timespec tick = { 0, 2000000 };
+
+	for (int ms = 0; !serve_has(serve, path); ms += 2) {
+		if (ms > PATIENCE_MS)
+			fail_msg("%s does not appear", path);
+		(void)nanosleep(&tick, NULL);
+	}
+}
+
+void serve_write(const struct serve *serve, const char *path, const void *data, size_t n_bytes)
+{
+	char buffer[256];
+	int fd = open(path_of(serve, path, buffer), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, data, n_bytes), (ssize_t)n_bytes);
+	(void)close(fd);
+}
+
+void serve_drop(const struct serve *serve, const char *name, const void *data, size_t n_bytes)
+{
+	char from[256], to[256], path[128];
+
+	(void)snprintf(path, sizeof(path), "spool/.%s.tmp", name);
+	serve_write(serve, path, data, n_bytes);
+	(void)path_of(serve, path, from);
+	(void)snprintf(path, sizeof(path), "spool/%s", name);
+	assert_int_equal(rename(from, path_of(serve, path, to)), 0);
+}
+
+unsigned serve_count(const struct serve *serve, const char *path)
+{
+	char buffer[256];
+	_cleanup_(closedirp) DIR *dir = opendir(path_of(serve, path, buffer));
+	unsigned n = 0;
+
+	assert_non_null(dir);
+	for (struct dirent *entry; (entry = readdir(dir));)
+		n += entry->d_name[0] != '.';
+	return n;
+}
+
+void *serve_png(unsigned number, size_t *ret_n_bytes)
+{
+	uint8_t pixels[24 * 32];
+	struct image_view view = { pixels, 32, 24, 1, 32 };
+	void *data = NULL;
+
+	for (size_t i = 0; i < sizeof(pixels); i++)
+		pixels[i] = (uint8_t)(i + number);
+	memcpy(pixels, &number, sizeof(number));
+	assert_int_equal(image_encode_png(&view, &data, ret_n_bytes), 0);
+	return data;
+}
