@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "base/blob.h"
+#include "fixture/random_vit.h"
 #include "model/vit.h"
 
 /* The pretrained ViT-Tiny beside the checkout, against the probabilities that came with it. */
@@ -117,6 +118,58 @@ static void vit_tiny_gives_the_probabilities_of_its_reference(void **state)
 	assert_true(off <= 1e-5);
 }
 
+/* vit_tiny_golden.safetensors, by make_goldens.py: the reference image, and every other pixel. */
+static void vit_tiny_embeds_as_pytorch_does_at_two_sizes(void **state)
+{
+	static const struct {
+		uint32_t px;
+		const char *name;
+	} sizes[] = { { 224, "px224" }, { 112, "px112" } };
+	struct model *model = *state;
+	_cleanup_(freep) float *pixels = read_floats("ref_in.f32", (size_t)3 * PX * PX);
+	_cleanup_(base_freep) struct base *golden = NULL;
+
+	assert_int_equal(base_load(&golden, "tests/oracle/vit_tiny_golden.safetensors", NULL), 0);
+	for (size_t s = 0; s < ARRAY_SIZE(sizes); s++) {
+		const uint32_t px = sizes[s].px, every = PX / px;
+		_cleanup_(vit_plan_freep) struct vit_plan *plan = NULL;
+		float embedding[192], want[192], *dst;
+
+		assert_int_equal(vit_plan_new(&plan, model->vit, 1, px), 0);
+		dst = vit_plan_input(plan);
+		for (size_t c = 0; c < 3; c++)
+			for (size_t y = 0; y < px; y++)
+				for (size_t x = 0; x < px; x++)
+					*dst++ = pixels[(c * PX + y * every) * PX + x * every];
+		assert_int_equal(vit_forward(plan, model->slot, embedding), 0);
+		tensor_to_f32(want, safetensors_find(base_tensors(golden), sizes[s].name));
+		assert_true(relative_difference(embedding, want, 192) <= 1e-5);
+	}
+}
+
+static void plan_tape_and_reference_agree_on_vit_tiny(void **state)
+{
+	enum { SMALL = 64 };
+	const size_t n_pixels = (size_t)3 * SMALL * SMALL;
+	struct model *model = *state;
+	_cleanup_(mask_freep) struct mask *mask = random_mask(vit_layout(model->vit), 1, .98F);
+	_cleanup_(vit_plan_freep) struct vit_plan *plan = NULL;
+	_cleanup_(vit_tape_freep) struct vit_tape *tape = NULL;
+	float planned[192], taped[192], want[192];
+
+	assert_int_equal(vit_plan_new(&plan, model->vit, 1, SMALL), 0);
+	assert_int_equal(vit_tape_new(&tape, model->vit, 1, SMALL), 0);
+	random_pixels(vit_plan_input(plan), n_pixels, 1);
+	random_pixels(vit_tape_input(tape), n_pixels, 1);
+	assert_int_equal(slot_apply(model->slot, mask), 0);
+	assert_int_equal(vit_forward(plan, model->slot, planned), 0);
+	assert_int_equal(vit_tape_forward(tape, model->slot, taped), 0);
+	assert_int_equal(vit_reference(model->vit, mask, vit_plan_input(plan), SMALL, want), 0);
+	assert_int_equal(slot_apply(model->slot, NULL), 0);
+	assert_true(relative_difference(planned, want, 192) <= 1e-5);
+	assert_true(relative_difference(taped, want, 192) <= 1e-5);
+}
+
 static void vit_tiny_passes_its_self_test(void **state)
 {
 	struct model *model = *state;
@@ -129,6 +182,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(vit_tiny_gives_the_probabilities_of_its_reference),
+		cmocka_unit_test(vit_tiny_embeds_as_pytorch_does_at_two_sizes),
+		cmocka_unit_test(plan_tape_and_reference_agree_on_vit_tiny),
 		cmocka_unit_test(vit_tiny_passes_its_self_test),
 	};
 	_cleanup_(freep) char *path = shared_path("model.safetensors");
