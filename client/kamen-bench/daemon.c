@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+
+#include "cleanup.h"
+
+#define READY_MS 120000
+#define STOP_MS 20000
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+	(void)st;
+	(void)type;
+	(void)ftw;
+	(void)remove(path);
+	return 0;
+}
+
+static int notify_bind(const struct daemon *daemon, struct sockaddr_un *ret_address, int *ret_sock)
+{
+	_cleanup_(closep) int sock = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	*ret_address = (struct sockaddr_un){ .sun_family = AF_UNIX };
+	(void)snprintf(
+		ret_address->sun_path, sizeof(ret_address->sun_path), "%s/notify", daemon->dir);
+	if (sock < 0 || bind(sock, (const struct sockaddr *)ret_address, sizeof(*ret_address)) < 0)
+		return -errno;
+	*ret_sock = TAKE_FD(sock);
+	return 0;
+}
+
+static int file_write(const char *path, const char *text)
+{
+	FILE *f = fopen(path, "we");
+
+	if (!f)
+		return -errno;
+	(void)fputs(text, f);
+	return fclose(f) == 0 ? 0 : -errno;
+}
+
+/* In the child: never returns. */
+static void daemon_exec(const struct daemon *daemon, const char *model, const char *notify)
+{
+	char self[4096] = "", config[96], state[96], log[96], *slash;
+	const char *argv[] = { "kamend", "--foreground", "--config", config, "--state", state,
+		"--runtime", daemon->runtime, model ? "--model" : NULL, model, NULL };
+	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 8);
+	int fd;
+
+	(void)snprintf(config, sizeof(config), "%s/kamend.conf", daemon->dir);
+	(void)snprintf(state, sizeof(state), "%s/state", daemon->dir);
+	(void)snprintf(log, sizeof(log), "%s/log", daemon->dir);
+	slash = n > 0 ? strrchr(self, '/') : NULL;
+	if (!slash)
+		_exit(127);
+	(void)strcpy(slash + 1, "kamend");
+	fd = open(log, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	if (fd < 0 || dup2(fd, STDOUT_FILENO) < 0 || dup2(fd, STDERR_FILENO) < 0 ||
+		setenv("NOTIFY_SOCKET", notify, 1) < 0)
+		_exit(127);
+	(void)execv(self, (char *const *)(uintptr_t)argv);
+	_exit(127);
+}
+
+static int ready_wait(const struct ctl *ctl, const struct daemon *daemon, int sock)
+{
+	struct pollfd pollers[] = { { .fd = sock, .events = POLLIN },
+		{ .fd = daemon->pidfd, .events = POLLIN } };
+	char text[512];
+
+	for (;;) {
+		ssize_t n;
+
+		if (poll(pollers, 2, READY_MS) <= 0)
+			return ctl_fail(ctl, EXIT_FAILED, "kamend is not ready after two minutes");
+		if (pollers[0].revents) {
+			n = recv(sock, text, sizeof(text) - 1, MSG_DONTWAIT);
+			text[n > 0 ? n : 0] = 0;
+			if (strstr(text, "READY=1"))
+				return EXIT_DONE;
+		} else if (pollers[1].revents) {
+			return ctl_fail(ctl, EXIT_FAILED, "kamend has ended before it was ready");
+		}
+	}
+}
+
+static void log_tail(const struct daemon *daemon)
+{
+	char path[96], line[512], last[512] = "";
+	FILE *f;
+
+	(void)snprintf(path, sizeof(path), "%s/log", daemon->dir);
+	f = fopen(path, "re");
+	while (f && fgets(line, sizeof(line), f))
+		(void)strcpy(last, line);
+	if (f)
+		(void)fclose(f);
+	if (*last)
+		(void)fprintf(stderr, "kamend: %s", last);
+}
+
+int daemon_start(
+	const struct ctl *ctl, const char *model, const char *settings, struct daemon *ret_daemon)
+{
+	struct daemon daemon = { .pid = -1, .pidfd = -1, .dir = "/tmp/kamen-bench-XXXXXX" };
+	_cleanup_(closep) int sock = -1;
+	struct sockaddr_un address;
+	char config[96];
+	int status;
+
+	if (!mkdtemp(daemon.dir))
+		return ctl_fail(ctl, EXIT_FAILED, "%s: %s", daemon.dir, strerror(errno));
+	(void)snprintf(daemon.runtime, sizeof(daemon.runtime), "%s/run", daemon.dir);
+	(void)snprintf(config, sizeof(config), "%s/kamend.conf", daemon.dir);
+	if (notify_bind(&daemon, &address, &sock) < 0 || file_write(config, settings) < 0) {
+		daemon_stop(&daemon);
+		return ctl_fail(ctl, EXIT_FAILED, "%s: cannot prepare", daemon.dir);
+	}
+	daemon.pid = fork();
+	if (daemon.pid == 0)
+		daemon_exec(&daemon, model, address.sun_path);
+	if (daemon.pid > 0)
+		daemon.pidfd = (int)syscall(SYS_pidfd_open, daemon.pid, 0);
+	if (daemon.pidfd < 0) {
+		daemon_stop(&daemon);
+		return ctl_fail(ctl, EXIT_FAILED, "cannot start kamend");
+	}
+	status = ready_wait(ctl, &daemon, sock);
+	if (status != EXIT_DONE) {
+		log_tail(&daemon);
+		daemon_stop(&daemon);
+		return status;
+	}
+	*ret_daemon = daemon;
+	return EXIT_DONE;
+}
+
+void daemon_stop(struct daemon *daemon)
+{
+	struct pollfd poller = { .fd = daemon->pidfd, .events = POLLIN };
+
+	if (daemon->pid > 0) {
+		(void)kill(daemon->pid, SIGTERM);
+		if (poller.fd < 0 || poll(&poller, 1, STOP_MS) <= 0)
+			(void)kill(daemon->pid, SIGKILL);
+		(void)waitpid(daemon->pid, NULL, 0);
+		closep(&daemon->pidfd);
+	}
+	if (*daemon->dir)
+		(void)nftw(daemon->dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+	*daemon = (struct daemon){ .pid = -1, .pidfd = -1 };
+}

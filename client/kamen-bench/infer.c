@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <omp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/rng.h"
+#include "bench.h"
+#include "floor.h"
+#include "model/random.h"
+
+#define N_ROUNDS 5
+#define ROUND_NS UINT64_C(400000000)
+#define LEAST_RUNS 10
+
+struct infer_options {
+	const char *model, *random, *precision, *batch, *threads, *size;
+};
+
+struct asked {
+	uint32_t batch, px;
+};
+
+/* The model with everything that one batch passes through. */
+struct subject {
+	struct base *base;
+	struct vit *vit;
+	struct slot *slot;
+	struct vit_plan *plan;
+	struct image *image;
+	struct resize_scratch *scratch;
+	struct prep prep;
+	float *embeddings;
+	uint32_t batch;
+};
+
+static void subject_done(struct subject *s)
+{
+	vit_plan_free(s->plan);
+	slot_free(s->slot);
+	vit_free(s->vit);
+	base_free(s->base);
+	image_free(s->image);
+	resize_scratch_free(s->scratch);
+	free(s->embeddings);
+}
+
+static int base_random(struct base **ret_base, const char *name, struct diag *diag)
+{
+	_cleanup_(freep) void *data = NULL;
+	_cleanup_(closep) int fd = -1;
+	struct vit_shape shape;
+	size_t n_bytes, done = 0;
+	char path[32];
+	int r = random_vit_shape(&shape, name);
+
+	if (r < 0)
+		return diag_set(diag, EINVAL, "%s: vit_t, vit_s, vit_b or vit_demo", name);
+	r = random_vit_encode(&shape, 1, &data, &n_bytes);
+	if (r < 0)
+		return r;
+	fd = memfd_create(name, MFD_CLOEXEC);
+	while (fd >= 0 && done < n_bytes) {
+		ssize_t n = write(fd, (const char *)data + done, n_bytes - done);
+
+		if (n <= 0)
+			return -EIO;
+		done += (size_t)n;
+	}
+	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return fd < 0 ? -errno : base_load(ret_base, path, diag);
+}
+
+static int image_fill(struct subject *s)
+{
+	struct rng rng = rng_stream(1, 0, 0, 0);
+	uint32_t side = s->prep.input_px + s->prep.input_px / 7;
+	int r = image_new(&s->image, side, side, 3);
+
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < (size_t)side * side * 3; i++)
+		s->image->pixels[i] = (uint8_t)rng_u32(&rng);
+	return 0;
+}
+
+static int subject_init(struct subject *s, const struct asked *asked, const char *file,
+	const char *random, struct diag *diag)
+{
+	int r = file ? base_load(&s->base, file, diag) : base_random(&s->base, random, diag);
+
+	if (r == 0)
+		r = vit_new(&s->vit, s->base, NULL, diag);
+	if (r < 0)
+		return r;
+	s->batch = asked->batch;
+	s->prep = vit_native_prep(s->vit);
+	if (asked->px)
+		s->prep.input_px = asked->px;
+	r = prep_check(&s->prep, vit_shape(s->vit)->patch, diag);
+	if (r == 0)
+		r = vit_slot_new(&s->slot, s->vit, SLOT_INFER);
+	if (r == 0)
+		r = slot_apply(s->slot, NULL);
+	if (r == 0)
+		r = vit_plan_new(&s->plan, s->vit, s->batch, s->prep.input_px);
+	if (r == 0)
+		r = resize_scratch_new(&s->scratch);
+	if (r == 0)
+		r = image_fill(s);
+	s->embeddings = malloc((size_t)s->batch * vit_shape(s->vit)->width * sizeof(float));
+	return r == 0 && !s->embeddings ? -ENOMEM : r;
+}
+
+static int subject_run(struct subject *s)
+{
+	const size_t n = 3 * (size_t)s->prep.input_px * s->prep.input_px;
+	const struct image_view view = image_view(s->image);
+	int r = 0;
+
+	for (uint32_t i = 0; i < s->batch && r == 0; i++)
+		r = prep_apply(&s->prep, &view, vit_plan_input(s->plan) + i * n, s->scratch);
+	return r < 0 ? r : vit_forward(s->plan, s->slot, s->embeddings);
+}
+
+typedef int (*run_fn)(void *data);
+
+/* Milliseconds a run, for about a round's time. */
+static int measure(struct samples *samples, run_fn run, void *data)
+{
+	uint64_t begin = bench_now_ns(), now = begin;
+	int r = 0;
+
+	for (unsigned i = 0; r == 0 && (i < LEAST_RUNS || now - begin < ROUND_NS); i++) {
+		uint64_t before = bench_now_ns();
+
+		r = run(data);
+		now = bench_now_ns();
+		if (r == 0)
+			r = samples_add(samples, (double)(now - before) * 1e-6);
+	}
+	return r;
+}
+
+static int run_subject(void *data)
+{
+	return subject_run(data);
+}
+
+static int run_floor(void *data)
+{
+	return floor_run(data);
+}
+
+struct figures {
+	double ms_p50, floor_ms;
+};
+
+/* Model and floors take turns, so that a slow moment of the machine meets both. */
+static int measure_all(struct subject *s, struct figures *ret_figures)
+{
+	_cleanup_(samples_done) struct samples model = { 0 };
+	double lowest = 0;
+	int r = 0;
+
+	for (unsigned layout = 0; layout < FLOOR_N_LAYOUTS && r == 0; layout++) {
+		_cleanup_(floor_freep) struct floor *floor = NULL;
+
+		r = floor_new(&floor, vit_shape(s->vit), s->batch, s->prep.input_px, layout);
+		if (r == 0)
+			r = floor_run(floor);
+		for (unsigned round = 0; round < N_ROUNDS && r == 0; round++) {
+			_cleanup_(samples_done) struct samples products = { 0 };
+			double median;
+
+			r = measure(&model, run_subject, s);
+			if (r == 0)
+				r = measure(&products, run_floor, floor);
+			median = samples_percentile(&products, .5);
+			if (r == 0 && (lowest == 0 || median < lowest))
+				lowest = median;
+		}
+	}
+	ret_figures->ms_p50 = samples_percentile(&model, .5);
+	ret_figures->floor_ms = lowest;
+	return r;
+}
+
+static int bench_one(
+	struct ctl *ctl, const struct asked *asked, const char *file, const char *random)
+{
+	_cleanup_(subject_done) struct subject s = { 0 };
+	struct diag diag = { 0 };
+	struct figures f = { 0 };
+	json_t *row;
+	int r = subject_init(&s, asked, file, random, &diag);
+
+	if (r == 0)
+		r = subject_run(&s);
+	if (r == 0)
+		r = measure_all(&s, &f);
+	if (r < 0)
+		return ctl_fail(ctl, EXIT_FAILED, "%s: %s", file ? file : random,
+			*diag.text ? diag.text : strerror(-r));
+	row = json_object();
+	(void)json_object_set_new(row, "model", json_string(file ? file : random));
+	(void)json_object_set_new(row, "precision", json_string("f32"));
+	(void)json_object_set_new(row, "batch", json_integer(s.batch));
+	(void)json_object_set_new(row, "px", json_integer(s.prep.input_px));
+	(void)json_object_set_new(row, "ms_p50", json_real(f.ms_p50));
+	(void)json_object_set_new(row, "images_per_s", json_real(s.batch * 1e3 / f.ms_p50));
+	(void)json_object_set_new(row, "gemm_floor_ms", json_real(f.floor_ms));
+	(void)json_object_set_new(row, "ratio_to_floor", json_real(f.ms_p50 / f.floor_ms));
+	(void)json_object_set_new(row, "threads", json_integer(omp_get_max_threads()));
+	(void)json_object_set_new(row, "isa", json_string(vit_isa(s.vit)));
+	bench_put_machine(row);
+	return output_row(ctl, row, true);
+}
+
+static int names_run(struct ctl *ctl, const struct asked *asked, const char *names)
+{
+	_cleanup_(freep) char *copy = strdup(names);
+	char *rest = NULL;
+	int status = EXIT_DONE;
+
+	for (char *name = copy ? strtok_r(copy, ",", &rest) : NULL; name && status == EXIT_DONE;
+		name = strtok_r(NULL, ",", &rest))
+		status = bench_one(ctl, asked, NULL, name);
+	return status;
+}
+
+int infer_run(struct ctl *ctl, int argc, char **argv)
+{
+	struct infer_options o = { 0 };
+	const struct option_spec specs[] = {
+		{ "model", "FILE", "safetensors file of a ViT", &o.model, NULL },
+		{ "random", "NAME[,NAME]", "untrained: vit_t, vit_s, vit_b, vit_demo", &o.random,
+			NULL },
+		{ "precision", "NAME", "f32, the only one so far", &o.precision, NULL },
+		{ "batch", "N", "images a batch, 1; all times are a batch's", &o.batch, NULL },
+		{ "threads", "N", "of oneDNN; else one a processor", &o.threads, NULL },
+		{ "size", "PX", "else the model's own", &o.size, NULL },
+	};
+	unsigned long long batch, threads, px;
+	struct asked asked;
+	int first, status;
+
+	if (!options_parse(ctl, argc, argv, specs, ARRAY_SIZE(specs), 0, 0, &first, &status))
+		return status;
+	if (!bench_number(ctl, "batch", o.batch, 1, 256, 1, &batch) ||
+		!bench_number(ctl, "threads", o.threads, 1, 256, 0, &threads) ||
+		!bench_number(ctl, "size", o.size, 16, 1024, 0, &px))
+		return EXIT_USAGE;
+	if (o.precision && strcmp(o.precision, "f32") != 0)
+		return ctl_fail(ctl, EXIT_USAGE, "--precision %s: this build has f32", o.precision);
+	if (!o.model == !o.random)
+		return ctl_fail(ctl, EXIT_USAGE, "wants --model or --random");
+	if (threads)
+		omp_set_num_threads((int)threads);
+	asked = (struct asked){ (uint32_t)batch, (uint32_t)px };
+	return o.model ? bench_one(ctl, &asked, o.model, NULL) : names_run(ctl, &asked, o.random);
+}

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef KAMEN_BENCH_LOAD_H
+#define KAMEN_BENCH_LOAD_H
+
+#include <stdint.h>
+
+#include "bench.h"
+
+#define LOAD_MAX_SITES 256u
+#define LOAD_MAX_CLIENTS 64u
+
+/** What the clients do: each one is a thread with a session of its own, one request in flight. */
+struct load {
+	const char *endpoint;
+	char (*sites)[64]; /* (n_sites) */
+	uint32_t n_clients, n_sites, px;
+	double zipf; /* exponent of the choice of the site; 0: all alike */
+	double rate; /* requests a second of all clients together; 0: as fast as answered */
+	double seconds;
+	uint64_t seed;
+};
+
+struct load_result {
+	uint64_t completed; /* answered with code 0 */
+	uint64_t refused;   /* answered with an error or NO_VERDICT by deadline */
+	uint64_t lost;      /* never answered */
+	double seconds;
+	struct samples ms;       /* end to end; from the time it was due where there is a rate */
+	struct samples overhead; /* from the submission, minus compute */
+	char why[160];           /* of the first that was refused or lost */
+};
+
+/** @return 0 or a negative errno: a client could not connect; ret_result is to be freed anyway */
+int load_run(const struct load *load, struct load_result *ret_result);
+void load_result_done(struct load_result *result);
+
+#endif

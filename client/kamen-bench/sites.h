@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef KAMEN_BENCH_SITES_H
+#define KAMEN_BENCH_SITES_H
+
+#include <stdint.h>
+
+#include "cli.h"
+
+/** Makes n sites named bench-PID-i that nothing feeds. EXIT_DONE or a status, said. */
+int sites_create(struct ctl *ctl, uint32_t n, uint32_t input_px, char (*ret_names)[64]);
+/** Deletes them; says nothing. */
+void sites_delete(struct ctl *ctl, uint32_t n, char (*names)[64]);
+
+#endif
