@@ -11,12 +11,18 @@
 #include "role.h"
 #include "wire.h"
 
+/** A job's message, which must outlive the packets that arrive while it runs. */
+struct order {
+	struct wire *wire;
+	const Kamen__LearnJob *message; /* NULL: none */
+};
+
 struct learner {
 	struct base *base;
 	struct vit *vit;
-	struct wire *wire;     /* of the socket */
-	struct wire *job_wire; /* holds the message of the job while others arrive */
-	const Kamen__LearnJob *message;
+	struct wire *wire; /* of the socket */
+	struct order order;
+	struct order next; /* comes while a cancelled job is still on its way out */
 	struct job *job;
 	uint32_t percentage;
 	bool is_closed, is_cancelled;
@@ -25,7 +31,8 @@ struct learner {
 static void learner_done(struct learner *learner)
 {
 	job_free(learner->job);
-	wire_free(learner->job_wire);
+	wire_free(learner->order.wire);
+	wire_free(learner->next.wire);
 	wire_free(learner->wire);
 	vit_free(learner->vit);
 	base_free(learner->base);
@@ -160,8 +167,7 @@ static void say_done(struct learner *learner, struct job_done *done)
 
 /* ---- hearing from serve */
 
-/* The job's message must outlive the packets that arrive while it runs. */
-static int keep_message(struct learner *learner, const Kamen__LearnJob *message)
+static int keep_order(struct order *order, const Kamen__LearnJob *message)
 {
 	_cleanup_(freep) void *data = NULL;
 	ProtobufCMessage *copy;
@@ -170,26 +176,33 @@ static int keep_message(struct learner *learner, const Kamen__LearnJob *message)
 
 	r = wire_encode(&message->base, &data, &n_bytes);
 	if (r == 0)
-		r = wire_decode(
-			learner->job_wire, &kamen__learn_job__descriptor, data, n_bytes, &copy);
+		r = wire_decode(order->wire, &kamen__learn_job__descriptor, data, n_bytes, &copy);
 	if (r < 0)
 		return r;
-	learner->message = (const Kamen__LearnJob *)copy;
+	order->message = (const Kamen__LearnJob *)copy;
 	return 0;
 }
 
 static void hear_job(struct learner *learner, const Kamen__LearnJob *message)
 {
+	struct order *order = learner->order.message ? &learner->next : &learner->order;
 	int r;
 
-	if (learner->message) {
+	if (order->message || (order == &learner->next && !learner->is_cancelled)) {
 		say_failed(learner, message->site, message->version, "the learner is busy");
 		return;
 	}
-	learner->is_cancelled = false;
-	r = keep_message(learner, message);
+	r = keep_order(order, message);
 	if (r < 0)
 		say_failed(learner, message->site, message->version, strerror(-r));
+}
+
+static void hear_cancel(struct learner *learner, const char *site)
+{
+	if (learner->next.message && strcmp(site, learner->next.message->site) == 0)
+		learner->next.message = NULL;
+	if (learner->order.message && strcmp(site, learner->order.message->site) == 0)
+		learner->is_cancelled = true;
 }
 
 static void hear_one(struct learner *learner, const Kamen__RoleMessage *message)
@@ -199,8 +212,7 @@ static void hear_one(struct learner *learner, const Kamen__RoleMessage *message)
 		hear_job(learner, message->learn);
 		break;
 	case KAMEN__ROLE_MESSAGE__KIND_CANCEL:
-		if (learner->message && strcmp(message->cancel->site, learner->message->site) == 0)
-			learner->is_cancelled = true;
+		hear_cancel(learner, message->cancel->site);
 		break;
 	default:
 		log_warning("the learner was sent a message that is not for it (%d)",
@@ -238,29 +250,32 @@ static int check(void *owner)
 
 static void drop_job(struct learner *learner)
 {
+	const struct order done = learner->order;
+
 	job_free(TAKE_PTR(learner->job));
-	learner->message = NULL;
+	learner->order = learner->next;
+	learner->next = (struct order){ .wire = done.wire };
 	learner->is_cancelled = false;
 }
 
-/* The way out of a job that will not be finished. Serve that has gone is told nothing. */
+/* The way out of a job that will not be finished. Who cancelled it, or has gone, is told nothing. */
 static void give_up(struct learner *learner, int r, const char *reason)
 {
-	const Kamen__LearnJob *message = learner->message;
+	const Kamen__LearnJob *message = learner->order.message;
 
 	if (r == -ECANCELED && learner->is_closed)
 		return;
-	if (r == -ECANCELED)
-		reason = "cancelled";
-	log_notice("site %s: version %u is given up: %s", message->site, message->version, reason);
-	say_failed(learner, message->site, message->version, reason);
+	log_notice("site %s: version %u is given up: %s", message->site, message->version,
+		r == -ECANCELED ? "cancelled" : reason);
+	if (r != -ECANCELED)
+		say_failed(learner, message->site, message->version, reason);
 	drop_job(learner);
 }
 
 static void begin_job(struct learner *learner)
 {
 	const struct interrupt interrupt = { .check = check, .owner = learner };
-	const Kamen__LearnJob *message = learner->message;
+	const Kamen__LearnJob *message = learner->order.message;
 	struct diag notice = { "" }, diag = { "" };
 	int r;
 
@@ -322,7 +337,7 @@ static void step_job(struct learner *learner)
 static void run(struct learner *learner)
 {
 	for (;;) {
-		if (!learner->message)
+		if (!learner->order.message)
 			wait_for(learner, POLLIN, -1);
 		hear(learner);
 		if (learner->is_closed)
@@ -331,7 +346,7 @@ static void run(struct learner *learner)
 			give_up(learner, -ECANCELED, "");
 		else if (learner->job)
 			step_job(learner);
-		else if (learner->message)
+		else if (learner->order.message)
 			begin_job(learner);
 	}
 	if (learner->job && job_save(learner->job) < 0)
@@ -345,7 +360,9 @@ static int set_up(struct learner *learner, const struct config *config, struct d
 
 	r = wire_new(&learner->wire);
 	if (r == 0)
-		r = wire_new(&learner->job_wire);
+		r = wire_new(&learner->order.wire);
+	if (r == 0)
+		r = wire_new(&learner->next.wire);
 	if (r == 0)
 		r = base_from_fd(&learner->base, ROLE_BASE, diag);
 	if (r == 0)

@@ -19,7 +19,7 @@
 #include "learner_harness.h"
 #include "role.h"
 
-#define PATIENCE_MS 120000
+#define PATIENCE_MS 300000
 #define SIDE 40u
 
 extern char **environ;
@@ -50,31 +50,47 @@ char *harness_path(const struct harness *harness, const char *file, char ret_pat
 	return ret_path;
 }
 
+int harness_add_image(struct harness *harness, const struct image_view *view)
+{
+	const uint32_t i = harness->manifest.n;
+	struct manifest_entry entry = { .hash = digest_of(&i, sizeof(i)) };
+	_cleanup_(freep) void *data = NULL;
+	char path[128], file[64];
+	size_t n_bytes;
+	int r;
+
+	(void)snprintf(entry.blob, sizeof(entry.blob), "%04u.kimg", i);
+	(void)snprintf(file, sizeof(file), "replay/%04u.kimg", i);
+	r = kimg_encode(view, &data, &n_bytes);
+	if (r == 0)
+		r = blob_write(AT_FDCWD, harness_path(harness, file, path), data, n_bytes);
+	return r < 0 ? r : manifest_add(&harness->manifest, &entry);
+}
+
+int harness_seal_manifest(struct harness *harness)
+{
+	_cleanup_(freep) char *text = NULL;
+	char path[128];
+	size_t n_chars;
+	int r;
+
+	manifest_split(&harness->manifest);
+	r = manifest_write(&harness->manifest, &text, &n_chars);
+	return r < 0 ? r
+		     : blob_write(AT_FDCWD, harness_path(harness, "manifest", path), text, n_chars);
+}
+
 static int write_images(struct harness *harness)
 {
 	static uint8_t pixels[SIDE * SIDE * 3];
 	const struct image_view view = { pixels, SIDE, SIDE, 3, (size_t)SIDE * 3 };
-	_cleanup_(freep) char *text = NULL;
-	char path[128], file[64];
-	size_t n_bytes;
+	int r = 0;
 
-	for (uint32_t i = 0; i < HARNESS_IMAGES; i++) {
-		struct manifest_entry entry = { .hash = digest_of(&i, sizeof(i)) };
-		_cleanup_(freep) void *data = NULL;
-
+	for (uint32_t i = 0; r == 0 && i < HARNESS_IMAGES; i++) {
 		render(pixels, i);
-		(void)snprintf(entry.blob, sizeof(entry.blob), "%03u.kimg", i);
-		(void)snprintf(file, sizeof(file), "replay/%03u.kimg", i);
-		if (kimg_encode(&view, &data, &n_bytes) < 0 ||
-			blob_write(AT_FDCWD, harness_path(harness, file, path), data, n_bytes) <
-				0 ||
-			manifest_add(&harness->manifest, &entry) < 0)
-			return -1;
+		r = harness_add_image(harness, &view);
 	}
-	manifest_split(&harness->manifest);
-	if (manifest_write(&harness->manifest, &text, &n_bytes) < 0)
-		return -1;
-	return blob_write(AT_FDCWD, harness_path(harness, "manifest", path), text, n_bytes);
+	return r < 0 ? r : harness_seal_manifest(harness);
 }
 
 static int write_model(struct harness *harness)
@@ -99,7 +115,7 @@ static int write_model(struct harness *harness)
 	return base_load(&harness->base, path, &diag);
 }
 
-int harness_setup(void **state)
+int harness_setup_empty(void **state)
 {
 	struct harness *harness = calloc(1, sizeof(*harness));
 	char path[128];
@@ -113,7 +129,14 @@ int harness_setup(void **state)
 		wire_new(&harness->wire) < 0)
 		return -1;
 	*state = harness;
-	return write_images(harness) < 0 || write_model(harness) < 0 ? -1 : 0;
+	return 0;
+}
+
+int harness_setup(void **state)
+{
+	if (harness_setup_empty(state) < 0)
+		return -1;
+	return write_images(*state) < 0 || write_model(*state) < 0 ? -1 : 0;
 }
 
 int harness_teardown(void **state)

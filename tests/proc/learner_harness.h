@@ -27,6 +27,10 @@ struct harness {
 
 int harness_setup(void **state);
 int harness_teardown(void **state);
+/** Folders alone: the caller brings images, then seals the manifest, and a base. */
+int harness_setup_empty(void **state);
+int harness_add_image(struct harness *harness, const struct image_view *view);
+int harness_seal_manifest(struct harness *harness);
 /** What the program does when it was executed as the learner. */
 int harness_learner(const char *cpu);
 
