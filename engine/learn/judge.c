@@ -51,6 +51,8 @@ static int embed_views(float *embeddings, struct vit *vit, const struct slot *sl
 	size_t width = vit_shape(vit)->width;
 	int r;
 
+	if (batch == 0)
+		return -EINVAL;
 	out = malloc(N_SIDES * batch * width * sizeof(*out));
 	if (!out)
 		return -ENOMEM;
@@ -130,25 +132,14 @@ static int effective_rank(float *ret_rank, const float *rows, uint32_t n, uint32
 	return 0;
 }
 
-int judge_views(struct judgement *ret_judgement, struct vit *vit, const struct slot *slot,
-	const struct recipe *recipe, const struct prep *prep, const struct image_source *source,
-	uint32_t max_images)
+int judge_rows(struct judgement *ret_judgement, float *rows, uint32_t n, uint32_t width)
 {
-	struct embed_subset subset;
-	struct image_source images = embed_subset_source(&subset, source, max_images);
-	uint32_t width = vit_shape(vit)->width, n = images.n;
-	_cleanup_(freep) float *rows = malloc(((size_t)N_SIDES * n * width + 1) * sizeof(*rows));
 	struct standing standing = { 0 };
 	float rank;
 	int r;
 
-	if (!rows)
-		return -ENOMEM;
 	if (n < 3)
 		return -EINVAL;
-	r = embed_views(rows, vit, slot, recipe, prep, &images);
-	if (r < 0)
-		return r;
 	cosine_normalise(rows, rows, N_SIDES * n, width);
 	for (uint32_t i = 0; i < N_SIDES * n; i++)
 		stand(&standing, rows + (size_t)i * width, i < n ? rows + (size_t)n * width : rows,
@@ -163,4 +154,23 @@ int judge_views(struct judgement *ret_judgement, struct vit *vit, const struct s
 		.effective_rank = rank,
 	};
 	return 0;
+}
+
+int judge_views(struct judgement *ret_judgement, struct vit *vit, const struct slot *slot,
+	const struct recipe *recipe, const struct prep *prep, const struct image_source *source,
+	uint32_t max_images)
+{
+	struct embed_subset subset;
+	struct image_source images = embed_subset_source(&subset, source, max_images);
+	uint32_t width = vit_shape(vit)->width;
+	_cleanup_(freep) float *rows =
+		malloc(((size_t)N_SIDES * images.n * width + 1) * sizeof(*rows));
+	int r;
+
+	if (!rows)
+		return -ENOMEM;
+	r = embed_views(rows, vit, slot, recipe, prep, &images);
+	if (r < 0)
+		return r;
+	return judge_rows(ret_judgement, rows, images.n, width);
 }

@@ -20,6 +20,10 @@ int judge_views(struct judgement *ret_judgement, struct vit *vit, const struct s
 	const struct recipe *recipe, const struct prep *prep, const struct image_source *source,
 	uint32_t max_images);
 
+/** The figures of embedded views: rows (2, n, width), all first views, then all second ones;
+ * normalised in place. n at least 3. */
+int judge_rows(struct judgement *ret_judgement, float *rows, uint32_t n, uint32_t width);
+
 /** Embeds every image of the source by the site's preprocessing: (n, width), not normalised. */
 int judge_embed(float *embeddings, struct vit *vit, const struct slot *slot,
 	const struct prep *prep, const struct image_source *source);

@@ -1,0 +1,370 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdarg.h>
+#include <setjmp.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "base/blob.h"
+#include "base/rng.h"
+#include "fixture/tiny_vit.h"
+#include "learn/judge.h"
+#include "learn/round.h"
+
+#define N_IMAGES 40u
+
+/** What every test has: the network, its images, a short recipe that moves bits. */
+struct bench {
+	struct tiny_vit tiny;
+	struct textures textures;
+	struct image_source source;
+	struct prep prep;
+	struct recipe recipe;
+};
+
+static int set_up(void **state)
+{
+	static struct bench bench;
+	int r;
+
+	r = tiny_vit_new(&bench.tiny, 11);
+	if (r == 0)
+		r = textures_new(&bench.textures, N_IMAGES, 48, 12);
+	if (r < 0)
+		return r;
+	bench.source = textures_source(&bench.textures);
+	bench.prep = vit_native_prep(bench.tiny.vit);
+	bench.recipe = recipe_default(bench.tiny.vit, &bench.prep, N_IMAGES);
+	bench.recipe.steps = 12;
+	bench.recipe.batch = 8;
+	bench.recipe.queue = 24;
+	bench.recipe.score_lr = .25f;
+	*state = &bench;
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	struct bench *bench = *state;
+
+	textures_done(&bench->textures);
+	tiny_vit_done(&bench->tiny);
+	return 0;
+}
+
+static struct round *start(const struct bench *bench, const struct recipe *recipe)
+{
+	struct round *round = NULL;
+	struct diag diag = { "" };
+	int r = round_new(&round, bench->tiny.vit, recipe, &bench->prep, &bench->source, &diag);
+
+	if (r < 0)
+		print_message("%d: %s\n", r, diag.text);
+	assert_int_equal(r, 0);
+	return round;
+}
+
+/* Runs n steps; the last one's progress. */
+static struct round_progress run(struct round *round, uint32_t n)
+{
+	struct round_progress progress = { 0 };
+
+	for (uint32_t i = 0; i < n; i++) {
+		int r = round_step(round, &progress);
+
+		assert_true(r >= 0);
+		assert_int_equal(r, progress.step < progress.steps);
+	}
+	return progress;
+}
+
+static void a_fresh_mask_gives_the_frozen_outputs_bit_for_bit(void **state)
+{
+	const struct bench *bench = *state;
+	_cleanup_(round_freep) struct round *round = start(bench, &bench->recipe);
+	_cleanup_(slot_freep) struct slot *slot = NULL;
+	static float frozen[N_IMAGES * 48], masked[N_IMAGES * 48];
+
+	assert_int_equal(vit_slot_new(&slot, bench->tiny.vit, SLOT_INFER), 0);
+	assert_int_equal(slot_apply(slot, NULL), 0);
+	assert_int_equal(
+		judge_embed(frozen, bench->tiny.vit, slot, &bench->prep, &bench->source), 0);
+	assert_int_equal(slot_apply(slot, round_mask(round)), 0);
+	assert_int_equal(
+		judge_embed(masked, bench->tiny.vit, slot, &bench->prep, &bench->source), 0);
+	assert_memory_equal(frozen, masked, sizeof(frozen));
+}
+
+static void the_loss_falls_and_bits_move(void **state)
+{
+	const struct bench *bench = *state;
+	struct recipe recipe = bench->recipe;
+	_cleanup_(round_freep) struct round *round = NULL;
+	struct round_progress progress;
+	float early = 0, late = 0;
+
+	recipe.steps = 40;
+	recipe.score_lr = .08f;
+	round = start(bench, &recipe);
+	for (unsigned i = 0; i < 40; i++) {
+		progress = run(round, 1);
+		assert_true(progress.loss_ratio > 0 && progress.loss_ratio < 4);
+		if (i < 5)
+			early += progress.loss_ratio / 5;
+		else if (i >= 35)
+			late += progress.loss_ratio / 5;
+	}
+	print_message("loss / ln K %.3f -> %.3f, density %.4f, lowest %.4f, %llu flips\n", early,
+		late, progress.density, progress.lowest_density,
+		(unsigned long long)progress.n_flips);
+	assert_true(late < early);
+	assert_true(progress.n_flips > 0);
+	assert_true(progress.density < 1 && progress.density > .5);
+	assert_true(progress.lowest_density <= progress.density);
+	assert_true(mask_density(round_mask(round)) == progress.density);
+}
+
+static void the_same_seed_gives_the_same_bits(void **state)
+{
+	const struct bench *bench = *state;
+	struct recipe other = bench->recipe;
+	_cleanup_(round_freep) struct round *a = start(bench, &bench->recipe);
+	_cleanup_(round_freep) struct round *b = start(bench, &bench->recipe);
+	_cleanup_(round_freep) struct round *c = NULL;
+	struct round_progress pa = run(a, 12), pb = run(b, 12), pc;
+
+	other.seed++;
+	c = start(bench, &other);
+	pc = run(c, 12);
+	assert_true(pa.n_flips > 0);
+	assert_int_equal(mask_distance(round_mask(a), round_mask(b)), 0);
+	assert_true(pa.loss_ratio == pb.loss_ratio);
+	assert_true(mask_distance(round_mask(a), round_mask(c)) > 0);
+	assert_true(pa.loss_ratio != pc.loss_ratio);
+}
+
+static void a_resumed_round_gives_the_same_bits(void **state)
+{
+	const struct bench *bench = *state;
+	char dir[] = "/tmp/kamen-round-XXXXXX";
+	_cleanup_(closep) int fd = -1;
+
+	assert_non_null(mkdtemp(dir));
+	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	/* Before the head is warm, before and after the queue fills, and at the end. */
+	for (uint32_t at = 0; at <= 12; at += 4) {
+		_cleanup_(round_freep) struct round *whole = start(bench, &bench->recipe);
+		_cleanup_(round_freep) struct round *killed = start(bench, &bench->recipe);
+		_cleanup_(round_freep) struct round *resumed = start(bench, &bench->recipe);
+		struct round_progress want = run(whole, 12), got;
+		struct diag diag;
+
+		(void)run(killed, at);
+		assert_int_equal(round_save(killed, fd, "round"), 0);
+		assert_int_equal(round_resume(resumed, fd, "round", &diag), 0);
+		got = run(resumed, at < 12 ? 12 - at : 1);
+		assert_int_equal(mask_distance(round_mask(whole), round_mask(resumed)), 0);
+		assert_true(want.n_flips > 0);
+		assert_memory_equal(&want, &got, sizeof(want));
+	}
+	assert_int_equal(unlinkat(fd, "round", 0), 0);
+	assert_int_equal(rmdir(dir), 0);
+}
+
+static void a_checkpoint_of_another_round_is_refused(void **state)
+{
+	struct bench *bench = *state;
+	char dir[] = "/tmp/kamen-round-XXXXXX";
+	_cleanup_(round_freep) struct round *round = start(bench, &bench->recipe);
+	_cleanup_(round_freep) struct round *other = NULL, *moved = NULL;
+	_cleanup_(freep) uint8_t *data = NULL;
+	_cleanup_(closep) int fd = -1;
+	struct recipe recipe = bench->recipe;
+	struct digest manifest = bench->source.manifest;
+	struct diag diag;
+	size_t n_bytes;
+
+	assert_non_null(mkdtemp(dir));
+	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	assert_int_equal(round_resume(round, fd, "round", &diag), -ENOENT);
+	(void)run(round, 2);
+	assert_int_equal(round_save(round, fd, "round"), 0);
+
+	recipe.seed++;
+	other = start(bench, &recipe);
+	assert_int_equal(round_resume(other, fd, "round", &diag), -ESTALE);
+	assert_non_null(strstr(diag.text, "recipe"));
+	bench->source.manifest.bytes[0] ^= 1;
+	moved = start(bench, &bench->recipe);
+	bench->source.manifest = manifest;
+	assert_int_equal(round_resume(moved, fd, "round", &diag), -ESTALE);
+	assert_non_null(strstr(diag.text, "manifest"));
+
+	assert_int_equal(blob_read(fd, "round", 1 << 30, (void **)&data, &n_bytes), 0);
+	assert_int_equal(blob_write(fd, "round", data, n_bytes - 1), 0);
+	assert_int_equal(round_resume(round, fd, "round", &diag), -EBADMSG);
+	for (size_t i = 0; i < n_bytes; i += n_bytes / 50) {
+		data[i] ^= 4;
+		assert_int_equal(blob_write(fd, "round", data, n_bytes), 0);
+		assert_int_equal(round_resume(round, fd, "round", &diag), -EBADMSG);
+		data[i] ^= 4;
+	}
+	/* A refused checkpoint has changed nothing. */
+	assert_int_equal(run(round, 1).step, 3);
+	assert_int_equal(unlinkat(fd, "round", 0), 0);
+	assert_int_equal(rmdir(dir), 0);
+}
+
+/* Theorem 2 (algorithms.md 1.4) with a power of two: nothing rounds differently. */
+static void doubling_scores_and_rate_leaves_every_mask_as_it_is(void **state)
+{
+	const struct bench *bench = *state;
+	struct recipe single = bench->recipe, twice;
+	_cleanup_(round_freep) struct round *a = NULL, *b = NULL;
+	uint64_t n_flips = 0;
+
+	single.optimiser = RECIPE_SGD;
+	single.score_lr = 1000;
+	twice = single;
+	twice.score_lr *= 2;
+	twice.score_init *= 2;
+	a = start(bench, &single);
+	b = start(bench, &twice);
+	for (unsigned i = 0; i < 12; i++) {
+		struct round_progress pa = run(a, 1), pb = run(b, 1);
+
+		assert_int_equal(mask_distance(round_mask(a), round_mask(b)), 0);
+		assert_true(pa.loss_ratio == pb.loss_ratio);
+		n_flips = pa.n_flips;
+	}
+	print_message("%llu flips\n", (unsigned long long)n_flips);
+	assert_true(n_flips > 0);
+}
+
+/* ... and doubling the rate alone does not: the test above can fail. */
+static void doubling_the_rate_alone_changes_the_mask(void **state)
+{
+	const struct bench *bench = *state;
+	struct recipe single = bench->recipe, twice;
+	_cleanup_(round_freep) struct round *a = NULL, *b = NULL;
+
+	single.optimiser = RECIPE_SGD;
+	single.score_lr = 1000;
+	twice = single;
+	twice.score_lr *= 2;
+	a = start(bench, &single);
+	b = start(bench, &twice);
+	(void)run(a, 12);
+	(void)run(b, 12);
+	assert_true(mask_distance(round_mask(a), round_mask(b)) > 0);
+}
+
+static void what_the_source_says_comes_out(void **state)
+{
+	struct bench *bench = *state;
+	_cleanup_(round_freep) struct round *round = start(bench, &bench->recipe);
+	struct round_progress progress;
+
+	(void)run(round, 1);
+	bench->textures.fail_with = -EIO;
+	assert_int_equal(round_step(round, &progress), -EIO);
+	bench->textures.fail_with = 0;
+	assert_int_equal(run(round, 1).step, 2);
+}
+
+static void a_recipe_out_of_range_is_named(void **state)
+{
+	const struct bench *bench = *state;
+	struct recipe recipe = bench->recipe;
+	struct digest before = recipe_digest(&recipe), after;
+	struct diag diag;
+
+	assert_int_equal(recipe_check(&recipe, bench->tiny.vit, N_IMAGES, &diag), 0);
+	recipe.batch = N_IMAGES + 1;
+	assert_int_equal(recipe_check(&recipe, bench->tiny.vit, N_IMAGES, &diag), -EINVAL);
+	assert_non_null(strstr(diag.text, "batch"));
+	recipe = bench->recipe;
+	recipe.large_px = 33;
+	assert_int_equal(recipe_check(&recipe, bench->tiny.vit, N_IMAGES, &diag), -EINVAL);
+	assert_non_null(strstr(diag.text, "large_px"));
+	recipe = bench->recipe;
+	recipe.sinkhorn_eps = nanf("");
+	assert_int_equal(recipe_check(&recipe, bench->tiny.vit, N_IMAGES, &diag), -EINVAL);
+	after = recipe_digest(&recipe);
+	assert_false(digest_equal(&before, &after));
+	for (uint32_t n = 4; n < 300; n++) {
+		recipe = recipe_default(bench->tiny.vit, &bench->prep, n);
+		assert_int_equal(recipe_check(&recipe, bench->tiny.vit, n, &diag), 0);
+	}
+}
+
+static void the_judge_is_repeatable_and_in_range(void **state)
+{
+	const struct bench *bench = *state;
+	_cleanup_(slot_freep) struct slot *slot = NULL;
+	struct judgement a, b;
+
+	assert_int_equal(vit_slot_new(&slot, bench->tiny.vit, SLOT_INFER), 0);
+	assert_int_equal(slot_apply(slot, NULL), 0);
+	assert_int_equal(judge_views(&a, bench->tiny.vit, slot, &bench->recipe, &bench->prep,
+				 &bench->source, 30),
+		0);
+	assert_int_equal(judge_views(&b, bench->tiny.vit, slot, &bench->recipe, &bench->prep,
+				 &bench->source, 30),
+		0);
+	assert_memory_equal(&a, &b, sizeof(a));
+	print_message(
+		"retrieval %.3f margin %.2f rank %.1f\n", a.retrieval, a.margin, a.effective_rank);
+	assert_int_equal(a.n, 30);
+	assert_true(a.retrieval >= 0 && a.retrieval <= 1);
+	assert_true(isfinite(a.margin));
+	assert_true(a.effective_rank > 1 && a.effective_rank <= 48);
+}
+
+static void twins_are_found_where_there_are_twins(void **state)
+{
+	enum { N = 50, WIDTH = 8 };
+	static float rows[2 * N * WIDTH], strangers[2 * N * WIDTH];
+	struct rng rng = rng_stream(5, 0, 0, 0);
+	struct judgement twins, random;
+
+	(void)state;
+	for (unsigned i = 0; i < N * WIDTH; i++) {
+		rows[i] = rng_normal(&rng);
+		/* Twice as long: only the direction counts. */
+		rows[N * WIDTH + i] = 2 * rows[i] + .1f * rng_normal(&rng);
+		strangers[i] = rows[i];
+		strangers[N * WIDTH + i] = rng_normal(&rng);
+	}
+	assert_int_equal(judge_rows(&twins, rows, N, WIDTH), 0);
+	assert_int_equal(judge_rows(&random, strangers, N, WIDTH), 0);
+	assert_true(twins.retrieval > .98f);
+	assert_true(random.retrieval < .1f);
+	assert_true(twins.margin > 2 && fabsf(random.margin) < .5f);
+	/* Directions of equal strength: all eight count. */
+	assert_true(random.effective_rank > 7 && random.effective_rank <= 8);
+	assert_int_equal(judge_rows(&twins, rows, 2, WIDTH), -EINVAL);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_fresh_mask_gives_the_frozen_outputs_bit_for_bit),
+		cmocka_unit_test(the_loss_falls_and_bits_move),
+		cmocka_unit_test(the_same_seed_gives_the_same_bits),
+		cmocka_unit_test(a_resumed_round_gives_the_same_bits),
+		cmocka_unit_test(a_checkpoint_of_another_round_is_refused),
+		cmocka_unit_test(doubling_scores_and_rate_leaves_every_mask_as_it_is),
+		cmocka_unit_test(doubling_the_rate_alone_changes_the_mask),
+		cmocka_unit_test(what_the_source_says_comes_out),
+		cmocka_unit_test(a_recipe_out_of_range_is_named),
+		cmocka_unit_test(the_judge_is_repeatable_and_in_range),
+		cmocka_unit_test(twins_are_found_where_there_are_twins),
+	};
+
+	return cmocka_run_group_tests(tests, set_up, tear_down);
+}
