@@ -138,23 +138,6 @@ static int load_config(struct config *config, const char *const o[N_OPTIONS], co
 	return r < 0 ? EX_CONFIG : 0;
 }
 
-/*
- * Serve reads its signals from a descriptor, so every thread has to have them blocked. Libraries
- * may start threads before main(): those see a mask only if it was there when the program was
- * executed, and openmp_set_up() executes it once more.
- */
-static void block_signals(void)
-{
-	sigset_t set;
-
-	(void)sigemptyset(&set);
-	(void)sigaddset(&set, SIGTERM);
-	(void)sigaddset(&set, SIGINT);
-	(void)sigaddset(&set, SIGHUP);
-	(void)sigaddset(&set, SIGCHLD);
-	(void)sigprocmask(SIG_BLOCK, &set, NULL);
-}
-
 static int run(const struct config *config, const char *role, const char *self, char **argv)
 {
 	bool learner = strcmp(role, "learner") == 0;
@@ -166,7 +149,7 @@ static int run(const struct config *config, const char *role, const char *self, 
 	if (strcmp(role, "ingest") == 0)
 		return ingest_main(config);
 	if (!learner)
-		block_signals();
+		serve_block_signals();
 	r = openmp_set_up(role, learner ? config->learner_threads : config->threads, learner, argv);
 	if (r < 0)
 		log_warning("OpenMP keeps its own settings: %s", strerror(-r));

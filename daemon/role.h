@@ -14,8 +14,14 @@
 #define ROLE_BASE 4
 
 /** Each runs the role's event loop to its end and returns the process's exit status. */
-/* self: program of the roles. SIGTERM, SIGINT, SIGHUP and SIGCHLD are blocked in every thread. */
+/* self: program of the roles. Signals must have been blocked in every thread. */
 int serve_main(const struct config *config, const char *self);
+/**
+ * Serve reads its signals from a descriptor. Libraries may start threads before main(): those have
+ * them blocked only if they were so when the program was executed, so call this before
+ * openmp_set_up() executes it once more.
+ */
+void serve_block_signals(void);
 int ingest_main(const struct config *config);
 int learner_main(const struct config *config);
 

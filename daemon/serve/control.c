@@ -151,6 +151,13 @@ static void hello(struct control_client *client, const Kamen__Request *request)
 static void dispatch(struct control_client *client, const Kamen__Request *request)
 {
 	client->serve->control.n_requests++;
+	if (client->refusal < 0) {
+		control_error(client, request->id, client->refusal, "%s",
+			client->refusal == -EACCES ? "you may not use the control socket"
+						   : "too many control connections");
+		client_close(client);
+		return;
+	}
 	if (request->verb_case == KAMEN__REQUEST__VERB_HELLO) {
 		hello(client, request);
 		return;
@@ -208,7 +215,7 @@ static int on_socket(sd_event_source *source, int fd, uint32_t revents, void *us
 	return 0;
 }
 
-static int client_new(struct serve *serve, int fd, const struct peer *peer)
+static int client_new(struct serve *serve, int fd, const struct peer *peer, int refusal)
 {
 	struct control_client *client;
 	int r;
@@ -218,6 +225,7 @@ static int client_new(struct serve *serve, int fd, const struct peer *peer)
 		return -ENOMEM;
 	client->serve = serve;
 	client->peer = *peer;
+	client->refusal = refusal;
 	client->fd = -1;
 	r = sd_event_add_io(serve->event, &client->io, fd, EPOLLIN, on_socket, client);
 	if (r < 0) {
@@ -233,25 +241,12 @@ static int client_new(struct serve *serve, int fd, const struct peer *peer)
 	return 0;
 }
 
-/* Before there is a client to answer to. */
-static void refuse(int fd, int code, const char *text)
-{
-	Kamen__Reply reply = KAMEN__REPLY__INIT;
-	Kamen__Error error = KAMEN__ERROR__INIT;
-
-	error.code = code;
-	error.text = (char *)text;
-	reply.last = true;
-	reply.error = &error;
-	(void)wire_send(fd, &reply.base, NULL, 0);
-}
-
 static int on_arrival(sd_event_source *source, int fd, uint32_t revents, void *userdata)
 {
 	_cleanup_(closep) int client = -1;
 	struct serve *serve = userdata;
-	struct peer peer;
-	int r;
+	struct peer peer = { .pid = 0 };
+	int r, refusal = 0;
 
 	(void)source;
 	(void)revents;
@@ -262,14 +257,13 @@ static int on_arrival(sd_event_source *source, int fd, uint32_t revents, void *u
 	if (r < 0 || (!peer.may_data && !peer.may_admin)) {
 		log_notice(
 			"uid %u may not use the control socket", r < 0 ? (unsigned)-1 : peer.uid);
-		refuse(client, -EACCES, "not allowed");
-		return 0;
+		refusal = -EACCES;
+	} else if (serve->control.n >= SERVE_MAX_CONTROL) {
+		refusal = -EUSERS;
 	}
-	if (serve->control.n >= SERVE_MAX_CONTROL) {
-		refuse(client, -EUSERS, "too many control connections");
+	if (serve->control.n >= SERVE_MAX_CONTROL + SERVE_MAX_STRANGERS)
 		return 0;
-	}
-	r = client_new(serve, client, &peer);
+	r = client_new(serve, client, &peer, refusal);
 	if (r < 0)
 		log_error("cannot take a control client: %s", strerror(-r));
 	else

@@ -26,6 +26,7 @@ struct control_client {
 	int fd;
 	sd_event_source *io;
 	bool said_hello, closed;
+	int refusal;      /* told in answer to its first packet */
 	unsigned n_using; /* callers up the stack that still hold it */
 	struct control_watch watches[CONTROL_MAX_WATCHES];
 	struct control_client *next, *previous;

@@ -9,6 +9,7 @@
 #define SERVE_MAX_BATCH 64u
 #define SERVE_MAX_SITE_QUEUE 1024u /* requests that may wait for one site */
 #define SERVE_MAX_CONTROL 64u      /* control connections */
+#define SERVE_MAX_STRANGERS 32u    /* connections that have not said hello, or are to be refused */
 #define SERVE_HELLO_NS (5 * NS_PER_S)
 #define SERVE_DRAIN_NS (10 * NS_PER_S)
 #define SERVE_COMMIT_ROWS 256u /* rows of a group commit */

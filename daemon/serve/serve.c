@@ -285,6 +285,18 @@ static int on_still_starting(sd_event_source *source, uint64_t usec, void *userd
 
 /* ---- from nothing to an inference thread */
 
+void serve_block_signals(void)
+{
+	sigset_t set;
+
+	(void)sigemptyset(&set);
+	(void)sigaddset(&set, SIGTERM);
+	(void)sigaddset(&set, SIGINT);
+	(void)sigaddset(&set, SIGHUP);
+	(void)sigaddset(&set, SIGCHLD);
+	(void)sigprocmask(SIG_BLOCK, &set, NULL);
+}
+
 static int make_loop(struct serve *serve)
 {
 	int r;

@@ -37,6 +37,7 @@ static void session_unlink(struct session *session)
 	else
 		list->head = session->next;
 	list->n--;
+	list->n_welcome -= session->said_hello;
 }
 
 /* The socket goes at once, so that the client knows; the memory when nobody reads it any more. */
@@ -272,14 +273,21 @@ static int send_welcome(struct session *session)
 	return wire_send(session->fd, &welcome.base, fds, WIRE_MAX_FDS);
 }
 
-static void refuse(int fd, int code, const char *text)
+static void refuse(int fd, int code)
 {
 	Kamen__Welcome welcome = KAMEN__WELCOME__INIT;
 	Kamen__Error error = KAMEN__ERROR__INIT;
 
 	serve_fill_welcome(&welcome);
 	error.code = code;
-	error.text = (char *)text;
+	if (code == -EACCES)
+		error.text = (char *)"only root, the daemon's user and group kamen may use this";
+	else if (code == -EUSERS)
+		error.text = (char *)"too many clients";
+	else if (code == -EPROTO)
+		error.text = (char *)"this daemon speaks another major version";
+	else
+		error.text = (char *)"no memory for a session";
 	welcome.error = &error;
 	(void)wire_send(fd, &welcome.base, NULL, 0);
 }
@@ -288,8 +296,13 @@ static void say_welcome(struct session *session, const Kamen__Hello *hello)
 {
 	int r;
 
+	if (session->refusal < 0) {
+		refuse(session->fd, session->refusal);
+		session_close(session);
+		return;
+	}
 	if (hello->major != WIRE_MAJOR) {
-		refuse(session->fd, -EPROTO, "this daemon speaks another major version");
+		refuse(session->fd, -EPROTO);
 		session_drop(session, "it speaks another major version of the protocol");
 		return;
 	}
@@ -297,7 +310,7 @@ static void say_welcome(struct session *session, const Kamen__Hello *hello)
 	if (r >= 0)
 		r = send_welcome(session);
 	if (r < 0) {
-		refuse(session->fd, r, "no memory for a session");
+		refuse(session->fd, r);
 		session_drop(session, strerror(-r));
 		return;
 	}
@@ -306,6 +319,7 @@ static void say_welcome(struct session *session, const Kamen__Hello *hello)
 	closep(&session->shm.frames_fd);
 	session->shm.results_fd = session->shm.frames_fd = -1;
 	session->said_hello = true;
+	session->serve->sessions.n_welcome++;
 	session->hello = sd_event_source_disable_unref(session->hello);
 }
 
@@ -344,7 +358,7 @@ static int on_hello_late(sd_event_source *source, uint64_t usec, void *userdata)
 
 /* ---- arrivals */
 
-static int session_new(struct serve *serve, int fd, const struct peer *peer)
+static int session_new(struct serve *serve, int fd, const struct peer *peer, int refusal)
 {
 	struct session *session;
 	int r;
@@ -354,6 +368,7 @@ static int session_new(struct serve *serve, int fd, const struct peer *peer)
 		return -ENOMEM;
 	session->serve = serve;
 	session->peer = *peer;
+	session->refusal = refusal;
 	session->fd = -1;
 	session->shm = (struct session_shm){ .results_fd = -1, .frames_fd = -1, .doorbell = -1 };
 	r = sd_event_add_io(serve->event, &session->io, fd, EPOLLIN, on_socket, session);
@@ -374,33 +389,42 @@ static int session_new(struct serve *serve, int fd, const struct peer *peer)
 	return 0;
 }
 
+static int check_arrival(struct serve *serve, int fd, struct peer *ret_peer)
+{
+	const struct session_list *list = &serve->sessions;
+	int r = peer_read(ret_peer, fd, &serve->policy);
+
+	if (r < 0)
+		return r;
+	if (!ret_peer->may_data) {
+		log_notice("uid %u may not use the data socket", ret_peer->uid);
+		return -EACCES;
+	}
+	if (list->n_welcome >= serve->config.max_clients) {
+		log_warning("client refused: %u are connected (max_clients)", list->n_welcome);
+		return -EUSERS;
+	}
+	return 0;
+}
+
 static int on_arrival(sd_event_source *source, int fd, uint32_t revents, void *userdata)
 {
 	_cleanup_(closep) int client = -1;
 	struct serve *serve = userdata;
-	struct peer peer;
-	int r;
+	struct peer peer = { .pid = 0 };
+	int r, refusal;
 
 	(void)source;
 	(void)revents;
 	client = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	if (client < 0)
 		return 0;
-	r = peer_read(&peer, client, &serve->policy);
-	if (r < 0 || !peer.may_data) {
-		serve->sessions.n_refused++;
-		log_notice("uid %u may not use the data socket", r < 0 ? (unsigned)-1 : peer.uid);
-		refuse(client, -EACCES,
-			"not allowed: only root, the daemon's user and group kamen");
+	refusal = check_arrival(serve, client, &peer);
+	serve->sessions.n_refused += refusal < 0;
+	/* Whoever floods us with connections does not even get a reason. */
+	if (serve->sessions.n >= serve->config.max_clients + SERVE_MAX_STRANGERS)
 		return 0;
-	}
-	if (serve->sessions.n >= serve->config.max_clients) {
-		serve->sessions.n_refused++;
-		log_warning("client refused: %u are connected (max_clients)", serve->sessions.n);
-		refuse(client, -EUSERS, "too many clients");
-		return 0;
-	}
-	r = session_new(serve, client, &peer);
+	r = session_new(serve, client, &peer, refusal);
 	if (r < 0)
 		log_error("cannot take a client: %s", strerror(-r));
 	else

@@ -48,12 +48,13 @@ struct session {
 	uint32_t n_busy;                        /* requests that are not free */
 	struct request *in_slot[SHM_MAX_SLOTS]; /* what is to be answered there */
 	bool said_hello, closed;
+	int refusal; /* told in answer to its hello: a packet sent earlier may find no reader */
 	struct session *next, *previous;
 };
 
 struct session_list {
 	struct session *head;
-	uint32_t n;
+	uint32_t n, n_welcome; /* connected; of these, with a session */
 	int listen_fd;
 	sd_event_source *listen;
 	uint64_t n_accepted, n_refused, n_dropped;

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The main job's mechanics: images, a round, the gate, a champion, answers."""
+
+import os
+import sqlite3
+import struct
+import unittest
+
+import harness
+from harness import fixture
+
+
+def embedding_by_engine(daemon, mask, image):
+    return [float(x) for x in fixture("forward", daemon.model, mask, image).split()]
+
+
+def furthest(a, b):
+    assert len(a) == len(b)
+    return max(abs(x - y) for x, y in zip(a, b))
+
+
+def let_pass(daemon, site, version):
+    """An untrained model gains nothing, so the gate may hold what it learnt. What comes after the
+    gate is tested all the same: the row is changed behind the daemon's back, while it is down."""
+    daemon.stop()
+    with sqlite3.connect(daemon.path("state/state.db")) as db:
+        table = "version" if db.execute(
+            "SELECT 1 FROM sqlite_master WHERE name = 'version'").fetchone() else "versions"
+        n = db.execute(f"UPDATE {table} SET state = 'candidate' WHERE state = 'held' AND "
+                       "version = ?", (version,)).rowcount
+        assert n == 1, site
+    db.close()
+    daemon.start()
+
+
+class Flow(harness.Case):
+    def test_images_become_a_mask_and_the_mask_is_served(self):
+        daemon = self.daemon
+        folder = self.images(0, 160)
+        image = os.path.join(folder, "00003.png")
+        daemon.ctl("site", "create", "a", "--set", "policy=manual")
+        self.assertEqual(daemon.one("push", "a", folder),
+                         {"site": "a", "accepted": 160, "rejected": 0, "duplicates": 0})
+        self.assertEqual(daemon.one("push", "a", folder)["duplicates"], 160)
+
+        frozen = daemon.one("infer", "a", image, "--embedding")
+        self.assertEqual((frozen["mask"], frozen["verdict"]), (0, "UNKNOWN"))
+        self.assertLess(furthest(frozen["embedding"], embedding_by_engine(daemon, "-", image)), 1e-5)
+
+        rows = daemon.ctl("learn", "a", "--steps", "60", "--seed", "2", "--wait")
+        learnt, losses = rows[-1], [row["loss_ratio"] for row in rows[:-1]]
+        self.assertEqual((learnt["version"], learnt["steps"]), (1, 60))
+        self.assertLess(min(losses[len(losses) // 2:]), losses[0], "the loss falls")
+        self.assertLess(learnt["density"], 1, "bits move")
+        self.assertEqual(learnt["gate"]["frozen"]["n"], learnt["gate"]["candidate"]["n"])
+        self.assertEqual(learnt["gate"]["passed"], not learnt["gate"]["reasons"])
+        if not learnt["gate"]["passed"]:
+            self.assertIn("held", daemon.error("mask", "promote", "a", "1"))
+            let_pass(daemon, "a", 1)
+
+        self.assertEqual(daemon.one("mask", "promote", "a", "1")["state"], "champion")
+        served = daemon.one("infer", "a", image, "--embedding")
+        self.assertEqual(served["mask"], 1)
+        self.assertNotEqual(served["space"], frozen["space"])
+        self.assertIn(served["verdict"], ("OK", "NG"))
+        kmask = daemon.path("1.kmask")
+        daemon.ctl("mask", "export", "a", "1", kmask)
+        self.assertLess(furthest(served["embedding"], embedding_by_engine(daemon, kmask, image)), 1e-5)
+        self.assertGreater(furthest(served["embedding"], frozen["embedding"]), 1e-3)
+
+        again = daemon.one("infer", "a", image, "--mask", "base", "--embedding")
+        self.assertEqual((again["mask"], again["space"]), (0, frozen["space"]))
+        self.assertEqual(again["embedding"], frozen["embedding"], "bit for bit")
+
+        daemon.stop()
+        daemon.start()
+        self.assertEqual(daemon.one("infer", "a", image)["mask"], 1, "the champion survives")
+
+        session = daemon.session()
+        pixels = bytes(range(256)) * 12
+        raw = dict(site="a", fmt=harness.RGB8, width=32, height=32, flags=1)
+        before = session.ask(0, harness.INFER, pixels, **raw)
+        daemon.ctl("mask", "rollback", "a")
+        after = session.ask(0, harness.INFER, pixels, **raw)
+        self.assertEqual((before["version"], after["version"]), (1, 0), "before the next batch")
+        pinned = session.ask(0, harness.INFER, pixels, mask=1, version=1, **raw)
+        self.assertEqual(pinned["embedding"], before["embedding"], "the predecessor stays servable")
+        stale = session.ask(0, harness.INFER, pixels, space=bytes.fromhex(before["space"]),
+                            site="a", fmt=harness.RGB8, width=32, height=32, flags=2)
+        self.assertEqual(stale["code"], -116, stale["reason"])
+        session.close()
+        self.assertEqual(daemon.one("site", "show", "a")["champion"], 0)
+
+        text = daemon.command("metrics").stdout
+        self.assertIn('kamen_requests_total{site="a"}', text)
+        self.assertIn("kamen_compute_seconds_bucket", text)
+        imported = daemon.one("mask", "import", "a", kmask)
+        self.assertEqual(imported["version"], 2)
+        harness.wait_until(lambda: daemon.one("mask", "show", "a", "2")["state"] != "learning",
+                           "the imported mask is judged")
+        self.assertLess(abs(daemon.one("mask", "show", "a", "2")["density"] - learnt["density"]),
+                        1e-12)
+
+    def test_the_same_seed_gives_the_same_bits_whether_killed_or_not(self):
+        daemon = self.daemon
+        daemon.ctl("site", "create", "twin", "--set", "policy=manual")
+        daemon.ctl("push", "twin", self.images(1000, 96))
+        first = daemon.one("learn", "twin", "--steps", "60", "--seed", "5", "--wait")
+        control = daemon.one("learn", "twin", "--steps", "60", "--seed", "5")
+        self.assertEqual((control["version"], control["state"]), (2, "queued"))
+        for _ in range(2):
+            os.kill(daemon.role("learner"), 9)
+        harness.wait_until(lambda: daemon.one("mask", "show", "twin", "2")["state"] != "learning",
+                           "the round ends in spite of it")
+        one, two = daemon.path("one.kmask"), daemon.path("two.kmask")
+        daemon.ctl("mask", "export", "twin", "1", one)
+        daemon.ctl("mask", "export", "twin", "2", two)
+        with open(one, "rb") as a, open(two, "rb") as b:
+            self.assertEqual(a.read(), b.read())
+        self.assertEqual(first["version"], 1)
+
+    def test_echo_reads_every_byte_and_answers_at_once(self):
+        session = self.daemon.session(n_slots=8)
+        sums = set()
+        for i in range(300):
+            answer = session.ask(i % 8, harness.ECHO, struct.pack("<I", i) * 1000)
+            self.assertEqual(answer["code"], 0)
+            sums.add(answer["checksum"])
+        self.assertEqual(len(sums), 300)
+        session.close()
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,338 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bad input: one clear error to the one who sent it, and nothing else happens."""
+
+import fcntl
+import os
+import signal
+import socket
+import struct
+import time
+import unittest
+
+import harness
+from harness import ECHO, ENCODED, INFER, MONO8, PUSH, RGB8, Daemon, field, fields, fixture
+
+EX_CONFIG = 78
+ETIMEDOUT, EINVAL, EFBIG, ENOENT, EBADMSG = -110, -22, -27, -2, -74
+
+
+def refused_start(test, daemon, status, *words):
+    test.assertEqual(daemon.spawn().wait(harness.PATIENCE), status, daemon.log())
+    lines = [line for line in daemon.log().splitlines() if line]
+    test.assertEqual(len(lines), 1, daemon.log())
+    for word in words:
+        test.assertIn(word, lines[0])
+
+
+class Start(unittest.TestCase):
+    def setUp(self):
+        self.daemon = Daemon()
+        self.addCleanup(self.daemon.close)
+
+    def test_an_unknown_key_is_named_with_its_line(self):
+        self.daemon.write("kamend.conf", "[model]\n\nno_such_key = 1\n")
+        refused_start(self, self.daemon, EX_CONFIG, "kamend.conf:3", "no_such_key")
+
+    def test_a_damaged_model_is_refused(self):
+        with open(self.daemon.model, "r+b") as file:
+            file.truncate(os.path.getsize(self.daemon.model) // 2)
+        refused_start(self, self.daemon, EX_CONFIG, self.daemon.model)
+
+    def test_a_file_that_is_no_model_is_refused(self):
+        self.daemon.write("model.safetensors", "This is no safetensors file, by far.")
+        refused_start(self, self.daemon, EX_CONFIG, self.daemon.model)
+
+    def test_damaged_state_is_refused(self):
+        os.makedirs(self.daemon.path("state"))
+        self.daemon.write("state/state.db", "no database" * 100)
+        refused_start(self, self.daemon, 1, "state.db")
+
+    def test_a_second_daemon_leaves_the_first_alone(self):
+        self.daemon.start()
+        other = Daemon()
+        self.addCleanup(other.close)
+        os.symlink(self.daemon.path("run"), other.path("run"))
+        self.assertEqual(other.spawn().wait(harness.PATIENCE), 1)
+        self.assertIn("another kamend runs here", other.log())
+        self.daemon.one("status")
+
+    def test_a_killed_daemon_leaves_sockets_that_are_in_nobodys_way(self):
+        self.daemon.start()
+        self.daemon.kill()
+        self.assertTrue(os.path.exists(self.daemon.path("run/data.sock")))
+        self.daemon.start()
+        self.daemon.stop()
+        self.assertFalse(os.path.exists(self.daemon.path("run/data.sock")))
+
+
+class Control(harness.Case):
+    SITES = {"fixed": "[site]\ninput_px = 24\n"}
+
+    def test_a_bad_reload_keeps_what_there_was(self):
+        daemon = self.daemon
+        self.assertEqual(daemon.one("site", "show", "fixed")["input_px"], 24)
+        daemon.write("sites.d/fixed.conf", "[site]\ninput_px = many\n")
+        daemon.notes = []
+        daemon.process.send_signal(signal.SIGHUP)
+        daemon.hear("RELOADING=1")
+        daemon.hear("READY=1")
+        self.assertIn("fixed.conf:2", daemon.log())
+        self.assertEqual(daemon.one("site", "show", "fixed")["input_px"], 24)
+        daemon.write("sites.d/fixed.conf", "[site]\n# now\ninput_px = 16\n")
+        daemon.notes = []
+        daemon.process.send_signal(signal.SIGHUP)
+        daemon.hear("READY=1")
+        site = daemon.one("site", "show", "fixed")
+        self.assertEqual(site["input_px"], 16)
+        self.assertIn("fixed.conf:3", site["set_by"]["input_px"])
+
+    def test_what_is_wrong_is_said_in_one_line(self):
+        daemon = self.daemon
+        daemon.ctl("site", "create", "words")
+        self.assertIn("words", daemon.error("site", "create", "words"))
+        self.assertIn("nobody", daemon.error("site", "show", "nobody"))
+        self.assertIn("input_px", daemon.error("site", "create", "odd", "--set", "input_px=33"))
+        self.assertIn("no_key", daemon.error("site", "create", "odd", "--set", "no_key=1"))
+        self.assertIn("fixed.conf", daemon.error("site", "delete", "fixed", "--yes"))
+        self.assertIn("words has 0 images", daemon.error("learn", "words"))
+        self.assertIn("9", daemon.error("mask", "promote", "words", "9"))
+        self.assertIn("roll back", daemon.error("mask", "rollback", "words"))
+        self.assertIn("objective", daemon.error("learn", "words", "--objective", "magic"))
+        daemon.ctl("site", "delete", "words", "--yes")
+
+    def test_a_damaged_mask_is_refused_by_name(self):
+        daemon = self.daemon
+        daemon.ctl("site", "create", "m")
+        daemon.write("bad.kmask", "KMSK" + "x" * 500)
+        daemon.error("mask", "import", "m", daemon.path("bad.kmask"))
+        self.assertEqual(daemon.ctl("mask", "list", "m"), [])
+        self.lives()
+
+    def test_packets_that_are_no_requests_cost_only_their_sender(self):
+        hello = field(1, 1) + b"\x12\x04" + field(1, 1) + field(2, 0)
+        for packet in (b"\xff" * 64, b"\x08\x01", b"", b"\x00" * 70000, b"\x08\x01\x12\xff\xff"):
+            sock = self.daemon.control()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+            sock.send(hello)
+            self.assertIn(10, fields(sock.recv(65536)))
+            if packet:
+                sock.send(packet)
+                answer = sock.recv(65536)
+                self.assertIn(3, fields(answer), "an error")
+            sock.close()
+        sock = self.daemon.control()
+        sock.send(field(1, 7) + b"\x52\x00")
+        self.assertIn(b"hello", fields(sock.recv(65536))[3])
+        self.assertEqual(sock.recv(10), b"", "and the connection is over")
+        sock.close()
+        self.lives()
+
+
+class Data(harness.Case):
+    CONFIG = "[serve]\nmax_clients = 8\n"
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.daemon.ctl("site", "create", "a")
+
+    def ended(self, session):
+        harness.wait_until(session.hung_up, "the daemon ends the session")
+        session.close()
+        self.lives()
+
+    def test_a_lying_cursor_ends_the_session(self):
+        session = self.daemon.session()
+        session.publish(1000)
+        self.ended(session)
+        self.assertIn("cursor is a lie", self.daemon.log())
+
+    def test_a_slot_in_flight_is_not_taken_twice(self):
+        session = self.daemon.session()
+        os.kill(self.daemon.role("ingest"), signal.SIGSTOP)
+        try:
+            session.submit(0, INFER, b"P5 1 1 255\n0", site="a", publish=False)
+            session.submit(0, INFER, b"P5 1 1 255\n0", site="a")
+            self.ended(session)
+        finally:
+            os.kill(self.daemon.role("ingest"), signal.SIGCONT)
+        self.assertIn("submitted again", self.daemon.log())
+
+    def test_a_slot_that_does_not_exist_ends_the_session(self):
+        session = self.daemon.session()
+        session.submit(99, ECHO)
+        self.ended(session)
+
+    def test_a_packet_after_hello_ends_the_session(self):
+        session = self.daemon.session()
+        session.sock.send(b"\x08\x01\x10\x00")
+        self.ended(session)
+
+    def test_no_hello_no_session(self):
+        for hello in (b"\xff" * 10, b"x" * 70000, field(1, 99) + field(2, 0)):
+            session = None
+            try:
+                session = self.daemon.session(hello=hello)
+            except OSError:
+                continue
+            self.assertTrue(session.welcome is None or 15 in session.welcome)
+            session.close()
+        self.lives()
+
+    def test_too_many_clients_are_told_so(self):
+        sessions = [self.daemon.session() for _ in range(8)]
+        last = self.daemon.session()
+        self.assertEqual(fields(last.welcome[15])[1] & 0xFFFFFFFF, (1 << 32) - 87, "EUSERS")
+        for session in sessions + [last]:
+            session.close()
+        self.lives()
+
+    def test_a_client_cannot_write_results_nor_shrink_anything(self):
+        session = self.daemon.session()
+        with self.assertRaises(OSError):
+            os.pwrite(session.results_fd, b"x", 0)
+        for fd in (session.results_fd, session.frames_fd):
+            with self.assertRaises(OSError):
+                os.ftruncate(fd, 0)
+            with self.assertRaises(OSError):
+                fcntl.fcntl(fd, 1033, 0)
+        session.close()
+
+    def test_requests_that_contradict_themselves_are_answered(self):
+        session = self.daemon.session()
+        image = bytes(32 * 32 * 3)
+        good = dict(site="a", fmt=RGB8, width=32, height=32)
+        cases = [
+            (dict(good, site="nobody"), ENOENT), (dict(good, width=0), EINVAL),
+            (dict(good, width=1 << 31, height=1 << 31), EINVAL), (dict(good, stride=3), EINVAL),
+            (dict(good, height=33), EINVAL), (dict(good, stride=0xFFFFFFFF), EINVAL),
+            (dict(good, n_bytes=1 << 40), EFBIG), (dict(good, n_bytes=0), EINVAL),
+            (dict(good, fmt=7), EINVAL), (dict(good, px=31), EINVAL),
+            (dict(good, px=1 << 20), EINVAL), (dict(good, mask=1, version=77), ENOENT),
+            (dict(good, mask=9), EINVAL), (dict(site="a", fmt=ENCODED), EBADMSG),
+        ]
+        for how, code in cases:
+            answer = session.ask(0, INFER, image, **how)
+            self.assertEqual((answer["code"], answer["verdict"]), (code, 0), (how, answer))
+            self.assertTrue(answer["reason"], how)
+        answer = session.ask(0, 17, image, **good)
+        self.assertEqual(answer["code"], EINVAL)
+        self.assertEqual(session.ask(0, INFER, image, **good)["code"], 0)
+        self.assertEqual(session.ask(0, INFER, image, px=(1 << 32) - 1, **good)["code"], 0)
+        session.close()
+
+    def test_a_damaged_image_costs_only_itself(self):
+        folder = self.daemon.path("damaged")
+        os.makedirs(folder)
+        fixture("images", folder, 0, 1)
+        with open(os.path.join(folder, "00000.png"), "rb") as file:
+            png = file.read()
+        session = self.daemon.session()
+        for data in (png[:len(png) // 2], b"GIF89a" + bytes(100), b"P5 70000 70000 255\n"):
+            self.assertLess(session.ask(0, INFER, data, site="a")["code"], 0)
+            pushed = session.ask(0, PUSH, data, site="a")
+            self.assertEqual(pushed["outcome"], 2, pushed)
+            self.assertTrue(pushed["reason"])
+        self.assertEqual(session.ask(0, INFER, png, site="a")["code"], 0)
+        self.assertEqual(session.ask(0, PUSH, png, site="a")["outcome"], 0)
+        self.assertEqual(session.ask(0, PUSH, png, site="a")["outcome"], 1)
+        session.close()
+
+    def test_pixels_are_read_in_place_with_their_stride(self):
+        session = self.daemon.session()
+        rows = [bytes([y * 7 % 256, x * 5 % 256, (x ^ y) % 256]) for y in range(32) for x in range(32)]
+        dense = b"".join(rows)
+        padded = b"".join(dense[y * 96:y * 96 + 96] + b"\xaa" * 33 for y in range(32))
+        how = dict(site="a", fmt=RGB8, width=32, height=32, flags=1)
+        one = session.ask(0, INFER, dense, **how)
+        two = session.ask(1, INFER, padded, stride=129, **how)
+        self.assertEqual(one["embedding"], two["embedding"])
+        grey = session.ask(2, INFER, dense[:1024], site="a", fmt=MONO8, width=32, height=32, flags=1)
+        self.assertEqual((grey["code"], len(grey["embedding"])), (0, 48))
+        session.close()
+
+    def test_holes_in_the_frames_are_read_as_zeros(self):
+        session = self.daemon.session()
+        zeros = session.ask(0, ECHO, bytes(8192))["checksum"]
+        session.ask(0, ECHO, b"\x01" * 8192)
+        libc_punch(session.frames_fd, session.slot_at(0), 8192)
+        session.submit(0, ECHO, b"", n_bytes=8192)
+        self.assertEqual(session.wait()["checksum"], zeros)
+        session.close()
+
+    def test_at_the_deadline_there_is_an_answer(self):
+        session = self.daemon.session()
+        pid = self.daemon.role("ingest")
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            begin = time.monotonic_ns()
+            answer = session.ask(0, INFER, b"P5 1 1 255\n0", site="a",
+                                 deadline_ns=begin + 50_000_000)
+            late_ms = (time.monotonic_ns() - begin) / 1e6
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        self.assertEqual((answer["code"], answer["verdict"], answer["reason"]),
+                         (ETIMEDOUT, 0, "deadline"))
+        self.assertGreaterEqual(late_ms, 49)
+        self.assertLess(late_ms, 5000)
+        past = session.ask(0, INFER, b"P5 1 1 255\n0", site="a", deadline_ns=1)
+        self.assertEqual(past["code"], ETIMEDOUT)
+        self.assertEqual(session.ask(0, INFER, b"P5 1 1 255\n0", site="a")["code"], 0)
+        session.close()
+
+    def test_a_client_that_dies_in_flight_leaves_nothing_behind(self):
+        for _ in range(20):
+            session = self.daemon.session()
+            for slot in range(4):
+                session.submit(slot, INFER, bytes(3072), site="a", fmt=RGB8, width=32, height=32)
+            session.close()
+        harness.wait_until(lambda: "kamen_clients 0" in self.daemon.command("metrics").stdout and
+                           "kamen_pending_requests 0" in self.daemon.command("metrics").stdout,
+                           "every session and request is gone")
+
+    def test_sites_share_the_thread_and_every_request_is_answered(self):
+        self.daemon.ctl("site", "create", "b")
+        self.daemon.ctl("site", "create", "c", "--set", "input_px=16")
+        session = self.daemon.session(n_slots=64)
+        wanted = {}
+        for slot in range(64):
+            site = "abc"[slot % 3]
+            wanted[session.submit(slot, INFER, bytes([slot]) * 3072, site=site, fmt=RGB8, width=32,
+                                  height=32, px=[0, 16, 24][slot % 5 % 3])] = site
+        answers = [session.wait() for _ in range(64)]
+        self.assertEqual({answer["id"] for answer in answers}, set(wanted))
+        self.assertEqual({answer["code"] for answer in answers}, {0})
+        session.close()
+
+
+def libc_punch(fd, offset, length):
+    import ctypes
+    libc = ctypes.CDLL(None, use_errno=True)
+    keep_size, punch = 1, 2
+    r = libc.fallocate(ctypes.c_int(fd), ctypes.c_int(keep_size | punch), ctypes.c_long(offset),
+                       ctypes.c_long(length))
+    assert r == 0, os.strerror(ctypes.get_errno())
+
+
+class Drain(unittest.TestCase):
+    def test_what_is_queued_is_answered_before_the_end(self):
+        daemon = Daemon()
+        self.addCleanup(daemon.close)
+        daemon.start(WATCHDOG_USEC="400000")
+        daemon.ctl("site", "create", "a")
+        daemon.notes = []
+        daemon.hear("WATCHDOG=1")
+        session = daemon.session(n_slots=64)
+        for slot in range(64):
+            session.submit(slot, INFER, bytes(3072), site="a", fmt=RGB8, width=32, height=32)
+        daemon.process.send_signal(signal.SIGTERM)
+        answers = [session.wait() for _ in range(64)]
+        self.assertEqual({answer["code"] for answer in answers}, {0})
+        daemon.hear("STOPPING=1")
+        self.assertEqual(daemon.process.wait(harness.PATIENCE), 0)
+        self.assertTrue(session.hung_up())
+        session.close()
+
+
+if __name__ == "__main__":
+    unittest.main()
