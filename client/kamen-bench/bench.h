@@ -10,6 +10,7 @@
 
 int infer_run(struct ctl *ctl, int argc, char **argv);
 int serve_run(struct ctl *ctl, int argc, char **argv);
+int ipc_run(struct ctl *ctl, int argc, char **argv);
 
 /** Measured values; grows as needed. */
 struct samples {

@@ -14,7 +14,8 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 
-#include "cleanup.h"
+#include "base/cleanup.h"
+#include "untrained.h"
 
 #define READY_MS 120000
 #define STOP_MS 20000
@@ -41,13 +42,16 @@ static int notify_bind(const struct daemon *daemon, struct sockaddr_un *ret_addr
 	return 0;
 }
 
-static int file_write(const char *path, const char *text)
+static int config_write(const struct daemon *daemon, const char *settings)
 {
-	FILE *f = fopen(path, "we");
+	char path[96];
+	FILE *f;
 
+	(void)snprintf(path, sizeof(path), "%s/kamend.conf", daemon->dir);
+	f = fopen(path, "we");
 	if (!f)
 		return -errno;
-	(void)fputs(text, f);
+	(void)fputs(settings, f);
 	return fclose(f) == 0 ? 0 : -errno;
 }
 
@@ -112,35 +116,56 @@ static void log_tail(const struct daemon *daemon)
 		(void)fprintf(stderr, "kamend: %s", last);
 }
 
-int daemon_start(
-	const struct ctl *ctl, const char *model, const char *settings, struct daemon *ret_daemon)
+static int folder_prepare(const struct ctl *ctl, struct daemon *daemon,
+	const struct daemon_spec *spec, char *ret_model, size_t n_model)
 {
-	struct daemon daemon = { .pid = -1, .pidfd = -1, .dir = "/tmp/kamen-bench-XXXXXX" };
+	struct diag diag = { 0 };
+	int r;
+
+	if (!mkdtemp(daemon->dir))
+		return ctl_fail(ctl, EXIT_FAILED, "%s: %s", daemon->dir, strerror(errno));
+	(void)snprintf(daemon->runtime, sizeof(daemon->runtime), "%s/run", daemon->dir);
+	if (config_write(daemon, spec->settings) < 0)
+		return ctl_fail(ctl, EXIT_FAILED, "%s: cannot write there", daemon->dir);
+	(void)snprintf(ret_model, n_model, "%s", spec->model ? spec->model : "");
+	if (!spec->random)
+		return EXIT_DONE;
+	(void)snprintf(ret_model, n_model, "%s/model.safetensors", daemon->dir);
+	r = untrained_write(spec->random, ret_model, &diag);
+	return r == 0 ? EXIT_DONE
+		      : ctl_fail(ctl, EXIT_USAGE, "%s", *diag.text ? diag.text : strerror(-r));
+}
+
+static int daemon_fork(const struct ctl *ctl, struct daemon *daemon, const char *model)
+{
 	_cleanup_(closep) int sock = -1;
 	struct sockaddr_un address;
-	char config[96];
 	int status;
 
-	if (!mkdtemp(daemon.dir))
-		return ctl_fail(ctl, EXIT_FAILED, "%s: %s", daemon.dir, strerror(errno));
-	(void)snprintf(daemon.runtime, sizeof(daemon.runtime), "%s/run", daemon.dir);
-	(void)snprintf(config, sizeof(config), "%s/kamend.conf", daemon.dir);
-	if (notify_bind(&daemon, &address, &sock) < 0 || file_write(config, settings) < 0) {
-		daemon_stop(&daemon);
-		return ctl_fail(ctl, EXIT_FAILED, "%s: cannot prepare", daemon.dir);
-	}
-	daemon.pid = fork();
-	if (daemon.pid == 0)
-		daemon_exec(&daemon, model, address.sun_path);
-	if (daemon.pid > 0)
-		daemon.pidfd = (int)syscall(SYS_pidfd_open, daemon.pid, 0);
-	if (daemon.pidfd < 0) {
-		daemon_stop(&daemon);
-		return ctl_fail(ctl, EXIT_FAILED, "cannot start kamend");
-	}
-	status = ready_wait(ctl, &daemon, sock);
+	if (notify_bind(daemon, &address, &sock) < 0)
+		return ctl_fail(ctl, EXIT_FAILED, "%s: %s", daemon->dir, strerror(errno));
+	daemon->pid = fork();
+	if (daemon->pid == 0)
+		daemon_exec(daemon, *model ? model : NULL, address.sun_path);
+	if (daemon->pid > 0)
+		daemon->pidfd = (int)syscall(SYS_pidfd_open, daemon->pid, 0);
+	if (daemon->pidfd < 0)
+		return ctl_fail(ctl, EXIT_FAILED, "cannot start kamend: %s", strerror(errno));
+	status = ready_wait(ctl, daemon, sock);
+	if (status != EXIT_DONE)
+		log_tail(daemon);
+	return status;
+}
+
+int daemon_start(const struct ctl *ctl, const struct daemon_spec *spec, struct daemon *ret_daemon)
+{
+	struct daemon daemon = { .pid = -1, .pidfd = -1, .dir = "/tmp/kamen-bench-XXXXXX" };
+	char model[4096];
+	int status = folder_prepare(ctl, &daemon, spec, model, sizeof(model));
+
+	if (status == EXIT_DONE)
+		status = daemon_fork(ctl, &daemon, model);
 	if (status != EXIT_DONE) {
-		log_tail(&daemon);
 		daemon_stop(&daemon);
 		return status;
 	}

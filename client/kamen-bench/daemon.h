@@ -14,15 +14,14 @@ struct daemon {
 	char runtime[80];
 };
 
-/**
- * Starts it and waits until it says READY.
- *
- * @param model     NULL: kamend's default
- * @param settings  text of its configuration
- * @return EXIT_DONE or a status, said
- */
-int daemon_start(
-	const struct ctl *ctl, const char *model, const char *settings, struct daemon *ret_daemon);
+struct daemon_spec {
+	const char *model;    /* NULL: kamend's default */
+	const char *random;   /* not NULL: an untrained model of this name instead */
+	const char *settings; /* text of its configuration */
+};
+
+/** Starts it and waits until it says READY. EXIT_DONE or a status, said. */
+int daemon_start(const struct ctl *ctl, const struct daemon_spec *spec, struct daemon *ret_daemon);
 /** Ends it, removes its folder. One that was never started is fine. */
 void daemon_stop(struct daemon *daemon);
 

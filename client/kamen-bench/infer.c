@@ -8,18 +8,18 @@
 #include "base/rng.h"
 #include "bench.h"
 #include "floor.h"
-#include "model/random.h"
+#include "untrained.h"
 
 #define N_ROUNDS 5
-#define ROUND_NS UINT64_C(400000000)
 #define LEAST_RUNS 10
 
 struct infer_options {
-	const char *model, *random, *precision, *batch, *threads, *size;
+	const char *model, *random, *precision, *batch, *threads, *size, *seconds;
 };
 
 struct asked {
 	uint32_t batch, px;
+	uint64_t round_ns; /* of one measurement, of which there are 20 */
 };
 
 /* The model with everything that one batch passes through. */
@@ -33,6 +33,7 @@ struct subject {
 	struct prep prep;
 	float *embeddings;
 	uint32_t batch;
+	uint64_t round_ns;
 };
 
 static void subject_done(struct subject *s)
@@ -48,28 +49,15 @@ static void subject_done(struct subject *s)
 
 static int base_random(struct base **ret_base, const char *name, struct diag *diag)
 {
-	_cleanup_(freep) void *data = NULL;
-	_cleanup_(closep) int fd = -1;
-	struct vit_shape shape;
-	size_t n_bytes, done = 0;
+	_cleanup_(closep) int fd = memfd_create(name, MFD_CLOEXEC);
 	char path[32];
-	int r = random_vit_shape(&shape, name);
+	int r;
 
-	if (r < 0)
-		return diag_set(diag, EINVAL, "%s: vit_t, vit_s, vit_b or vit_demo", name);
-	r = random_vit_encode(&shape, 1, &data, &n_bytes);
-	if (r < 0)
-		return r;
-	fd = memfd_create(name, MFD_CLOEXEC);
-	while (fd >= 0 && done < n_bytes) {
-		ssize_t n = write(fd, (const char *)data + done, n_bytes - done);
-
-		if (n <= 0)
-			return -EIO;
-		done += (size_t)n;
-	}
+	if (fd < 0)
+		return -errno;
 	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	return fd < 0 ? -errno : base_load(ret_base, path, diag);
+	r = untrained_write(name, path, diag);
+	return r < 0 ? r : base_load(ret_base, path, diag);
 }
 
 static int image_fill(struct subject *s)
@@ -95,6 +83,7 @@ static int subject_init(struct subject *s, const struct asked *asked, const char
 	if (r < 0)
 		return r;
 	s->batch = asked->batch;
+	s->round_ns = asked->round_ns;
 	s->prep = vit_native_prep(s->vit);
 	if (asked->px)
 		s->prep.input_px = asked->px;
@@ -127,12 +116,12 @@ static int subject_run(struct subject *s)
 typedef int (*run_fn)(void *data);
 
 /* Milliseconds a run, for about a round's time. */
-static int measure(struct samples *samples, run_fn run, void *data)
+static int measure(struct samples *samples, uint64_t round_ns, run_fn run, void *data)
 {
 	uint64_t begin = bench_now_ns(), now = begin;
 	int r = 0;
 
-	for (unsigned i = 0; r == 0 && (i < LEAST_RUNS || now - begin < ROUND_NS); i++) {
+	for (unsigned i = 0; r == 0 && (i < LEAST_RUNS || now - begin < round_ns); i++) {
 		uint64_t before = bench_now_ns();
 
 		r = run(data);
@@ -174,9 +163,9 @@ static int measure_all(struct subject *s, struct figures *ret_figures)
 			_cleanup_(samples_done) struct samples products = { 0 };
 			double median;
 
-			r = measure(&model, run_subject, s);
+			r = measure(&model, s->round_ns, run_subject, s);
 			if (r == 0)
-				r = measure(&products, run_floor, floor);
+				r = measure(&products, s->round_ns, run_floor, floor);
 			median = samples_percentile(&products, .5);
 			if (r == 0 && (lowest == 0 || median < lowest))
 				lowest = median;
@@ -241,8 +230,9 @@ int infer_run(struct ctl *ctl, int argc, char **argv)
 		{ "batch", "N", "images a batch, 1; all times are a batch's", &o.batch, NULL },
 		{ "threads", "N", "of oneDNN; else one a processor", &o.threads, NULL },
 		{ "size", "PX", "else the model's own", &o.size, NULL },
+		{ "seconds", "N", "of measuring, about, 8", &o.seconds, NULL },
 	};
-	unsigned long long batch, threads, px;
+	unsigned long long batch, threads, px, seconds;
 	struct asked asked;
 	int first, status;
 
@@ -250,7 +240,8 @@ int infer_run(struct ctl *ctl, int argc, char **argv)
 		return status;
 	if (!bench_number(ctl, "batch", o.batch, 1, 256, 1, &batch) ||
 		!bench_number(ctl, "threads", o.threads, 1, 256, 0, &threads) ||
-		!bench_number(ctl, "size", o.size, 16, 1024, 0, &px))
+		!bench_number(ctl, "size", o.size, 16, 1024, 0, &px) ||
+		!bench_number(ctl, "seconds", o.seconds, 0, 3600, 8, &seconds))
 		return EXIT_USAGE;
 	if (o.precision && strcmp(o.precision, "f32") != 0)
 		return ctl_fail(ctl, EXIT_USAGE, "--precision %s: this build has f32", o.precision);
@@ -258,6 +249,7 @@ int infer_run(struct ctl *ctl, int argc, char **argv)
 		return ctl_fail(ctl, EXIT_USAGE, "wants --model or --random");
 	if (threads)
 		omp_set_num_threads((int)threads);
-	asked = (struct asked){ (uint32_t)batch, (uint32_t)px };
+	asked = (struct asked){ (uint32_t)batch, (uint32_t)px,
+		seconds * UINT64_C(1000000000) / (2 * FLOOR_N_LAYOUTS * N_ROUNDS) };
 	return o.model ? bench_one(ctl, &asked, o.model, NULL) : names_run(ctl, &asked, o.random);
 }

@@ -11,6 +11,7 @@
 #include "base/rng.h"
 #include "kamen/kamen.h"
 
+#define N_LEARNT_FROM 128u
 #define PATIENCE_NS UINT64_C(30000000000)
 
 struct worker {
@@ -180,6 +181,48 @@ static int worker_collect(struct worker *w, struct load_result *result)
 	r = merge(&result->ms, &w->result.ms);
 	if (r == 0)
 		r = merge(&result->overhead, &w->result.overhead);
+	return r;
+}
+
+static int push_one(struct kamen_client *client, const struct load *load, struct rng *rng)
+{
+	struct kamen_request request = { .size = sizeof(request),
+		.verb = KAMEN_PUSH,
+		.format = KAMEN_RGB8,
+		.site = load->sites[0],
+		.n_bytes = 3 * (size_t)load->px * load->px,
+		.width = load->px,
+		.height = load->px };
+	struct kamen_result answer;
+	struct kamen_frame frame;
+	int r = kamen_frame_acquire(client, request.n_bytes, &frame);
+
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < request.n_bytes; i++)
+		((uint8_t *)frame.data)[i] = (uint8_t)rng_u32(rng);
+	r = kamen_submit(client, &frame, &request, NULL);
+	if (r == 0)
+		r = kamen_wait(client, PATIENCE_NS, &answer);
+	if (r < 0)
+		return r;
+	r = answer.code;
+	kamen_release(client, &answer);
+	return r;
+}
+
+int load_feed(const struct load *load)
+{
+	struct kamen_options options = { .size = sizeof(options),
+		.n_slots = 1,
+		.slot_bytes = 3 * (uint64_t)load->px * load->px };
+	struct rng rng = rng_stream(load->seed, UINT32_MAX, 0, 0);
+	struct kamen_client *client = NULL;
+	int r = kamen_client_connect(&client, load->endpoint, &options);
+
+	for (unsigned i = 0; i < N_LEARNT_FROM && r == 0; i++)
+		r = push_one(client, load, &rng);
+	(void)kamen_client_free(client);
 	return r;
 }
 

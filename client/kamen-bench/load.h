@@ -18,6 +18,7 @@ struct load {
 	double rate; /* requests a second of all clients together; 0: as fast as answered */
 	double seconds;
 	uint64_t seed;
+	bool learner; /* a round runs meanwhile, on the first site */
 };
 
 struct load_result {
@@ -30,6 +31,8 @@ struct load_result {
 	char why[160];           /* of the first that was refused or lost */
 };
 
+/** Pushes enough to learn from to the first site. @return 0 or a negative errno */
+int load_feed(const struct load *load);
 /** @return 0 or a negative errno: a client could not connect; ret_result is to be freed anyway */
 int load_run(const struct load *load, struct load_result *ret_result);
 void load_result_done(struct load_result *result);

@@ -10,6 +10,8 @@ static const struct command commands[] = {
 		"the forward pass, preprocessing included, beside its products alone", infer_run },
 	{ "", "serve", "", "clients in a closed loop, or at a rate, against a running daemon",
 		serve_run },
+	{ "", "ipc", "", "a round trip through a real session without inference, beside ZeroMQ",
+		ipc_run },
 };
 
 #define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))

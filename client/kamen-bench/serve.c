@@ -9,7 +9,8 @@
 #include "sites.h"
 
 struct serve_options {
-	const char *clients, *rate, *sites, *zipf, *seconds, *size, *px, *model, *threads, *seed;
+	const char *clients, *rate, *sites, *zipf, *seconds, *size, *px, *model, *random, *threads,
+		*seed, *learner;
 };
 
 struct plan {
@@ -33,6 +34,15 @@ static bool real_parse(
 	return false;
 }
 
+static bool learner_parse(const struct ctl *ctl, const char *text, bool *ret_on)
+{
+	*ret_on = text && strcmp(text, "on") == 0;
+	if (!text || *ret_on || strcmp(text, "off") == 0)
+		return true;
+	(void)ctl_fail(ctl, EXIT_USAGE, "--learner %s: on or off", text);
+	return false;
+}
+
 static bool plan_fill(const struct ctl *ctl, const struct serve_options *o, struct plan *plan)
 {
 	unsigned long long clients, sites, size, px, threads, seed;
@@ -45,7 +55,8 @@ static bool plan_fill(const struct ctl *ctl, const struct serve_options *o, stru
 		!bench_number(ctl, "seed", o->seed, 0, UINT64_MAX, 1, &seed) ||
 		!real_parse(ctl, "rate", o->rate, 0, &plan->load.rate) ||
 		!real_parse(ctl, "zipf", o->zipf, 0, &plan->load.zipf) ||
-		!real_parse(ctl, "seconds", o->seconds, 10, &plan->load.seconds))
+		!real_parse(ctl, "seconds", o->seconds, 10, &plan->load.seconds) ||
+		!learner_parse(ctl, o->learner, &plan->load.learner))
 		return false;
 	plan->load.n_clients = (uint32_t)clients;
 	plan->load.n_sites = (uint32_t)sites;
@@ -64,6 +75,7 @@ static int report(struct ctl *ctl, const struct plan *plan, struct load_result *
 	(void)json_object_set_new(row, "sites", json_integer(plan->load.n_sites));
 	(void)json_object_set_new(row, "rate", json_real(plan->load.rate));
 	(void)json_object_set_new(row, "zipf", json_real(plan->load.zipf));
+	(void)json_object_set_new(row, "learner", json_string(plan->load.learner ? "on" : "off"));
 	(void)json_object_set_new(row, "seconds", json_real(result->seconds));
 	(void)json_object_set_new(row, "precision", json_string("f32"));
 	(void)json_object_set_new(row, "completed", json_integer((json_int_t)result->completed));
@@ -93,7 +105,11 @@ static int load_and_report(struct ctl *ctl, struct plan *plan)
 	status = sites_create(ctl, plan->load.n_sites, plan->input_px, plan->names);
 	if (status != EXIT_DONE)
 		return status;
-	r = load_run(&plan->load, &result);
+	r = plan->load.learner ? load_feed(&plan->load) : 0;
+	if (r == 0 && plan->load.learner)
+		status = sites_learn(ctl, plan->names[0]);
+	if (r == 0 && status == EXIT_DONE)
+		r = load_run(&plan->load, &result);
 	sites_delete(ctl, plan->load.n_sites, plan->names);
 	if (*result.why)
 		(void)ctl_fail(ctl, EXIT_FAILED, "%s", result.why);
@@ -119,13 +135,16 @@ int serve_run(struct ctl *ctl, int argc, char **argv)
 		{ "size", "PX", "the sites' input_px; else the model's own", &o.px, NULL },
 		{ "model", "FILE", "of a daemon of our own (where no --runtime is given)", &o.model,
 			NULL },
+		{ "random", "NAME", "an untrained model of that daemon: vit_t, vit_s, ...",
+			&o.random, NULL },
+		{ "learner", "on|off", "a round runs meanwhile; off: none can", &o.learner, NULL },
 		{ "threads", "N", "of that daemon; else one a processor", &o.threads, NULL },
 		{ "seed", "N", "of the choice of sites, 1", &o.seed, NULL },
 	};
 	_cleanup_(daemon_stop) struct daemon daemon = { .pid = -1, .pidfd = -1 };
 	_cleanup_(freep) char(*names)[64] = calloc(LOAD_MAX_SITES, sizeof(*names));
 	struct plan plan = { .names = names };
-	char settings[96];
+	char settings[128];
 	int first, status;
 
 	if (!options_parse(ctl, argc, argv, specs, ARRAY_SIZE(specs), 0, 0, &first, &status))
@@ -133,8 +152,11 @@ int serve_run(struct ctl *ctl, int argc, char **argv)
 	if (!names || !plan_fill(ctl, &o, &plan))
 		return EXIT_USAGE;
 	if (!ctl->runtime) {
-		(void)snprintf(settings, sizeof(settings), "[serve]\nthreads = %u\n", plan.threads);
-		status = daemon_start(ctl, o.model, plan.threads ? settings : "", &daemon);
+		(void)snprintf(settings, sizeof(settings),
+			"[serve]\nthreads = %u\n[learner]\nenabled = %s\n", plan.threads,
+			plan.load.learner ? "on" : "off");
+		status = daemon_start(
+			ctl, &(struct daemon_spec){ o.model, o.random, settings }, &daemon);
 		if (status != EXIT_DONE)
 			return status;
 		ctl->runtime = daemon.runtime;

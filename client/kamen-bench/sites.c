@@ -44,6 +44,21 @@ int sites_create(struct ctl *ctl, uint32_t n, uint32_t input_px, char (*ret_name
 	return status;
 }
 
+int sites_learn(struct ctl *ctl, const char *name)
+{
+	_cleanup_(control_freep) struct control *control = NULL;
+	Kamen__Request request = KAMEN__REQUEST__INIT;
+	Kamen__Learn learn = KAMEN__LEARN__INIT;
+	int status = control_open(ctl, &control);
+
+	learn.site = (char *)(uintptr_t)name;
+	learn.has_steps = 1;
+	learn.steps = 10000;
+	request.verb_case = KAMEN__REQUEST__VERB_LEARN;
+	request.learn = &learn;
+	return status == EXIT_DONE ? request_finish(control, &request) : status;
+}
+
 void sites_delete(struct ctl *ctl, uint32_t n, char (*names)[64])
 {
 	_cleanup_(control_freep) struct control *control = NULL;

@@ -8,6 +8,8 @@
 
 /** Makes n sites named bench-PID-i that nothing feeds. EXIT_DONE or a status, said. */
 int sites_create(struct ctl *ctl, uint32_t n, uint32_t input_px, char (*ret_names)[64]);
+/** Begins a round that nobody waits for, long enough to outlast a measurement. */
+int sites_learn(struct ctl *ctl, const char *name);
 /** Deletes them; says nothing. */
 void sites_delete(struct ctl *ctl, uint32_t n, char (*names)[64]);
 

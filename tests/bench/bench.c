@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* kamen-bench, argv[1], in its shortest form: every promised field is there and can be true. */
+#include <stdarg.h>
+#include <setjmp.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <cmocka.h>
+#include <jansson.h>
+
+static const char *program;
+
+static int run(char *out, size_t n_out, const char *args)
+{
+	char command[1024];
+	FILE *pipe;
+	size_t n;
+	int status;
+
+	(void)snprintf(command, sizeof(command), "%s %s", program, args);
+	pipe = popen(command, "re");
+	assert_non_null(pipe);
+	n = fread(out, 1, n_out - 1, pipe);
+	out[n] = 0;
+	status = pclose(pipe);
+	assert_true(WIFEXITED(status));
+	return WEXITSTATUS(status);
+}
+
+static json_t *row_of(const char *args)
+{
+	char out[8192];
+	json_error_t error;
+	json_t *row;
+
+	assert_int_equal(run(out, sizeof(out), args), 0);
+	row = json_loads(out, 0, &error);
+	if (!row)
+		print_error("%s: %s\n", error.text, out);
+	assert_non_null(row);
+	return row;
+}
+
+static double number(const json_t *row, const char *key)
+{
+	const json_t *value = json_object_get(row, key);
+
+	if (!json_is_number(value))
+		print_error("%s is not there\n", key);
+	assert_true(json_is_number(value));
+	return json_number_value(value);
+}
+
+static void inference_stands_beside_its_floor(void **state)
+{
+	json_t *row = row_of(
+		"infer --random vit_demo --size 32 --batch 2 --threads 1 --seconds 0 --json");
+
+	(void)state;
+	assert_string_equal(json_string_value(json_object_get(row, "model")), "vit_demo");
+	assert_string_equal(json_string_value(json_object_get(row, "precision")), "f32");
+	assert_non_null(json_object_get(row, "machine"));
+	assert_int_equal(number(row, "threads"), 1);
+	assert_true(number(row, "images_per_s") > 0);
+	assert_true(number(row, "gemm_floor_ms") > 0);
+	/* A forward pass does all of its products, and more. */
+	assert_true(number(row, "ratio_to_floor") > .8);
+	json_decref(row);
+}
+
+static void nothing_is_lost_in_a_short_load(void **state)
+{
+	json_t *row = row_of("serve --random vit_demo --clients 3 --sites 2 --zipf 1 --frame 96 "
+			     "--seconds 1 --json");
+
+	(void)state;
+	assert_true(number(row, "completed") >= 3);
+	assert_int_equal(number(row, "lost"), 0);
+	assert_int_equal(number(row, "refused"), 0);
+	assert_true(number(row, "p99_ms") >= number(row, "p50_ms"));
+	(void)number(row, "overhead_ms_p50");
+	json_decref(row);
+}
+
+static void a_round_trip_stands_beside_its_peer(void **state)
+{
+	json_t *row = row_of("ipc --random vit_demo --bytes 10000 --trips 50 --json");
+
+	(void)state;
+	assert_int_equal(number(row, "trips"), 50);
+	assert_true(number(row, "rtt_us_p50") > 0);
+	assert_true(number(row, "rtt_us_p99") >= number(row, "rtt_us_p50"));
+	assert_true(number(row, "peer_us_p99") >= number(row, "peer_us_p50"));
+	json_decref(row);
+}
+
+static void wrong_usage_is_two(void **state)
+{
+	static const char *const wrong[] = { "2>&1", "frob 2>&1", "infer 2>&1",
+		"infer --random vit_t --batch 0 2>&1", "infer --random vit_t --precision int4 2>&1",
+		"serve --rate x 2>&1", "ipc --bytes 0 2>&1" };
+	char out[8192];
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
+		assert_int_equal(run(out, sizeof(out), wrong[i]), 2);
+	assert_int_equal(run(out, sizeof(out), "serve --runtime /nonexistent 2>&1"), 69);
+	assert_int_equal(run(out, sizeof(out), "infer --help"), 0);
+}
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(inference_stands_beside_its_floor),
+		cmocka_unit_test(nothing_is_lost_in_a_short_load),
+		cmocka_unit_test(a_round_trip_stands_beside_its_peer),
+		cmocka_unit_test(wrong_usage_is_two),
+	};
+
+	if (argc != 2)
+		return 2;
+	(void)unsetenv("KAMEN_RUNTIME");
+	program = argv[1];
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
