@@ -22,7 +22,6 @@ struct decoder_worker {
 	bool is_confined;      /* has said so */
 	decoder_done_fn *done; /* NULL: idle */
 	void *user;
-	uint64_t start_ns;
 	bool is_killed;
 };
 
@@ -79,11 +78,10 @@ static void finish(struct decoder_worker *worker, const struct decode_result *re
 }
 
 /* Its image fails, and a new worker takes its place. */
-static void worker_ended(struct decoder_worker *worker)
+static void worker_ended(struct decoder_worker *worker, bool is_late)
 {
-	uint64_t ms = (clock_now_ns() - worker->start_ns) / NS_PER_MS;
-	bool is_late = worker->is_killed || ms >= worker->decoder->timeout_ms;
 	struct decode_result result = { .code = is_late ? -ETIMEDOUT : -EFAULT, .fd = -1 };
+	int r;
 
 	if (is_late)
 		(void)snprintf(result.reason, sizeof(result.reason), "not decoded within %u ms",
@@ -91,10 +89,12 @@ static void worker_ended(struct decoder_worker *worker)
 	else
 		(void)snprintf(result.reason, sizeof(result.reason), "the decoder crashed on it");
 	stop_worker(worker);
-	/* Without a new worker there is one less; without any, decoder_is_ready() is never true. */
-	(void)start_worker(worker);
+	r = start_worker(worker);
 	if (worker->done)
 		finish(worker, &result);
+	/* Without the template there is nothing to hope for here: the role starts anew. */
+	if (r < 0)
+		(void)sd_event_exit(worker->decoder->event, r);
 }
 
 /* What a worker says is believed no more than a file. */
@@ -139,7 +139,12 @@ static int on_channel(sd_event_source *source, int channel, uint32_t events, voi
 		return 0;
 	if (r != (int)sizeof(answer) || (worker->is_confined && !worker->done)) {
 		closep(&fd);
-		worker_ended(worker);
+		worker_ended(worker, worker->is_killed);
+		return 0;
+	}
+	if (worker->is_confined && answer.code == -ETIMEDOUT) {
+		closep(&fd);
+		worker_ended(worker, true);
 		return 0;
 	}
 	if (!worker->is_confined) {
@@ -308,8 +313,7 @@ int decoder_decode(struct decoder *decoder, const struct decode_request *request
 		return r == -EPIPE ? -EBUSY : r; /* its end is about to be seen */
 	worker->done = done;
 	worker->user = user;
-	worker->start_ns = clock_now_ns();
-	(void)sd_event_source_set_time(worker->timer, worker->start_ns / NS_PER_US + wall_us);
+	(void)sd_event_source_set_time_relative(worker->timer, wall_us);
 	(void)sd_event_source_set_enabled(worker->timer, SD_EVENT_ONESHOT);
 	return 0;
 }

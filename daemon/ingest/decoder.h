@@ -46,6 +46,7 @@ typedef void decoder_done_fn(void *user, const struct decode_result *result);
  */
 int decoder_new(struct decoder **ret_decoder, decoder_image_fn *decode, uint32_t timeout_ms,
 	struct diag *diag);
+/** A worker that cannot be replaced ends the loop with an error. */
 int decoder_attach(struct decoder *decoder, sd_event *event);
 /** Ends the children; what they work on is never answered. */
 void decoder_free(struct decoder *decoder);

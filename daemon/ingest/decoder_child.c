@@ -27,12 +27,22 @@ static int keep_only(int channel)
 	return syscall(SYS_close_range, CHANNEL + 1, ~0u, 0) < 0 ? -errno : 0;
 }
 
-/* CPU time of one image: SIGPROF's default action ends a worker that uses more. */
+/* CPU time of one image. */
 static void set_cpu_limit(uint32_t ms)
 {
 	struct itimerval limit = { .it_value = { ms / 1000, (suseconds_t)(ms % 1000) * 1000 } };
 
 	(void)setitimer(ITIMER_PROF, &limit, NULL);
+}
+
+/* The parser cannot be stopped in the middle and used again: the worker ends with its answer. */
+static void on_cpu_limit(int number)
+{
+	static const struct decoder_answer late = { .code = -ETIMEDOUT };
+
+	(void)number;
+	(void)packet_send(CHANNEL, &late, sizeof(late), -1);
+	_exit(1);
 }
 
 static int raw_image(struct image **ret_image, const struct decoder_job *job, const uint8_t *data,
@@ -131,10 +141,12 @@ static int work(struct decoder_answer *answer, const struct decoder_job *job, in
 
 static _Noreturn void worker(decoder_image_fn *decode)
 {
-	struct decoder_answer answer = { .code = decoder_confine() };
+	struct decoder_answer answer = { 0 };
 	struct decoder_job job;
 	int fd;
 
+	(void)signal(SIGPROF, on_cpu_limit);
+	answer.code = decoder_confine();
 	if (packet_send(CHANNEL, &answer, sizeof(answer), -1) < 0 || answer.code < 0)
 		_exit(1);
 	while (packet_recv(CHANNEL, &job, sizeof(job), 0, &fd) == (int)sizeof(job)) {

@@ -34,7 +34,6 @@ struct ingest_site {
 	struct zmq_pull *pull; /* NULL: none wanted */
 	unsigned n_jobs;
 	bool is_gone; /* not in serve's table any more; freed with its last job */
-	bool is_listed;
 };
 
 struct ingest {

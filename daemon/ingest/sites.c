@@ -32,15 +32,6 @@ void ingest_site_unref(struct ingest_site *site)
 		site_free(site);
 }
 
-static void site_go(struct ingest_site *site)
-{
-	site->is_gone = true;
-	/* The endpoint may be wanted by its successor; a file on its way still needs the spool. */
-	zmq_pull_free(site->pull);
-	site->pull = NULL;
-	ingest_site_unref(site);
-}
-
 static int copy_text(char *ret_text, size_t n_bytes, const char *text)
 {
 	int n = snprintf(ret_text, n_bytes, "%s", text ? text : "");
@@ -70,21 +61,58 @@ static bool is_same(const struct ingest_site *a, const struct ingest_site *b)
 	       strcmp(a->endpoint, b->endpoint) == 0;
 }
 
+/* What the table says of a site that is there: nothing, something else, or the same. */
+static bool stays(struct ingest_site *site, const Kamen__SiteTable *table)
+{
+	for (size_t i = 0; i < table->n_sites; i++) {
+		struct ingest_site row = { .n_jobs = 0 };
+
+		if (strcmp(table->sites[i]->site, site->name) != 0)
+			continue;
+		if (fill(&row, table->sites[i]) < 0 || !is_same(site, &row))
+			return false;
+		site->shorter_px = row.shorter_px;
+		site->settle_ms = row.settle_ms;
+		return true;
+	}
+	return false;
+}
+
+/* A bound socket passes from one that goes to one that comes: libzmq closes in its own time, and
+ * would then unlink the path of an ipc:// endpoint that is bound again. */
+static struct zmq_pull *inherit_pull(struct ingest *ingest, struct ingest_site *heir)
+{
+	struct ingest_site *site;
+
+	LIST_FOREACH(site, &ingest->sites, link)
+	{
+		struct zmq_pull *pull = site->pull;
+
+		if (!site->is_gone || !pull || strcmp(site->endpoint, heir->endpoint) != 0)
+			continue;
+		site->pull = NULL;
+		zmq_pull_set_site(pull, heir);
+		return pull;
+	}
+	return NULL;
+}
+
 static int start_sources(struct ingest *ingest, struct ingest_site *site)
 {
 	int r = 0;
 
 	if (site->spool_path[0])
 		r = spool_new(&site->spool, ingest, site);
-	if (r == 0 && site->endpoint[0])
-		r = zmq_pull_new(&site->pull, ingest, site);
-	return r;
+	if (r < 0 || !site->endpoint[0])
+		return r;
+	site->pull = inherit_pull(ingest, site);
+	return site->pull ? 0 : zmq_pull_new(&site->pull, ingest, site);
 }
 
-static int set_site(struct ingest *ingest, const Kamen__IngestSite *row)
+static int add_site(struct ingest *ingest, const Kamen__IngestSite *row)
 {
 	_cleanup_(freep) struct ingest_site *site = calloc(1, sizeof(*site));
-	struct ingest_site *old, *added;
+	struct ingest_site *added;
 	int r;
 
 	if (!site)
@@ -92,44 +120,42 @@ static int set_site(struct ingest *ingest, const Kamen__IngestSite *row)
 	r = fill(site, row);
 	if (r < 0)
 		return r;
-	old = ingest_find_site(ingest, site->name);
-	if (old && is_same(old, site)) {
-		old->shorter_px = site->shorter_px;
-		old->settle_ms = site->settle_ms;
-		old->is_listed = true;
-		return 0;
-	}
-	if (old)
-		site_go(old);
 	added = TAKE_PTR(site);
-	added->is_listed = true;
 	LIST_INSERT_HEAD(&ingest->sites, added, link);
 	return start_sources(ingest, added);
 }
 
-void ingest_set_sites(struct ingest *ingest, const Kamen__SiteTable *table)
+static void free_gone(struct ingest *ingest)
 {
 	struct ingest_site *site, *next;
 
-	LIST_FOREACH(site, &ingest->sites, link)
-	site->is_listed = false;
-	/* A removed site's endpoint may now be another's: those that go, go first. */
-	for (size_t i = 0; i < table->n_sites; i++) {
-		site = ingest_find_site(ingest, table->sites[i]->site);
-		if (site)
-			site->is_listed = true;
-	}
 	for (site = LIST_FIRST(&ingest->sites); site; site = next) {
 		next = LIST_NEXT(site, link);
-		if (!site->is_listed && !site->is_gone)
-			site_go(site);
+		if (!site->is_gone)
+			continue;
+		/* A file on its way still needs the spool. */
+		zmq_pull_free(site->pull);
+		site->pull = NULL;
+		ingest_site_unref(site);
 	}
-	for (size_t i = 0; i < table->n_sites; i++) {
-		int r = set_site(ingest, table->sites[i]);
+}
 
+void ingest_set_sites(struct ingest *ingest, const Kamen__SiteTable *table)
+{
+	struct ingest_site *site;
+
+	LIST_FOREACH(site, &ingest->sites, link)
+	if (!site->is_gone)
+		site->is_gone = !stays(site, table);
+	for (size_t i = 0; i < table->n_sites; i++) {
+		int r = 0;
+
+		if (!ingest_find_site(ingest, table->sites[i]->site))
+			r = add_site(ingest, table->sites[i]);
 		if (r < 0)
 			log_error("site %s: no ingest: %s", table->sites[i]->site, strerror(-r));
 	}
+	free_gone(ingest);
 	ingest_kick(ingest);
 }
 

@@ -129,17 +129,19 @@ static int check_identity(int dir_fd, const char *name, const struct spool_ident
 	return 0;
 }
 
+/* A courtesy to whoever looks: the refusal itself has gone to serve. */
 static void write_reason(int bad_fd, const char *name, const char *reason)
 {
-	char reason_name[300];
+	char path[300], temporary[300];
 	_cleanup_(closep) int fd = -1;
 
-	(void)snprintf(reason_name, sizeof(reason_name), "%.240s.reason", name);
-	fd = openat(
-		bad_fd, reason_name, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0640);
-	/* A courtesy to whoever looks: the refusal itself has gone to serve. */
-	if (fd >= 0)
-		(void)dprintf(fd, "%s\n", reason);
+	(void)snprintf(path, sizeof(path), "%.240s.reason", name);
+	(void)snprintf(temporary, sizeof(temporary), ".%.240s.tmp", name);
+	fd = openat(bad_fd, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0640);
+	if (fd < 0)
+		return;
+	if (dprintf(fd, "%s\n", reason) < 0 || renameat(bad_fd, temporary, bad_fd, path) < 0)
+		(void)unlinkat(bad_fd, temporary, 0);
 }
 
 int spool_move_file(struct spool_move *move, const char *name,

@@ -288,3 +288,8 @@ void zmq_pull_free(struct zmq_pull *pull)
 	(void)sd_event_source_disable_unref(pull->retry);
 	free(pull);
 }
+
+void zmq_pull_set_site(struct zmq_pull *pull, struct ingest_site *site)
+{
+	pull->site = site;
+}

@@ -14,6 +14,8 @@ struct zmq_pull;
 /** Binds, now or, where the endpoint is in use, as soon as it is free. */
 int zmq_pull_new(struct zmq_pull **ret_pull, struct ingest *ingest, struct ingest_site *site);
 void zmq_pull_free(struct zmq_pull *pull);
+/** What comes from now on is for another site with the same endpoint. */
+void zmq_pull_set_site(struct zmq_pull *pull, struct ingest_site *site);
 
 /** Receives what there is room for. */
 void zmq_pull_pump(struct zmq_pull *pull);

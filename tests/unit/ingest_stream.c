@@ -10,6 +10,15 @@
 #include "ingest/stream.h"
 #include "ingest/zmq_pull.h"
 
+#ifdef __SANITIZE_THREAD__
+/* libzmq is not instrumented: what its threads hand over looks like a race. */
+const char *__tsan_default_suppressions(void);
+__attribute__((visibility("default"))) const char *__tsan_default_suppressions(void)
+{
+	return "called_from_lib:libzmq.so.5\n";
+}
+#endif
+
 /* ---- the checks alone */
 
 static Kamen__StreamFrame good_frame(void)
@@ -327,17 +336,22 @@ static void an_endpoint_that_is_not_local_is_refused(void **state)
 	expect_refused(camera, "127.0.0.1");
 }
 
-/* Its predecessor still holds the address for a moment: it is tried again. */
-static void a_stream_moves_between_sites(void **state)
+/* The site is another one to us, with a spool; its socket and its sender's connection stay. */
+static void a_stream_outlives_a_change_of_its_site(void **state)
 {
 	struct camera *camera = *state;
 	Kamen__StreamFrame frame = pixels(KAMEN__PIXEL_FORMAT__MONO8, 4, 4);
-	const uint8_t raw[16] = { 1 };
 
-	serve_send_no_site(&camera->serve);
-	serve_send_site(&camera->serve, NULL, camera->endpoint, 0);
-	send_frame(camera, &frame, raw, sizeof(raw));
-	(void)serve_expect(&camera->serve, KAMEN__ROLE_MESSAGE__KIND_ADMIT);
+	for (unsigned i = 0; i < 20; i++) {
+		uint8_t raw[16] = { (uint8_t)i };
+
+		serve_send_site(&camera->serve, i % 2 ? "spool" : NULL, camera->endpoint, 0);
+		frame.sequence = i;
+		send_frame(camera, &frame, raw, sizeof(raw));
+		serve_reply(&camera->serve,
+			serve_expect(&camera->serve, KAMEN__ROLE_MESSAGE__KIND_ADMIT)->admit->id,
+			KAMEN__OUTCOME__ACCEPTED);
+	}
 }
 
 #define ROLE_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -355,7 +369,7 @@ int main(void)
 		ROLE_TEST(a_gap_is_told),
 		ROLE_TEST(a_flood_waits_at_its_sender),
 		ROLE_TEST(an_endpoint_that_is_not_local_is_refused),
-		ROLE_TEST(a_stream_moves_between_sites),
+		ROLE_TEST(a_stream_outlives_a_change_of_its_site),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
