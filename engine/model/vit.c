@@ -230,7 +230,8 @@ static int read_patch_size(struct loader *l, struct vit_shape *shape)
 	shape->patch = (uint32_t)patch->dims[2];
 
 	grid = positions->n_dims == 3 && positions->dims[1] > 1 ? positions->dims[1] - 1 : 0;
-	shape->grid = grid <= MAX_GRID * MAX_GRID ? (uint32_t)lround(sqrt((double)grid)) : 0;
+	shape->grid =
+		grid <= (uint64_t)MAX_GRID * MAX_GRID ? (uint32_t)lround(sqrt((double)grid)) : 0;
 	if (shape->grid == 0 || (uint64_t)shape->grid * shape->grid != grid)
 		return diag_set(l->diag, EBADMSG, "tensor pos_embed: not 1 + a square of tokens");
 	return 0;

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
-#include <math.h>
 #include <string.h>
 
 #include "model/vit_internal.h"
@@ -84,7 +83,7 @@ static int attention_init(struct vit_block *block, const struct vit *vit)
 			.weights =
 				vit_view_transposed(vit_view_qkv(shape, extent, extent.n_tokens)),
 			.dst = probs,
-			.factor = 1 / sqrtf((float)(shape->width / shape->n_heads)),
+			.factor = vit_attention_factor(shape),
 		});
 	if (r < 0)
 		return r;

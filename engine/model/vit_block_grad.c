@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <math.h>
 #include <string.h>
 
 #include "model/vit_internal.h"
@@ -58,7 +57,7 @@ static int attention_init(struct vit_block_grad *grad, const struct vit *vit)
 	const struct view probs = vit_view_probs(shape, e), heads = vit_view_heads(shape, e);
 	const struct view all = vit_view_qkv(shape, e, e.n_tokens);
 	const struct view queries = vit_view_qkv(shape, e, e.n_queries);
-	const float factor = 1 / sqrtf((float)(shape->width / shape->n_heads));
+	const float factor = vit_attention_factor(shape);
 	int r;
 
 	r = op_matmul_new(&grad->dprobs, vit->onednn,

@@ -2,6 +2,8 @@
 #ifndef KAMEN_MODEL_VIT_INTERNAL_H
 #define KAMEN_MODEL_VIT_INTERNAL_H
 
+#include <math.h>
+
 #include "base/arena.h"
 #include "mask/slot_internal.h"
 #include "model/vit.h"
@@ -14,6 +16,13 @@ enum vit_layer { VIT_QKV, VIT_PROJ, VIT_FC1, VIT_FC2, VIT_N_LAYERS };
 static inline unsigned vit_layer_index(uint32_t block, enum vit_layer layer)
 {
 	return block * VIT_N_LAYERS + layer;
+}
+
+static inline float vit_attention_factor(const struct vit_shape *shape)
+{
+	const uint32_t head = shape->width / shape->n_heads;
+
+	return 1 / sqrtf((float)head);
 }
 
 struct vit_norm {

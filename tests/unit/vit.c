@@ -129,7 +129,7 @@ static struct base *base_but(
 
 static void what_is_not_this_vit_is_refused_by_name(void **state)
 {
-	static const float values[64 * 64];
+	static const float values[32 * 192];
 	static const struct {
 		struct tensor_out change;
 		int error;
