@@ -117,7 +117,7 @@ static void late_fill(const struct slot *slot, struct kamen_result *result)
 
 	*result = (struct kamen_result){
 		.id = slot->id,
-		.code = -ETIME,
+		.code = -ETIMEDOUT,
 		.verdict = KAMEN_NO_VERDICT,
 		.reason = "deadline",
 		.label = "",

@@ -29,6 +29,7 @@ struct fake {
 	struct shm_ring submissions, completions;
 	struct shm_request silent;
 	int has_silent;
+	unsigned n_sessions;
 };
 
 static void must(int ok, const char *what)
@@ -141,9 +142,11 @@ static void answer(struct fake *fake, const struct shm_request *q)
 		result->checksum += frame[i];
 	(void)snprintf(result->label, sizeof(result->label), "%.60s", q->site);
 	if (q->flags & SHM_WANT_EMBEDDING) {
+		const uint8_t *from = frame + (q->version == FAKE_OTHER_MASK ? 3 : 0);
+
 		result->n_embedding = 3;
 		for (unsigned i = 0; i < 3; i++)
-			result->embedding[i] = (float)i + 0.5f;
+			result->embedding[i] = (float)from[i];
 	}
 	if (q->part_id == PART_OVERFULL) {
 		memset(result->label, 'l', sizeof(result->label));
@@ -205,25 +208,46 @@ static void serve(struct fake *fake)
 	}
 }
 
+static void session_end(struct fake *fake)
+{
+	(void)close(fake->sock);
+	if (fake->results)
+		(void)munmap(fake->results, shm_results_bytes(fake->n_slots));
+	if (fake->frames)
+		(void)munmap(fake->frames, shm_frames_bytes(fake->n_slots, fake->slot_bytes));
+	if (fake->doorbell >= 0)
+		(void)close(fake->doorbell);
+	fake->results = fake->frames = NULL;
+	fake->doorbell = -1;
+}
+
 static void *run(void *data)
 {
 	struct fake *fake = data;
 
-	fake->sock = accept(fake->listener, NULL, NULL);
-	must(fake->sock >= 0, "accept");
-	if (welcome(fake) == 0)
-		serve(fake);
-	(void)close(fake->sock);
+	for (unsigned i = 0; i < fake->n_sessions; i++) {
+		fake->sock = accept(fake->listener, NULL, NULL);
+		must(fake->sock >= 0, "accept");
+		if (welcome(fake) == 0)
+			serve(fake);
+		session_end(fake);
+	}
 	return NULL;
 }
 
 struct fake *fake_start(enum fake_mode mode)
+{
+	return fake_start_sessions(mode, 1);
+}
+
+struct fake *fake_start_sessions(enum fake_mode mode, unsigned n_sessions)
 {
 	struct fake *fake = calloc(1, sizeof(*fake));
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 
 	must(fake != NULL, "calloc");
 	fake->mode = mode;
+	fake->n_sessions = n_sessions;
 	fake->doorbell = -1;
 	(void)strcpy(fake->dir, "/tmp/kamen-fake-XXXXXX");
 	must(mkdtemp(fake->dir) != NULL, "mkdtemp");
@@ -244,12 +268,6 @@ const char *fake_path(const struct fake *fake)
 void fake_stop(struct fake *fake)
 {
 	(void)pthread_join(fake->thread, NULL);
-	if (fake->results)
-		(void)munmap(fake->results, shm_results_bytes(fake->n_slots));
-	if (fake->frames)
-		(void)munmap(fake->frames, shm_frames_bytes(fake->n_slots, fake->slot_bytes));
-	if (fake->doorbell >= 0)
-		(void)close(fake->doorbell);
 	(void)close(fake->listener);
 	(void)unlink(fake->path);
 	(void)rmdir(fake->dir);

@@ -27,9 +27,14 @@ enum fake_part {
 
 struct fake;
 
+/* The embedding is the frame's first three bytes, through this mask the next three. */
+#define FAKE_OTHER_MASK 7u
+
 struct fake *fake_start(enum fake_mode mode);
+/** Serves this many sessions, one after the other. */
+struct fake *fake_start_sessions(enum fake_mode mode, unsigned n_sessions);
 const char *fake_path(const struct fake *fake);
-/** Waits for the end of the session. */
+/** Waits for the end of the last session. */
 void fake_stop(struct fake *fake);
 
 #endif

@@ -120,19 +120,30 @@ static void *control_thread(void *data)
 	return NULL;
 }
 
-static void control_start(struct control *control, Kamen__Request__VerbCase expected,
-	void (*answer)(struct control *, int, const Kamen__Request *, int))
+typedef void answer_fn(struct control *, int, const Kamen__Request *, int);
+
+/* dir: an existing folder, or NULL: one of its own */
+static void control_start_in(struct control *control, const char *dir,
+	Kamen__Request__VerbCase expected, answer_fn *answer)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 
 	*control = (struct control){ .answer = answer, .expected = expected };
-	(void)strcpy(control->dir, "/tmp/kamen-ctl-XXXXXX");
-	assert_non_null(mkdtemp(control->dir));
+	(void)snprintf(
+		control->dir, sizeof(control->dir), "%s", dir ? dir : "/tmp/kamen-ctl-XXXXXX");
+	if (!dir)
+		assert_non_null(mkdtemp(control->dir));
 	(void)snprintf(address.sun_path, sizeof(address.sun_path), "%s/control.sock", control->dir);
 	control->listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	assert_int_equal(bind(control->listener, (struct sockaddr *)&address, sizeof(address)), 0);
 	assert_int_equal(listen(control->listener, 1), 0);
 	assert_int_equal(pthread_create(&control->thread, NULL, control_thread, control), 0);
+}
+
+static void control_start(
+	struct control *control, Kamen__Request__VerbCase expected, answer_fn *answer)
+{
+	control_start_in(control, NULL, expected, answer);
 }
 
 static void control_stop(struct control *control)
@@ -186,6 +197,21 @@ static void say_site(struct control *control, int sock, const Kamen__Request *re
 	site.state = (char *)"collecting";
 	site.n_settings = create->n_set;
 	site.settings = create->set;
+	reply.row_case = KAMEN__REPLY__ROW_SITE;
+	reply.site = &site;
+	send_reply(sock, &reply, request->id, 1, NULL, 0);
+}
+
+static void say_px(struct control *control, int sock, const Kamen__Request *request, int fd)
+{
+	Kamen__Site site = KAMEN__SITE__INIT;
+	Kamen__Reply reply = KAMEN__REPLY__INIT;
+
+	(void)control;
+	(void)fd;
+	site.site = request->site_show->site;
+	site.has_input_px = 1;
+	site.input_px = 112;
 	reply.row_case = KAMEN__REPLY__ROW_SITE;
 	reply.site = &site;
 	send_reply(sock, &reply, request->id, 1, NULL, 0);
@@ -535,6 +561,95 @@ static void folders_are_pushed_but_for_hidden_names(void **state)
 	assert_int_equal(system(path), 0);
 }
 
+/* Two folders of twenty files: the first three bytes tell them apart, the next three do not. */
+static void classes_make(const char *dir)
+{
+	char path[256];
+
+	for (unsigned i = 0; i < 40; i++) {
+		const uint8_t bytes[6] = { i % 2 ? 200 : 10, i % 2 ? 10 : 200, (uint8_t)i,
+			(uint8_t)(37 * i), (uint8_t)(91 * i + 5), (uint8_t)(53 * i + 9) };
+		FILE *f;
+
+		(void)snprintf(path, sizeof(path), "%s/%s", dir, i % 2 ? "odd" : "even");
+		(void)mkdir(path, 0700);
+		(void)snprintf(path, sizeof(path), "%s/%s/%u", dir, i % 2 ? "odd" : "even", i);
+		f = fopen(path, "we");
+		assert_non_null(f);
+		assert_int_equal(fwrite(bytes, 1, sizeof(bytes), f), sizeof(bytes));
+		(void)fclose(f);
+	}
+}
+
+static json_t *eval(const char *dir, const char *options, unsigned n_sessions)
+{
+	struct fake *fake = fake_start_sessions(FAKE_HONEST, n_sessions);
+	struct control control;
+	char runtime[128];
+	struct ran ran;
+
+	(void)snprintf(runtime, sizeof(runtime), "%s", fake_path(fake));
+	*strrchr(runtime, '/') = 0;
+	control_start_in(&control, runtime, KAMEN__REQUEST__VERB_SITE_SHOW, say_px);
+	run(&ran, "--runtime %s --json eval a %s %s", runtime, dir, options);
+	fake_stop(fake);
+	control_stop(&control);
+	(void)rmdir(runtime);
+	if (ran.status != 0)
+		print_error("%s\n", ran.out);
+	assert_int_equal(ran.status, 0);
+	return json_of(ran.out);
+}
+
+static double real_of(const json_t *json, const char *key)
+{
+	assert_true(json_is_number(json_object_get(json, key)));
+	return json_number_value(json_object_get(json, key));
+}
+
+static void eval_tells_a_good_mask_from_a_bad_one(void **state)
+{
+	char dir[] = "/tmp/kamen-eval-XXXXXX", command[64];
+	double n_learn, n_held;
+	json_t *json;
+
+	(void)state;
+	assert_non_null(mkdtemp(dir));
+	classes_make(dir);
+	json = eval(dir, "--mask base", 1);
+	assert_int_equal(real_of(json, "n"), 40);
+	assert_int_equal(real_of(json, "classes"), 2);
+	assert_int_equal(real_of(json, "px"), 112);
+	assert_true(real_of(json, "knn") == 1 && real_of(json, "shot1") == 1);
+	assert_true(real_of(json, "shot5") == 1 && real_of(json, "ms_per_image") >= 0);
+	(void)real_of(json, "shot1_ci");
+	(void)real_of(json, "shot5_ci");
+	json_decref(json);
+
+	json = eval(dir, "--part learn", 1);
+	n_learn = real_of(json, "n");
+	json_decref(json);
+	json = eval(dir, "--part held", 1);
+	n_held = real_of(json, "n");
+	json_decref(json);
+	assert_true(n_held > 0 && n_learn > n_held && n_learn + n_held == 40);
+
+	json = eval(dir, "--against base,7", 2);
+	assert_true(real_of(json, "knn") < .9);
+	assert_true(real_of(json_object_get(json, "diff"), "knn") < -.1);
+	assert_true(real_of(json_object_get(json, "diff_hi"), "knn") < 0);
+	assert_true(real_of(json_object_get(json, "diff_lo"), "shot5") < 0);
+	assert_string_equal(json_string_value(json_object_get(json, "effect")), "harmful");
+	json_decref(json);
+
+	json = eval(dir, "--against champion,base", 2);
+	assert_true(real_of(json_object_get(json, "diff"), "knn") == 0);
+	assert_string_equal(json_string_value(json_object_get(json, "effect")), "neutral");
+	json_decref(json);
+	(void)snprintf(command, sizeof(command), "rm -r %s", dir);
+	assert_int_equal(system(command), 0);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -547,6 +662,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(masks_travel_as_sealed_memory_and_as_files),
 		cmocka_unit_test(a_mask_file_is_verified_without_a_daemon),
 		cmocka_unit_test(folders_are_pushed_but_for_hidden_names),
+		cmocka_unit_test(eval_tells_a_good_mask_from_a_bad_one),
 	};
 
 	if (argc != 2)
