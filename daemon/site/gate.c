@@ -6,11 +6,13 @@
 
 /* Limits from what was measured on real sets (design.md section 5): a good mask raised retrieval
  * from .236 to .406 and margin from 2.2 to 2.9 while effective rank fell from 50 to 42; ruined ones
- * had .135-.186, 1.1-1.6 and 12-27. Good masks kept .998 of the weights. */
+ * had .135-.186, 1.1-1.6 and 12-27. Good masks kept .996 to .999 of the weights. The last step's loss
+ * says little: it was .86 and 1.01 for two good masks of one set (the head comes to rest and the
+ * queue catches up), 1.09 for one that had flipped too much. */
 #define GATE_MIN_HELD 16u    /* below this two-view retrieval is a matter of luck */
 #define GATE_SATURATED .99f  /* both find nearly every twin: margin decides alone */
 #define GATE_RANK_SHARE .6f  /* of the frozen effective rank */
-#define GATE_MAX_LOSS .98    /* of ln K: what guessing gives */
+#define GATE_MAX_LOSS 1.05   /* of ln K */
 #define GATE_MIN_DENSITY .90 /* over all tensors */
 #define GATE_MIN_LOWEST .50  /* of the tensor that lost most */
 
@@ -55,7 +57,7 @@ static void decide_on_views(struct version_row *row)
 static void decide_on_learning(struct version_row *row)
 {
 	if (row->loss_ratio != 0 && !(row->loss_ratio < GATE_MAX_LOSS))
-		hold(row, "loss ratio %.3f is not below %.2f: nothing was learnt", row->loss_ratio,
+		hold(row, "loss ratio %.3f is not below %.2f: learning came apart", row->loss_ratio,
 			GATE_MAX_LOSS);
 	if (row->n_flips == 0)
 		hold(row, "no bit has moved (0 of %llu)", (unsigned long long)row->n_elements);
