@@ -10,15 +10,6 @@
 #include "ingest/stream.h"
 #include "ingest/zmq_pull.h"
 
-#ifdef __SANITIZE_THREAD__
-/* libzmq is not instrumented: what its threads hand over looks like a race. */
-const char *__tsan_default_suppressions(void);
-__attribute__((visibility("default"))) const char *__tsan_default_suppressions(void)
-{
-	return "called_from_lib:libzmq.so.5\n";
-}
-#endif
-
 /* ---- the checks alone */
 
 static Kamen__StreamFrame good_frame(void)
