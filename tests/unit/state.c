@@ -5,7 +5,9 @@
 #include <stdint.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sqlite3.h>
 #include <cmocka.h>
@@ -144,6 +146,52 @@ static bool has_blob(struct fixture *fixture, const char *site, uint32_t i)
 	(void)snprintf(file, sizeof(file), "replay/%s.kimg", hex);
 	assert_int_equal(state_path(fixture->state, path, site, file), 0);
 	return access(path, F_OK) == 0;
+}
+
+static void a_full_disk_accepts_nothing(void **state)
+{
+	struct fixture *fixture = *state;
+	struct image_row rows[3];
+	struct rlimit usual, full;
+	struct site_row site;
+	struct digest head;
+	uint64_t n;
+	int r;
+
+	assert_int_equal(state_site_create(fixture->state, "a", &fixture->defaults), 0);
+	fixture_fill(fixture, "a", 0, 2);
+	for (uint32_t i = 0; i < 3; i++) {
+		rows[i] = fixture_image(fixture, "a", 2 + i);
+		assert_int_equal(state_admit(fixture->state, &rows[i]), 1);
+	}
+	/* No file may grow: what a full disk says to SQLite. */
+	(void)signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &usual), 0);
+	full = usual;
+	full.rlim_cur = 1;
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &full), 0);
+	r = state_commit(fixture->state);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &usual), 0);
+	assert_true(r < 0);
+	assert_false(state_batch_open(fixture->state));
+	assert_int_equal(state_site_get(fixture->state, "a", &site), 0);
+	assert_int_equal(site.n_images, 2);
+
+	/* Another verb finds the batch lost; the commit says so all the same. */
+	assert_int_equal(state_admit(fixture->state, &rows[0]), 1);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &full), 0);
+	r = state_audit(fixture->state, "a", "test", "");
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &usual), 0);
+	assert_true(r < 0);
+	assert_true(state_batch_open(fixture->state));
+	assert_true(state_admit(fixture->state, &rows[1]) < 0);
+	assert_true(state_commit(fixture->state) < 0);
+
+	assert_int_equal(state_admit(fixture->state, &rows[0]), 1);
+	assert_int_equal(state_commit(fixture->state), 0);
+	assert_int_equal(state_site_get(fixture->state, "a", &site), 0);
+	assert_int_equal(site.n_images, 3);
+	assert_int_equal(state_audit_verify(fixture->state, &n, &head, NULL), 0);
 }
 
 static void eviction_keeps_the_newest_half(void **state)
@@ -299,6 +347,23 @@ static void a_damaged_database_is_one_error_with_its_path(void **state)
 	assert_null(other);
 }
 
+static void a_damaged_page_is_found_at_open(void **state)
+{
+	struct fixture *fixture = *state;
+	struct diag diag = { "" };
+	struct state *other = NULL;
+
+	assert_int_equal(state_site_create(fixture->state, "a", &fixture->defaults), 0);
+	fixture_fill(fixture, "a", 0, 100);
+	state_free(fixture->state);
+	fixture->state = NULL;
+	for (off_t at = 8192; at < 8192 + 4096; at += 16)
+		write_over(fixture, "state.db", at, "not a page now..");
+	assert_int_equal(state_open(&other, fixture->dir, &fixture->defaults, &diag), -EBADMSG);
+	assert_non_null(strstr(diag.text, "state.db"));
+	assert_non_null(strstr(diag.text, "damaged"));
+}
+
 static void a_lost_database_does_not_cost_the_masks(void **state)
 {
 	struct fixture *fixture = *state;
@@ -331,11 +396,13 @@ int main(void)
 		with_state(duplicates_are_counted_not_stored),
 		with_state(an_image_is_refused_without_site_or_blob),
 		with_state(another_verb_commits_the_open_batch),
+		with_state(a_full_disk_accepts_nothing),
 		with_state(eviction_keeps_the_newest_half),
 		with_state(eviction_spares_what_a_round_learns_from),
 		with_state(orphans_are_swept_and_lost_rows_dropped),
 		with_state(a_changed_audit_row_is_found),
 		with_state(a_damaged_database_is_one_error_with_its_path),
+		with_state(a_damaged_page_is_found_at_open),
 		with_state(a_lost_database_does_not_cost_the_masks),
 	};
 
