@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdarg.h>
+#include <setjmp.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <errno.h>
+#include <pthread.h>
+#include <cmocka.h>
+
+#include "serve/scheduler.h"
+
+#define PX 32u
+#define MAX_BATCH 8u
+
+struct bench {
+	struct scheduler *scheduler;
+	struct site sites[3];
+	struct serving servings[3];
+	struct request *requests; /* (N_REQUESTS) */
+	unsigned n;
+};
+#define N_REQUESTS 600u
+
+static int setup(void **state)
+{
+	const struct scheduler_options options = { .max_batch = MAX_BATCH, .px = PX };
+	struct bench *bench = calloc(1, sizeof(*bench));
+
+	if (!bench)
+		return -1;
+	bench->requests = calloc(N_REQUESTS, sizeof(*bench->requests));
+	if (!bench->requests || scheduler_new(&bench->scheduler, &options) < 0)
+		return -1;
+	for (unsigned i = 0; i < 3; i++) {
+		bench->servings[i].n_refs = 1;
+		bench->servings[i].version = i;
+		bench->servings[i].prep.input_px = PX;
+		bench->sites[i].queue.champion = &bench->servings[i];
+	}
+	*state = bench;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct bench *bench = *state;
+
+	scheduler_free(bench->scheduler);
+	free(bench->requests);
+	free(bench);
+	return 0;
+}
+
+static struct request *push(struct bench *bench, unsigned site, uint64_t deadline_ns)
+{
+	struct request *request = &bench->requests[bench->n++];
+
+	request->site = &bench->sites[site];
+	request->wire.deadline_ns = deadline_ns;
+	request->received_ns = clock_now_ns();
+	assert_int_equal(scheduler_push(bench->scheduler, request), 0);
+	return request;
+}
+
+/* Takes a batch that must be of one site. */
+static uint32_t take(struct bench *bench, struct request **batch, unsigned *ret_site)
+{
+	struct serving *serving;
+	uint32_t n = scheduler_take(bench->scheduler, batch, &serving);
+
+	assert_in_range(n, 1, MAX_BATCH);
+	assert_int_equal(n & (n - 1), 0);
+	for (uint32_t i = 0; i < n; i++)
+		assert_ptr_equal(batch[i]->site, batch[0]->site);
+	serving_unref(serving);
+	*ret_site = (unsigned)(batch[0]->site - bench->sites);
+	return n;
+}
+
+static void no_site_starves_beside_a_busy_one(void **state)
+{
+	struct request *batch[64];
+	struct bench *bench = *state;
+	unsigned site, seen_other = 0;
+
+	for (unsigned i = 0; i < 400; i++)
+		push(bench, 0, 0);
+	for (unsigned i = 0; i < 4; i++)
+		push(bench, 1, 0);
+	/* Its turn comes in the first round, not after four hundred. */
+	for (unsigned i = 0; i < 2; i++) {
+		uint32_t n = take(bench, batch, &site);
+
+		seen_other += site == 1 ? n : 0;
+	}
+	assert_int_equal(seen_other, 4);
+	while (scheduler_n_waiting(bench->scheduler) > 0)
+		(void)take(bench, batch, &site);
+}
+
+static void large_inputs_pay_for_their_pixels(void **state)
+{
+	unsigned site, images[2] = { 0, 0 };
+	struct request *batch[64];
+	struct bench *bench = *state;
+
+	bench->servings[0].prep.input_px = 2 * PX;
+	for (unsigned i = 0; i < 200; i++) {
+		push(bench, 0, 0);
+		push(bench, 1, 0);
+	}
+	/* While both wait, each gets the same share of pixels: four small ones for a large one. */
+	for (unsigned i = 0; i < 30; i++) {
+		uint32_t n = take(bench, batch, &site);
+
+		images[site] += n;
+	}
+	assert_in_range(images[1], 3 * images[0], 5 * images[0]);
+}
+
+static void the_earliest_deadline_goes_first(void **state)
+{
+	struct request *batch[64], *urgent;
+	struct bench *bench = *state;
+	unsigned site;
+
+	for (unsigned i = 0; i < 20; i++) {
+		push(bench, 0, 0);
+		push(bench, 1, 2000);
+	}
+	urgent = push(bench, 2, 1000);
+	(void)take(bench, batch, &site);
+	assert_int_equal(site, 2);
+	assert_ptr_equal(batch[0], urgent);
+	(void)take(bench, batch, &site);
+	assert_int_equal(site, 1);
+}
+
+static void a_batch_is_of_one_snapshot_and_size(void **state)
+{
+	struct serving other = { .n_refs = 1, .version = 9, .prep.input_px = 16 };
+	struct request *batch[64];
+	struct bench *bench = *state;
+	struct serving *serving;
+	unsigned n_other = 0;
+
+	for (unsigned i = 0; i < 12; i++) {
+		struct request *request = &bench->requests[bench->n];
+
+		request->serving = i % 3 == 0 ? &other : NULL;
+		push(bench, 0, 0);
+	}
+	while (scheduler_n_waiting(bench->scheduler) > 0) {
+		uint32_t n = scheduler_take(bench->scheduler, batch, &serving);
+
+		for (uint32_t i = 0; i < n; i++)
+			assert_ptr_equal(
+				batch[i]->serving ? batch[i]->serving : &bench->servings[0],
+				serving);
+		n_other += serving == &other ? n : 0;
+		serving_unref(serving);
+	}
+	assert_int_equal(n_other, 4);
+}
+
+static void a_new_champion_serves_the_next_batch(void **state)
+{
+	struct request *batch[64];
+	struct bench *bench = *state;
+	struct serving *serving;
+
+	for (unsigned i = 0; i < 2 * MAX_BATCH; i++)
+		push(bench, 0, 0);
+	assert_int_equal(scheduler_take(bench->scheduler, batch, &serving), MAX_BATCH);
+	assert_ptr_equal(serving, &bench->servings[0]);
+	bench->servings[0].n_refs++; /* the test's own, or it would be freed */
+	scheduler_publish(bench->scheduler, &bench->sites[0].queue, &bench->servings[1]);
+	serving_unref(serving);
+	assert_int_equal(scheduler_take(bench->scheduler, batch, &serving), MAX_BATCH);
+	assert_ptr_equal(serving, &bench->servings[1]);
+	serving_unref(serving);
+}
+
+static void what_is_taken_out_is_not_served(void **state)
+{
+	struct request *batch[64], *late, *dropped;
+	struct bench *bench = *state;
+	unsigned site, n = 0;
+
+	push(bench, 0, 0);
+	late = push(bench, 0, 0);
+	push(bench, 1, 0);
+	push(bench, 1, 0);
+	assert_true(scheduler_remove(bench->scheduler, late));
+	assert_false(scheduler_remove(bench->scheduler, late));
+	for (dropped = scheduler_drop(bench->scheduler, &bench->sites[1].queue); dropped;
+		dropped = dropped->next)
+		n++;
+	assert_int_equal(n, 2);
+	assert_int_equal(take(bench, batch, &site), 1);
+	assert_int_equal(site, 0);
+	assert_int_equal(scheduler_n_waiting(bench->scheduler), 0);
+	scheduler_stop(bench->scheduler);
+	assert_int_equal(scheduler_take(bench->scheduler, batch, &(struct serving *){ NULL }), 0);
+}
+
+/* ---- the two threads, for ThreadSanitizer as well */
+
+static void *work(void *arg)
+{
+	struct bench *bench = arg;
+	struct request *batch[64];
+	struct serving *serving;
+	uint32_t n;
+
+	while ((n = scheduler_take(bench->scheduler, batch, &serving)) > 0) {
+		for (uint32_t i = 0; i < n; i++) {
+			int pending = REQUEST_PENDING;
+
+			batch[i]->answer.version = serving->version;
+			(void)atomic_compare_exchange_strong(
+				&batch[i]->state, &pending, REQUEST_DONE);
+		}
+		scheduler_give(bench->scheduler, batch, n);
+		serving_unref(serving);
+	}
+	return NULL;
+}
+
+static void every_request_comes_back_exactly_once(void **state)
+{
+	struct bench *bench = *state;
+	unsigned n_back = 0, n_late = 0;
+	pthread_t thread;
+
+	assert_int_equal(pthread_create(&thread, NULL, work, bench), 0);
+	for (unsigned i = 0; i < N_REQUESTS; i++) {
+		struct request *request = &bench->requests[i];
+		int pending = REQUEST_PENDING;
+
+		atomic_store(&request->state, REQUEST_PENDING);
+		push(bench, i % 3, 0);
+		/* Every seventh meets its deadline at once, wherever it is by now. */
+		if (i % 7 == 0 &&
+			atomic_compare_exchange_strong(&request->state, &pending, REQUEST_LATE)) {
+			n_late++;
+			n_back += scheduler_remove(bench->scheduler, request);
+		}
+	}
+	while (n_back < N_REQUESTS)
+		for (struct request *q = scheduler_reap(bench->scheduler); q; q = q->next) {
+			n_back++;
+			if (atomic_load(&q->state) == REQUEST_DONE)
+				assert_int_equal(q->answer.version, q->site - bench->sites);
+		}
+	scheduler_stop(bench->scheduler);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	assert_int_equal(n_back, N_REQUESTS);
+	print_message("%u late\n", n_late);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(no_site_starves_beside_a_busy_one, setup, teardown),
+		cmocka_unit_test_setup_teardown(large_inputs_pay_for_their_pixels, setup, teardown),
+		cmocka_unit_test_setup_teardown(the_earliest_deadline_goes_first, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			a_batch_is_of_one_snapshot_and_size, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			a_new_champion_serves_the_next_batch, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_is_taken_out_is_not_served, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			every_request_comes_back_exactly_once, setup, teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
