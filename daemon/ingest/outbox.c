@@ -3,7 +3,7 @@
 #include <string.h>
 #include <sys/queue.h>
 
-#include "base/cleanup.h"
+#include "engine.h"
 #include "ingest/outbox.h"
 #include "ingest/packet.h"
 
