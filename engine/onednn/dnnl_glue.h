@@ -36,6 +36,8 @@ struct op {
 	int n_args;
 	int place[OP_N_ARGS]; /* of the argument in args, or -1 */
 	int error;            /* of an op_bind() */
+	struct op *tail;      /* adds product to OP_DST, where the primitive itself cannot */
+	float *product;
 };
 
 /* 0, -ENOMEM or -EIO */
@@ -50,6 +52,8 @@ struct op_plan {
 	const dnnl_memory_desc_t *descs[OP_N_ARGS]; /* NULL: no such argument */
 };
 int op_finish(struct op **ret_op, struct onednn *onednn, const struct op_plan *plan);
+/** Whether oneDNN has nothing better than its reference loops. */
+bool op_is_slow(const struct op *op);
 int user_scratchpad_attr(dnnl_primitive_attr_t *ret_attr);
 
 static inline void attr_freep(dnnl_primitive_attr_t *attr)

@@ -117,6 +117,11 @@ static int add_arguments(struct op *op, const struct op_plan *plan)
 	return 0;
 }
 
+bool op_is_slow(const struct op *op)
+{
+	return strncmp(op_implementation(op), "ref", 3) == 0;
+}
+
 int op_finish(struct op **ret_op, struct onednn *onednn, const struct op_plan *plan)
 {
 	_cleanup_(op_freep) struct op *op = calloc(1, sizeof(*op));
@@ -136,7 +141,7 @@ int op_finish(struct op **ret_op, struct onednn *onednn, const struct op_plan *p
 	if (r < 0)
 		return r;
 
-	onednn->n_slow += strncmp(op_implementation(op), "ref", 3) == 0;
+	onednn->n_slow += op_is_slow(op);
 	*ret_op = TAKE_PTR(op);
 	return 0;
 }
@@ -154,12 +159,20 @@ void op_free(struct op *op)
 			(void)dnnl_memory_destroy(op->memories[i]);
 	if (op->scratch)
 		(void)dnnl_memory_destroy(op->scratch);
+	op_free(op->tail);
+	free(op->product);
 	free(op);
 }
 
 void op_bind(struct op *op, enum op_arg arg, const float *data)
 {
 	int r = -EINVAL;
+
+	if (op->tail && arg == OP_DST) {
+		op_bind(op->tail, OP_SRC, data);
+		op_bind(op->tail, OP_DST, data);
+		return;
+	}
 
 	/* Safe for read-only data: these layouts have no padding that oneDNN would zero. */
 	if (op->place[arg] >= 0)
@@ -187,6 +200,8 @@ int op_run(struct op *op)
 			op->primitive, op->onednn->stream, op->n_args, op->args));
 	if (r == 0)
 		r = dnnl_errno(dnnl_stream_wait(op->onednn->stream));
+	if (r == 0 && op->tail)
+		r = op_run(op->tail);
 	return r < 0 ? -EIO : 0;
 }
 

@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+
 #include "onednn/dnnl_glue.h"
 
 /* (1, ..., 1, n) for a product of n_dims dimensions */
@@ -58,7 +60,7 @@ static int matmul_attr(dnnl_primitive_attr_t *ret_attr, const struct op_matmul *
 	return 0;
 }
 
-int op_matmul_new(struct op **ret_op, struct onednn *onednn, const struct op_matmul *matmul)
+static int product_new(struct op **ret_op, struct onednn *onednn, const struct op_matmul *matmul)
 {
 	_cleanup_(attr_freep) dnnl_primitive_attr_t attr = NULL;
 	struct view columns_view =
@@ -100,4 +102,46 @@ int op_matmul_new(struct op **ret_op, struct onednn *onednn, const struct op_mat
 				[OP_DST] = &dst,
 			},
 		});
+}
+
+/* The product into memory of its own, which a second primitive adds to the destination. */
+static int two_step_new(struct op **ret_op, struct onednn *onednn, const struct op_matmul *matmul)
+{
+	const int64_t rows = matmul->dst.dims[0], n = matmul->dst.dims[1];
+	_cleanup_(op_freep) struct op *op = NULL, *tail = NULL;
+	struct op_matmul product = *matmul;
+	int r;
+
+	product.then = OP_THEN_NOTHING;
+	r = product_new(&op, onednn, &product);
+	if (r < 0)
+		return r;
+	r = op_add_new(&tail, onednn, rows, n);
+	if (r < 0)
+		return r;
+	op->product = aligned_alloc(64, ((size_t)(rows * n) * sizeof(float) + 63) & ~(size_t)63);
+	if (!op->product)
+		return -ENOMEM;
+	op_bind(op, OP_DST, op->product);
+	op_bind(tail, OP_WEIGHTS, op->product);
+	op->tail = TAKE_PTR(tail);
+	*ret_op = TAKE_PTR(op);
+	return 0;
+}
+
+int op_matmul_new(struct op **ret_op, struct onednn *onednn, const struct op_matmul *matmul)
+{
+	_cleanup_(op_freep) struct op *op = NULL;
+	int r;
+
+	r = product_new(&op, onednn, matmul);
+	if (r < 0)
+		return r;
+	/* Without AVX-512 a sum that is not the first post-op means the reference loops. */
+	if (matmul->then == OP_THEN_ADD && matmul->dst.n_dims == 2 && op_is_slow(op)) {
+		onednn->n_slow--;
+		return two_step_new(ret_op, onednn, matmul);
+	}
+	*ret_op = TAKE_PTR(op);
+	return 0;
 }

@@ -238,6 +238,9 @@ static void no_slow_implementation_is_chosen_for_a_real_model(void **state)
 	real.depth = 2;
 	base = random_base(&real, SEED);
 	vit = random_vit(base);
+	/* oneDNN 2.6 has no other softmax backward for less. */
+	if (strncmp(vit_isa(vit), "avx512", 6) != 0)
+		skip();
 	assert_int_equal(vit_tape_new(&large, vit, 8, 112), 0);
 	assert_int_equal(vit_tape_new(&small, vit, 8, 64), 0);
 	assert_int_equal(onednn_n_slow(vit->onednn), 0);

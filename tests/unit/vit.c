@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <errno.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <cmocka.h>
 
@@ -68,19 +69,45 @@ static void every_plan_agrees_with_the_reference(void **state)
 
 static void no_slow_implementation_is_chosen_for_a_real_model(void **state)
 {
-	struct vit_shape shape;
-	_cleanup_(base_freep) struct base *base = NULL;
-	_cleanup_(vit_freep) struct vit *vit = NULL;
-	_cleanup_(vit_plan_freep) struct vit_plan *one = NULL, *many = NULL;
+	static const char *const names[] = { "vit_t", "vit_s", "vit_b", "vit_demo" };
 
 	(void)state;
-	assert_int_equal(random_vit_shape(&shape, "vit_t"), 0);
-	shape.depth = 2;
-	base = random_base(&shape, SEED);
-	vit = random_vit(base);
-	assert_int_equal(vit_plan_new(&one, vit, 1, 224), 0);
-	assert_int_equal(vit_plan_new(&many, vit, 8, 112), 0);
-	assert_int_equal(onednn_n_slow(vit->onednn), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		_cleanup_(base_freep) struct base *base = NULL;
+		_cleanup_(vit_freep) struct vit *vit = NULL;
+		_cleanup_(vit_plan_freep) struct vit_plan *one = NULL, *many = NULL;
+		struct vit_shape shape;
+
+		assert_int_equal(random_vit_shape(&shape, names[i]), 0);
+		shape.depth = 2;
+		shape.n_classes = 0;
+		base = random_base(&shape, SEED);
+		vit = random_vit(base);
+		assert_int_equal(vit_plan_new(&one, vit, 1, 224), 0);
+		assert_int_equal(vit_plan_new(&many, vit, 8, 112), 0);
+		assert_int_equal(onednn_n_slow(vit->onednn), 0);
+	}
+}
+
+static void a_forward_keeps_no_memory(void **state)
+{
+	_cleanup_(base_freep) struct base *base = random_base(&small, SEED);
+	_cleanup_(vit_freep) struct vit *vit = random_vit(base);
+	_cleanup_(vit_plan_freep) struct vit_plan *plan = NULL;
+	_cleanup_(slot_freep) struct slot *slot = NULL;
+	float embedding[32];
+	size_t before;
+
+	(void)state;
+	assert_int_equal(vit_plan_new(&plan, vit, 1, 32), 0);
+	assert_int_equal(vit_slot_new(&slot, vit, SLOT_INFER), 0);
+	random_pixels(vit_plan_input(plan), (size_t)3 * 32 * 32, SEED);
+	assert_int_equal(vit_forward(plan, slot, embedding), 0);
+	before = mallinfo2().uordblks;
+	for (int i = 0; i < 100; i++)
+		assert_int_equal(vit_forward(plan, slot, embedding), 0);
+	/* Less than one pointer a forward: what oneDNN itself may still set up once. */
+	assert_true(mallinfo2().uordblks < before + 100 * sizeof(void *));
 }
 
 static void a_size_that_the_patch_does_not_divide_is_refused(void **state)
@@ -239,6 +266,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_plan_agrees_with_the_reference),
 		cmocka_unit_test(no_slow_implementation_is_chosen_for_a_real_model),
+		cmocka_unit_test(a_forward_keeps_no_memory),
 		cmocka_unit_test(a_size_that_the_patch_does_not_divide_is_refused),
 		cmocka_unit_test(what_is_not_this_vit_is_refused_by_name),
 		cmocka_unit_test(heads_that_do_not_divide_the_width_are_refused),
