@@ -53,7 +53,7 @@ static int embed_views(float *embeddings, struct vit *vit, const struct slot *sl
 
 	if (batch == 0)
 		return -EINVAL;
-	out = malloc(N_SIDES * batch * width * sizeof(*out));
+	out = malloc((size_t)N_SIDES * batch * width * sizeof(*out));
 	if (!out)
 		return -ENOMEM;
 	r = views_new(&views, recipe, prep, source);
@@ -73,7 +73,7 @@ static int embed_views(float *embeddings, struct vit *vit, const struct slot *sl
 			return r;
 		for (uint32_t side = 0; side < N_SIDES; side++)
 			memcpy(embeddings + ((size_t)side * source->n + i) * width,
-				out + side * batch * width, n * width * sizeof(*out));
+				out + (size_t)side * batch * width, n * width * sizeof(*out));
 	}
 	return 0;
 }
