@@ -8,7 +8,7 @@
 
 #include "cli.h"
 
-#define MAX_SPECS 12u
+#define MAX_SPECS 16u
 #define FIRST_SPEC 256
 
 int ctl_fail(const struct ctl *ctl, int status, const char *format, ...)

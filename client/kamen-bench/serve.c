@@ -10,13 +10,15 @@
 
 struct serve_options {
 	const char *clients, *rate, *sites, *zipf, *seconds, *size, *px, *model, *random, *threads,
-		*seed, *learner;
+		*seed, *learner, *named[OPTION_MAX_REPEATS];
+	unsigned n_named;
 };
 
 struct plan {
 	struct load load;
 	uint32_t input_px, threads;
 	char (*names)[64];
+	bool own_sites; /* made for the run */
 };
 
 static bool real_parse(
@@ -59,7 +61,10 @@ static bool plan_fill(const struct ctl *ctl, const struct serve_options *o, stru
 		!learner_parse(ctl, o->learner, &plan->load.learner))
 		return false;
 	plan->load.n_clients = (uint32_t)clients;
-	plan->load.n_sites = (uint32_t)sites;
+	plan->load.n_sites = o->n_named ? o->n_named : (uint32_t)sites;
+	plan->own_sites = o->n_named == 0;
+	for (unsigned i = 0; i < o->n_named; i++)
+		(void)snprintf(plan->names[i], sizeof(plan->names[i]), "%s", o->named[i]);
 	plan->load.px = (uint32_t)size;
 	plan->load.seed = seed;
 	plan->input_px = (uint32_t)px;
@@ -102,7 +107,9 @@ static int load_and_report(struct ctl *ctl, struct plan *plan)
 	(void)snprintf(endpoint, sizeof(endpoint), "%s/data.sock", ctl->runtime);
 	plan->load.endpoint = endpoint;
 	plan->load.sites = plan->names;
-	status = sites_create(ctl, plan->load.n_sites, plan->input_px, plan->names);
+	status = plan->own_sites
+			 ? sites_create(ctl, plan->load.n_sites, plan->input_px, plan->names)
+			 : EXIT_DONE;
 	if (status != EXIT_DONE)
 		return status;
 	r = plan->load.learner ? load_feed(&plan->load) : 0;
@@ -110,7 +117,8 @@ static int load_and_report(struct ctl *ctl, struct plan *plan)
 		status = sites_learn(ctl, plan->names[0]);
 	if (r == 0 && status == EXIT_DONE)
 		r = load_run(&plan->load, &result);
-	sites_delete(ctl, plan->load.n_sites, plan->names);
+	if (plan->own_sites)
+		sites_delete(ctl, plan->load.n_sites, plan->names);
 	if (*result.why)
 		(void)ctl_fail(ctl, EXIT_FAILED, "%s", result.why);
 	if (result.completed == 0)
@@ -129,6 +137,8 @@ int serve_run(struct ctl *ctl, int argc, char **argv)
 		{ "rate", "R", "requests a second of all together; else a closed loop", &o.rate,
 			NULL },
 		{ "sites", "N", "1; made for the run and deleted", &o.sites, NULL },
+		{ "site", "NAME", "a site that is there, instead of new ones; may be repeated",
+			o.named, &o.n_named },
 		{ "zipf", "S", "exponent of the sites' popularity, 0: all alike", &o.zipf, NULL },
 		{ "seconds", "N", "10", &o.seconds, NULL },
 		{ "frame", "PX", "side of the RGB frames that are sent, 224", &o.size, NULL },
