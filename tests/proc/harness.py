@@ -102,7 +102,10 @@ class Daemon:
         if self.process and self.process.poll() is None:
             self.kill()
         self.notify.close()
+        log = self.log() if os.path.exists(self.path("log")) else ""
         shutil.rmtree(self.dir, ignore_errors=True)
+        # A sanitizer speaks on stderr; who was killed cannot say it by an exit status.
+        assert "Sanitizer" not in log and "runtime error:" not in log, log
 
     def log(self):
         with open(self.path("log"), encoding="utf-8", errors="replace") as file:
