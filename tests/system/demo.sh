@@ -45,7 +45,7 @@ fail() {
 }
 
 ctl() {
-    timeout 300 "$bin/kamenctl" --runtime "$work/run" "$@"
+    timeout 900 "$bin/kamenctl" --runtime "$work/run" "$@"
 }
 
 # wait_until SECONDS COMMAND...: for what happens in other processes and tells nobody
@@ -72,7 +72,7 @@ choose_model() {
     vit_tiny=$shared/models/vit_tiny_patch16_224/model.safetensors
     for file in "$model" "$vit_tiny" /usr/share/kamen/model.safetensors; do
         if [ -n "$file" ] && [ -r "$file" ]; then
-            model=$file px=112
+            model=$(realpath "$file") px=112
             [ -z "$quick" ] || px=64
             return
         fi
