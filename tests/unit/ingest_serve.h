@@ -20,6 +20,7 @@
 struct serve {
 	char dir[64]; /* temporary; spool/ and replay/ are below */
 	const char *backend;
+	bool is_uring_forbidden; /* by a filter, as containers do */
 	pid_t pid;
 	int sock;
 	struct wire *wire;
@@ -29,7 +30,10 @@ struct serve {
 #define SERVE_SHORTER_PX 16u
 #define SERVE_MAX_FILE_BYTES (64u << 10)
 
-/** A folder and a running ingest that has said that it is ready. Skips where uring is forbidden. */
+/**
+ * A folder and a running ingest that has said that it is ready. Skips where uring is forbidden;
+ * backend "auto" forbids it.
+ */
 void serve_begin(struct serve *serve, const char *backend);
 /** Closes the socket, waits for exit status 0, removes the folder. */
 void serve_end(struct serve *serve);

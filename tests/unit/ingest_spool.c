@@ -368,6 +368,12 @@ static void serve_has_its_images_decoded(void **state)
 	assert_int_equal(refused->id, 8);
 }
 
+/* The body is that of any file; that threads do it is what set_up() has seen. */
+static void where_io_uring_is_forbidden_threads_do_it(void **state)
+{
+	an_accepted_file_is_done_and_its_blob_is_canonical(state);
+}
+
 #define SPOOL_TEST(name, backend) \
 	{ \
 #name " (" backend ")", name, set_up, tear_down, (void *)(uintptr_t)backend \
@@ -389,6 +395,7 @@ int main(void)
 		BOTH(a_flood_waits_in_its_folder),
 		BOTH(a_spool_that_comes_later_is_found),
 		BOTH(a_site_that_goes_is_not_read_any_more),
+		SPOOL_TEST(where_io_uring_is_forbidden_threads_do_it, "auto"),
 		SPOOL_TEST(serve_has_its_images_decoded, "threads"),
 	};
 
