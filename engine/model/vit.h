@@ -39,8 +39,8 @@ const struct mask_layout *vit_layout(const struct vit *vit);
 const struct digest *vit_digest(const struct vit *vit); /* of the base file */
 /** (n_tensors) pointers to the frozen values, in the layout's order. */
 const float *const *vit_weights(const struct vit *vit);
-/** The model's own preprocessing: metadata of the file, else crop 0.9, bicubic, mean = std = 0.5
- * (AugReg); crop = 224/248 for the model of the tests. */
+/** The model's own preprocessing: metadata of the file (vit_prep.c lists the keys), else AugReg's:
+ * centre crop of 224/248 of the shorter side, mean = std = 0.5, native size. */
 struct prep vit_native_prep(const struct vit *vit);
 /** Name of the instruction set that oneDNN runs on here, e.g. "avx512_core". */
 const char *vit_isa(const struct vit *vit);
@@ -49,6 +49,7 @@ int vit_slot_new(struct slot **ret_slot, struct vit *vit, enum slot_use use);
 
 /** Primitives and memories for one (batch, px): built once, nothing is allocated per image. */
 struct vit_plan;
+/** @return 0, -EINVAL: px is no multiple of the patch, or too large, -ENOMEM, -EIO */
 int vit_plan_new(struct vit_plan **ret_plan, struct vit *vit, uint32_t batch, uint32_t px);
 void vit_plan_free(struct vit_plan *plan);
 DEFINE_CLEANUP(struct vit_plan *, vit_plan_free)
@@ -74,6 +75,7 @@ int vit_tape_forward(struct vit_tape *tape, const struct slot *slot, float *embe
 /**
  * @param d_embeddings  (batch, width)
  * @param grad          flat, in the layout's order: dL/dW' of every maskable tensor is added to it
+ * @return 0, -EINVAL: the slot is not one for SLOT_LEARN, -EIO: oneDNN refused
  */
 int vit_tape_backward(
 	struct vit_tape *tape, const struct slot *slot, const float *d_embeddings, float *grad);
