@@ -143,6 +143,10 @@ static int run(const struct config *config, const char *role, const char *self, 
 	bool learner = strcmp(role, "learner") == 0;
 	int r;
 
+	/* The program is executed by /proc/self/exe, and would be called "exe". */
+	(void)prctl(PR_SET_NAME, learner                       ? "kamend-learner"
+				 : strcmp(role, "ingest") == 0 ? "kamend-ingest"
+							       : "kamend");
 	/* A role that computes does not read its socket: it dies with serve at any rate. */
 	if (strcmp(role, "serve") && prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
 		log_warning("cannot tie this role to its parent: %s", strerror(errno));

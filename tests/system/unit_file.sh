@@ -19,6 +19,10 @@ if grep -q '^MemoryDenyWriteExecute' "$dir/kamend.service"; then
     echo "oneDNN writes code at run time: MemoryDenyWriteExecute breaks it"
     exit 1
 fi
+if grep -q '^RestrictSUIDSGID=yes' "$dir/kamend.service"; then
+    echo "RestrictSUIDSGID makes openat2() fail, and with it every spool folder"
+    exit 1
+fi
 systemd-analyze security --offline=true --threshold=25 --no-pager "$dir/kamend.service" >"$dir/out" ||
     { cat "$dir/out"; exit 1; }
 tail -1 "$dir/out"
