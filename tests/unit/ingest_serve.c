@@ -42,7 +42,7 @@ static void run_ingest(const struct serve *serve, int sock)
 		_exit(99);
 	/* As after posix_spawn: the other end must not be open on this side. */
 	closefrom(ROLE_SOCKET + 1);
-	_exit(ingest_main(&config));
+	exit(ingest_main(&config)); /* through the sanitizer's look for leaks */
 }
 
 void serve_start_ingest(struct serve *serve)
@@ -50,6 +50,7 @@ void serve_start_ingest(struct serve *serve)
 	int pair[2];
 
 	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+	(void)fflush(NULL);
 	serve->pid = fork();
 	assert_true(serve->pid >= 0);
 	if (serve->pid == 0)
