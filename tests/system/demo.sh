@@ -135,24 +135,39 @@ stream_images() {
     done
 }
 
-# learn SITE: leaves the version and whether it is served
-learn() {
-    echo "site $1: learning a mask from unlabelled images"
-    ctl learn "$1" --steps "$n_steps" --seed 1 --wait >"$work/learnt" & learning=$!
+# round SITE SEED: one mask, learnt and judged; leaves its row in mask-SITE
+round() {
+    began=$(date +%s)
+    # Of the recipe's own number of steps, where there is time for them.
+    ctl learn "$1" ${n_steps:+--steps "$n_steps"} --seed "$2" --wait >"$work/learnt" & learning=$!
     # The progress as it comes, without the summary that the table repeats.
     tail -n +1 -f --pid=$learning "$work/learnt" | grep --line-buffered '^step [0-9]' || true
     wait $learning || fail "site $1 has not learnt"
+    took=$(($(date +%s) - began))
     ctl mask list "$1" --json >"$work/masks"
     jq -s 'map(select(.version > 0)) | max_by(.version)' "$work/masks" >"$work/mask-$1"
-    version=$(jq .version "$work/mask-$1")
-    # Policy auto has promoted what passed the gate; what was held is shown, and the base serves.
-    if [ "$(jq -r .gate.passed "$work/mask-$1")" = true ]; then
-        ctl mask promote "$1" "$version" >/dev/null
-        echo "site $1: mask $version passed the gate and is served"
-    else
+}
+
+# learn SITE N: where the gate holds a mask, another seed, if N more rounds fit into the demo's time
+learn() {
+    seed=1
+    echo "site $1: learning a mask from unlabelled images"
+    while :; do
+        round "$1" $seed
+        if [ "$(jq -r .gate.passed "$work/mask-$1")" = true ]; then
+            # Policy auto has promoted it; once more changes nothing.
+            ctl mask promote "$1" "$(jq .version "$work/mask-$1")" >/dev/null
+            jq -r '"site \(.site): mask \(.version) has passed the gate and is served"' \
+                "$work/mask-$1"
+            return
+        fi
         jq -r '"site \(.site): mask \(.version) is held: \(.gate.reasons | join("; "))"' \
             "$work/mask-$1"
-    fi
+        [ $(($(date +%s) - start + $2 * took + n_table)) -lt 340 ] || return 0
+        [ -z "$quick" ] || return 0
+        seed=$((seed + 1))
+        echo "site $1: once more, with seed $seed"
+    done
 }
 
 # figures SITE DIR PART LABEL EVAL-OPTION...: one row of the table
@@ -210,14 +225,15 @@ table() {
 }
 
 if [ -n "$quick" ]; then
-    n_images=96 n_eval=96 n_steps=8 n_seconds=2
+    n_images=96 n_eval=96 n_steps=8 n_seconds=2 n_table=10
 else
-    n_images=600 n_eval=400 n_steps=50 n_seconds=10
+    n_images=600 n_eval=400 n_steps="" n_seconds=5 n_table=60
 fi
+start=$(date +%s)
 choose_model
 start_daemon
 stream_images
-learn a
-learn b
+learn a 2
+learn b 1
 table a "$name_a" "$eval_a" "$part_a"
 table b "rendered, ZeroMQ" "$work/eval-b" all
