@@ -176,7 +176,7 @@ static void write_answer(struct request *request, const float *embedding, uint32
 }
 
 static void run_batch(struct inference *inference, struct request *const *batch, uint32_t n,
-	const struct serving *serving)
+	const struct serving *serving, uint64_t *ret_compute_ns)
 {
 	struct inference_stats *stats = &inference->stats;
 	uint32_t width = vit_shape(inference->vit)->width;
@@ -206,6 +206,7 @@ static void run_batch(struct inference *inference, struct request *const *batch,
 	atomic_fetch_add(&stats->n_images, n);
 	if (r < 0)
 		atomic_fetch_add(&stats->n_failed, 1);
+	*ret_compute_ns = r < 0 ? UINT64_MAX : compute_ns;
 }
 
 /* ---- the thread */
@@ -299,12 +300,15 @@ static void serve_batches(struct inference *inference, struct scheduler *schedul
 {
 	struct request *batch[SERVE_MAX_BATCH];
 	struct serving *serving;
+	uint64_t compute_ns;
 	uint32_t n;
 
 	while ((n = scheduler_take(scheduler, batch, &serving)) > 0) {
 		atomic_fetch_add(&inference->n_begun, 1);
-		run_batch(inference, batch, n, serving);
+		run_batch(inference, batch, n, serving, &compute_ns);
 		atomic_fetch_add(&inference->n_ended, 1);
+		if (compute_ns < UINT64_MAX)
+			scheduler_learn(scheduler, serving->prep.input_px, compute_ns);
 		scheduler_give(scheduler, batch, n);
 		serving_unref(serving);
 	}

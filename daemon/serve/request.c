@@ -248,12 +248,17 @@ static void set_view(struct request *request)
 
 void request_queue(struct serve *serve, struct request *request)
 {
+	int r;
+
 	if (request->site->gone) {
 		refuse(serve, request, -ENOENT, "the site was deleted");
 		return;
 	}
-	if (scheduler_push(serve->scheduler, request) < 0)
-		refuse(serve, request, -EBUSY, "the site's queue is full");
+	r = scheduler_push(serve->scheduler, request);
+	if (r == -ETIMEDOUT)
+		refuse(serve, request, r, "deadline: no forward of this size is that fast");
+	else if (r < 0)
+		refuse(serve, request, r, "the site's queue is full");
 }
 
 static void start_on_site(struct serve *serve, struct request *request)

@@ -7,6 +7,14 @@
 
 #include "serve/limits.h"
 
+#define MAX_FASTEST 16u
+
+/* The shortest that a forward of one size ever took: what needs less time than that, cannot be. */
+struct fastest {
+	uint32_t px; /* 0: free */
+	uint64_t compute_ns;
+};
+
 struct scheduler {
 	pthread_mutex_t lock;
 	pthread_cond_t filled;
@@ -14,6 +22,7 @@ struct scheduler {
 	struct request *done, **done_tail;
 	uint32_t n_waiting, max_batch;
 	uint64_t delay_ns, quantum;
+	struct fastest fastest[MAX_FASTEST];
 	bool stopping;
 	int wake_fd;
 };
@@ -119,6 +128,47 @@ static void unlink_request(struct site_queue *queue, struct request *request)
 	queue->n--;
 }
 
+static const struct serving *serving_of(
+	const struct site_queue *queue, const struct request *request)
+{
+	return request->serving ? request->serving : queue->champion;
+}
+
+static uint64_t deadline_of(const struct request *request)
+{
+	return request->wire.deadline_ns > 0 ? request->wire.deadline_ns : UINT64_MAX;
+}
+
+static struct fastest *fastest_of(struct scheduler *s, uint32_t px)
+{
+	for (unsigned i = 0; i < MAX_FASTEST; i++)
+		if (s->fastest[i].px == px || s->fastest[i].px == 0)
+			return &s->fastest[i];
+	return NULL;
+}
+
+void scheduler_learn(struct scheduler *scheduler, uint32_t px, uint64_t compute_ns)
+{
+	struct fastest *fastest;
+
+	lock(scheduler);
+	fastest = fastest_of(scheduler, px);
+	if (fastest && (fastest->px == 0 || compute_ns < fastest->compute_ns))
+		*fastest = (struct fastest){ px, compute_ns };
+	unlock(scheduler);
+}
+
+static bool comes_too_late(
+	struct scheduler *s, const struct site_queue *queue, const struct request *request)
+{
+	uint32_t px = serving_of(queue, request)->prep.input_px;
+	const struct fastest *fastest = fastest_of(s, px);
+
+	if (!fastest || fastest->px == 0 || request->wire.deadline_ns == 0)
+		return false;
+	return clock_now_ns() + fastest->compute_ns > request->wire.deadline_ns;
+}
+
 int scheduler_push(struct scheduler *scheduler, struct request *request)
 {
 	struct site_queue *queue = &request->site->queue;
@@ -127,6 +177,8 @@ int scheduler_push(struct scheduler *scheduler, struct request *request)
 	lock(scheduler);
 	if (queue->n >= SERVE_MAX_SITE_QUEUE) {
 		r = -EBUSY;
+	} else if (comes_too_late(scheduler, queue, request)) {
+		r = -ETIMEDOUT;
 	} else {
 		request->next = NULL;
 		if (!queue->head)
@@ -255,22 +307,11 @@ void scheduler_stop(struct scheduler *scheduler)
 
 /* ---- the choice of a batch, all under the lock */
 
-static const struct serving *serving_of(
-	const struct site_queue *queue, const struct request *request)
-{
-	return request->serving ? request->serving : queue->champion;
-}
-
 static uint64_t cost_of(const struct site_queue *queue, const struct request *request)
 {
 	uint64_t px = serving_of(queue, request)->prep.input_px;
 
 	return px * px;
-}
-
-static uint64_t deadline_of(const struct request *request)
-{
-	return request->wire.deadline_ns > 0 ? request->wire.deadline_ns : UINT64_MAX;
 }
 
 /* The most urgent request of a queue; first come where nothing is urgent. */

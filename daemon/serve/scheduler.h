@@ -26,7 +26,7 @@ void scheduler_free(struct scheduler *scheduler);
 DEFINE_CLEANUP(struct scheduler *, scheduler_free)
 
 /* ---- loop thread */
-/** -EBUSY: the site's queue is full. */
+/** -EBUSY: the site's queue is full, -ETIMEDOUT: no forward of this size was ever fast enough. */
 int scheduler_push(struct scheduler *scheduler, struct request *request);
 /** Takes what has been handed back, oldest first; NULL: nothing. */
 struct request *scheduler_reap(struct scheduler *scheduler);
@@ -52,6 +52,8 @@ uint32_t scheduler_take(
 	struct scheduler *scheduler, struct request **ret_batch, struct serving **ret_serving);
 /** Hands a batch back to the loop. */
 void scheduler_give(struct scheduler *scheduler, struct request *const *batch, uint32_t n);
+/** How long a batch of this size took. */
+void scheduler_learn(struct scheduler *scheduler, uint32_t px, uint64_t compute_ns);
 /** Wakes the loop. */
 void scheduler_wake(struct scheduler *scheduler);
 

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import struct
+import subprocess
 import time
 import unittest
 
@@ -126,6 +127,33 @@ class Control(harness.Case):
         self.assertEqual(sock.recv(10), b"", "and the connection is over")
         sock.close()
         self.lives()
+
+
+class Strangers(harness.Case):
+    def as_uid(self, uid, command):
+        """Runs kamenctl as somebody else, past the sockets' own mode."""
+        for path, mode in (("", 0o755), ("run", 0o755), ("run/data.sock", 0o666),
+                           ("run/control.sock", 0o666)):
+            os.chmod(self.daemon.path(path), mode)
+        return subprocess.run(
+            [os.path.join(harness.BIN, "kamenctl"), "--runtime", self.daemon.path("run"), *command],
+            user=uid, group=uid, extra_groups=[], capture_output=True, text=True,
+            timeout=harness.PATIENCE)
+
+    @unittest.skipIf(os.geteuid() != 0, "needs root to be somebody else")
+    def test_strangers_may_do_nothing(self):
+        image = self.images(0, 1) + "/00000.png"
+        os.chmod(os.path.dirname(image), 0o755)
+        os.chmod(image, 0o644)
+        self.daemon.ctl("site", "create", "a")
+        for uid in (1234, 65534):
+            for command in (("status",), ("site", "create", "b"), ("infer", "a", image),
+                            ("push", "a", image)):
+                done = self.as_uid(uid, command)
+                self.assertNotEqual(done.returncode, 0, (uid, command))
+                self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
+        self.assertEqual([site["site"] for site in self.daemon.ctl("site", "list")], ["a"])
+        self.assertEqual(self.daemon.one("site", "show", "a")["images"], 0)
 
 
 class Data(harness.Case):

@@ -204,6 +204,24 @@ static void what_is_taken_out_is_not_served(void **state)
 	assert_int_equal(scheduler_take(bench->scheduler, batch, &(struct serving *){ NULL }), 0);
 }
 
+static void what_no_forward_can_meet_is_refused(void **state)
+{
+	struct bench *bench = *state;
+	struct request *request = &bench->requests[0];
+
+	request->site = &bench->sites[0];
+	request->wire.deadline_ns = clock_now_ns() + NS_PER_S;
+	assert_int_equal(scheduler_push(bench->scheduler, request), 0);
+	assert_true(scheduler_remove(bench->scheduler, request));
+	scheduler_learn(bench->scheduler, PX, 3600 * NS_PER_S);
+	scheduler_learn(bench->scheduler, 2 * PX, 1);
+	assert_int_equal(scheduler_push(bench->scheduler, request), -ETIMEDOUT);
+	/* One slow batch is no proof: the fastest counts. */
+	scheduler_learn(bench->scheduler, PX, NS_PER_MS);
+	scheduler_learn(bench->scheduler, PX, 3600 * NS_PER_S);
+	assert_int_equal(scheduler_push(bench->scheduler, request), 0);
+}
+
 /* ---- the two threads, for ThreadSanitizer as well */
 
 static void *work(void *arg)
@@ -270,6 +288,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(
 			a_new_champion_serves_the_next_batch, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_is_taken_out_is_not_served, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			what_no_forward_can_meet_is_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 			every_request_comes_back_exactly_once, setup, teardown),
 	};
