@@ -84,8 +84,8 @@ static bool model_beside_checkout(const char *self, char *ret_path, size_t size)
 	for (unsigned up = 0; up < 5; up++) {
 		char *slash = strrchr(dir, '/');
 
-		if (!slash || (up == 1 && strcmp(slash, "/bin")) ||
-			(up == 3 && strcmp(slash, "/build")))
+		if (!slash || (up == 1 && strcmp(slash, "/bin") != 0) ||
+			(up == 3 && strcmp(slash, "/build") != 0))
 			return false;
 		*slash = '\0';
 	}
@@ -148,7 +148,7 @@ static int run(const struct config *config, const char *role, const char *self, 
 				 : strcmp(role, "ingest") == 0 ? "kamend-ingest"
 							       : "kamend");
 	/* A role that computes does not read its socket: it dies with serve at any rate. */
-	if (strcmp(role, "serve") && prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
+	if (strcmp(role, "serve") != 0 && prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
 		log_warning("cannot tie this role to its parent: %s", strerror(errno));
 	if (strcmp(role, "ingest") == 0)
 		return ingest_main(config);
@@ -174,7 +174,7 @@ int main(int argc, char **argv)
 		return r > 0 ? EXIT_SUCCESS : r == -EIO ? EXIT_FAILURE : EX_BAD_USAGE;
 	if (options[ROLE]) {
 		role = options[ROLE];
-		if (strcmp(role, "ingest") && strcmp(role, "learner")) {
+		if (strcmp(role, "ingest") != 0 && strcmp(role, "learner") != 0) {
 			fprintf(stderr, "kamend: no role '%s'\n", role);
 			return EX_BAD_USAGE;
 		}

@@ -113,7 +113,7 @@ static bool set_text(const struct setting *s, char *field, const char *value)
 
 static bool set_on_off(bool *field, const char *value)
 {
-	if (strcmp(value, "on") && strcmp(value, "off"))
+	if (strcmp(value, "on") != 0 && strcmp(value, "off") != 0)
 		return false;
 	*field = strcmp(value, "on") == 0;
 	return true;

@@ -275,7 +275,7 @@ static void check_text_edges(const struct setting *s, char *base)
 	assert_int_equal(setting_get(s, base, back, sizeof(back)), 0);
 	assert_string_equal(back, text);
 	assert_int_equal(setting_get(s, base, back, s->size - 1), -ENOBUFS);
-	strcat(text, "0");
+	memcpy(text + s->size - 1, "0", 2);
 	assert_int_equal(setting_set(s, base, text, &diag), -EINVAL);
 	assert_string_equal(base + s->offset, back);
 	assert_int_equal(setting_set(s, base, "relative", &diag), -EINVAL);
