@@ -104,10 +104,9 @@ static int set_recipe(
 		return diag_set(
 			diag, EINVAL, "objective '%.32s' is not known: swav", message->objective);
 	job->recipe = recipe_default(job->vit, &job->prep, n);
-	if (message->has_steps && message->steps > 0 && message->steps != job->recipe.steps) {
-		/* How far a score can travel is what counts (design.md section 5): keep the sum. */
-		job->recipe.score_lr *= (float)job->recipe.steps / (float)message->steps;
+	if (message->has_steps && message->steps > 0) {
 		job->recipe.steps = message->steps;
+		job->recipe.score_lr = recipe_score_lr(message->steps);
 	}
 	if (message->has_seed)
 		job->recipe.seed = message->seed;

@@ -4,10 +4,13 @@
 #include <math.h>
 
 #include "base/cleanup.h"
+#include "image/blur.h"
 #include "learn/recipe.h"
+#include "learn/warm.h"
 
 #define LARGE_INPUT_PX 192u
 #define SMALL_SHARE (4.f / 7) /* 64 of 112 */
+#define N_STEPS 100u
 
 static uint32_t at_least(uint32_t value, uint32_t least)
 {
@@ -25,6 +28,17 @@ static uint32_t whole_patches(float px, uint32_t patch)
 	return at_least((uint32_t)lroundf(px / (float)patch), 2) * patch;
 }
 
+/* Centred features of n images span n - 1 directions. */
+static uint32_t most_directions(const struct vit_shape *shape, uint32_t n_images)
+{
+	return at_most(shape->width, at_least(at_most(n_images, WARM_MAX_IMAGES), 3) - 1);
+}
+
+float recipe_score_lr(uint32_t steps)
+{
+	return fminf(2 * RECIPE_TRAVEL / (float)at_least(steps, 1), RECIPE_MAX_SCORE_LR);
+}
+
 struct recipe recipe_default(const struct vit *vit, const struct prep *prep, uint32_t n_images)
 {
 	const struct vit_shape *shape = vit_shape(vit);
@@ -34,10 +48,10 @@ struct recipe recipe_default(const struct vit *vit, const struct prep *prep, uin
 
 	return (struct recipe){
 		.seed = 1,
-		.steps = 50,
+		.steps = N_STEPS,
 		.batch = batch,
 		.n_prototypes = at_most(100, at_least(n_images / 8, 2)),
-		.head_dim = at_most(at_most(128, shape->width), at_least(n_images, 2)),
+		.head_dim = at_most(128, most_directions(shape, n_images)),
 		.large_px = large_px,
 		.small_px = whole_patches((float)large_px * SMALL_SHARE, shape->patch),
 		.n_small = 2,
@@ -45,7 +59,7 @@ struct recipe recipe_default(const struct vit *vit, const struct prep *prep, uin
 		.queue = at_most(512, n_images / batch * batch),
 		.optimiser = RECIPE_ADAM,
 		.score_init = 1,
-		.score_lr = .06f,
+		.score_lr = recipe_score_lr(N_STEPS),
 		.head_lr = .15f,
 		.min_area = .14f,
 		.temperature = .1f,
@@ -92,10 +106,10 @@ int recipe_check(
 		{ "images", n_images, 4, UINT32_MAX },
 		{ "steps", recipe->steps, 1, 100000 },
 		{ "batch", recipe->batch, 2, at_most(n_images, 1024) },
-		{ "prototypes", recipe->n_prototypes, 2, at_most(n_images, 10000) },
-		{ "head_dim", recipe->head_dim, 2, at_most(shape->width, n_images) },
-		{ "large_px", recipe->large_px, shape->patch, 1024 },
-		{ "small_px", recipe->small_px, shape->patch, 1024 },
+		{ "prototypes", recipe->n_prototypes, 2, at_most(n_images, WARM_MAX_IMAGES) },
+		{ "head_dim", recipe->head_dim, 2, most_directions(shape, n_images) },
+		{ "large_px", recipe->large_px, at_least(shape->patch, BLUR_MIN_PX), 1024 },
+		{ "small_px", recipe->small_px, at_least(shape->patch, BLUR_MIN_PX), 1024 },
 		{ "small crops", recipe->n_small, 0, 8 },
 		{ "queue", recipe->queue, 0, 65536 },
 		{ "optimiser", (uint32_t)recipe->optimiser, RECIPE_ADAM, RECIPE_SGD },

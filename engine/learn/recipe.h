@@ -18,7 +18,7 @@ struct recipe {
 	uint32_t steps;
 	uint32_t batch;        /* images a step */
 	uint32_t n_prototypes; /* K */
-	uint32_t head_dim;     /* E, 128 or fewer (at most width, at most images) */
+	uint32_t head_dim;     /* E, 128 or fewer (at most width, fewer than images) */
 	uint32_t large_px, small_px;
 	uint32_t n_small; /* small crops an image, beside the 2 large ones */
 	uint32_t queue;   /* past embeddings a view, 0: none; used from 1/5 of the steps */
@@ -32,7 +32,20 @@ struct recipe {
 	bool alpha_term;
 };
 
-/** design.md section 5: Adam .06 cosine over 50 steps, batch 64, K 100, crops of 112 and 64. Fewer
+/** How far a score may travel in a round, steps * score_lr / 2: once over the way from its start to
+ * 0, and half as far again. Adam's steps are of the rate's size, so this and not the rate is what
+ * decides which bits can flip. */
+#define RECIPE_TRAVEL 1.5f
+/** Larger steps flip bits by the noise of one batch; .06 already does now and then. */
+#define RECIPE_MAX_SCORE_LR .06f
+
+/**
+ * The rate at which `steps` steps spend RECIPE_TRAVEL, at most RECIPE_MAX_SCORE_LR: a round of
+ * fewer than 50 steps travels less, one of fewer than 34 flips nothing.
+ */
+float recipe_score_lr(uint32_t steps);
+
+/** design.md section 5: Adam .03 cosine over 100 steps, batch 64, K 100, crops of 112 and 64. Fewer
  * images give fewer prototypes and a smaller batch; a large input is learnt at its half. */
 struct recipe recipe_default(const struct vit *vit, const struct prep *prep, uint32_t n_images);
 /** @return 0, or -EINVAL with field and range in diag */

@@ -11,8 +11,6 @@
 #include "learn/warm.h"
 #include "mask/scores.h"
 
-#define WARM_MAX_IMAGES 4096u
-
 static uint32_t n_views(const struct recipe *recipe)
 {
 	return SWAV_TARGETS + recipe->n_small;

@@ -11,9 +11,10 @@
 #include "learn/warm.h"
 
 #define N_ITERATIONS 20
-/* A direction with less than this share of the largest deviation is rounding noise; the inverse
- * root would blow it up. */
-#define MIN_DEVIATION 1e-5
+/* What varies less than this share of the largest deviation is rounding noise, or a direction that
+ * these images happen not to span. Other views of them do, and the inverse root would let that one
+ * direction drown the others: it gets no weight. */
+#define MIN_DEVIATION 1e-2
 
 static void set_projection(
 	const struct head *head, const double *mean, const double *variances, const double *axes)
@@ -21,8 +22,8 @@ static void set_projection(
 	double smallest = MIN_DEVIATION * sqrt(variances[0]);
 
 	for (uint32_t e = 0; e < head->dim; e++) {
-		double deviation = fmax(sqrt(variances[e]), smallest);
-		double scale = deviation > 0 ? 1 / sqrt(deviation) : 1;
+		double deviation = sqrt(variances[e]);
+		double scale = deviation > smallest ? 1 / sqrt(deviation) : 0;
 		double bias = 0;
 
 		for (uint32_t j = 0; j < head->width; j++) {
@@ -73,6 +74,8 @@ int warm_start(const struct head *head, const float *features, uint32_t n, uint6
 	_cleanup_(freep) float *lengths = malloc(n * sizeof(*lengths));
 	int r;
 
+	if (n < head->n_prototypes)
+		return -EINVAL;
 	if (!z || !lengths)
 		return -ENOMEM;
 	r = warm_projection(head, features, n);

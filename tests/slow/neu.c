@@ -190,9 +190,8 @@ static int run_seed(struct figures *sum, struct study *study, uint64_t seed)
 
 	recipe.seed = seed;
 	if (study->options.steps) {
-		/* The travel of a score stays what it is. */
-		recipe.score_lr *= (float)recipe.steps / (float)study->options.steps;
 		recipe.steps = study->options.steps;
+		recipe.score_lr = recipe_score_lr(recipe.steps);
 	}
 	r = round_new(&round, study->vit, &recipe, &study->small, &source, &diag);
 	if (r == 0)

@@ -225,7 +225,7 @@ table() {
 }
 
 if [ -n "$quick" ]; then
-    n_images=96 n_eval=96 n_steps=8 n_seconds=2 n_table=10
+    n_images=96 n_eval=96 n_steps=40 n_seconds=2 n_table=10
 else
     n_images=600 n_eval=400 n_steps="" n_seconds=5 n_table=60
 fi

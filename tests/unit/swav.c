@@ -3,11 +3,13 @@
 #include <setjmp.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <errno.h>
 #include <math.h>
 #include <string.h>
 #include <cmocka.h>
 
 #include "base/cleanup.h"
+#include "base/rng.h"
 #include "golden/golden.h"
 #include "learn/head.h"
 #include "learn/kmeans.h"
@@ -16,13 +18,16 @@
 #include "learn/swav.h"
 #include "learn/warm.h"
 
-/* Largest difference, relative to the golden array's largest value. */
+/* Largest difference, relative to the golden array's largest value; NaN counts. */
 static double worst(const float *got, const float *want, size_t n)
 {
 	double difference = 0, scale = 1e-30;
 
 	for (size_t i = 0; i < n; i++) {
-		difference = fmax(difference, fabs((double)got[i] - want[i]));
+		double d = fabs((double)got[i] - want[i]);
+
+		if (!(d <= difference))
+			difference = d;
 		scale = fmax(scale, fabs((double)want[i]));
 	}
 	return difference / scale;
@@ -176,6 +181,57 @@ static void a_warm_start_survives_features_of_low_rank(void **state)
 	assert_true(warm_start(&head, f, N, 1) < 0);
 }
 
+/* n features of falling deviation, and the same ones seen a little differently. */
+static void draw_features(float *f, float *perturbed, uint32_t n, uint32_t width, uint64_t seed)
+{
+	struct rng rng = rng_stream(seed, n, 0, 0);
+
+	for (uint32_t i = 0; i < n; i++)
+		for (uint32_t j = 0; j < width; j++) {
+			size_t at = (size_t)i * width + j;
+
+			f[at] = 3 + rng_normal(&rng) / (float)(1 + j);
+			perturbed[at] = f[at] + .1f * rng_normal(&rng);
+		}
+}
+
+/* Largest share of one direction in |z|^2. */
+static double largest_share(const float *z, uint32_t n, uint32_t dim)
+{
+	double most = 0;
+
+	for (uint32_t e = 0; e < dim; e++) {
+		double sum = 0;
+
+		for (uint32_t i = 0; i < n; i++)
+			sum += (double)z[(size_t)i * dim + e] * z[(size_t)i * dim + e] / n;
+		if (!(sum <= most))
+			most = sum;
+	}
+	return most;
+}
+
+static void no_direction_drowns_the_others_in_another_view(void **state)
+{
+	enum { MAX = 128, D = 192, K = 4 };
+	static float f[MAX * D], perturbed[MAX * D], z[MAX * MAX], lengths[MAX];
+	static float values[MAX * D + MAX + K * MAX];
+
+	(void)state;
+	/* As many directions as images: one too many for what they span. */
+	for (unsigned i = 0; i < 3; i++) {
+		const uint32_t n = (const uint32_t[]){ 40, 100, 128 }[i];
+		struct head head = head_map(values, D, n, K);
+
+		draw_features(f, perturbed, n, D, 17);
+		assert_int_equal(warm_start(&head, f, n, 1), 0);
+		head_project(&head, perturbed, n, z, lengths);
+		print_message("%u features: %.3f\n", n, largest_share(z, n, n));
+		assert_true(largest_share(z, n, n) < .3);
+		assert_int_equal(warm_start(&head, f, K - 1, 1), -EINVAL);
+	}
+}
+
 static void a_queue_forgets_the_oldest(void **state)
 {
 	float rows[5 * 2];
@@ -205,6 +261,7 @@ int main(void)
 		cmocka_unit_test(kmeans_from_a_given_start_equals_the_golden),
 		cmocka_unit_test(an_empty_centre_takes_a_point),
 		cmocka_unit_test(a_warm_start_survives_features_of_low_rank),
+		cmocka_unit_test(no_direction_drowns_the_others_in_another_view),
 		cmocka_unit_test(a_queue_forgets_the_oldest),
 	};
 
