@@ -82,7 +82,7 @@ static void centre(
 	*ret_length = (float)(crop * step);
 }
 
-static struct resize_box source_box(const struct prep *prep, const struct image_view *src)
+struct resize_box prep_source_box(const struct prep *prep, const struct image_view *src)
 {
 	uint32_t shorter = (uint32_t)lroundf((float)prep->input_px / prep->crop);
 	uint32_t side = src->width < src->height ? src->width : src->height;
@@ -101,7 +101,7 @@ int prep_apply(const struct prep *prep, const struct image_view *src, float *dst
 	struct resize_scratch *scratch)
 {
 	size_t n_pixels = (size_t)prep->input_px * prep->input_px;
-	struct resize_box box = source_box(prep, src);
+	struct resize_box box = prep_source_box(prep, src);
 	uint8_t *pixels = resize_scratch_pixels(scratch, n_pixels * src->n_channels);
 	int r;
 

@@ -30,6 +30,9 @@ struct digest prep_digest(const struct prep *prep);
 /** @return 0, or -EINVAL with the field and its range in diag */
 int prep_check(const struct prep *prep, uint32_t patch, struct diag *diag);
 
+/** The part of the image that prep_apply() reads, in source pixels. */
+struct resize_box prep_source_box(const struct prep *prep, const struct image_view *src);
+
 /**
  * One image to planar normalised floats; grey is repeated to three channels.
  *

@@ -163,13 +163,17 @@ int judge_views(struct judgement *ret_judgement, struct vit *vit, const struct s
 	struct embed_subset subset;
 	struct image_source images = embed_subset_source(&subset, source, max_images);
 	uint32_t width = vit_shape(vit)->width;
+	struct recipe served = *recipe;
 	_cleanup_(freep) float *rows =
 		malloc(((size_t)N_SIDES * images.n * width + 1) * sizeof(*rows));
 	int r;
 
 	if (!rows)
 		return -ENOMEM;
-	r = embed_views(rows, vit, slot, recipe, prep, &images);
+	/* A large input is learnt at its half: what counts is the size it is served at. */
+	served.large_px = prep->input_px;
+	served.n_small = 0;
+	r = embed_views(rows, vit, slot, &served, prep, &images);
 	if (r < 0)
 		return r;
 	return judge_rows(ret_judgement, rows, images.n, width);

@@ -13,7 +13,7 @@ struct judgement {
 };
 
 /**
- * Two random views (large crops of the recipe's augmentation, seeded) of at most max_images images.
+ * Two random views (the recipe's large crops at the size of prep, seeded) of at most max_images.
  * slot has the mask applied.
  */
 int judge_views(struct judgement *ret_judgement, struct vit *vit, const struct slot *slot,

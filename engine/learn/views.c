@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <math.h>
 
 #include "base/rng.h"
 #include "image/augment.h"
@@ -11,6 +12,7 @@
 
 struct views {
 	struct recipe recipe;
+	struct prep prep;
 	struct image_source source;
 	struct augment large, small;
 	struct augment_scratch *scratch[VIEWS_MAX]; /* one a view: they are made side by side */
@@ -31,6 +33,7 @@ int views_new(struct views **ret_views, const struct recipe *recipe, const struc
 	if (SWAV_TARGETS + recipe->n_small > VIEWS_MAX)
 		return -EINVAL;
 	views->recipe = *recipe;
+	views->prep = *prep;
 	views->source = *source;
 	views->n_views = SWAV_TARGETS + recipe->n_small;
 	views->epoch = UINT32_MAX;
@@ -75,10 +78,25 @@ static uint32_t image_at(struct views *views, uint32_t step, uint32_t b)
 	return views->order[step % n_batches * views->recipe.batch + b];
 }
 
+/* What serving never sees, a site that crops must not learn from either. */
+static struct image_view served_part(const struct prep *prep, const struct image_view *image)
+{
+	struct resize_box box = prep_source_box(prep, image);
+	struct image_view part = *image;
+	uint32_t x = (uint32_t)fmaxf(floorf(box.x), 0), y = (uint32_t)fmaxf(floorf(box.y), 0);
+
+	part.width = (uint32_t)fminf(ceilf(box.x + box.width), (float)image->width) - x;
+	part.height = (uint32_t)fminf(ceilf(box.y + box.height), (float)image->height) - y;
+	part.pixels += y * image->stride + (size_t)x * image->n_channels;
+	return part;
+}
+
 int views_apply(struct views *views, const struct image_view *image, struct rng rng, uint32_t view,
 	float *dst)
 {
-	return augment_apply(view < SWAV_TARGETS ? &views->large : &views->small, image, &rng, dst,
+	struct image_view part = served_part(&views->prep, image);
+
+	return augment_apply(view < SWAV_TARGETS ? &views->large : &views->small, &part, &rng, dst,
 		views->scratch[view]);
 }
 

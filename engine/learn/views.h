@@ -7,7 +7,8 @@
 
 #define VIEWS_MAX 10u
 
-/** Draws the images of a step and the random views of each: a pure function of (seed, step). */
+/** Draws the images of a step and the random views of each: a pure function of (seed, step). A view
+ * shows nothing of an image that prep crops away. */
 struct views;
 
 int views_new(struct views **ret_views, const struct recipe *recipe, const struct prep *prep,

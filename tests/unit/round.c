@@ -14,6 +14,7 @@
 #include "fixture/tiny_vit.h"
 #include "learn/judge.h"
 #include "learn/round.h"
+#include "learn/views.h"
 
 #define N_IMAGES 40u
 
@@ -292,6 +293,14 @@ static void a_recipe_out_of_range_is_named(void **state)
 	assert_int_equal(recipe_check(&recipe, bench->tiny.vit, N_IMAGES, &diag), -EINVAL);
 	assert_non_null(strstr(diag.text, "large_px"));
 	recipe = bench->recipe;
+	recipe.head_dim = N_IMAGES;
+	assert_int_equal(recipe_check(&recipe, bench->tiny.vit, N_IMAGES, &diag), -EINVAL);
+	assert_non_null(strstr(diag.text, "head_dim"));
+	recipe = bench->recipe;
+	recipe.n_prototypes = 5000;
+	assert_int_equal(recipe_check(&recipe, bench->tiny.vit, 10000, &diag), -EINVAL);
+	assert_non_null(strstr(diag.text, "prototypes"));
+	recipe = bench->recipe;
 	recipe.sinkhorn_eps = nanf("");
 	assert_int_equal(recipe_check(&recipe, bench->tiny.vit, N_IMAGES, &diag), -EINVAL);
 	after = recipe_digest(&recipe);
@@ -300,6 +309,75 @@ static void a_recipe_out_of_range_is_named(void **state)
 		recipe = recipe_default(bench->tiny.vit, &bench->prep, n);
 		assert_int_equal(recipe_check(&recipe, bench->tiny.vit, n, &diag), 0);
 	}
+}
+
+static void a_score_travels_equally_far_in_any_number_of_steps(void **state)
+{
+	const struct bench *bench = *state;
+	struct recipe recipe = recipe_default(bench->tiny.vit, &bench->prep, N_IMAGES);
+
+	assert_int_equal(recipe.steps, 100);
+	assert_true(fabsf(recipe.score_lr - .03f) < 1e-7f);
+	for (uint32_t steps = 50; steps < 3000; steps += 50)
+		assert_true(
+			fabsf(recipe_score_lr(steps) * (float)steps / 2 - RECIPE_TRAVEL) < 1e-4f);
+	for (uint32_t steps = 0; steps < 50; steps++)
+		assert_true(recipe_score_lr(steps) == RECIPE_MAX_SCORE_LR);
+}
+
+/* White around what a centre crop serves: views of it are the views of what is left without. */
+static void what_a_site_crops_away_is_not_seen(void **state)
+{
+	enum { WIDTH = 64, HEIGHT = 48, X = 12, Y = 4, SIDE = 40 };
+	const struct bench *bench = *state;
+	static uint8_t whole[WIDTH * HEIGHT], part[SIDE * SIDE];
+	static float a[3 * 32 * 32], b[3 * 32 * 32];
+	_cleanup_(views_freep) struct views *crop = NULL, *squash = NULL;
+	struct prep prep = bench->prep;
+	const struct image_view all = { whole, WIDTH, HEIGHT, 1, WIDTH };
+	const struct image_view served = { part, SIDE, SIDE, 1, SIDE };
+	struct rng rng = rng_stream(3, 0, 0, 0);
+
+	memset(whole, 255, sizeof(whole));
+	for (unsigned i = 0; i < SIDE * SIDE; i++)
+		whole[(Y + i / SIDE) * WIDTH + X + i % SIDE] = part[i] = (uint8_t)rng_u32(&rng);
+	prep.input_px = 40;
+	prep.crop = 40 / 48.f;
+	prep.resize = PREP_CROP;
+	assert_int_equal(views_new(&crop, &bench->recipe, &prep, &bench->source), 0);
+	prep.resize = PREP_SQUASH;
+	assert_int_equal(views_new(&squash, &bench->recipe, &prep, &bench->source), 0);
+	for (unsigned i = 0; i < 20; i++) {
+		assert_int_equal(views_apply(crop, &all, rng_stream(5, i, 0, 0), 0, a), 0);
+		assert_int_equal(views_apply(squash, &served, rng_stream(5, i, 0, 0), 0, b), 0);
+		assert_memory_equal(a, b, sizeof(a));
+	}
+	assert_int_equal(views_apply(squash, &all, rng_stream(5, 0, 0, 0), 0, a), 0);
+	assert_int_equal(views_apply(squash, &served, rng_stream(5, 0, 0, 0), 0, b), 0);
+	assert_memory_not_equal(a, b, sizeof(a));
+}
+
+/* A recipe that learns at half the size is judged at the whole one. */
+static void the_judge_looks_at_the_size_that_is_served(void **state)
+{
+	const struct bench *bench = *state;
+	_cleanup_(slot_freep) struct slot *slot = NULL;
+	struct recipe half = bench->recipe;
+	struct prep small = bench->prep;
+	struct judgement a, b, c;
+
+	half.large_px = small.input_px = bench->prep.input_px / 2;
+	assert_int_equal(vit_slot_new(&slot, bench->tiny.vit, SLOT_INFER), 0);
+	assert_int_equal(slot_apply(slot, NULL), 0);
+	assert_int_equal(judge_views(&a, bench->tiny.vit, slot, &bench->recipe, &bench->prep,
+				 &bench->source, 30),
+		0);
+	assert_int_equal(
+		judge_views(&b, bench->tiny.vit, slot, &half, &bench->prep, &bench->source, 30), 0);
+	assert_int_equal(
+		judge_views(&c, bench->tiny.vit, slot, &half, &small, &bench->source, 30), 0);
+	assert_memory_equal(&a, &b, sizeof(a));
+	assert_memory_not_equal(&a, &c, sizeof(a));
 }
 
 static void the_judge_is_repeatable_and_in_range(void **state)
@@ -362,6 +440,9 @@ int main(void)
 		cmocka_unit_test(doubling_the_rate_alone_changes_the_mask),
 		cmocka_unit_test(what_the_source_says_comes_out),
 		cmocka_unit_test(a_recipe_out_of_range_is_named),
+		cmocka_unit_test(a_score_travels_equally_far_in_any_number_of_steps),
+		cmocka_unit_test(what_a_site_crops_away_is_not_seen),
+		cmocka_unit_test(the_judge_looks_at_the_size_that_is_served),
 		cmocka_unit_test(the_judge_is_repeatable_and_in_range),
 		cmocka_unit_test(twins_are_found_where_there_are_twins),
 	};
