@@ -144,7 +144,8 @@ static int answer_take(struct run *run)
 	struct kamen_result result;
 	int r = kamen_wait(run->client, UINT64_MAX, &result);
 
-	if (r == -EINTR)
+	/* -EAGAIN: late answers have come in, and with them room for more. */
+	if (r == -EINTR || r == -EAGAIN)
 		return 0;
 	if (r < 0)
 		return r;

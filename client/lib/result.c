@@ -187,6 +187,22 @@ int kamen_next(struct kamen_client *client, struct kamen_result *ret_result)
 	return 1;
 }
 
+/* Nothing in flight, and nothing to wait for before the caller can submit again. */
+static bool is_idle(const struct kamen_client *client)
+{
+	bool is_owed = false, has_room = false;
+
+	for (uint32_t i = 0; i < client->n_slots; i++) {
+		const struct slot *slot = &client->slots[i];
+
+		if (slot->state == SLOT_IN_FLIGHT)
+			return false;
+		has_room |= slot->state == SLOT_FREE && !slot->owed;
+		is_owed |= slot->owed;
+	}
+	return has_room || !is_owed;
+}
+
 static void spin(const struct kamen_client *client, uint64_t until)
 {
 	while (shm_ring_ready(&client->completions, &client->results->completion_head) == 0 &&
@@ -217,6 +233,8 @@ int kamen_wait(struct kamen_client *client, uint64_t timeout_ns, struct kamen_re
 		r = kamen_next(client, ret_result);
 		if (r != 0)
 			return r < 0 ? r : 0;
+		if (is_idle(client))
+			return -EAGAIN;
 		now = now_ns();
 		if (now >= until)
 			return -ETIMEDOUT;

@@ -7,6 +7,7 @@
 #include <math.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <cmocka.h>
 
@@ -206,6 +207,31 @@ static void silence_becomes_an_answer_at_the_deadline(void **state)
 	end(&s);
 }
 
+static void waiting_ends_when_only_late_answers_are_left(void **state)
+{
+	struct session s = begin();
+	struct kamen_frame frame;
+	struct kamen_result result;
+	uint64_t deadline = now_ns() + 20 * MS;
+
+	(void)state;
+	assert_int_equal(kamen_wait(s.client, UINT64_MAX, &result), -EAGAIN);
+	for (unsigned i = 0; i < N_SLOTS; i++)
+		(void)ask(s.client, PART_HELD, deadline);
+	for (unsigned i = 0; i < N_SLOTS; i++) {
+		assert_int_equal(kamen_wait(s.client, UINT64_MAX, &result), 0);
+		assert_int_equal(result.code, -ETIMEDOUT);
+		kamen_release(s.client, &result);
+	}
+	/* Every slot is the daemon's still: there is something to wait for, and it comes. */
+	assert_int_equal(kamen_frame_acquire(s.client, 1, &frame), -EBUSY);
+	assert_int_equal(kamen_wait(s.client, 1 * MS, &result), -ETIMEDOUT);
+	assert_int_equal(send(kamen_client_get_fd(s.client), "!", 1, 0), 1);
+	assert_int_equal(kamen_wait(s.client, UINT64_MAX, &result), -EAGAIN);
+	assert_int_equal(kamen_frame_acquire(s.client, 1, &frame), 0);
+	end(&s);
+}
+
 static void poll_wakes_for_an_answer(void **state)
 {
 	struct session s = begin();
@@ -342,6 +368,7 @@ int main(void)
 		cmocka_unit_test(slots_run_out_and_come_back),
 		cmocka_unit_test(a_request_that_contradicts_itself_is_not_sent),
 		cmocka_unit_test(silence_becomes_an_answer_at_the_deadline),
+		cmocka_unit_test(waiting_ends_when_only_late_answers_are_left),
 		cmocka_unit_test(poll_wakes_for_an_answer),
 		cmocka_unit_test(a_daemon_that_goes_is_noticed),
 		cmocka_unit_test(what_was_answered_before_the_end_is_still_given),

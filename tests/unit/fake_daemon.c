@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "shm_layout.h"
@@ -29,7 +30,8 @@ struct fake {
 	struct shm_ring submissions, completions;
 	struct shm_request silent;
 	int has_silent;
-	unsigned n_sessions;
+	struct shm_request held[SHM_MAX_SLOTS];
+	unsigned n_held, n_sessions;
 };
 
 static void must(int ok, const char *what)
@@ -110,7 +112,7 @@ static int welcome(struct fake *fake)
 	must(wire_send(fake->sock, &w.base, fds, (unsigned)n_fds) == 0, "welcome");
 	(void)close(fds[0]);
 	(void)close(fds[1]);
-	return fake->mode == FAKE_HONEST ? 0 : -1;
+	return fake->mode == FAKE_HONEST || fake->mode == FAKE_LATE ? 0 : -1;
 }
 
 static void complete(struct fake *fake, uint32_t slot, uint64_t id)
@@ -160,6 +162,11 @@ static void answer(struct fake *fake, const struct shm_request *q)
 /* 0: go on. */
 static int act(struct fake *fake, const struct shm_request *q)
 {
+	if (q->part_id == PART_HELD || fake->mode == FAKE_LATE) {
+		must(fake->n_held < SHM_MAX_SLOTS, "held");
+		fake->held[fake->n_held++] = *q;
+		return 0;
+	}
 	if (q->part_id == PART_SILENT) {
 		fake->silent = *q;
 		fake->has_silent = 1;
@@ -182,6 +189,30 @@ static int act(struct fake *fake, const struct shm_request *q)
 	return q->part_id == PART_DIE || q->part_id == PART_ANSWER_DIE;
 }
 
+static void release(struct fake *fake)
+{
+	for (unsigned i = 0; i < fake->n_held; i++)
+		answer(fake, &fake->held[i]);
+	fake->n_held = 0;
+}
+
+/* Milliseconds until the last of the held requests is well past its deadline. */
+static int lateness_ms(const struct fake *fake)
+{
+	struct timespec ts;
+	uint64_t now, last = 0;
+
+	if (fake->mode != FAKE_LATE || fake->n_held == 0)
+		return -1;
+	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
+	now = (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+	for (unsigned i = 0; i < fake->n_held; i++)
+		if (fake->held[i].deadline_ns > last)
+			last = fake->held[i].deadline_ns;
+	last += 100000000u;
+	return last > now ? (int)((last - now) / 1000000u) + 1 : 0;
+}
+
 static void serve(struct fake *fake)
 {
 	struct shm_frames_header *frames = (struct shm_frames_header *)fake->frames;
@@ -191,9 +222,14 @@ static void serve(struct fake *fake)
 
 	for (;;) {
 		uint64_t n_rings;
+		int n_events;
 		int64_t n;
+		char byte;
 
-		must(poll(pollers, 2, -1) > 0, "poll");
+		n_events = poll(pollers, 2, lateness_ms(fake));
+		must(n_events >= 0, "poll");
+		if (n_events == 0)
+			release(fake);
 		(void)!read(fake->doorbell, &n_rings, sizeof(n_rings));
 		for (n = shm_ring_ready(&fake->submissions, &frames->submission_head); n > 0; n--) {
 			struct shm_request q;
@@ -203,8 +239,10 @@ static void serve(struct fake *fake)
 			if (act(fake, &q))
 				return;
 		}
-		if (pollers[1].revents)
+		if (pollers[1].revents && recv(fake->sock, &byte, 1, MSG_DONTWAIT) <= 0)
 			return;
+		if (pollers[1].revents)
+			release(fake);
 	}
 }
 

@@ -12,12 +12,14 @@ enum fake_mode {
 	FAKE_WRONG_SIZE, /* sizes that are not the layout's */
 	FAKE_NO_FDS,
 	FAKE_OLD_LAYOUT,
+	FAKE_LATE, /* honest, but every answer comes well after its deadline */
 };
 
 /* What a request's part_id asks of the honest one. */
 enum fake_part {
 	PART_ANSWER = 0,
 	PART_SILENT = 100, /* answered together with the next request */
+	PART_HELD,         /* answered once the client has sent a byte on the socket */
 	PART_DIE,          /* closes the session */
 	PART_ANSWER_DIE,   /* both */
 	PART_LIE,          /* a completion cursor from nowhere */

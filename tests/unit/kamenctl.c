@@ -561,6 +561,32 @@ static void folders_are_pushed_but_for_hidden_names(void **state)
 	assert_int_equal(system(path), 0);
 }
 
+static void a_daemon_that_is_always_late_does_not_hold_a_command_up(void **state)
+{
+	char dir[] = "/tmp/kamen-late-XXXXXX", path[256], files[900] = "";
+	struct fake *fake = fake_start(FAKE_LATE);
+	struct ran ran;
+
+	(void)state;
+	assert_non_null(mkdtemp(dir));
+	/* More than there are slots: all of those are owed to late answers in between. */
+	for (unsigned i = 0; i < 20; i++) {
+		(void)snprintf(path, sizeof(path), "%u", i);
+		write_file(dir, path);
+		(void)snprintf(
+			files + strlen(files), sizeof(files) - strlen(files), " %s/%u", dir, i);
+	}
+	(void)snprintf(path, sizeof(path), "%s", fake_path(fake));
+	*strrchr(path, '/') = 0;
+	run(&ran, "--runtime %s infer a --deadline-ms 20 --json%s", path, files);
+	fake_stop(fake);
+	assert_int_equal(ran.status, 1);
+	assert_int_equal(n_lines(ran.out), 40); /* a line and a row each */
+	assert_non_null(strstr(ran.out, "deadline"));
+	(void)snprintf(path, sizeof(path), "rm -r %s", dir);
+	assert_int_equal(system(path), 0);
+}
+
 /* Two folders of twenty files: the first three bytes tell them apart, the next three do not. */
 static void classes_make(const char *dir)
 {
@@ -662,6 +688,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(masks_travel_as_sealed_memory_and_as_files),
 		cmocka_unit_test(a_mask_file_is_verified_without_a_daemon),
 		cmocka_unit_test(folders_are_pushed_but_for_hidden_names),
+		cmocka_unit_test(a_daemon_that_is_always_late_does_not_hold_a_command_up),
 		cmocka_unit_test(eval_tells_a_good_mask_from_a_bad_one),
 	};
 

@@ -135,10 +135,13 @@ int kamen_process(struct kamen_client *client);
 /** Next result that is ready. @return 1: *ret_result is set, 0: none, or a negative errno */
 int kamen_next(struct kamen_client *client, struct kamen_result *ret_result);
 /**
- * Blocks until some result is ready.
+ * Blocks until some result is ready. The slot of a request that was answered here, at its deadline,
+ * stays taken until the daemon has done with it: where no slot is left but such ones, this waits
+ * for the first of them.
  *
  * @param timeout_ns  UINT64_MAX: for ever
- * @return 0, -ETIMEDOUT, -ENOTCONN: daemon gone, -EINTR
+ * @return 0, -EAGAIN: nothing is in flight, so no result will come; kamen_frame_acquire() finds
+ *         a slot unless the caller holds them all, -ETIMEDOUT, -ENOTCONN: daemon gone, -EINTR
  */
 int kamen_wait(struct kamen_client *client, uint64_t timeout_ns, struct kamen_result *ret_result);
 /** The slot may be acquired again; the result's pointers are dead. */
