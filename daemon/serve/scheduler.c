@@ -162,11 +162,15 @@ static bool comes_too_late(
 	struct scheduler *s, const struct site_queue *queue, const struct request *request)
 {
 	uint32_t px = serving_of(queue, request)->prep.input_px;
-	const struct fastest *fastest = fastest_of(s, px);
+	struct fastest *fastest = fastest_of(s, px);
 
 	if (!fastest || fastest->px == 0 || request->wire.deadline_ns == 0)
 		return false;
-	return clock_now_ns() + fastest->compute_ns > request->wire.deadline_ns;
+	if (clock_now_ns() + fastest->compute_ns <= request->wire.deadline_ns)
+		return false;
+	/* Who refuses does not measure: what was measured on a bad day must not hold for ever. */
+	fastest->compute_ns -= fastest->compute_ns / 16;
+	return true;
 }
 
 int scheduler_push(struct scheduler *scheduler, struct request *request)
@@ -325,15 +329,53 @@ static struct request *leader_of(const struct site_queue *queue)
 	return leader;
 }
 
-static struct site_queue *next_queue(struct scheduler *s)
+/*
+ * Until when the leader's batch may still wait for more to share its forward; 0: it need not. What
+ * counts is who waits, not the credit: that only splits a batch, it does not make it grow.
+ */
+static uint64_t fill_until(const struct scheduler *s, const struct site_queue *queue)
 {
-	for (;;) {
+	const struct serving *serving;
+	uint64_t until = UINT64_MAX;
+	uint32_t n = 0;
+
+	if (s->delay_ns == 0 || s->stopping)
+		return 0;
+	serving = serving_of(queue, leader_of(queue));
+	for (const struct request *q = queue->head; q; q = q->next) {
+		if (serving_of(queue, q) != serving)
+			continue;
+		if (++n >= s->max_batch)
+			return 0;
+		if (q->received_ns + s->delay_ns < until)
+			until = q->received_ns + s->delay_ns;
+		/* A batch must never wait past what one of its own can still meet. */
+		if (deadline_of(q) <= until + s->delay_ns)
+			return 0;
+	}
+	return until;
+}
+
+/* NULL: every queue may still fill, the first of them until *ret_until. */
+static struct site_queue *next_queue(struct scheduler *s, uint64_t now, uint64_t *ret_until)
+{
+	bool any;
+
+	do {
 		struct site_queue *best = NULL;
 		uint64_t best_deadline = 0;
 
+		any = false;
+		*ret_until = UINT64_MAX;
 		for (struct site_queue *q = s->active; q; q = q->next) {
 			struct request *leader = leader_of(q);
+			uint64_t until = fill_until(s, q);
 
+			if (until > now) {
+				*ret_until = until < *ret_until ? until : *ret_until;
+				continue;
+			}
+			any = true;
 			if (q->deficit < cost_of(q, leader))
 				continue;
 			if (!best || deadline_of(leader) < best_deadline) {
@@ -343,9 +385,12 @@ static struct site_queue *next_queue(struct scheduler *s)
 		}
 		if (best)
 			return best;
-		for (struct site_queue *q = s->active; q; q = q->next)
-			q->deficit += s->quantum;
-	}
+		/* Credit for those that wait for it, not for those that wait to fill. */
+		for (struct site_queue *q = s->active; q && any; q = q->next)
+			if (fill_until(s, q) <= now)
+				q->deficit += s->quantum;
+	} while (any);
+	return NULL;
 }
 
 static uint32_t power_of_two_below(uint32_t n)
@@ -391,22 +436,6 @@ static void take_out(struct scheduler *s, struct site_queue *queue, struct reque
 	}
 }
 
-static uint64_t fill_until(const struct scheduler *s, struct request *const *batch, uint32_t n)
-{
-	uint64_t until = UINT64_MAX;
-
-	if (n >= power_of_two_below(s->max_batch) || s->delay_ns == 0 || s->stopping)
-		return 0;
-	for (uint32_t i = 0; i < n; i++) {
-		if (batch[i]->received_ns + s->delay_ns < until)
-			until = batch[i]->received_ns + s->delay_ns;
-		/* A batch must never wait past what one of its own can still meet. */
-		if (deadline_of(batch[i]) <= until + s->delay_ns)
-			return 0;
-	}
-	return until;
-}
-
 uint32_t scheduler_take(
 	struct scheduler *scheduler, struct request **ret_batch, struct serving **ret_serving)
 {
@@ -424,17 +453,15 @@ uint32_t scheduler_take(
 			(void)pthread_cond_wait(&s->filled, &s->lock);
 			continue;
 		}
-		queue = next_queue(s);
-		n = gather(s, queue, leader_of(queue), ret_batch);
-		until = fill_until(s, ret_batch, n);
-		if (until > clock_now_ns()) {
+		queue = next_queue(s, clock_now_ns(), &until);
+		if (!queue) {
 			struct timespec ts = { (time_t)(until / NS_PER_S),
 				(long)(until % NS_PER_S) };
 
 			(void)pthread_cond_timedwait(&s->filled, &s->lock, &ts);
-			n = 0;
 			continue;
 		}
+		n = gather(s, queue, leader_of(queue), ret_batch);
 		take_out(s, queue, ret_batch, n, ret_serving);
 	}
 	unlock(s);

@@ -222,6 +222,32 @@ static void what_no_forward_can_meet_is_refused(void **state)
 	assert_int_equal(scheduler_push(bench->scheduler, request), 0);
 }
 
+static void a_batch_that_fills_holds_nobody_up(void **state)
+{
+	struct request *batch[64], *lonely;
+	struct bench *bench = *state;
+	unsigned site;
+
+	scheduler_set_delay(bench->scheduler, 60 * NS_PER_S);
+	lonely = push(bench, 0, 0);
+	for (unsigned i = 0; i < MAX_BATCH; i++)
+		push(bench, 1, 0);
+	/* The full one goes at once, though the other came first. */
+	assert_int_equal(take(bench, batch, &site), MAX_BATCH);
+	assert_int_equal(site, 1);
+	/* Who has a deadline within the delay does not wait either. */
+	push(bench, 2, clock_now_ns() + 70 * NS_PER_S);
+	assert_int_equal(take(bench, batch, &site), 1);
+	assert_int_equal(site, 2);
+	assert_true(clock_now_ns() < lonely->received_ns + 60 * NS_PER_S);
+	/* Nobody else is there: it waits, but no longer than it may. */
+	lonely->received_ns = clock_now_ns();
+	scheduler_set_delay(bench->scheduler, 5 * NS_PER_MS);
+	assert_int_equal(take(bench, batch, &site), 1);
+	assert_ptr_equal(batch[0], lonely);
+	assert_true(clock_now_ns() >= lonely->received_ns + 5 * NS_PER_MS);
+}
+
 /* ---- the two threads, for ThreadSanitizer as well */
 
 static void *work(void *arg)
@@ -290,6 +316,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(what_is_taken_out_is_not_served, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 			what_no_forward_can_meet_is_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			a_batch_that_fills_holds_nobody_up, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 			every_request_comes_back_exactly_once, setup, teardown),
 	};
