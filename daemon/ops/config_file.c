@@ -185,7 +185,7 @@ static int parse_site_file(
 	(void)snprintf(site->site, sizeof(site->site), "%.*s", (int)(strlen(name) - 5), name);
 	if (strlen(name) - 5 >= sizeof(site->site) || wire_site_name_check(site->site) < 0)
 		return diag_set(diag, EINVAL,
-			"%s:1: not the name of a site, [a-z0-9][a-z0-9._-]{0,63}", path);
+			"%s:1: not the name of a site, [a-z0-9][a-z0-9._-]{0,62}", path);
 	if ((size_t)snprintf(site->path, sizeof(site->path), "%s", path) >= sizeof(site->path))
 		return diag_set(diag, EINVAL, "%s:1: path too long", path);
 	config->n_sites++;

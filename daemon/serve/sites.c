@@ -271,7 +271,7 @@ int sites_create(struct serve *serve, const char *name, const struct site_settin
 
 	if (wire_site_name_check(name) < 0)
 		return diag_set(
-			diag, EINVAL, "'%s' is no site name ([a-z0-9][a-z0-9._-]{0,63})", name);
+			diag, EINVAL, "'%s' is no site name ([a-z0-9][a-z0-9._-]{0,62})", name);
 	if (sites_find(&serve->sites, name))
 		return diag_set(diag, EEXIST, "site %s exists already", name);
 	r = state_site_create(serve->state, name, settings);
