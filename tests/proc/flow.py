@@ -119,6 +119,22 @@ class Flow(harness.Case):
             self.assertEqual(a.read(), b.read())
         self.assertEqual(first["version"], 1)
 
+    def test_a_spooled_file_is_done_once_it_is_accepted(self):
+        daemon = self.daemon
+        daemon.ctl("site", "create", "s")
+        folder = self.images(2000, 40)
+        with open(os.path.join(folder, "broken.png"), "wb") as file:
+            file.write(b"no image at all")
+        into = self.spool("s", folder)
+        harness.wait_until(lambda: daemon.one("site", "show", "s")["images"] == 40, "40 images")
+        harness.wait_until(lambda: len(os.listdir(into + "/done")) == 40, "40 files in done/")
+        harness.wait_until(lambda: os.path.exists(into + "/bad/broken.png"), "one in bad/")
+        self.assertEqual(daemon.one("site", "show", "s")["rejected"], 1)
+        self.spool("s", folder)
+        harness.wait_until(lambda: daemon.one("site", "show", "s")["duplicates"] == 40,
+                           "the same again are duplicates")
+        self.assertEqual(daemon.one("site", "show", "s")["images"], 40)
+
     def test_echo_reads_every_byte_and_answers_at_once(self):
         session = self.daemon.session(n_slots=8)
         sums = set()

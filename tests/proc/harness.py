@@ -319,6 +319,15 @@ class Case(unittest.TestCase):
         fixture("images", folder, first, n)
         return folder
 
+    def spool(self, site, folder):
+        """Drops a folder's images as a camera should: a temporary name, then a rename."""
+        into = self.daemon.path(f"state/spool/{site}")
+        wait_until(lambda: os.path.isdir(into), "the spool folder")
+        for name in sorted(os.listdir(folder)):
+            shutil.copy(os.path.join(folder, name), os.path.join(into, "." + name))
+            os.rename(os.path.join(into, "." + name), os.path.join(into, name))
+        return into
+
     def lives(self):
         self.assertIsNone(self.daemon.process.poll(), self.daemon.log())
         self.daemon.one("status")

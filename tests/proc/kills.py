@@ -46,6 +46,7 @@ class Kills(harness.Case):
     def strike(self, victim, dice):
         daemon = self.daemon
         folder = self.images(10000 + 100 * self.round, 30)
+        self.spool("a", self.images(30000 + 100 * self.round, 20))
         pusher = Pusher(daemon, folder)
         try:
             self.promise(self.images(50000 + 100 * self.round, dice.randrange(1, 8)))
@@ -114,6 +115,14 @@ class Kills(harness.Case):
         daemon.start()
         self.assertEqual(daemon.one("infer", "a", self.probe)["mask"], 1)
         self.assertGreaterEqual(daemon.one("site", "show", "a")["images"], len(self.promised))
+        spool = daemon.path("state/spool/a")
+        wait_until(lambda: not [name for name in os.listdir(spool) if name.endswith(".png")],
+                   "the spool is read")
+        self.assertEqual(os.listdir(spool + "/bad"), [])
+        for path in glob.glob(spool + "/done/*"):
+            with open(path, "rb") as file:
+                self.promised.add(file.read())
+        self.assertGreaterEqual(len(self.promised), 64 + N_KILLS * 20)
         session = daemon.session()
         for data in self.promised:
             self.assertEqual(session.ask(0, harness.PUSH, data, site="a")["outcome"], 1,
