@@ -26,11 +26,6 @@ static int compare_names(const void *a, const void *b)
 	return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-static int compare_digests(const void *a, const void *b)
-{
-	return memcmp(a, b, DIGEST_BYTES);
-}
-
 static void free_names(char **names)
 {
 	for (size_t i = 0; names[i]; i++)
@@ -197,6 +192,42 @@ static int walk_folder(struct folder_walk *walk, int dir_fd, const char *name, u
 	return 0;
 }
 
+/** An image and all that moves with it. */
+struct folder_entry {
+	struct digest digest;
+	uint32_t label, at; /* at: its place by path, which the same bytes twice keep */
+	struct image *image;
+};
+
+static int compare_entries(const void *a, const void *b)
+{
+	const struct folder_entry *x = a, *y = b;
+	int order = memcmp(x->digest.bytes, y->digest.bytes, DIGEST_BYTES);
+
+	return order ? order : (x->at > y->at) - (x->at < y->at);
+}
+
+/* By content, as the manifest is: renamed files are the same source. */
+static int sort_images(struct folder_walk *walk)
+{
+	struct folder *folder = walk->folder;
+	_cleanup_(freep) struct folder_entry *entries = calloc(folder->n, sizeof(*entries));
+
+	if (!entries)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < folder->n; i++)
+		entries[i] = (struct folder_entry){ walk->digests[i], folder->labels[i], i,
+			folder->images[i] };
+	qsort(entries, folder->n, sizeof(*entries), compare_entries);
+	for (uint32_t i = 0; i < folder->n; i++) {
+		walk->digests[i] = entries[i].digest;
+		folder->labels[i] = entries[i].label;
+		folder->images[i] = entries[i].image;
+	}
+	folder->manifest = digest_of(walk->digests, folder->n * sizeof(*walk->digests));
+	return 0;
+}
+
 int folder_open(struct folder **ret_folder, const char *path, enum folder_part part,
 	uint32_t max_shorter, struct diag *diag)
 {
@@ -214,11 +245,10 @@ int folder_open(struct folder **ret_folder, const char *path, enum folder_part p
 	r = walk_folder(&walk, fd, "", 0);
 	if (r == 0 && folder->n == 0)
 		r = diag_set(diag, ENODATA, "%s: no image in it", path);
-	if (r == 0) {
-		qsort(walk.digests, folder->n, sizeof(*walk.digests), compare_digests);
-		folder->manifest = digest_of(walk.digests, folder->n * sizeof(*walk.digests));
+	if (r == 0)
+		r = sort_images(&walk);
+	if (r == 0)
 		*ret_folder = TAKE_PTR(folder);
-	}
 	free(walk.digests);
 	return r;
 }

@@ -14,8 +14,8 @@ enum folder_part { FOLDER_ALL, FOLDER_LEARN, FOLDER_HELD };
  * measurements; the daemon has its replay store.
  */
 struct folder {
-	struct image **images;
-	uint32_t *labels; /* class of each image: index into names */
+	struct image **images; /* by digest of their files */
+	uint32_t *labels;      /* class of each image: index into names */
 	uint32_t n;
 	char **names; /* of the class folders, sorted; the root itself is "" */
 	uint32_t n_names;
@@ -31,7 +31,7 @@ int folder_open(struct folder **ret_folder, const char *path, enum folder_part p
 void folder_free(struct folder *folder);
 DEFINE_CLEANUP(struct folder *, folder_free)
 
-/** The folder as a source, in the order of its sorted paths. */
+/** The folder as a source, in the order of the images' digests. */
 struct image_source folder_source(struct folder *folder);
 
 #endif
