@@ -7,7 +7,7 @@
 #include "base/blob.h"
 #include "learn/round_state.h"
 
-#define MAGIC "KAMNRND1"
+#define MAGIC "KAMNRND2"
 
 /**
  * A checkpoint is read by the machine that wrote it and lives only while its round runs: native
@@ -23,7 +23,6 @@ struct checkpoint {
 	uint32_t n_queued[SWAV_TARGETS];
 	uint32_t is_warm;
 	uint32_t reserved;
-	double loss;
 };
 
 static struct checkpoint describe(const struct round *round)
@@ -39,7 +38,6 @@ static struct checkpoint describe(const struct round *round)
 		.step = round->step,
 		.n_queued = { round->queues[0].n, round->queues[1].n },
 		.is_warm = round->is_warm,
-		.loss = round->loss,
 	};
 
 	(void)strncpy(checkpoint.isa, vit_isa(round->vit), sizeof(checkpoint.isa) - 1);
@@ -131,7 +129,6 @@ int round_resume(struct round *round, int dir_fd, const char *path, struct diag 
 	memcpy(round->state, data + sizeof(checkpoint), round->n_state * sizeof(float));
 	round->step = checkpoint.step;
 	round->is_warm = checkpoint.is_warm;
-	round->loss = checkpoint.loss;
 	for (uint32_t v = 0; v < SWAV_TARGETS; v++)
 		round->queues[v].n = checkpoint.n_queued[v];
 	mask_from_scores(round->mask, round->scores);

@@ -11,6 +11,8 @@
 #include "learn/warm.h"
 #include "mask/scores.h"
 
+#define MIN_LOSSES 5u
+
 static uint32_t n_views(const struct recipe *recipe)
 {
 	return SWAV_TARGETS + recipe->n_small;
@@ -64,6 +66,7 @@ static void map_state(struct round *round, size_t n_elements, size_t n_queue)
 		};
 		p += n_queue;
 	}
+	round->losses = p;
 	round->head = head_map(round->head_values, vit_shape(round->vit)->width, recipe->head_dim,
 		recipe->n_prototypes);
 }
@@ -79,7 +82,9 @@ static int allocate(struct round *round)
 	int r;
 
 	round->n_head = head_size((uint32_t)width, recipe->head_dim, recipe->n_prototypes);
-	round->n_state = (1 + n_moments) * n_elements + 2 * round->n_head + SWAV_TARGETS * n_queue;
+	round->n_losses = recipe->steps / 10 > MIN_LOSSES ? recipe->steps / 10 : MIN_LOSSES;
+	round->n_state = (1 + n_moments) * n_elements + 2 * round->n_head + SWAV_TARGETS * n_queue +
+			 round->n_losses;
 	r = lay_out(&round->arena,
 		(const struct plot[]){
 			{ &round->state, round->n_state },
@@ -193,6 +198,7 @@ static int warm_up(struct round *round)
 	r = warm_start(&round->head, features, images.n, round->recipe.seed);
 	if (r < 0)
 		return r;
+	head_renormalise(&round->head);
 	round->is_warm = true;
 	return 0;
 }
@@ -209,7 +215,6 @@ static int forward(struct round *round)
 	r = views_fill(round->views, round->step, vit_tape_input(round->large), small_input);
 	if (r < 0)
 		return r;
-	head_renormalise(&round->head);
 	r = slot_apply(round->slot, round->mask);
 	if (r < 0)
 		return r;
@@ -242,10 +247,19 @@ static void assign(struct round *round)
 		sinkhorn(round->queued, n_past + recipe->batch, recipe->n_prototypes,
 			recipe->sinkhorn_eps, recipe->sinkhorn_iterations);
 		memcpy(round->q + v * n, own, n * sizeof(*own));
-		if (recipe->queue > 0 && round->step >= recipe->steps / 5)
-			queue_push(queue, round->z + (size_t)v * recipe->batch * recipe->head_dim,
-				recipe->batch);
 	}
+}
+
+static void remember(struct round *round, double loss)
+{
+	const struct recipe *recipe = &round->recipe;
+
+	round->losses[round->step % round->n_losses] = (float)loss;
+	if (recipe->queue == 0 || round->step < recipe->steps / 5)
+		return;
+	for (uint32_t v = 0; v < SWAV_TARGETS; v++)
+		queue_push(&round->queues[v],
+			round->z + (size_t)v * recipe->batch * recipe->head_dim, recipe->batch);
 }
 
 static int backward(struct round *round)
@@ -283,6 +297,18 @@ static void update(struct round *round)
 	mask_from_scores(round->mask, round->scores);
 	optimiser_sgd(round->head_values, round->head_velocities, round->head_gradients,
 		round->n_head, head_lr);
+	head_renormalise(&round->head);
+}
+
+/* One step's loss is noisy, and a full queue of old embeddings moves it. */
+static double late_loss(const struct round *round)
+{
+	uint32_t n = round->step < round->n_losses ? round->step : round->n_losses;
+	double sum = 0;
+
+	for (uint32_t i = 0; i < n; i++)
+		sum += round->losses[i];
+	return n > 0 ? sum / n : 0;
 }
 
 static struct round_progress progress_of(const struct round *round)
@@ -295,7 +321,7 @@ static struct round_progress progress_of(const struct round *round)
 	return (struct round_progress){
 		.step = round->step,
 		.steps = round->recipe.steps,
-		.loss_ratio = (float)(round->loss / log(round->recipe.n_prototypes)),
+		.loss_ratio = (float)(late_loss(round) / log(round->recipe.n_prototypes)),
 		.density = mask_density(round->mask),
 		.lowest_density = mask_lowest_density(round->mask),
 		.n_flips = layout->n_elements - n_on,
@@ -307,6 +333,7 @@ int round_step(struct round *round, struct round_progress *ret_progress)
 	const struct recipe *recipe = &round->recipe;
 	const struct swav_shape shape = { recipe->batch, n_views(recipe), recipe->n_prototypes,
 		recipe->temperature };
+	double loss;
 	int r;
 
 	if (round->step < recipe->steps) {
@@ -317,12 +344,14 @@ int round_step(struct round *round, struct round_progress *ret_progress)
 		if (r < 0)
 			return r;
 		assign(round);
-		round->loss = swav_loss(&shape, round->o, round->q, round->d_o);
-		if (!isfinite(round->loss))
+		loss = swav_loss(&shape, round->o, round->q, round->d_o);
+		if (!isfinite(loss))
 			return -EDOM;
 		r = backward(round);
 		if (r < 0)
 			return r;
+		/* Only from here on is anything changed that a repeated step would see. */
+		remember(round, loss);
 		update(round);
 		round->step++;
 	}

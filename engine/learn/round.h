@@ -15,7 +15,8 @@ struct image_source {
 
 struct round_progress {
 	uint32_t step, steps; /* step: how many are done */
-	float loss_ratio;     /* loss / ln K of the last step */
+	/* loss / ln K, the mean of the last steps so far: a tenth of all, 5 at least */
+	float loss_ratio;
 	double density, lowest_density;
 	uint64_t n_flips; /* bits that are off */
 };
@@ -23,7 +24,10 @@ struct round_progress {
 /**
  * A learning round of Self-Masking Networks (algorithms.md 1.6) over one manifest: starts at the
  * base with a warm-started head (design.md section 5). A pure function of base, recipe, manifest,
- * instruction set and thread count: same bits, also across save and resume. One thread.
+ * instruction set and thread count: same bits, also across save and resume. This holds for one
+ * build with its libraries: another oneDNN, LAPACK or BLAS rounds differently (the reference LAPACK
+ * and OpenBLAS do), and the warm start's principal directions then differ in their last bits. One
+ * thread.
  */
 struct round;
 
@@ -32,7 +36,8 @@ int round_new(struct round **ret_round, struct vit *vit, const struct recipe *re
 void round_free(struct round *round);
 DEFINE_CLEANUP(struct round *, round_free)
 
-/** One optimiser step. @return 1: more to do, 0: the last step is done, or a negative errno */
+/** One optimiser step. @return 1: more to do, 0: the last step is done, or a negative errno: the
+ * step is not done, and the next call does it as if it had not been tried */
 int round_step(struct round *round, struct round_progress *ret_progress);
 
 /** Checkpoint with checksum, written atomically; refused by resume when base, recipe, manifest, ISA

@@ -22,7 +22,6 @@ struct round {
 	struct arena *arena;
 
 	uint32_t step; /* done */
-	double loss;   /* of the last one */
 	bool is_warm;  /* the head has been started */
 	struct queue queues[SWAV_TARGETS];
 
@@ -34,6 +33,8 @@ struct round {
 	float *head_velocities; /* (n_head) */
 	struct head head;
 	size_t n_head;
+	float *losses;     /* (n_losses) ring: step s (from 0) at s % n_losses */
+	uint32_t n_losses; /* what progress is the mean of */
 
 	/* Scratch of one step; R = n_views * batch rows. */
 	float *grad;           /* (n_elements) */

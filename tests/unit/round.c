@@ -13,8 +13,7 @@
 #include "base/rng.h"
 #include "fixture/tiny_vit.h"
 #include "learn/judge.h"
-#include "learn/round.h"
-#include "learn/views.h"
+#include "learn/round_state.h"
 
 #define N_IMAGES 40u
 
@@ -264,17 +263,63 @@ static void doubling_the_rate_alone_changes_the_mask(void **state)
 	assert_true(mask_distance(round_mask(a), round_mask(b)) > 0);
 }
 
-static void what_the_source_says_comes_out(void **state)
+static void what_the_source_says_comes_out_and_leaves_no_trace(void **state)
 {
 	struct bench *bench = *state;
 	_cleanup_(round_freep) struct round *round = start(bench, &bench->recipe);
-	struct round_progress progress;
+	_cleanup_(round_freep) struct round *other = start(bench, &bench->recipe);
+	struct round_progress progress, want;
 
-	(void)run(round, 1);
-	bench->textures.fail_with = -EIO;
-	assert_int_equal(round_step(round, &progress), -EIO);
-	bench->textures.fail_with = 0;
-	assert_int_equal(run(round, 1).step, 2);
+	for (unsigned i = 0; i < 12; i++) {
+		bench->textures.fail_with = -EIO;
+		assert_int_equal(round_step(round, &progress), -EIO);
+		bench->textures.fail_with = 0;
+		progress = run(round, 1);
+		want = run(other, 1);
+		assert_memory_equal(&progress, &want, sizeof(want));
+	}
+	assert_memory_equal(round->state, other->state, round->n_state * sizeof(*round->state));
+}
+
+/* Features that are no numbers fail a step as late as it can: nothing of it must stay. */
+static void a_step_without_a_loss_leaves_no_trace(void **state)
+{
+	const struct bench *bench = *state;
+	_cleanup_(round_freep) struct round *round = start(bench, &bench->recipe);
+	_cleanup_(freep) float *before = NULL;
+	struct round_progress progress;
+	float bias;
+
+	(void)run(round, 9);
+	assert_true(round->queues[0].n > 0);
+	bias = round->head.bias[0];
+	round->head.bias[0] = nanf("");
+	before = malloc(round->n_state * sizeof(*before));
+	memcpy(before, round->state, round->n_state * sizeof(*before));
+	assert_int_equal(round_step(round, &progress), -EDOM);
+	assert_memory_equal(before, round->state, round->n_state * sizeof(*before));
+	assert_int_equal(round->step, 9);
+	round->head.bias[0] = bias;
+	assert_int_equal(run(round, 1).step, 10);
+}
+
+static void progress_tells_the_mean_of_the_last_losses(void **state)
+{
+	const struct bench *bench = *state;
+	_cleanup_(round_freep) struct round *round = start(bench, &bench->recipe);
+	double losses[12], scale = log(bench->recipe.n_prototypes);
+
+	for (int i = 0; i < 12; i++) {
+		struct round_progress progress = run(round, 1);
+		double sum = 0;
+		int first = i < 4 ? 0 : i - 4;
+
+		losses[i] = round->losses[i % 5];
+		assert_true(losses[i] > 0 && (i == 0 || losses[i] != losses[i - 1]));
+		for (int j = first; j <= i; j++)
+			sum += losses[j];
+		assert_true(fabs(progress.loss_ratio - sum / (i + 1 - first) / scale) < 1e-6);
+	}
 }
 
 static void a_recipe_out_of_range_is_named(void **state)
@@ -438,7 +483,9 @@ int main(void)
 		cmocka_unit_test(a_checkpoint_of_another_round_is_refused),
 		cmocka_unit_test(doubling_scores_and_rate_leaves_every_mask_as_it_is),
 		cmocka_unit_test(doubling_the_rate_alone_changes_the_mask),
-		cmocka_unit_test(what_the_source_says_comes_out),
+		cmocka_unit_test(what_the_source_says_comes_out_and_leaves_no_trace),
+		cmocka_unit_test(a_step_without_a_loss_leaves_no_trace),
+		cmocka_unit_test(progress_tells_the_mean_of_the_last_losses),
 		cmocka_unit_test(a_recipe_out_of_range_is_named),
 		cmocka_unit_test(a_score_travels_equally_far_in_any_number_of_steps),
 		cmocka_unit_test(what_a_site_crops_away_is_not_seen),
