@@ -15,6 +15,7 @@
 #define TRAILER_BYTES 8
 #define MAX_DIM 65536u
 #define MAX_HELD (1u << 24)
+#define MAX_LENGTH_ERROR 1e-3
 
 static uint8_t *put_u32(uint8_t *p, uint32_t value)
 {
@@ -113,6 +114,16 @@ static int check(const uint8_t *p, size_t n_bytes, struct diag *diag)
 	return 0;
 }
 
+/* Distances are taken as if: a longer row would be near to everything. */
+static bool is_normalised(const float *row, uint32_t dim)
+{
+	double length2 = 0;
+
+	for (uint32_t j = 0; j < dim; j++)
+		length2 += (double)row[j] * row[j];
+	return length2 == 0 || fabs(length2 - 1) < MAX_LENGTH_ERROR;
+}
+
 static int read_values(struct reference *reference, const uint8_t *p, struct diag *diag)
 {
 	size_t n_values = (size_t)reference->n * reference->dim;
@@ -125,6 +136,11 @@ static int read_values(struct reference *reference, const uint8_t *p, struct dia
 		return diag_set(diag, EBADMSG, "reference: an embedding is not finite");
 	if (!get_floats(reference->held, p + n_values * sizeof(float), reference->n_held))
 		return diag_set(diag, EBADMSG, "reference: a held distance is not finite");
+	for (uint32_t i = 0; i < reference->n; i++)
+		if (!is_normalised(
+			    reference->embeddings + (size_t)i * reference->dim, reference->dim))
+			return diag_set(
+				diag, EBADMSG, "reference: embedding %u is not of length 1", i);
 	for (uint32_t i = 1; i < reference->n_held; i++)
 		if (reference->held[i] < reference->held[i - 1])
 			return diag_set(

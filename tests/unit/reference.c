@@ -133,6 +133,33 @@ static void every_damaged_reference_is_refused(void **state)
 	assert_null(none);
 }
 
+static void an_embedding_of_another_length_is_refused(void **state)
+{
+	_cleanup_(reference_freep) struct reference *reference = make_reference(), *back = NULL;
+
+	(void)state;
+	for (unsigned i = 0; i < 3; i++) {
+		const float factor = (const float[]){ 0, 1.01f, 2 }[i];
+		_cleanup_(freep) void *data = NULL;
+		struct diag diag = { "" };
+		size_t n_bytes;
+
+		for (unsigned j = 0; j < DIM; j++)
+			reference->embeddings[3 * DIM + j] *= factor;
+		assert_int_equal(reference_encode(reference, &data, &n_bytes), 0);
+		/* All zero is what normalising makes of no direction: at distance 1 from all. */
+		assert_int_equal(
+			reference_decode(&back, data, n_bytes, &diag), factor == 0 ? 0 : -EBADMSG);
+		if (factor == 0) {
+			reference_free(TAKE_PTR(reference));
+			reference_free(TAKE_PTR(back));
+			reference = make_reference();
+		} else {
+			assert_non_null(strstr(diag.text, "embedding 3"));
+		}
+	}
+}
+
 static void a_space_names_everything_it_depends_on(void **state)
 {
 	struct digest a = digest_of("a", 1), b = digest_of("b", 1);
@@ -160,6 +187,7 @@ int main(void)
 		cmocka_unit_test(more_references_than_room_are_thinned_evenly),
 		cmocka_unit_test(a_reference_survives_its_file),
 		cmocka_unit_test(every_damaged_reference_is_refused),
+		cmocka_unit_test(an_embedding_of_another_length_is_refused),
 		cmocka_unit_test(a_space_names_everything_it_depends_on),
 	};
 
