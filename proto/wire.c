@@ -193,7 +193,7 @@ int wire_send(int sock, const ProtobufCMessage *message, const int *fds, unsigne
 }
 
 /* Whatever the kernel has installed for us is ours to close, also of a packet that we refuse. */
-static void keep_fds(struct wire *wire, struct msghdr *msg)
+static unsigned keep_fds(struct wire *wire, struct msghdr *msg)
 {
 	unsigned n = 0;
 
@@ -212,6 +212,7 @@ static void keep_fds(struct wire *wire, struct msghdr *msg)
 				(void)close(fd);
 		}
 	}
+	return n;
 }
 
 int wire_recv(struct wire *wire, int sock, const ProtobufCMessageDescriptor *type,
@@ -224,6 +225,7 @@ int wire_recv(struct wire *wire, int sock, const ProtobufCMessageDescriptor *typ
 		.msg_iovlen = 1,
 		.msg_control = control,
 		.msg_controllen = CMSG_LEN(WIRE_MAX_FDS * sizeof(int)) };
+	unsigned n_fds;
 	ssize_t n;
 	int r;
 
@@ -231,15 +233,17 @@ int wire_recv(struct wire *wire, int sock, const ProtobufCMessageDescriptor *typ
 	n = recvmsg(sock, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	if (n < 0)
 		return -errno;
-	keep_fds(wire, &msg);
+	n_fds = keep_fds(wire, &msg);
 	if (n == 0) {
 		close_fds(wire);
 		return 0;
 	}
-	r = msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)
-		    ? -EBADMSG
-		    : wire_decode(wire, type, wire->packet, (size_t)n, ret_message);
-	if (r < 0)
+	/* Cut short with room left: it is us who may not have that many open. */
+	if (msg.msg_flags & MSG_TRUNC || (msg.msg_flags & MSG_CTRUNC && n_fds == WIRE_MAX_FDS))
+		r = -EBADMSG;
+	else
+		r = wire_decode(wire, type, wire->packet, (size_t)n, ret_message);
+	if (r < 0 || msg.msg_flags & MSG_CTRUNC)
 		close_fds(wire);
 	return r < 0 ? r : 1;
 }

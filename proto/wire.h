@@ -37,6 +37,9 @@ int wire_send(int sock, const ProtobufCMessage *message, const int *fds, unsigne
  * Receives one message of the given type; it lives in wire until the next call. Does not block
  * (MSG_DONTWAIT): poll first.
  *
+ * Where this process has no room for the descriptors of a packet, the message comes without any:
+ * whoever needs one can answer for its absence.
+ *
  * @return 1: *ret_message is set, 0: the peer has closed, -EAGAIN: nothing there, -EBADMSG: not
  *         such a message, or over a limit (the connection may go on), or what recvmsg said
  */

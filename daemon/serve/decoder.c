@@ -6,7 +6,6 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-#include "ops/log.h"
 #include "serve/serve.h"
 
 #define JOB_TRIES 2
@@ -158,9 +157,17 @@ int decoder_submit(struct serve *serve, struct request *request)
 
 void decoder_resume(struct serve *serve)
 {
-	for (struct request *q = serve->decoder.jobs; q; q = q->job_next)
-		if (post_job(serve, q) < 0)
-			log_error("cannot hand an image to ingest again");
+	struct request *next;
+
+	for (struct request *q = serve->decoder.jobs; q; q = next) {
+		next = q->job_next;
+		if (post_job(serve, q) >= 0)
+			continue;
+		job_unlink(&serve->decoder, q);
+		serve->decoder.n_failed++;
+		request_fail(q, -EAGAIN, "cannot hand the image to ingest");
+		request_finish(serve, q);
+	}
 }
 
 void decoder_lost(struct serve *serve)
@@ -189,6 +196,8 @@ static int map_pixels(struct request *request, const Kamen__Decoded *decoded, in
 	void *at;
 	int seals;
 
+	if (fd < 0)
+		return -EMFILE;
 	if (channels != 1 && channels != 3)
 		return -EBADMSG;
 	if (decoded->width == 0 || decoded->width > IMAGE_MAX_SIDE || decoded->height == 0 ||
@@ -226,7 +235,9 @@ void decoder_decoded(struct serve *serve, const Kamen__Decoded *decoded, int fd)
 	}
 	r = map_pixels(request, decoded, fd);
 	if (r < 0) {
-		request_fail(request, r, "ingest answered with pixels that do not fit its words");
+		request_fail(request, r, "%s",
+			r == -EMFILE ? "no descriptor is left for the pixels"
+				     : "ingest answered with pixels that do not fit its words");
 		request_finish(serve, request);
 		return;
 	}

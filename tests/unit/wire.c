@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -240,6 +241,28 @@ static void descriptors_travel_and_none_is_left_open(void **state)
 	assert_int_equal(n_open_fds(), before);
 }
 
+static void a_message_outlives_its_descriptors(void **state)
+{
+	struct pair *pair = *state;
+	Kamen__Text text = KAMEN__TEXT__INIT;
+	ProtobufCMessage *message;
+	struct rlimit old, none;
+	int before = n_open_fds(), lowest;
+
+	text.text = (char *)"where is it?";
+	lowest = dup(pair->a);
+	assert_int_equal(wire_send(pair->a, &text.base, &pair->a, 1), 0);
+	(void)close(lowest);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+	none = (struct rlimit){ (rlim_t)lowest, old.rlim_max };
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	assert_int_equal(wire_recv(pair->wire, pair->b, &kamen__text__descriptor, &message), 1);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+	assert_string_equal(((Kamen__Text *)message)->text, "where is it?");
+	assert_int_equal(wire_take_fd(pair->wire, 0), -1);
+	assert_int_equal(n_open_fds(), before);
+}
+
 static void send_raw(int sock, const char *bytes, unsigned n_fds, int fd)
 {
 	_Alignas(struct cmsghdr) uint8_t control[CMSG_SPACE(8 * sizeof(int))] = { 0 };
@@ -328,6 +351,7 @@ int main(void)
 		WITH_PAIR(descriptors_travel_and_none_is_left_open),
 		WITH_PAIR(a_refused_packet_leaves_no_descriptor_open),
 		WITH_PAIR(a_peer_that_does_not_read_is_not_waited_for),
+		WITH_PAIR(a_message_outlives_its_descriptors),
 		cmocka_unit_test(site_names_are_short_and_plain),
 	};
 
