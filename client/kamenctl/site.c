@@ -165,9 +165,5 @@ int site_delete_run(struct ctl *ctl, int argc, char **argv)
 	message.yes = 1;
 	request.verb_case = KAMEN__REQUEST__VERB_SITE_DELETE;
 	request.site_delete = &message;
-	status = control_run(ctl, &request, -1, true);
-	if (status == EXIT_DONE && ctl->json)
-		status = output_row(ctl,
-			json_pack("{s:s, s:s}", "site", argv[first], "state", "deleted"), false);
-	return status;
+	return control_run(ctl, &request, -1, true);
 }

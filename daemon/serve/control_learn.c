@@ -10,10 +10,15 @@
 
 /* ---- asking for a round */
 
+static uint32_t n_steps(const struct site *site, const Kamen__Learn *learn)
+{
+	return learn->has_steps ? learn->steps : site->settings.learn_steps;
+}
+
 static int begin_round(struct serve *serve, struct site *site, const Kamen__Learn *learn,
 	uint32_t *ret_version, struct diag *diag)
 {
-	uint32_t steps = learn->has_steps ? learn->steps : site->settings.learn_steps;
+	uint32_t steps = n_steps(site, learn);
 	uint64_t seed = learn->has_seed ? learn->seed : DEFAULT_SEED;
 	int r;
 
@@ -39,14 +44,16 @@ static struct control_watch *free_watch(struct control_client *client)
 	return NULL;
 }
 
-static void reply_queued(
-	struct control_client *client, uint64_t id, const struct site *site, uint32_t version)
+static void reply_queued(struct control_client *client, uint64_t id, const struct site *site,
+	uint32_t version, uint32_t steps)
 {
 	Kamen__LearnResult result = KAMEN__LEARN_RESULT__INIT;
 	Kamen__Reply reply = KAMEN__REPLY__INIT;
 
 	result.site = (char *)site->name;
 	result.version = version;
+	result.has_steps = true;
+	result.steps = steps;
 	result.state = (char *)"queued";
 	reply.row_case = KAMEN__REPLY__ROW_LEARNT;
 	reply.learnt = &result;
@@ -86,7 +93,7 @@ void control_learn(struct control_client *client, const Kamen__Request *request)
 		return;
 	}
 	if (!watch) {
-		reply_queued(client, request->id, site, version);
+		reply_queued(client, request->id, site, version, n_steps(site, learn));
 		return;
 	}
 	*watch = (struct control_watch){ .id = request->id, .version = version };

@@ -36,6 +36,7 @@ static void fill_status(struct serve *serve, struct status_message *out, char **
 {
 	struct vit *vit = inference_vit(serve->inference);
 	Kamen__Status *m = &out->status;
+	size_t n_bytes = 0;
 
 	kamen__status__init(m);
 	m->version = (char *)serve_version();
@@ -51,9 +52,11 @@ static void fill_status(struct serve *serve, struct status_message *out, char **
 	m->ingest_backend = serve->roles[ROLE_INGEST].backend;
 	rounds_describe(serve, out->learner, sizeof(out->learner));
 	m->learner = out->learner;
-	for (uint32_t i = 0; i < serve->sites.n; i++)
-		names[i] = serve->sites.sites[i]->name;
-	m->n_sites = serve->sites.n;
+	/* As many names as a packet holds beside the rest; site list has them all. */
+	for (uint32_t i = 0; i < serve->sites.n && n_bytes < WIRE_MAX_PACKET / 2; i++) {
+		names[m->n_sites++] = serve->sites.sites[i]->name;
+		n_bytes += sizeof(serve->sites.sites[i]->name);
+	}
 	m->sites = names;
 	fill_roles(serve, out);
 }
@@ -176,6 +179,9 @@ void control_site_delete(struct control_client *client, const Kamen__Request *re
 {
 	const Kamen__SiteDelete *delete = request->site_delete;
 	struct serve *serve = client->serve;
+	Kamen__Reply reply = KAMEN__REPLY__INIT;
+	struct site_message message;
+	struct site_row row;
 	struct site *site;
 	char name[64];
 	int r;
@@ -197,7 +203,15 @@ void control_site_delete(struct control_client *client, const Kamen__Request *re
 	/* Rows that wait for their commit are told first: they name the site. */
 	admission_commit(serve);
 	rounds_cancel(serve, name);
-	r = sites_delete(serve, site);
+	r = state_site_get(serve->state, name, &row);
+	if (r >= 0) {
+		/* What it was at the end; of the site itself nothing is left to point to. */
+		memset(&message, 0, sizeof(message));
+		site_message_fill(&message, site, &row, false);
+		message.site.site = name;
+		message.site.state = (char *)"deleted";
+		r = sites_delete(serve, site);
+	}
 	if (r < 0) {
 		control_error(
 			client, request->id, r, "cannot delete site %s: %s", name, strerror(-r));
@@ -206,5 +220,7 @@ void control_site_delete(struct control_client *client, const Kamen__Request *re
 	log_notice("site %s deleted by uid %u", name, client->peer.uid);
 	admission_send_sites(serve);
 	serve_notify_status(serve);
-	control_done(client, request->id);
+	reply.row_case = KAMEN__REPLY__ROW_SITE;
+	reply.site = &message.site;
+	control_reply(client, request->id, true, &reply, -1);
 }

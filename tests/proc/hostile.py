@@ -99,7 +99,15 @@ class Control(harness.Case):
         self.assertIn("9", daemon.error("mask", "promote", "words", "9"))
         self.assertIn("roll back", daemon.error("mask", "rollback", "words"))
         self.assertIn("objective", daemon.error("learn", "words", "--objective", "magic"))
-        daemon.ctl("site", "delete", "words", "--yes")
+        last = daemon.one("site", "delete", "words", "--yes")
+        self.assertEqual((last["site"], last["state"], last["champion"], last["images"]),
+                         ("words", "deleted", 0, 0))
+        self.assertEqual(last["input_px"], daemon.one("status")["native_px"])
+
+    def test_who_says_no_hello_is_let_go(self):
+        sock = self.daemon.control()
+        self.assertEqual(sock.recv(10), b"")
+        sock.close()
 
     def test_a_damaged_mask_is_refused_by_name(self):
         daemon = self.daemon
