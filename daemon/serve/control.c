@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
 
 #include "ops/log.h"
 #include "serve/limits.h"
@@ -16,6 +15,8 @@
 static void client_free(struct control_client *client)
 {
 	sd_event_source_disable_unref(client->io);
+	sd_event_source_disable_unref(client->hello);
+	packet_queue_clear(&client->out);
 	closep(&client->fd);
 	free(client);
 }
@@ -28,6 +29,8 @@ static void client_close(struct control_client *client)
 		return;
 	client->closed = true;
 	client->io = sd_event_source_disable_unref(client->io);
+	client->hello = sd_event_source_disable_unref(client->hello);
+	packet_queue_clear(&client->out);
 	closep(&client->fd);
 	client->fd = -1;
 	if (client->next)
@@ -50,6 +53,25 @@ void control_unuse(struct control_client *client)
 
 /* ---- answers */
 
+static void drop(struct control_client *client, int r)
+{
+	if (r != -EPIPE && r != -ECONNRESET)
+		log_warning("control client of uid %u dropped: %s", client->peer.uid, strerror(-r));
+	client_close(client);
+}
+
+/* One that does not read its answers is not asked for more requests. */
+static int flush(struct control_client *client)
+{
+	int r = packet_queue_flush(&client->out, client->fd);
+
+	if (r < 0)
+		return r;
+	if (client->out.n_bytes > SERVE_MAX_CONTROL_QUEUE)
+		return -ENOBUFS;
+	return sd_event_source_set_io_events(client->io, client->out.head ? EPOLLOUT : EPOLLIN);
+}
+
 void control_reply(struct control_client *client, uint64_t id, bool last, Kamen__Reply *row, int fd)
 {
 	int r;
@@ -58,16 +80,19 @@ void control_reply(struct control_client *client, uint64_t id, bool last, Kamen_
 		return;
 	row->id = id;
 	row->last = last;
-	r = wire_send(client->fd, &row->base, &fd, fd >= 0 ? 1 : 0);
-	if (r >= 0)
-		return;
+	r = packet_queue_put(&client->out, &row->base, fd);
 	if (r == -EMSGSIZE) {
 		control_error(client, id, r, "the answer is larger than a packet may be");
 		return;
 	}
-	if (r != -EPIPE && r != -ECONNRESET)
-		log_warning("control client of uid %u dropped: %s", client->peer.uid, strerror(-r));
-	client_close(client);
+	if (r == -EMFILE && fd >= 0) {
+		control_error(client, id, r, "no descriptor is left for the answer");
+		return;
+	}
+	if (r >= 0)
+		r = flush(client);
+	if (r < 0)
+		drop(client, r);
 }
 
 void control_done(struct control_client *client, uint64_t id)
@@ -142,6 +167,7 @@ static void hello(struct control_client *client, const Kamen__Request *request)
 		return;
 	}
 	client->said_hello = true;
+	client->hello = sd_event_source_disable_unref(client->hello);
 	serve_fill_welcome(&welcome);
 	reply.row_case = KAMEN__REPLY__ROW_WELCOME;
 	reply.welcome = &welcome;
@@ -200,7 +226,12 @@ static int on_socket(sd_event_source *source, int fd, uint32_t revents, void *us
 	int r;
 
 	(void)source;
-	(void)revents;
+	if (!(revents & EPOLLIN)) {
+		r = revents & EPOLLOUT ? flush(client) : -ECONNRESET;
+		if (r < 0)
+			drop(client, r);
+		return 0;
+	}
 	r = wire_recv(client->serve->wire, fd, &kamen__request__descriptor, &message);
 	if (r == -EAGAIN)
 		return 0;
@@ -212,6 +243,14 @@ static int on_socket(sd_event_source *source, int fd, uint32_t revents, void *us
 	else
 		client_close(client);
 	control_unuse(client);
+	return 0;
+}
+
+static int on_hello_late(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	(void)source;
+	(void)usec;
+	client_close(userdata);
 	return 0;
 }
 
@@ -227,7 +266,11 @@ static int client_new(struct serve *serve, int fd, const struct peer *peer, int 
 	client->peer = *peer;
 	client->refusal = refusal;
 	client->fd = -1;
+	packet_queue_init(&client->out);
 	r = sd_event_add_io(serve->event, &client->io, fd, EPOLLIN, on_socket, client);
+	if (r >= 0)
+		r = sd_event_add_time_relative(serve->event, &client->hello, CLOCK_MONOTONIC,
+			SERVE_HELLO_NS / NS_PER_US, 0, on_hello_late, client);
 	if (r < 0) {
 		client_free(client);
 		return r;
@@ -241,27 +284,55 @@ static int client_new(struct serve *serve, int fd, const struct peer *peer, int 
 	return 0;
 }
 
+int control_admit(const struct control *control, const struct peer *peer)
+{
+	uint32_t n = 0, n_plain = 0, n_own = 0;
+
+	if (!peer->may_data && !peer->may_admin)
+		return -EACCES;
+	for (const struct control_client *c = control->head; c; c = c->next) {
+		if (c->refusal < 0)
+			continue;
+		n++;
+		n_plain += !c->peer.may_admin;
+		n_own += c->peer.uid == peer->uid;
+	}
+	if (n >= SERVE_MAX_CONTROL)
+		return -EUSERS;
+	if (peer->may_admin)
+		return 0;
+	return n_own >= SERVE_CONTROL_OF_UID ||
+			       n_plain >= SERVE_MAX_CONTROL - SERVE_CONTROL_RESERVED
+		       ? -EUSERS
+		       : 0;
+}
+
+static uint32_t n_strangers(const struct control *control)
+{
+	uint32_t n = 0;
+
+	for (const struct control_client *c = control->head; c; c = c->next)
+		n += c->refusal < 0;
+	return n;
+}
+
 static int on_arrival(sd_event_source *source, int fd, uint32_t revents, void *userdata)
 {
 	_cleanup_(closep) int client = -1;
 	struct serve *serve = userdata;
 	struct peer peer = { .pid = 0 };
-	int r, refusal = 0;
+	int r, refusal;
 
-	(void)source;
 	(void)revents;
-	client = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	client = listen_accept(fd, source, &serve->control.listen_pause);
 	if (client < 0)
 		return 0;
 	r = peer_read(&peer, client, &serve->policy);
-	if (r < 0 || (!peer.may_data && !peer.may_admin)) {
+	refusal = r < 0 ? -EACCES : control_admit(&serve->control, &peer);
+	if (refusal == -EACCES)
 		log_notice(
 			"uid %u may not use the control socket", r < 0 ? (unsigned)-1 : peer.uid);
-		refusal = -EACCES;
-	} else if (serve->control.n >= SERVE_MAX_CONTROL) {
-		refusal = -EUSERS;
-	}
-	if (serve->control.n >= SERVE_MAX_CONTROL + SERVE_MAX_STRANGERS)
+	if (refusal < 0 && n_strangers(&serve->control) >= SERVE_MAX_STRANGERS)
 		return 0;
 	r = client_new(serve, client, &peer, refusal);
 	if (r < 0)
@@ -285,6 +356,7 @@ int control_open(struct serve *serve, const char *path)
 
 void control_stop(struct serve *serve)
 {
+	serve->control.listen_pause = sd_event_source_disable_unref(serve->control.listen_pause);
 	serve->control.listen = sd_event_source_disable_unref(serve->control.listen);
 	closep(&serve->control.listen_fd);
 	serve->control.listen_fd = -1;

@@ -5,6 +5,7 @@
 #include <systemd/sd-event.h>
 
 #include "kamen.pb-c.h"
+#include "serve/packet_queue.h"
 #include "serve/peer.h"
 #include "site/state.h"
 
@@ -24,7 +25,8 @@ struct control_client {
 	struct serve *serve;
 	struct peer peer;
 	int fd;
-	sd_event_source *io;
+	sd_event_source *io, *hello;
+	struct packet_queue out; /* while it is not empty no request is read */
 	bool said_hello, closed;
 	int refusal;      /* told in answer to its first packet */
 	unsigned n_using; /* callers up the stack that still hold it */
@@ -36,10 +38,12 @@ struct control {
 	struct control_client *head;
 	uint32_t n;
 	int listen_fd;
-	sd_event_source *listen;
+	sd_event_source *listen, *listen_pause;
 	uint64_t n_requests, n_errors;
 };
 
+/** Whether one more is served: 0, -EACCES, or -EUSERS. Admins find room where others do not. */
+int control_admit(const struct control *control, const struct peer *peer);
 int control_open(struct serve *serve, const char *path);
 void control_stop(struct serve *serve); /* no new ones */
 void control_close(struct serve *serve);
@@ -48,7 +52,7 @@ void control_close(struct serve *serve);
 void control_unuse(struct control_client *client);
 
 /* ---- answers; last ends the request */
-/** Sends one row. A client that does not read is dropped. */
+/** Sends one row, or keeps it until there is room. A client that does not read at all is dropped. */
 void control_reply(
 	struct control_client *client, uint64_t id, bool last, Kamen__Reply *row, int fd);
 void control_done(struct control_client *client, uint64_t id);

@@ -7,9 +7,13 @@
 #define SERVE_MAX_REFERENCE_BYTES (64u << 20)
 #define SERVE_MAX_PX 640u /* side of an input, unless the model's own is larger */
 #define SERVE_MAX_BATCH 64u
-#define SERVE_MAX_SITE_QUEUE 1024u /* requests that may wait for one site */
-#define SERVE_MAX_CONTROL 64u      /* control connections */
-#define SERVE_MAX_STRANGERS 32u    /* connections that have not said hello, or are to be refused */
+#define SERVE_MAX_SITE_QUEUE 1024u         /* requests that may wait for one site */
+#define SERVE_MAX_CONTROL 64u              /* control connections, of which admins may use all */
+#define SERVE_CONTROL_RESERVED 8u          /* of these for admins alone */
+#define SERVE_CONTROL_OF_UID 16u           /* of one uid that is no admin */
+#define SERVE_MAX_CONTROL_QUEUE (4u << 20) /* bytes of answers that a client has not read */
+#define SERVE_ACCEPT_PAUSE_NS (100 * NS_PER_MS)
+#define SERVE_MAX_STRANGERS 32u /* connections that have not said hello, or are to be refused */
 #define SERVE_HELLO_NS (5 * NS_PER_S)
 #define SERVE_DRAIN_NS (10 * NS_PER_S)
 #define SERVE_COMMIT_ROWS 256u /* rows of a group commit */

@@ -7,6 +7,7 @@
 #include <sys/un.h>
 
 #include "engine.h"
+#include "serve/limits.h"
 
 static int fill_address(struct sockaddr_un *address, const char *path)
 {
@@ -35,6 +36,49 @@ static int remove_stale(const struct sockaddr_un *address)
 	if (errno != ECONNREFUSED)
 		return -errno;
 	return unlink(address->sun_path) < 0 && errno != ENOENT ? -errno : 0;
+}
+
+static int on_pause_over(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	(void)source;
+	(void)usec;
+	(void)sd_event_source_set_enabled(userdata, SD_EVENT_ON);
+	return 0;
+}
+
+static void pause_arrivals(sd_event_source *io, sd_event_source **pause)
+{
+	int r;
+
+	if (*pause)
+		r = sd_event_source_set_time_relative(*pause, SERVE_ACCEPT_PAUSE_NS / NS_PER_US);
+	else
+		r = sd_event_add_time_relative(sd_event_source_get_event(io), pause,
+			CLOCK_MONOTONIC, SERVE_ACCEPT_PAUSE_NS / NS_PER_US, 0, on_pause_over, io);
+	if (r >= 0)
+		r = sd_event_source_set_enabled(*pause, SD_EVENT_ONESHOT);
+	if (r >= 0)
+		(void)sd_event_source_set_enabled(io, SD_EVENT_OFF);
+}
+
+int listen_accept(int fd, sd_event_source *io, sd_event_source **pause)
+{
+	int client = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	if (client >= 0)
+		return client;
+	switch (errno) {
+	case EMFILE:
+	case ENFILE:
+	case ENOBUFS:
+	case ENOMEM:
+		/* Whoever waits there still waits: the loop would be told so again at once. */
+		client = -errno;
+		pause_arrivals(io, pause);
+		return client;
+	default:
+		return -errno;
+	}
 }
 
 int listen_seqpacket(int *ret_fd, const char *path)

@@ -25,88 +25,28 @@ static int role_spawn(struct role *role);
 
 /* ---- packets out */
 
-static void packet_free(struct role_packet *packet)
-{
-	closep(&packet->fd);
-	free(packet->data);
-	free(packet);
-}
-
-static void forget_packets(struct role *role)
-{
-	while (role->out) {
-		struct role_packet *packet = role->out;
-
-		role->out = packet->next;
-		packet_free(packet);
-	}
-	role->out_tail = &role->out;
-}
-
-static int send_packet(int sock, const struct role_packet *packet)
-{
-	union {
-		struct cmsghdr align;
-		char space[CMSG_SPACE(sizeof(int))];
-	} control = { .space = { 0 } };
-	struct iovec iov = { packet->data, packet->n_bytes };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
-
-	if (packet->fd >= 0) {
-		struct cmsghdr *cmsg;
-
-		msg.msg_control = &control;
-		msg.msg_controllen = sizeof(control.space);
-		cmsg = CMSG_FIRSTHDR(&msg);
-		cmsg->cmsg_level = SOL_SOCKET;
-		cmsg->cmsg_type = SCM_RIGHTS;
-		cmsg->cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(cmsg), &packet->fd, sizeof(int));
-	}
-	return sendmsg(sock, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -errno : 0;
-}
-
 static void flush_packets(struct role *role)
 {
-	while (role->out) {
-		struct role_packet *packet = role->out;
-		int r = send_packet(role->sock, packet);
+	int r;
 
-		if (r == -EAGAIN || r == -ETOOMANYREFS)
-			break;
-		/* Anything else means that it is dying: its end is seen on the same socket. */
-		role->out = packet->next;
-		if (!role->out)
-			role->out_tail = &role->out;
-		packet_free(packet);
-	}
+	/* An error means that it is dying: its end is seen on the same socket. */
+	do
+		r = packet_queue_flush(&role->out, role->sock);
+	while (r < 0);
 	if (role->io)
 		(void)sd_event_source_set_io_events(
-			role->io, role->out ? EPOLLIN | EPOLLOUT : EPOLLIN);
+			role->io, role->out.head ? EPOLLIN | EPOLLOUT : EPOLLIN);
 }
 
 int role_post(struct role *role, const Kamen__RoleMessage *message, int fd)
 {
-	struct role_packet *packet;
 	int r;
 
 	if (role->sock < 0)
 		return -ENOTCONN;
-	packet = calloc(1, sizeof(*packet));
-	if (!packet)
-		return -ENOMEM;
-	packet->fd = -1;
-	r = wire_encode(&message->base, &packet->data, &packet->n_bytes);
-	if (r >= 0 && fd >= 0) {
-		packet->fd = fcntl(fd, F_DUPFD_CLOEXEC, 10);
-		r = packet->fd < 0 ? -errno : 0;
-	}
-	if (r < 0) {
-		packet_free(packet);
+	r = packet_queue_put(&role->out, &message->base, fd);
+	if (r < 0)
 		return r;
-	}
-	*role->out_tail = packet;
-	role->out_tail = &packet->next;
 	flush_packets(role);
 	return 0;
 }
@@ -185,7 +125,7 @@ static void role_disconnect(struct role *role)
 	closep(&role->sock);
 	role->sock = -1;
 	role->ready = false;
-	forget_packets(role);
+	packet_queue_clear(&role->out);
 }
 
 static int on_socket(sd_event_source *source, int fd, uint32_t revents, void *userdata)
@@ -395,7 +335,7 @@ void roles_init(struct serve *serve)
 		*role = (struct role){
 			.serve = serve, .id = (enum role_id)i, .name = names[i], .sock = -1
 		};
-		role->out_tail = &role->out;
+		packet_queue_init(&role->out);
 	}
 }
 

@@ -8,18 +8,11 @@
 #include <systemd/sd-event.h>
 
 #include "kamen.pb-c.h"
+#include "serve/packet_queue.h"
 
 struct serve;
 
 enum role_id { ROLE_INGEST, ROLE_LEARNER, N_ROLES };
-
-/** A packet that its socket had no room for. */
-struct role_packet {
-	void *data;
-	size_t n_bytes;
-	int fd; /* goes with it, or -1 */
-	struct role_packet *next;
-};
 
 /** One of the other two processes, kept alive with growing pauses. */
 struct role {
@@ -30,7 +23,7 @@ struct role {
 	int sock;
 	bool ready, stopping;
 	sd_event_source *io, *child, *pause;
-	struct role_packet *out, **out_tail;
+	struct packet_queue out;
 	uint64_t started_ns, pause_ns;
 	uint32_t n_restarts;
 	char backend[32], isa[32];

@@ -414,9 +414,8 @@ static int on_arrival(sd_event_source *source, int fd, uint32_t revents, void *u
 	struct peer peer = { .pid = 0 };
 	int r, refusal;
 
-	(void)source;
 	(void)revents;
-	client = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	client = listen_accept(fd, source, &serve->sessions.listen_pause);
 	if (client < 0)
 		return 0;
 	refusal = check_arrival(serve, client, &peer);
@@ -449,6 +448,7 @@ void sessions_stop(struct serve *serve)
 	struct session_list *list = &serve->sessions;
 	struct session *next;
 
+	list->listen_pause = sd_event_source_disable_unref(list->listen_pause);
 	list->listen = sd_event_source_disable_unref(list->listen);
 	closep(&list->listen_fd);
 	list->listen_fd = -1;

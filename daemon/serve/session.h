@@ -56,7 +56,7 @@ struct session_list {
 	struct session *head;
 	uint32_t n, n_welcome; /* connected; of these, with a session */
 	int listen_fd;
-	sd_event_source *listen;
+	sd_event_source *listen, *listen_pause;
 	uint64_t n_accepted, n_refused, n_dropped;
 };
 
