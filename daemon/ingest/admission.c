@@ -117,7 +117,7 @@ void admission_refuse(struct arrival *job, int code, const char *reason)
 /* We are at fault; a file can wait, others are told. */
 static void fail(struct arrival *job, const char *what, int code)
 {
-	log_error("site %s: %s: %s", job->site->name, what, strerror(-code));
+	log_error("site %s: %s: %s", job->site ? job->site->name : "(none)", what, strerror(-code));
 	if (job->source == ARRIVAL_SPOOL) {
 		spool_end(job, SPOOL_AGAIN, what);
 		arrival_free(job);
@@ -162,7 +162,7 @@ void admission_take(struct arrival *job)
 	int r = job->source == ARRIVAL_INFER ? 0 : hash_content(job);
 
 	if (r < 0) {
-		admission_refuse(job, r, "the bytes cannot be read");
+		fail(job, "the bytes cannot be read", r);
 		return;
 	}
 	job->state = ARRIVAL_WAITING;
@@ -274,7 +274,10 @@ static void on_decoded(void *user, const struct decode_result *result)
 		arrival_free(job);
 		return;
 	}
-	if (result->code < 0)
+	if (result->code < 0 && job->source == ARRIVAL_SPOOL &&
+		spool_retry(job, result->code, result->reason))
+		arrival_free(job);
+	else if (result->code < 0)
 		admission_refuse(job, result->code, result->reason);
 	else
 		admit(job, result);
@@ -320,7 +323,7 @@ void admission_feed(struct ingest *ingest)
 		if (r == -EBUSY || r == -EAGAIN)
 			return;
 		if (r < 0)
-			admission_refuse(job, r, "the decoder does not take it");
+			fail(job, "the decoder does not take it", r);
 		else
 			job->state = ARRIVAL_DECODING;
 	}

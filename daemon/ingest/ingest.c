@@ -123,13 +123,13 @@ static int start_reader(struct ingest *ingest)
 	return r;
 }
 
-static int start(struct ingest *ingest)
+static int start(struct ingest *ingest, decoder_image_fn *decode)
 {
 	struct diag diag = { "" };
 	int r;
 
 	/* First, while there is one thread: libzmq and the reader bring more. */
-	r = decoder_new(&ingest->decoder, image_decode, ingest->config->decode_timeout_ms, &diag);
+	r = decoder_new(&ingest->decoder, decode, ingest->config->decode_timeout_ms, &diag);
 	if (r < 0) {
 		log_error("%s", diag.text);
 		return r;
@@ -185,7 +185,7 @@ static void ignore_signals(void)
 		(void)signal(signals[i], SIG_IGN);
 }
 
-int ingest_main(const struct config *config)
+int ingest_run(const struct config *config, decoder_image_fn *decode)
 {
 	struct ingest ingest = { .config = config };
 	int r;
@@ -193,11 +193,16 @@ int ingest_main(const struct config *config)
 	TAILQ_INIT(&ingest.jobs);
 	LIST_INIT(&ingest.sites);
 	ignore_signals();
-	r = start(&ingest);
+	r = start(&ingest, decode);
 	if (r >= 0)
 		r = sd_event_loop(ingest.event);
 	if (r < 0)
 		log_error("ingest ends: %s", strerror(-r));
 	stop(&ingest);
 	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+int ingest_main(const struct config *config)
+{
+	return ingest_run(config, image_decode);
 }

@@ -52,6 +52,9 @@ struct ingest {
 	uint64_t n_ids, n_blobs;
 };
 
+/** The role's whole life. decode: image_decode(); tests bring worse ones. @return exit status */
+int ingest_run(const struct config *config, decoder_image_fn *decode);
+
 /** Whether another job of at most n_bytes may start. */
 bool ingest_has_room(const struct ingest *ingest, uint64_t n_bytes);
 void ingest_kick(struct ingest *ingest);

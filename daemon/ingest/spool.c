@@ -18,6 +18,15 @@ enum {
 	BROKEN_MS = 30000, /* after a file could not be moved: do not read it over and over */
 	MAX_NAMES = 4096,  /* of one walk */
 	MAX_READING = 16,
+	N_TROUBLES = 64,    /* files that are remembered for what the decoder did with them */
+	MAX_DEATHS = 2,     /* of decoders, after which it is the file that is bad */
+	MAX_SHORTAGES = 30, /* a minute of too little memory: it is the file that wants too much */
+};
+
+/* A file that the decoder has had trouble with, though it may be good. */
+struct trouble {
+	struct spool_identity identity; /* inode 0: free */
+	unsigned n;
 };
 
 struct spool {
@@ -31,6 +40,8 @@ struct spool {
 	bool is_missing_told;
 	uint64_t paused_until_ns;
 	unsigned n_reading;
+	struct trouble troubles[N_TROUBLES];
+	unsigned next_trouble; /* to be overwritten */
 };
 
 /* A job's file. */
@@ -86,6 +97,17 @@ static DIR *open_again(int dir_fd)
 	return dir;
 }
 
+/* Some file systems do not say in the entry what it is. */
+static bool is_folder(DIR *dir, const struct dirent *entry)
+{
+	struct stat st;
+
+	if (entry->d_type != DT_UNKNOWN)
+		return entry->d_type == DT_DIR;
+	return fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       S_ISDIR(st.st_mode);
+}
+
 static void walk(struct spool *spool)
 {
 	_cleanup_(closedirp) DIR *dir = open_again(spool->move.dir_fd);
@@ -94,7 +116,7 @@ static void walk(struct spool *spool)
 	forget_names(spool);
 	spool->is_dirty = false;
 	while (dir && (entry = readdir(dir))) {
-		if (is_temporary(entry->d_name) || entry->d_type == DT_DIR)
+		if (is_temporary(entry->d_name) || is_folder(dir, entry))
 			continue;
 		if (spool->n_names == MAX_NAMES) {
 			spool->is_dirty = true;
@@ -179,7 +201,43 @@ void spool_pump(struct spool *spool)
 static bool is_transient(int code)
 {
 	return code == -EAGAIN || code == -EMFILE || code == -ENFILE || code == -ENOMEM ||
-	       code == -EIO || code == -EBUSY || code == -EINTR;
+	       code == -EIO || code == -EBUSY || code == -EINTR || code == -ENOSPC ||
+	       code == -ESTALE || code == -ETIMEDOUT;
+}
+
+static struct trouble *find_trouble(struct spool *spool, const struct spool_identity *identity)
+{
+	for (unsigned i = 0; i < N_TROUBLES; i++) {
+		const struct spool_identity *other = &spool->troubles[i].identity;
+
+		if (other->inode == identity->inode && other->size == identity->size &&
+			other->mtime_s == identity->mtime_s &&
+			other->mtime_ns == identity->mtime_ns)
+			return &spool->troubles[i];
+	}
+	return NULL;
+}
+
+bool spool_retry(struct arrival *job, int code, const char *reason)
+{
+	const struct spool_file *file = job->source_data;
+	struct spool *spool = job->site->spool;
+	bool has_died = code == -EFAULT || code == -ETIMEDOUT;
+	struct trouble *trouble;
+
+	if (!has_died && !is_transient(code))
+		return false;
+	trouble = find_trouble(spool, &file->read.identity);
+	if (!trouble) {
+		trouble = &spool->troubles[spool->next_trouble++ % N_TROUBLES];
+		*trouble = (struct trouble){ .identity = file->read.identity };
+	}
+	if (++trouble->n >= (has_died ? MAX_DEATHS : MAX_SHORTAGES)) {
+		*trouble = (struct trouble){ 0 };
+		return false;
+	}
+	spool_end(job, has_died ? SPOOL_NEXT_SCAN : SPOOL_AGAIN, reason);
+	return true;
 }
 
 void spool_read_done(struct spool_read *read)
@@ -219,10 +277,11 @@ void spool_end(struct arrival *job, enum spool_end end, const char *reason)
 	struct spool_file *file = job->source_data;
 	int r = 0;
 
-	if (end == SPOOL_AGAIN) {
+	if (end == SPOOL_AGAIN || end == SPOOL_NEXT_SCAN) {
 		log_warning("site %s: %s stays in the spool: %s", spool->site->name,
 			file->printable, reason ? reason : "not taken");
-		spool->paused_until_ns = clock_now_ns() + PAUSE_MS * NS_PER_MS;
+		if (end == SPOOL_AGAIN)
+			spool->paused_until_ns = clock_now_ns() + PAUSE_MS * NS_PER_MS;
 	} else {
 		r = spool_move_file(&spool->move, file->read.name, &file->read.identity,
 			end == SPOOL_DONE ? NULL : reason);

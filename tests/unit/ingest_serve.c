@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 
 #include "ingest_serve.h"
+#include "ingest/ingest.h"
 #include "role.h"
 
 enum { PATIENCE_MS = 30000 };
@@ -26,6 +27,31 @@ static void forbid_uring(void)
 		seccomp_load(filter) < 0)
 		_exit(98);
 	seccomp_release(filter);
+}
+
+/* The pages of the process that forked it: decode() has no argument of its own. */
+static struct serve_faults *faults;
+
+static bool take(atomic_uint *n)
+{
+	unsigned left = atomic_load(n);
+
+	while (left > 0)
+		if (atomic_compare_exchange_weak(n, &left, left - 1))
+			return true;
+	return false;
+}
+
+static int faulty_decode(
+	struct image **ret_image, const void *data, size_t n_bytes, struct diag *diag)
+{
+	if (take(&faults->n_crashes)) {
+		(void)signal(SIGSEGV, SIG_DFL); /* cmocka would catch it */
+		(void)raise(SIGSEGV);
+	}
+	if (take(&faults->n_shortages))
+		return diag_set(diag, ENOMEM, "no memory");
+	return image_decode(ret_image, data, n_bytes, diag);
 }
 
 static void run_ingest(const struct serve *serve, int sock)
@@ -42,7 +68,7 @@ static void run_ingest(const struct serve *serve, int sock)
 		_exit(99);
 	/* As after posix_spawn: the other end must not be open on this side. */
 	closefrom(ROLE_SOCKET + 1);
-	exit(ingest_main(&config)); /* through the sanitizer's look for leaks */
+	exit(ingest_run(&config, faulty_decode)); /* through the sanitizer's look for leaks */
 }
 
 void serve_start_ingest(struct serve *serve)
@@ -85,6 +111,10 @@ void serve_begin(struct serve *serve, const char *backend)
 		.backend = backend,
 		.fd = -1,
 		.is_uring_forbidden = strcmp(backend, "auto") == 0 };
+	serve->faults = mmap(NULL, sizeof(*serve->faults), PROT_READ | PROT_WRITE,
+		MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	assert_true(serve->faults != MAP_FAILED);
+	faults = serve->faults;
 	assert_non_null(mkdtemp(serve->dir));
 	(void)snprintf(path, sizeof(path), "%s/replay", serve->dir);
 	assert_int_equal(mkdir(path, 0700), 0);
@@ -115,6 +145,7 @@ void serve_end(struct serve *serve)
 	wire_free(serve->wire);
 	assert_int_equal(waitpid(serve->pid, &status, 0), serve->pid);
 	assert_int_equal(status, 0);
+	(void)munmap(serve->faults, sizeof(*serve->faults));
 	(void)nftw(serve->dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 

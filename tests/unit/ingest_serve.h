@@ -3,6 +3,7 @@
 #define TESTS_UNIT_INGEST_SERVE_H
 
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <setjmp.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -10,6 +11,7 @@
 #include <cmocka.h>
 
 #include "engine.h"
+#include "ingest/decoder.h"
 #include "ops/config.h"
 #include "wire.h"
 
@@ -20,11 +22,17 @@
 struct serve {
 	char dir[64]; /* temporary; spool/ and replay/ are below */
 	const char *backend;
-	bool is_uring_forbidden; /* by a filter, as containers do */
+	bool is_uring_forbidden;     /* by a filter, as containers do */
+	struct serve_faults *faults; /* shared with ingest's decoders */
 	pid_t pid;
 	int sock;
 	struct wire *wire;
 	int fd; /* that came with the last message, -1: none */
+};
+
+/** What ingest's decoders are to do wrong, so many times. */
+struct serve_faults {
+	atomic_uint n_crashes, n_shortages;
 };
 
 #define SERVE_SHORTER_PX 16u

@@ -251,6 +251,40 @@ static void a_rejected_file_waits_and_comes_again(void **state)
 	assert_false(serve_has(serve, blob));
 }
 
+static void a_decoder_that_dies_once_costs_no_file(void **state)
+{
+	struct serve *serve = *state;
+	size_t n;
+	_cleanup_(freep) void *png = serve_png(12, &n);
+	char blob[256];
+
+	atomic_store(&serve->faults->n_crashes, 1);
+	serve_drop(serve, "x.png", png, n);
+	serve_reply(serve, expect_admit(serve, blob, NULL), KAMEN__OUTCOME__ACCEPTED);
+	assert_int_equal(atomic_load(&serve->faults->n_crashes), 0);
+	serve_await(serve, "spool/done/x.png");
+
+	atomic_store(&serve->faults->n_crashes, 2);
+	serve_drop(serve, "y.png", png, n);
+	expect_refused(serve, "y.png", "crashed");
+	assert_int_equal(atomic_load(&serve->faults->n_crashes), 0);
+}
+
+static void a_shortage_costs_no_file(void **state)
+{
+	struct serve *serve = *state;
+	size_t n;
+	_cleanup_(freep) void *png = serve_png(13, &n);
+	char blob[256];
+
+	atomic_store(&serve->faults->n_shortages, 2);
+	serve_drop(serve, "x.png", png, n);
+	serve_reply(serve, expect_admit(serve, blob, NULL), KAMEN__OUTCOME__ACCEPTED);
+	assert_int_equal(atomic_load(&serve->faults->n_shortages), 0);
+	serve_await(serve, "spool/done/x.png");
+	assert_int_equal(serve_count(serve, "spool/bad"), 0);
+}
+
 static void a_file_is_left_to_settle(void **state)
 {
 	struct serve *serve = *state;
@@ -391,6 +425,8 @@ int main(void)
 		BOTH(folders_and_temporary_names_are_left_alone),
 		BOTH(a_killed_ingest_loses_no_file),
 		BOTH(a_rejected_file_waits_and_comes_again),
+		SPOOL_TEST(a_decoder_that_dies_once_costs_no_file, "threads"),
+		SPOOL_TEST(a_shortage_costs_no_file, "threads"),
 		BOTH(a_file_is_left_to_settle),
 		BOTH(a_flood_waits_in_its_folder),
 		BOTH(a_spool_that_comes_later_is_found),
