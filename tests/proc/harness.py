@@ -11,6 +11,7 @@ import socket
 import struct
 import subprocess
 import tempfile
+import threading
 import time
 import unittest
 
@@ -35,6 +36,29 @@ def fixture(*args):
                           text=True).stdout
 
 
+class Notes:
+    """What a process tells systemd. Read at once, as systemd does: a full queue stops the sender."""
+
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(path)
+        self.path = path
+        self.heard = []
+        self.thread = threading.Thread(target=self.listen)
+        self.thread.start()
+
+    def listen(self):
+        while note := self.socket.recv(4096):
+            self.heard.append(note.decode())
+
+    def close(self):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.sendto(b"", self.path)
+        self.thread.join()
+        self.socket.close()
+        os.unlink(self.path)
+
+
 class Daemon:
     """One kamend with its state, runtime folder, configuration and log."""
 
@@ -48,10 +72,7 @@ class Daemon:
         for name, text in (sites or {}).items():
             os.makedirs(self.path("sites.d"), exist_ok=True)
             self.write(f"sites.d/{name}.conf", text)
-        self.process = None
-        self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.notify.bind(self.path("notify"))
-        self.notes = []
+        self.process = self.notes = None
 
     def path(self, name):
         return os.path.join(self.dir, name)
@@ -61,6 +82,9 @@ class Daemon:
             file.write(text)
 
     def spawn(self, **extra):
+        if self.notes:
+            self.notes.close()
+        self.notes = Notes(self.path("notify"))
         env = dict(os.environ, NOTIFY_SOCKET=self.path("notify"), OMP_NUM_THREADS="1", **extra)
         log = open(self.path("log"), "ab")
         self.process = subprocess.Popen(
@@ -70,21 +94,21 @@ class Daemon:
         log.close()
         return self.process
 
+    def deaf(self):
+        """Forgets what was told so far."""
+        self.notes.heard = []
+
     def hear(self, note, patience=PATIENCE):
         """Waits for what the daemon tells systemd."""
-        end = time.monotonic() + patience
-        while not any(note in n for n in self.notes):
-            left = end - time.monotonic()
-            if left <= 0 or not select.select([self.notify], [], [], min(left, 0.2))[0]:
-                if left <= 0 or self.process.poll() is not None:
-                    raise AssertionError(f"no {note}; log:\n{self.log()}")
-                continue
-            self.notes.append(self.notify.recv(4096).decode())
+        def heard():
+            ended = self.process.poll() is not None
+            if any(note in n for n in self.notes.heard):
+                return True
+            assert not ended, f"no {note}; log:\n{self.log()}"
+            return False
+        wait_until(heard, note, patience)
 
     def start(self, **extra):
-        self.notes = []
-        while select.select([self.notify], [], [], 0)[0]:
-            self.notify.recv(4096)
         self.spawn(**extra)
         self.hear("READY=1")
         return self
@@ -101,7 +125,8 @@ class Daemon:
     def close(self):
         if self.process and self.process.poll() is None:
             self.kill()
-        self.notify.close()
+        if self.notes:
+            self.notes.close()
         log = self.log() if os.path.exists(self.path("log")) else ""
         shutil.rmtree(self.dir, ignore_errors=True)
         # A sanitizer speaks on stderr; who was killed cannot say it by an exit status.

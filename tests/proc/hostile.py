@@ -73,14 +73,14 @@ class Control(harness.Case):
         daemon = self.daemon
         self.assertEqual(daemon.one("site", "show", "fixed")["input_px"], 24)
         daemon.write("sites.d/fixed.conf", "[site]\ninput_px = many\n")
-        daemon.notes = []
+        daemon.deaf()
         daemon.process.send_signal(signal.SIGHUP)
         daemon.hear("RELOADING=1")
         daemon.hear("READY=1")
         self.assertIn("fixed.conf:2", daemon.log())
         self.assertEqual(daemon.one("site", "show", "fixed")["input_px"], 24)
         daemon.write("sites.d/fixed.conf", "[site]\n# now\ninput_px = 16\n")
-        daemon.notes = []
+        daemon.deaf()
         daemon.process.send_signal(signal.SIGHUP)
         daemon.hear("READY=1")
         site = daemon.one("site", "show", "fixed")
@@ -356,7 +356,7 @@ class Drain(unittest.TestCase):
         self.addCleanup(daemon.close)
         daemon.start(WATCHDOG_USEC="400000")
         daemon.ctl("site", "create", "a")
-        daemon.notes = []
+        daemon.deaf()
         daemon.hear("WATCHDOG=1")
         session = daemon.session(n_slots=64)
         for slot in range(64):
