@@ -8,7 +8,8 @@
 
 /*
  * Messages to serve, in order, waiting while its socket is full: bounded by what is in flight.
- * Refusals and gaps, which foreign senders can cause without end, are dropped beyond a limit.
+ * Refusals and gaps, which foreign senders can cause without end, are only counted beyond a limit,
+ * and told as one sum a site once serve has caught up.
  */
 struct outbox;
 

@@ -192,8 +192,8 @@ static void count(struct serve *serve, const char *site, uint64_t n_rejected, ui
 
 void admission_refused(struct serve *serve, const Kamen__Refused *refused)
 {
-	serve->admission.n_rejected++;
-	count(serve, refused->site, 1, 0);
+	serve->admission.n_rejected += refused->n;
+	count(serve, refused->site, refused->n, 0);
 	/* Who pushed it gets the reason; for a spool or a stream it can only be said here. */
 	if (!refused->has_id)
 		log_warning("site %.64s: refused %.128s from %.16s: %.200s", refused->site,
