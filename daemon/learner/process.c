@@ -27,13 +27,14 @@ uint32_t process_step_back(const char *cpu)
 	long percentage;
 
 	offer_to_oom_killer();
-	if (setpriority(PRIO_PROCESS, 0, 19) < 0)
-		log_info("nice stays as it is: %s", strerror(errno));
 	if (strcmp(cpu, "idle") == 0) {
+		if (setpriority(PRIO_PROCESS, 0, 19) < 0)
+			log_info("nice stays as it is: %s", strerror(errno));
 		if (sched_setscheduler(0, SCHED_IDLE, &param) < 0)
 			log_warning("SCHED_IDLE refused: %s", strerror(errno));
 		return 100;
 	}
+	/* Nice would make the share a wish: behind serving that never rests it would get nothing. */
 	percentage = strtol(cpu, NULL, 10);
 	return percentage >= 1 && percentage <= 100 ? (uint32_t)percentage : 100;
 }
