@@ -70,6 +70,29 @@ int state_audit(struct state *state, const char *site, const char *what, const c
 	return state_end(state, audit_add(state, site, what, detail));
 }
 
+int state_audit_head(struct state *state, uint64_t *ret_n, struct digest *ret_head)
+{
+	struct digest head = { 0 };
+	sqlite3_stmt *statement;
+	uint64_t n = 0;
+	int r;
+
+	r = statement_get(state, &statement, SQL_AUDIT_HEAD, "");
+	if (r < 0)
+		return r;
+	r = statement_step(state, statement);
+	if (r > 0) {
+		n = (uint64_t)sqlite3_column_int64(statement, 0);
+		r = statement_digest(statement, 1, &head);
+		(void)sqlite3_reset(statement);
+	}
+	if (r < 0)
+		return r;
+	*ret_n = n;
+	*ret_head = head;
+	return 0;
+}
+
 static const char *text_of(sqlite3_stmt *statement, int column)
 {
 	const char *text = (const char *)sqlite3_column_text(statement, column);

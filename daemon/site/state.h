@@ -84,6 +84,11 @@ DEFINE_CLEANUP(struct state *, state_free)
 /** -EEXIST, -EINVAL. Makes the folders, then the row and its audit row. Keys that differ from the
  * defaults are stored as the site's own. */
 int state_site_create(struct state *state, const char *site, const struct site_settings *settings);
+/** The same, but keys says which are the site's own: bit i is config_site_keys[i]. */
+int state_site_create_with(
+	struct state *state, const char *site, const struct site_settings *settings, uint32_t keys);
+/** What every site has that does not have it otherwise: after the configuration was read again. */
+void state_set_defaults(struct state *state, const struct site_settings *defaults);
 int state_site_delete(struct state *state, const char *site);
 int state_site_get(struct state *state, const char *site, struct site_row *ret_row); /* -ENOENT */
 /** Sorted by name; *ret_rows malloc'ed. */
@@ -148,6 +153,8 @@ int state_path(const struct state *state, char ret_path[512], const char *site, 
 
 /** Appends a row to the audit chain (BLAKE2b over the previous hash and the row). */
 int state_audit(struct state *state, const char *site, const char *what, const char *detail);
+/** Length and last hash, as stored; 0 and zeros: no row yet. */
+int state_audit_head(struct state *state, uint64_t *ret_n, struct digest *ret_head);
 /** Walks the chain. *ret_head: hash of its last row. -EBADMSG: diag names the row that is wrong. */
 int state_audit_verify(
 	struct state *state, uint64_t *ret_n, struct digest *ret_head, struct diag *diag);

@@ -22,18 +22,20 @@ int site_id(struct state *state, const char *site, int64_t *ret_id)
 	return 0;
 }
 
-/* Only what differs from the defaults is the site's own; the rest follows the configuration. */
-static int store_settings(struct state *state, int64_t id, const struct site_settings *settings)
+/* Only the site's own keys are stored; the rest follows the configuration. */
+static int store_settings(
+	struct state *state, int64_t id, const struct site_settings *settings, uint32_t keys)
 {
-	char value[320], usual[320];
+	char value[320];
 
 	for (unsigned i = 0; config_site_keys[i]; i++) {
 		const char *key = config_site_keys[i];
-		int r = site_settings_get(settings, key, value, sizeof(value));
+		int r;
 
+		if (!(keys & 1u << i))
+			continue;
+		r = site_settings_get(settings, key, value, sizeof(value));
 		if (r == 0)
-			r = site_settings_get(&state->defaults, key, usual, sizeof(usual));
-		if (r == 0 && strcmp(value, usual) != 0)
 			r = statement_run(state, SQL_SETTING_ADD, "itt", id, key, value);
 		if (r < 0)
 			return r;
@@ -41,7 +43,8 @@ static int store_settings(struct state *state, int64_t id, const struct site_set
 	return 0;
 }
 
-static int add_site(struct state *state, const char *site, const struct site_settings *settings)
+static int add_site(
+	struct state *state, const char *site, const struct site_settings *settings, uint32_t keys)
 {
 	int64_t id;
 	int r;
@@ -52,13 +55,33 @@ static int add_site(struct state *state, const char *site, const struct site_set
 	r = site_id(state, site, &id);
 	if (r < 0)
 		return r;
-	r = store_settings(state, id, settings);
+	r = store_settings(state, id, settings, keys);
 	if (r < 0)
 		return r;
 	return audit_add(state, site, "site.create", "");
 }
 
 int state_site_create(struct state *state, const char *site, const struct site_settings *settings)
+{
+	char value[320], usual[320];
+	uint32_t keys = 0;
+
+	for (unsigned i = 0; config_site_keys[i]; i++) {
+		const char *key = config_site_keys[i];
+		int r = site_settings_get(settings, key, value, sizeof(value));
+
+		if (r == 0)
+			r = site_settings_get(&state->defaults, key, usual, sizeof(usual));
+		if (r < 0)
+			return r;
+		if (strcmp(value, usual) != 0)
+			keys |= 1u << i;
+	}
+	return state_site_create_with(state, site, settings, keys);
+}
+
+int state_site_create_with(
+	struct state *state, const char *site, const struct site_settings *settings, uint32_t keys)
 {
 	int64_t id;
 	int r;
@@ -74,7 +97,12 @@ int state_site_create(struct state *state, const char *site, const struct site_s
 	r = state_begin(state);
 	if (r < 0)
 		return r;
-	return state_end(state, add_site(state, site, settings));
+	return state_end(state, add_site(state, site, settings, keys));
+}
+
+void state_set_defaults(struct state *state, const struct site_settings *defaults)
+{
+	state->defaults = *defaults;
 }
 
 int state_site_delete(struct state *state, const char *site)

@@ -41,6 +41,26 @@ static void sites_come_back_sorted_with_their_settings(void **state)
 	assert_int_equal(state_site_get(fixture->state, "none", &row), -ENOENT);
 }
 
+static void what_a_site_was_told_outlives_new_defaults(void **state)
+{
+	struct fixture *fixture = *state;
+	struct site_settings settings = fixture->defaults, next = fixture->defaults;
+	struct site_row row;
+	uint32_t keys = 0;
+
+	for (unsigned i = 0; config_site_keys[i]; i++)
+		if (strcmp(config_site_keys[i], "learn_min_images") == 0)
+			keys = 1u << i;
+	assert_int_equal(state_site_create_with(fixture->state, "own", &settings, keys), 0);
+	assert_int_equal(state_site_create_with(fixture->state, "plain", &settings, 0), 0);
+	next.learn_min_images = settings.learn_min_images + 1;
+	state_set_defaults(fixture->state, &next);
+	assert_int_equal(state_site_get(fixture->state, "own", &row), 0);
+	assert_int_equal(row.settings.learn_min_images, settings.learn_min_images);
+	assert_int_equal(state_site_get(fixture->state, "plain", &row), 0);
+	assert_int_equal(row.settings.learn_min_images, next.learn_min_images);
+}
+
 static void a_deleted_site_leaves_nothing(void **state)
 {
 	struct fixture *fixture = *state;
@@ -296,6 +316,26 @@ static int query(const struct fixture *fixture, const char *sql)
 	return code;
 }
 
+static void the_audit_head_is_the_end_of_the_chain(void **state)
+{
+	struct fixture *fixture = *state;
+	static const struct digest none;
+	struct digest head, walked;
+	uint64_t n, n_walked;
+
+	assert_int_equal(state_audit_head(fixture->state, &n, &head), 0);
+	assert_int_equal(n, 0);
+	assert_true(digest_equal(&head, &none));
+	for (unsigned i = 1; i <= 3; i++) {
+		assert_int_equal(state_audit(fixture->state, "a", "test", "detail"), 0);
+		assert_int_equal(state_audit_head(fixture->state, &n, &head), 0);
+		assert_int_equal(state_audit_verify(fixture->state, &n_walked, &walked, NULL), 0);
+		assert_int_equal(n, i);
+		assert_int_equal(n_walked, i);
+		assert_true(digest_equal(&head, &walked));
+	}
+}
+
 static void a_changed_audit_row_is_found(void **state)
 {
 	struct fixture *fixture = *state;
@@ -400,6 +440,8 @@ int main(void)
 		with_state(eviction_keeps_the_newest_half),
 		with_state(eviction_spares_what_a_round_learns_from),
 		with_state(orphans_are_swept_and_lost_rows_dropped),
+		with_state(what_a_site_was_told_outlives_new_defaults),
+		with_state(the_audit_head_is_the_end_of_the_chain),
 		with_state(a_changed_audit_row_is_found),
 		with_state(a_damaged_database_is_one_error_with_its_path),
 		with_state(a_damaged_page_is_found_at_open),
