@@ -121,6 +121,55 @@ void config_done(struct config *config)
 	config->n_sites = 0;
 }
 
+int config_text(const struct config *config, char **ret_text, size_t *ret_n_bytes)
+{
+	_cleanup_(freep) char *text = NULL;
+	size_t size = ARRAY_SIZE(daemon_settings) * 600, n = 0;
+	char value[512];
+
+	text = malloc(size);
+	if (!text)
+		return -ENOMEM;
+	for (size_t i = 0; i < ARRAY_SIZE(daemon_settings); i++) {
+		const struct setting *setting = &daemon_settings[i];
+		int r;
+
+		if (setting->kind == SETTING_PATH)
+			continue;
+		r = setting_get(setting, config, value, sizeof(value));
+		if (r < 0)
+			return r;
+		n += (size_t)snprintf(text + n, size - n, "[%s]\n%s = %s\n", setting->section,
+			setting->key, value);
+	}
+	*ret_text = TAKE_PTR(text);
+	*ret_n_bytes = n;
+	return 0;
+}
+
+unsigned config_changes(const struct config *a, const struct config *b,
+	bool (*cares)(const char *section, const char *key), char *ret_text, size_t n_bytes)
+{
+	unsigned n_changes = 0;
+	char was[512], is[512];
+	size_t n = 0;
+
+	ret_text[0] = '\0';
+	for (size_t i = 0; i < ARRAY_SIZE(daemon_settings); i++) {
+		const struct setting *setting = &daemon_settings[i];
+
+		if (setting->kind == SETTING_PATH || !cares(setting->section, setting->key) ||
+			setting_get(setting, a, was, sizeof(was)) < 0 ||
+			setting_get(setting, b, is, sizeof(is)) < 0 || strcmp(was, is) == 0)
+			continue;
+		if (n < n_bytes)
+			n += (size_t)snprintf(ret_text + n, n_bytes - n, "%s[%s] %s",
+				n_changes > 0 ? ", " : "", setting->section, setting->key);
+		n_changes++;
+	}
+	return n_changes;
+}
+
 static const struct setting *find(
 	const struct setting *settings, size_t n, const char *section, const char *key)
 {

@@ -57,6 +57,8 @@ struct config {
 	char learner_cpu[8];      /* "idle" or a percentage 1-100 */
 	uint32_t learner_threads; /* 0: all cores */
 	struct site_settings site_defaults;
+	/* Where [site] input_px was set: only with the model it is known to be right. "": nowhere. */
+	char input_px_from[300];
 	struct site_file *sites; /* of sites.d */
 	uint32_t n_sites;
 };
@@ -80,6 +82,18 @@ void config_default(struct config *ret_config);
 int config_load(struct config *config, const char *path, struct diag *diag);
 /** Frees what config_load() made; the struct stays the caller's. */
 void config_done(struct config *config);
+
+/**
+ * Everything but paths and sites as the text of a file, for the roles: they get their paths as
+ * arguments and their sites from serve. *ret_text malloc'ed.
+ */
+int config_text(const struct config *config, char **ret_text, size_t *ret_n_bytes);
+/**
+ * Where a key of [section] differs between the two, as "[section] key, ..."; paths are not compared.
+ * @return how many
+ */
+unsigned config_changes(const struct config *a, const struct config *b,
+	bool (*cares)(const char *section, const char *key), char *ret_text, size_t n_bytes);
 
 /** Sets one key of a site by name; -EINVAL with key, value and range in diag. */
 int site_settings_set(

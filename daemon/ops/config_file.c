@@ -107,6 +107,9 @@ static int handle_key(void *user, const char *section, const char *key, const ch
 		r = set_site_key(p, key, value, &diag);
 	else
 		r = config_set(p->config, section, key, value, &diag);
+	if (r == 0 && !p->site && strcmp(section, "site") == 0 && strcmp(key, "input_px") == 0)
+		(void)snprintf(p->config->input_px_from, sizeof(p->config->input_px_from), "%s:%u",
+			p->path, p->line);
 	if (r < 0)
 		(void)fail(p, diag.text);
 	return r == 0;

@@ -415,6 +415,59 @@ static void a_site_keeps_the_models_preprocessing_where_it_says_nothing(void **s
 	assert_true(prep.mean[0] == 0 && prep.std[0] == 1);
 }
 
+static bool every(const char *section, const char *key)
+{
+	(void)section;
+	(void)key;
+	return true;
+}
+
+static void what_the_roles_are_handed_is_what_was_read(void **state)
+{
+	const struct folder *f = *state;
+	struct config read, handed;
+	_cleanup_(freep) char *text = NULL;
+	struct diag diag = { "" };
+	char changes[256];
+	size_t n;
+
+	write_file(f, "kamend.conf",
+		"[ingest]\nbackend = threads\nmax_file_bytes = 5M\ndecode_timeout_ms = 77\n"
+		"[learner]\ncpu = 35\nthreads = 3\n[model]\nfamily = vit\n");
+	assert_int_equal(config_load(&read, f->conf, &diag), 0);
+	assert_int_equal(config_text(&read, &text, &n), 0);
+	assert_int_equal(strlen(text), n);
+	write_file(f, "handed.conf", text);
+	(void)snprintf(changes, sizeof(changes), "%s/handed.conf", f->dir);
+	assert_int_equal(config_load(&handed, changes, &diag), 0);
+	assert_int_equal(config_changes(&read, &handed, every, changes, sizeof(changes)), 0);
+	assert_string_equal(handed.learner_cpu, "35");
+	handed.decode_timeout_ms = 78;
+	handed.learner_threads = 4;
+	assert_int_equal(config_changes(&read, &handed, every, changes, sizeof(changes)), 2);
+	assert_string_equal(changes, "[ingest] decode_timeout_ms, [learner] threads");
+	config_done(&read);
+	config_done(&handed);
+}
+
+static void every_default_survives_being_handed_over(void **state)
+{
+	const struct folder *f = *state;
+	_cleanup_(freep) char *text = NULL;
+	struct config usual, handed;
+	struct diag diag = { "" };
+	char changes[256];
+	size_t n;
+
+	config_default(&usual);
+	assert_int_equal(config_text(&usual, &text, &n), 0);
+	write_file(f, "kamend.conf", text);
+	if (config_load(&handed, f->conf, &diag) < 0)
+		fail_msg("%s", diag.text);
+	assert_int_equal(config_changes(&usual, &handed, every, changes, sizeof(changes)), 0);
+	config_done(&handed);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -430,6 +483,10 @@ int main(void)
 		cmocka_unit_test_setup_teardown(
 			a_missing_file_is_an_error_and_leaves_the_struct_alone, make, clean),
 		cmocka_unit_test(every_setting_keeps_its_range),
+		cmocka_unit_test_setup_teardown(
+			what_the_roles_are_handed_is_what_was_read, make, clean),
+		cmocka_unit_test_setup_teardown(
+			every_default_survives_being_handed_over, make, clean),
 		cmocka_unit_test(every_default_is_in_its_range_and_reads_back),
 		cmocka_unit_test(sizes_take_a_suffix_and_do_not_wrap),
 		cmocka_unit_test(a_site_keeps_the_models_preprocessing_where_it_says_nothing),
