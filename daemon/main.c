@@ -152,6 +152,12 @@ static int run(const struct config *config, const char *role, const char *self, 
 		log_warning("cannot tie this role to its parent: %s", strerror(errno));
 	if (strcmp(role, "ingest") == 0)
 		return ingest_main(config);
+	/* It ends with its socket, after a checkpoint, also where everybody is sent a signal. */
+	if (learner) {
+		(void)signal(SIGTERM, SIG_IGN);
+		(void)signal(SIGINT, SIG_IGN);
+		(void)signal(SIGHUP, SIG_IGN);
+	}
 	if (!learner)
 		serve_block_signals();
 	r = openmp_set_up(role, learner ? config->learner_threads : config->threads, learner, argv);

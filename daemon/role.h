@@ -7,11 +7,12 @@
 /*
  * One binary, three roles. `kamend` is serve; it starts `kamend --role=ingest` and
  * `--role=learner` by posix_spawn, each with one end of a SOCK_SEQPACKET pair (RoleMessage,
- * kamen.proto) as descriptor ROLE_SOCKET and, for the learner, the sealed base as ROLE_BASE. A
- * role ends when its socket reads end-of-file: it never outlives serve.
+ * kamen.proto) as descriptor ROLE_SOCKET, the configuration as serve has accepted it as ROLE_CONFIG
+ * and, for the learner, the sealed base as ROLE_BASE. A role ends when its socket reads end-of-file: it never outlives serve.
  */
 #define ROLE_SOCKET 3
 #define ROLE_BASE 4
+#define ROLE_CONFIG 5 /* sealed memfd, the text of a kamend.conf */
 
 /** Each runs the role's event loop to its end and returns the process's exit status. */
 /* self: program of the roles. Signals must have been blocked in every thread. */

@@ -102,6 +102,9 @@ static int say_ready(struct ingest *ingest)
 	Kamen__RoleReady ready = KAMEN__ROLE_READY__INIT;
 
 	ready.role = (char *)(uintptr_t) "ingest";
+	ready.has_major = ready.has_minor = true;
+	ready.major = WIRE_MAJOR;
+	ready.minor = WIRE_MINOR;
 	ready.backend = (char *)(uintptr_t)ingest->reader->backend;
 	message.kind_case = KAMEN__ROLE_MESSAGE__KIND_READY;
 	message.ready = &ready;

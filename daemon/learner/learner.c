@@ -70,6 +70,9 @@ static void say_ready(struct learner *learner)
 	Kamen__RoleReady ready = KAMEN__ROLE_READY__INIT;
 
 	ready.role = (char *)"learner";
+	ready.has_major = ready.has_minor = true;
+	ready.major = WIRE_MAJOR;
+	ready.minor = WIRE_MINOR;
 	ready.isa = (char *)vit_isa(learner->vit);
 	ready.has_threads = true;
 	ready.threads = (uint32_t)omp_get_max_threads();

@@ -18,6 +18,6 @@
 #define SERVE_DRAIN_NS (10 * NS_PER_S)
 #define SERVE_COMMIT_ROWS 256u /* rows of a group commit */
 #define SERVE_COMMIT_NS (5 * NS_PER_MS)
-#define SERVE_ROLE_GRACE_NS (3 * NS_PER_S)
+#define SERVE_ROLE_GRACE_NS (8 * NS_PER_S) /* a step of learning and its checkpoint */
 
 #endif

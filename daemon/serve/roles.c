@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <spawn.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -22,6 +23,7 @@
 #define LONG_LIFE_NS (30 * NS_PER_S)
 
 static int role_spawn(struct role *role);
+static void role_disconnect(struct role *role);
 
 /* ---- packets out */
 
@@ -57,6 +59,14 @@ static void on_ready(struct role *role, const Kamen__RoleReady *ready)
 {
 	struct serve *serve = role->serve;
 
+	if (ready->major != WIRE_MAJOR || ready->minor > WIRE_MINOR) {
+		log_error("%s speaks protocol %u.%u, serve %u.%u: the program was replaced, "
+			  "restart kamend",
+			role->name, ready->major, ready->minor, WIRE_MAJOR, WIRE_MINOR);
+		/* It ends with its socket. */
+		role_disconnect(role);
+		return;
+	}
 	role->ready = true;
 	(void)snprintf(
 		role->backend, sizeof(role->backend), "%s", ready->backend ? ready->backend : "");
@@ -159,6 +169,8 @@ static int on_socket(sd_event_source *source, int fd, uint32_t revents, void *us
 
 /* ---- life */
 
+static void restart_later(struct role *role);
+
 static int on_pause_over(sd_event_source *source, uint64_t usec, void *userdata)
 {
 	struct role *role = userdata;
@@ -167,8 +179,10 @@ static int on_pause_over(sd_event_source *source, uint64_t usec, void *userdata)
 	(void)source;
 	(void)usec;
 	r = role_spawn(role);
-	if (r < 0)
-		log_error("cannot start %s: %s", role->name, strerror(-r));
+	if (r < 0) {
+		log_error("cannot start %s, it is tried again: %s", role->name, strerror(-r));
+		restart_later(role);
+	}
 	return 0;
 }
 
@@ -241,19 +255,47 @@ static int make_environment(char ***ret_environment)
 	return 0;
 }
 
+/*
+ * A role that starts again must not read the files anew: they may have become wrong meanwhile, and
+ * serve has said that it stays with what it read.
+ */
+static int make_config(const struct config *config, int *ret_fd)
+{
+	const int seals = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
+	_cleanup_(freep) char *text = NULL;
+	_cleanup_(closep) int fd = -1;
+	size_t n_bytes;
+	ssize_t n;
+	int r;
+
+	r = config_text(config, &text, &n_bytes);
+	if (r < 0)
+		return r;
+	fd = memfd_create("kamend.conf", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (fd < 0)
+		return -errno;
+	n = write(fd, text, n_bytes);
+	if (n != (ssize_t)n_bytes)
+		return n < 0 ? -errno : -EIO;
+	if (fcntl(fd, F_ADD_SEALS, seals) < 0)
+		return -errno;
+	*ret_fd = TAKE_FD(fd);
+	return 0;
+}
+
 /* The effective paths go along: the command line of serve may have overruled the file. */
-static void make_arguments(const struct role *role, char role_text[32], char **argv)
+static void make_arguments(
+	const struct role *role, char role_text[32], char config_path[32], char **argv)
 {
 	const struct config *config = role->serve->boot;
 	unsigned n = 0;
 
 	(void)snprintf(role_text, 32, "--role=%s", role->name);
+	(void)snprintf(config_path, 32, "/proc/self/fd/%d", ROLE_CONFIG);
 	argv[n++] = (char *)"kamend";
 	argv[n++] = role_text;
-	if (config->path[0]) {
-		argv[n++] = (char *)"--config";
-		argv[n++] = (char *)config->path;
-	}
+	argv[n++] = (char *)"--config";
+	argv[n++] = config_path;
 	if (config->model_path[0]) {
 		argv[n++] = (char *)"--model";
 		argv[n++] = (char *)config->model_path;
@@ -265,24 +307,30 @@ static void make_arguments(const struct role *role, char role_text[32], char **a
 	argv[n] = NULL;
 }
 
+/* What the child gets, numbered so that its dup2() overwrites none of them. */
+struct role_fds {
+	int sock, base, config;
+};
+
 static int spawn_with(
-	const struct role *role, int child_sock, int child_base, char **environment, pid_t *ret_pid)
+	const struct role *role, const struct role_fds *fds, char **environment, pid_t *ret_pid)
 {
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attr;
 	sigset_t none, all;
-	char role_text[32];
+	char role_text[32], config_path[32];
 	char *argv[16];
 	int r;
 
-	make_arguments(role, role_text, argv);
+	make_arguments(role, role_text, config_path, argv);
 	(void)sigemptyset(&none);
 	(void)sigfillset(&all);
 	(void)posix_spawn_file_actions_init(&actions);
 	(void)posix_spawnattr_init(&attr);
-	(void)posix_spawn_file_actions_adddup2(&actions, child_sock, ROLE_SOCKET);
+	(void)posix_spawn_file_actions_adddup2(&actions, fds->sock, ROLE_SOCKET);
+	(void)posix_spawn_file_actions_adddup2(&actions, fds->config, ROLE_CONFIG);
 	if (role->id == ROLE_LEARNER)
-		(void)posix_spawn_file_actions_adddup2(&actions, child_base, ROLE_BASE);
+		(void)posix_spawn_file_actions_adddup2(&actions, fds->base, ROLE_BASE);
 	(void)posix_spawnattr_setsigmask(&attr, &none);
 	(void)posix_spawnattr_setsigdefault(&attr, &all);
 	(void)posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
@@ -292,33 +340,54 @@ static int spawn_with(
 	return r;
 }
 
+static int watch_child(struct role *role, int sock)
+{
+	int r;
+
+	role->io = sd_event_source_disable_unref(role->io);
+	r = sd_event_add_child(
+		role->serve->event, &role->child, role->pid, WEXITED, on_exit_of, role);
+	if (r >= 0)
+		r = sd_event_add_io(role->serve->event, &role->io, sock, EPOLLIN, on_socket, role);
+	if (r >= 0)
+		return 0;
+	/* Nobody would notice its end: it must not run. */
+	role->child = sd_event_source_disable_unref(role->child);
+	(void)kill(role->pid, SIGKILL);
+	(void)waitpid(role->pid, NULL, 0);
+	role->pid = 0;
+	return r;
+}
+
 static int role_spawn(struct role *role)
 {
 	_cleanup_(freep) char **environment = NULL;
-	_cleanup_(closep) int ours = -1, low = -1, theirs = -1, base = -1;
+	_cleanup_(closep) int ours = -1, low = -1, sock = -1, base = -1, text = -1, config = -1;
 	int pair[2], r;
 
+	/* Before anything can fail: pauses grow by it. */
+	role->started_ns = clock_now_ns();
 	r = make_environment(&environment);
+	if (r < 0)
+		return r;
+	r = make_config(role->serve->boot, &text);
 	if (r < 0)
 		return r;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
 		return -errno;
 	ours = pair[0];
 	low = pair[1];
-	/* Out of the way of ROLE_SOCKET and ROLE_BASE, which the child's dup2() overwrites. */
-	theirs = fcntl(low, F_DUPFD_CLOEXEC, 10);
+	sock = fcntl(low, F_DUPFD_CLOEXEC, 10);
 	base = fcntl(base_fd(role->serve->base), F_DUPFD_CLOEXEC, 10);
-	if (theirs < 0 || base < 0)
+	config = fcntl(text, F_DUPFD_CLOEXEC, 10);
+	if (sock < 0 || base < 0 || config < 0)
 		return -errno;
-	role->started_ns = clock_now_ns();
-	r = spawn_with(role, theirs, base, environment, &role->pid);
-	if (r < 0)
+	r = spawn_with(role, &(struct role_fds){ sock, base, config }, environment, &role->pid);
+	if (r < 0) {
+		role->pid = 0;
 		return r;
-	role->io = sd_event_source_disable_unref(role->io);
-	r = sd_event_add_child(
-		role->serve->event, &role->child, role->pid, WEXITED, on_exit_of, role);
-	if (r >= 0)
-		r = sd_event_add_io(role->serve->event, &role->io, ours, EPOLLIN, on_socket, role);
+	}
+	r = watch_child(role, ours);
 	if (r < 0)
 		return r;
 	role->sock = TAKE_FD(ours);
@@ -365,6 +434,26 @@ static bool reap(struct role *role, uint64_t until_ns)
 	return waitpid(role->pid, NULL, fd >= 0 ? 0 : WNOHANG) == role->pid;
 }
 
+/* Its last word is what it writes to disk; who was not ready has none. */
+static void role_end(struct role *role)
+{
+	if (role->pid > 0 && role->sock >= 0 && !role->ready)
+		(void)kill(role->pid, SIGKILL);
+	role_disconnect(role);
+}
+
+void roles_drain(struct serve *serve)
+{
+	for (unsigned i = 0; i < N_ROLES; i++) {
+		struct role *role = &serve->roles[i];
+
+		role->stopping = true;
+		role->pause = sd_event_source_disable_unref(role->pause);
+	}
+	/* It writes its checkpoint while clients still get their answers. */
+	role_end(&serve->roles[ROLE_LEARNER]);
+}
+
 void roles_stop(struct serve *serve)
 {
 	uint64_t until_ns = clock_now_ns() + SERVE_ROLE_GRACE_NS;
@@ -376,15 +465,14 @@ void roles_stop(struct serve *serve)
 		role->pause = sd_event_source_disable_unref(role->pause);
 		/* Ours to reap from here on. */
 		role->child = sd_event_source_disable_unref(role->child);
-		role_disconnect(role);
-		if (role->pid > 0)
-			(void)kill(role->pid, SIGTERM);
+		role_end(role);
 	}
 	for (unsigned i = 0; i < N_ROLES; i++) {
 		struct role *role = &serve->roles[i];
 
 		if (role->pid == 0 || reap(role, until_ns))
 			continue;
+		log_warning("%s did not end in time and is killed", role->name);
 		(void)kill(role->pid, SIGKILL);
 		(void)reap(role, clock_now_ns() + SERVE_ROLE_GRACE_NS);
 	}

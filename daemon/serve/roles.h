@@ -33,6 +33,8 @@ struct role {
 void roles_init(struct serve *serve);
 /** Starts both (the learner only when it is on). */
 int roles_start(struct serve *serve);
+/** None is started again, and the learner ends: it saves its round meanwhile. */
+void roles_drain(struct serve *serve);
 /** Closes their sockets, which ends them; waits a little, then kills. */
 void roles_stop(struct serve *serve);
 /** Queues a message, with a copy of fd (-1: none). -ENOTCONN: not running. */
