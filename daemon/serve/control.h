@@ -79,6 +79,8 @@ void control_learn_progress(struct serve *serve, const Kamen__Progress *progress
 void control_learn_done(struct serve *serve, const struct version_row *row);
 void control_learn_failed(
 	struct serve *serve, const char *site, uint32_t version, const char *reason);
+/** The round is stored, yet what is served has not changed. */
+void control_learn_unserved(struct serve *serve, const struct version_row *row, int code);
 
 /** The site that a request names; answers the error itself and returns NULL where there is none. */
 struct site *control_find_site(struct control_client *client, uint64_t id, const char *name);

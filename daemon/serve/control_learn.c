@@ -166,17 +166,34 @@ void control_learn_done(struct serve *serve, const struct version_row *row)
 	tell_all(serve, &news);
 }
 
-void control_learn_failed(
-	struct serve *serve, const char *site, uint32_t version, const char *reason)
+static void tell_error(
+	struct serve *serve, const char *site, uint32_t version, int code, const char *text)
 {
 	Kamen__Reply reply = KAMEN__REPLY__INIT;
 	Kamen__Error error = KAMEN__ERROR__INIT;
 	const struct news news = { &reply, site, version, true };
+
+	error.code = code;
+	error.text = (char *)text;
+	reply.error = &error;
+	tell_all(serve, &news);
+}
+
+void control_learn_failed(
+	struct serve *serve, const char *site, uint32_t version, const char *reason)
+{
 	char text[512];
 
 	(void)snprintf(text, sizeof(text), "site %s: version %u failed: %s", site, version, reason);
-	error.code = -EIO;
-	error.text = text;
-	reply.error = &error;
-	tell_all(serve, &news);
+	tell_error(serve, site, version, -EIO, text);
+}
+
+void control_learn_unserved(struct serve *serve, const struct version_row *row, int code)
+{
+	char text[512];
+
+	(void)snprintf(text, sizeof(text),
+		"site %s: version %u is stored (%s), but the site could not take it up: %s",
+		row->site, row->version, version_state_name(row->state), strerror(-code));
+	tell_error(serve, row->site, row->version, code, text);
 }

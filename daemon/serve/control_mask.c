@@ -131,18 +131,6 @@ static void changed(struct control_client *client, uint64_t id, struct site *sit
 		reply_mask(client, id, true, &row, -1);
 }
 
-/* Decoded and checked before anything is stored. */
-static int check_servable(
-	struct serve *serve, struct site *site, uint32_t version, struct diag *diag)
-{
-	struct serving *serving = NULL;
-	int r;
-
-	r = site_serving(serve, site, version, SHM_PX_SITE, &serving, diag);
-	serving_unref(serving);
-	return r;
-}
-
 void control_mask_promote(struct control_client *client, const Kamen__Request *request)
 {
 	const Kamen__SiteVersion *named = request->mask_promote;
@@ -155,7 +143,7 @@ void control_mask_promote(struct control_client *client, const Kamen__Request *r
 
 	if (find_version(client, request->id, named, &site, &row) < 0)
 		return;
-	r = check_servable(serve, site, named->version, &diag);
+	r = site_check_promotion(serve, site, named->version, &diag);
 	if (r < 0) {
 		control_error(
 			client, request->id, r, "%s", diag.text[0] ? diag.text : strerror(-r));
@@ -170,12 +158,15 @@ void control_mask_promote(struct control_client *client, const Kamen__Request *r
 		return;
 	}
 	log_notice("site %s: version %u is champion now (%s)", site->name, named->version, who);
+	serve_log_audit(serve);
 	changed(client, request->id, site, named->version);
 }
 
 void control_mask_rollback(struct control_client *client, const Kamen__Request *request)
 {
 	struct serve *serve = client->serve;
+	struct diag diag = { .text = "" };
+	struct site_row row;
 	struct site *site;
 	uint32_t version;
 	char who[32];
@@ -184,6 +175,14 @@ void control_mask_rollback(struct control_client *client, const Kamen__Request *
 	site = control_find_site(client, request->id, request->mask_rollback->site);
 	if (!site)
 		return;
+	r = state_site_get(serve->state, site->name, &row);
+	if (r >= 0)
+		r = site_check_servable(serve, site, row.predecessor, &diag);
+	if (r < 0) {
+		control_error(
+			client, request->id, r, "%s", diag.text[0] ? diag.text : strerror(-r));
+		return;
+	}
 	(void)snprintf(who, sizeof(who), "uid %u", client->peer.uid);
 	r = state_rollback(serve->state, site->name, who, &version);
 	if (r < 0) {
@@ -192,6 +191,7 @@ void control_mask_rollback(struct control_client *client, const Kamen__Request *
 		return;
 	}
 	log_notice("site %s: rolled back to version %u (%s)", site->name, version, who);
+	serve_log_audit(serve);
 	changed(client, request->id, site, version);
 }
 

@@ -116,12 +116,22 @@ static int check_owner(struct serve *serve, const char *site, const char *key, s
 	return 0;
 }
 
+static uint32_t key_bit(const char *key)
+{
+	for (unsigned i = 0; config_site_keys[i]; i++)
+		if (strcmp(config_site_keys[i], key) == 0)
+			return 1u << i;
+	return 0;
+}
+
+/* What was said stays the site's own, also where it is what the defaults say today. */
 static int read_settings(struct serve *serve, const Kamen__SiteCreate *create,
-	struct site_settings *settings, struct diag *diag)
+	struct site_settings *settings, uint32_t *ret_keys, struct diag *diag)
 {
 	struct prep native = vit_native_prep(inference_vit(serve->inference)), prep;
 	int r;
 
+	*ret_keys = 0;
 	*settings = serve->config.site_defaults;
 	for (size_t i = 0; i < create->n_set; i++) {
 		const Kamen__KeyValue *set = create->set[i];
@@ -131,6 +141,7 @@ static int read_settings(struct serve *serve, const Kamen__SiteCreate *create,
 			r = site_settings_set(settings, set->key, set->value, diag);
 		if (r < 0)
 			return r;
+		*ret_keys |= key_bit(set->key);
 	}
 	prep = site_settings_prep(settings, &native);
 	return serve_prep_check(serve, &prep, diag);
@@ -142,11 +153,12 @@ void control_site_create(struct control_client *client, const Kamen__Request *re
 	struct serve *serve = client->serve;
 	struct diag diag = { .text = "" };
 	struct site_settings settings;
+	uint32_t keys;
 	int r;
 
-	r = read_settings(serve, create, &settings, &diag);
+	r = read_settings(serve, create, &settings, &keys, &diag);
 	if (r >= 0)
-		r = sites_create(serve, create->site, &settings, &diag);
+		r = sites_create(serve, create->site, &settings, keys, &diag);
 	if (r < 0) {
 		control_error(client, request->id, r, "%s", diag.text);
 		return;

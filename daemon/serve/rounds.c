@@ -12,6 +12,7 @@
 /* Deaths of the learner at the same step before a round is given up. */
 #define MAX_DEATHS 5
 #define STARVING_NS (60 * NS_PER_S)
+#define RETRY_NS (5 * NS_PER_S)
 
 /* ---- the queue */
 
@@ -54,14 +55,88 @@ int rounds_add(struct serve *serve, struct site *site, uint32_t version, uint32_
 	return 0;
 }
 
+/* ---- failures that state.db had no room for: its round would block the site for ever */
+
+static int on_retry(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	struct serve *serve = userdata;
+	struct rounds *rounds = &serve->rounds;
+
+	(void)usec;
+	while (rounds->unstored) {
+		struct round_failure *failure = rounds->unstored;
+		int r = state_round_fail(
+			serve->state, failure->site, failure->version, failure->reason);
+
+		if (r < 0 && r != -ENOENT)
+			break;
+		log_notice("site %s: it is stored now that version %u failed", failure->site,
+			failure->version);
+		rounds->unstored = failure->next;
+		free(failure);
+	}
+	if (rounds->unstored &&
+		sd_event_source_set_time_relative(source, RETRY_NS / NS_PER_US) >= 0)
+		(void)sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+	else
+		rounds->retry = sd_event_source_disable_unref(rounds->retry);
+	return 0;
+}
+
+static int keep_failure(struct serve *serve, const struct round_job *job, const char *reason)
+{
+	struct rounds *rounds = &serve->rounds;
+	struct round_failure *failure = calloc(1, sizeof(*failure));
+	int r = 0;
+
+	if (!failure)
+		return -ENOMEM;
+	memcpy(failure->site, job->site, sizeof(failure->site));
+	failure->version = job->version;
+	(void)snprintf(failure->reason, sizeof(failure->reason), "%s", reason);
+	if (!rounds->retry)
+		r = sd_event_add_time_relative(serve->event, &rounds->retry, CLOCK_MONOTONIC,
+			RETRY_NS / NS_PER_US, 0, on_retry, serve);
+	if (r < 0) {
+		free(failure);
+		return r;
+	}
+	failure->next = rounds->unstored;
+	rounds->unstored = failure;
+	return 0;
+}
+
+/* The site's next life may have a version of the same number. */
+static void forget_failures(struct rounds *rounds, const char *site)
+{
+	for (struct round_failure **at = &rounds->unstored; *at;) {
+		struct round_failure *failure = *at;
+
+		if (site && strcmp(failure->site, site) != 0) {
+			at = &failure->next;
+			continue;
+		}
+		*at = failure->next;
+		free(failure);
+	}
+}
+
 static void fail(struct serve *serve, const char *reason)
 {
 	struct round_job *job = serve->rounds.head;
+	int r;
 
 	log_write(LOG_ERR, NULL, "site %s: version %u failed: %s", job->site, job->version, reason);
 	serve->rounds.n_failed++;
-	if (state_round_fail(serve->state, job->site, job->version, reason) < 0)
-		log_error("site %s: cannot store that version %u failed", job->site, job->version);
+	r = state_round_fail(serve->state, job->site, job->version, reason);
+	if (r < 0 && r != -ENOENT) {
+		log_error("site %s: cannot store that version %u failed, it is tried again: %s",
+			job->site, job->version, strerror(-r));
+		r = keep_failure(serve, job, reason);
+		if (r < 0)
+			log_error("site %s: learns nothing until kamend is started again: %s",
+				job->site, strerror(-r));
+	}
 	control_learn_failed(serve, job->site, job->version, reason);
 	pop(&serve->rounds);
 	rounds_kick(serve);
@@ -71,6 +146,7 @@ void rounds_cancel(struct serve *serve, const char *site)
 {
 	struct rounds *rounds = &serve->rounds;
 
+	forget_failures(rounds, site);
 	for (struct round_job **at = &rounds->head; *at;) {
 		struct round_job *job = *at;
 
@@ -205,6 +281,8 @@ int rounds_open(struct serve *serve)
 
 void rounds_close(struct serve *serve)
 {
+	serve->rounds.retry = sd_event_source_disable_unref(serve->rounds.retry);
+	forget_failures(&serve->rounds, NULL);
 	while (serve->rounds.head)
 		pop(&serve->rounds);
 }
@@ -345,21 +423,25 @@ static int read_done(struct serve *serve, const struct round_job *job, const Kam
 
 static void promote_if_auto(struct serve *serve, struct site *site, const struct version_row *row)
 {
+	struct diag diag = { .text = "" };
 	int r;
 
 	if (!row->passed || strcmp(site->settings.policy, "auto") != 0)
 		return;
-	r = state_promote(serve->state, site->name, row->version, "policy auto");
+	r = site_check_promotion(serve, site, row->version, &diag);
+	if (r >= 0)
+		r = state_promote(serve->state, site->name, row->version, "policy auto");
 	if (r < 0) {
-		log_error("site %s: cannot promote version %u: %s", site->name, row->version,
-			strerror(-r));
+		log_error("site %s: version %u stays a candidate: %s", site->name, row->version,
+			diag.text[0] ? diag.text : strerror(-r));
 		return;
 	}
 	serve->rounds.n_promoted++;
 	log_notice("site %s: version %u is champion now (policy auto)", site->name, row->version);
+	serve_log_audit(serve);
 }
 
-static int settle(struct serve *serve, struct site *site, struct version_row *row)
+static int store(struct serve *serve, struct version_row *row)
 {
 	int r;
 
@@ -368,12 +450,31 @@ static int settle(struct serve *serve, struct site *site, struct version_row *ro
 	r = state_round_end(serve->state, row);
 	if (r < 0)
 		return r;
-	log_notice("site %s: version %u %s (density %.5f, loss ratio %.3f)%s%s", site->name,
+	log_notice("site %s: version %u %s (density %.5f, loss ratio %.3f)%s%s", row->site,
 		row->version, row->passed ? "passed the gate" : "is held", row->density,
 		row->loss_ratio, row->passed ? "" : ": ", row->reasons);
+	return 0;
+}
+
+/* From here on the round is in state.db, whatever becomes of it in memory. */
+static void settle(struct serve *serve, struct site *site, struct version_row *row)
+{
+	struct rounds *rounds = &serve->rounds;
+	int r, q;
+
+	rounds->n_done++;
+	/* First what the round wrote: a promotion takes the snapshot that it has checked. */
+	r = site_renew(serve, site);
 	promote_if_auto(serve, site, row);
-	/* The references of the base are new in any case. */
-	return site_publish(serve, site);
+	q = site_publish(serve, site);
+	r = r < 0 ? r : q;
+	/* The promotion may have changed what the row says. */
+	(void)state_version_get(serve->state, row->site, row->version, row);
+	pop(rounds);
+	if (r < 0)
+		control_learn_unserved(serve, row, r);
+	else
+		control_learn_done(serve, row);
 }
 
 void rounds_done(struct serve *serve, const Kamen__LearnDone *done)
@@ -389,16 +490,12 @@ void rounds_done(struct serve *serve, const Kamen__LearnDone *done)
 	site = sites_find(&serve->sites, done->site);
 	r = site ? read_done(serve, rounds->head, done, &row, &diag) : -ENOENT;
 	if (r >= 0)
-		r = settle(serve, site, &row);
+		r = store(serve, &row);
 	if (r < 0) {
 		fail(serve, diag.text[0] ? diag.text : strerror(-r));
 		return;
 	}
-	rounds->n_done++;
-	/* The promotion may have changed what the row says. */
-	(void)state_version_get(serve->state, row.site, row.version, &row);
-	pop(rounds);
-	control_learn_done(serve, &row);
+	settle(serve, site, &row);
 	serve_notify_status(serve);
 	rounds_kick(serve);
 }

@@ -2,6 +2,8 @@
 #ifndef KAMEN_SERVE_ROUNDS_H
 #define KAMEN_SERVE_ROUNDS_H
 
+#include <systemd/sd-event.h>
+
 #include "kamen.pb-c.h"
 #include "serve/sites.h"
 
@@ -17,6 +19,13 @@ struct round_job {
 	struct round_job *next;
 };
 
+/** Of a round that is over, which state.db could not be told yet. */
+struct round_failure {
+	char site[64], reason[256];
+	uint32_t version;
+	struct round_failure *next;
+};
+
 /** First come, first learnt; the first one is with the learner. */
 struct rounds {
 	struct round_job *head;
@@ -26,6 +35,8 @@ struct rounds {
 	uint32_t step, steps;
 	float loss_ratio;
 	double density;
+	struct round_failure *unstored;
+	sd_event_source *retry;
 };
 
 /** Takes up what an earlier process left running. */

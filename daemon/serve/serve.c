@@ -59,6 +59,24 @@ void serve_notify_status(struct serve *serve)
 		serve->sessions.n, learner);
 }
 
+/* Who keeps the heads of the journal elsewhere can tell later whether the chain was replaced. */
+void serve_log_audit(struct serve *serve)
+{
+	char hex[DIGEST_HEX_CHARS + 1], fields[32 + DIGEST_HEX_CHARS];
+	struct digest head;
+	uint64_t n;
+	int r;
+
+	r = state_audit_head(serve->state, &n, &head);
+	if (r < 0) {
+		log_error("audit: the head cannot be read: %s", strerror(-r));
+		return;
+	}
+	digest_to_hex(&head, hex);
+	(void)snprintf(fields, sizeof(fields), "KAMEN_AUDIT_HEAD=%s", hex);
+	log_write(LOG_NOTICE, fields, "audit: %llu rows, head %s", (unsigned long long)n, hex);
+}
+
 void serve_check_drained(struct serve *serve)
 {
 	if (!serve->draining || serve->n_pending > 0)
@@ -93,6 +111,7 @@ static int on_terminate(
 	serve->draining = true;
 	control_stop(serve);
 	sessions_stop(serve);
+	roles_drain(serve);
 	if (sd_event_add_time_relative(serve->event, &serve->drain_timer, CLOCK_MONOTONIC,
 		    SERVE_DRAIN_NS / NS_PER_US, 0, on_drain_over, serve) < 0)
 		return sd_event_exit(serve->event, 0);
@@ -100,12 +119,23 @@ static int on_terminate(
 	return 0;
 }
 
+static bool takes_a_restart(const char *section, const char *key)
+{
+	static const char *const at_once[] = { "batch_delay_us", "max_clients", "max_frame_bytes" };
+
+	for (unsigned i = 0; i < ARRAY_SIZE(at_once); i++)
+		if (strcmp(section, "serve") == 0 && strcmp(key, at_once[i]) == 0)
+			return false;
+	return true;
+}
+
+/* The roles, too, stay with what serve was started with. */
 static void warn_of_restart(const struct config *boot, const struct config *now)
 {
-	if (strcmp(boot->model_family, now->model_family) != 0 || boot->threads != now->threads ||
-		boot->max_batch != now->max_batch || boot->n_slots != now->n_slots ||
-		boot->learner_on != now->learner_on)
-		log_warning("model, threads, batch, slots and learner take a restart to change");
+	char keys[512];
+
+	if (config_changes(boot, now, takes_a_restart, keys, sizeof(keys)) > 0)
+		log_warning("a restart is needed before this takes effect: %s", keys);
 }
 
 static void reload(struct serve *serve)
@@ -116,6 +146,11 @@ static void reload(struct serve *serve)
 	int r;
 
 	r = config_load(&next, serve->boot->path[0] ? serve->boot->path : NULL, &diag);
+	if (r >= 0) {
+		r = sites_check_files(serve, &next, &diag);
+		if (r < 0)
+			config_done(&next);
+	}
 	if (r < 0) {
 		log_error("the configuration stays as it was: %s",
 			diag.text[0] ? diag.text : strerror(-r));
@@ -178,6 +213,12 @@ static int start_watchdog(struct serve *serve)
 
 /* ---- from a packed model to READY */
 
+/* Each may take long where disks are slow or state is large. */
+static void begin_phase(const char *what)
+{
+	(void)sd_notifyf(0, "EXTEND_TIMEOUT_USEC=%d\nSTATUS=%s", EXTEND_BY_USEC, what);
+}
+
 static int on_handed_back(sd_event_source *source, int fd, uint32_t revents, void *userdata)
 {
 	(void)source;
@@ -230,6 +271,7 @@ static int begin_to_serve(struct serve *serve)
 {
 	int r;
 
+	begin_phase("reading the sites");
 	r = say("scheduler", make_scheduler(serve));
 	if (r >= 0)
 		r = say("sites", sites_open(serve));
@@ -249,6 +291,7 @@ static int begin_to_serve(struct serve *serve)
 	serve->serving = true;
 	log_notice("kamend " KAMEN_VERSION " serves %u sites with %s on %s", serve->sites.n,
 		serve->boot->model_path, vit_isa(inference_vit(serve->inference)));
+	serve_log_audit(serve);
 	(void)sd_notify(0, "READY=1");
 	serve_notify_status(serve);
 	return 0;
@@ -257,6 +300,7 @@ static int begin_to_serve(struct serve *serve)
 static int on_inference(sd_event_source *source, int fd, uint32_t revents, void *userdata)
 {
 	struct serve *serve = userdata;
+	struct diag diag = { .text = "" };
 
 	(void)source;
 	(void)fd;
@@ -268,6 +312,10 @@ static int on_inference(sd_event_source *source, int fd, uint32_t revents, void 
 			"model %s: %s", serve->boot->model_path, inference_error(serve->inference));
 		return sd_event_exit(serve->event, EX_CONFIG);
 	}
+	if (sites_check_files(serve, serve->boot, &diag) < 0) {
+		log_error("%s", diag.text);
+		return sd_event_exit(serve->event, EX_CONFIG);
+	}
 	if (begin_to_serve(serve) < 0)
 		return sd_event_exit(serve->event, EXIT_FAILURE);
 	return 0;
@@ -277,7 +325,7 @@ static int on_still_starting(sd_event_source *source, uint64_t usec, void *userd
 {
 	(void)usec;
 	(void)userdata;
-	(void)sd_notifyf(0, "EXTEND_TIMEOUT_USEC=%d\nSTATUS=packing the model", EXTEND_BY_USEC);
+	begin_phase("packing the model");
 	if (sd_event_source_set_time_relative(source, EXTEND_EVERY_USEC) >= 0)
 		(void)sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
 	return 0;
@@ -316,6 +364,20 @@ static int make_loop(struct serve *serve)
 	return say("event loop", r);
 }
 
+/* Serving goes on: that somebody has changed the past is no reason to stop a line. */
+static void verify_audit(struct serve *serve)
+{
+	struct diag diag = { .text = "" };
+	struct digest head;
+	uint64_t n;
+	int r;
+
+	r = state_audit_verify(serve->state, &n, &head, &diag);
+	if (r < 0)
+		log_error("the audit chain does not hold: %s",
+			diag.text[0] ? diag.text : strerror(-r));
+}
+
 /* An exit status, 0: go on. */
 static int open_parts(struct serve *serve)
 {
@@ -332,11 +394,15 @@ static int open_parts(struct serve *serve)
 		log_error("%s: %s", config->runtime_dir, strerror(errno));
 		return EXIT_FAILURE;
 	}
+	begin_phase("opening state.db");
 	r = state_open(&serve->state, config->state_dir, &config->site_defaults, &diag);
 	if (r < 0) {
 		log_error("%s", diag.text[0] ? diag.text : strerror(-r));
 		return EXIT_FAILURE;
 	}
+	begin_phase("checking the audit chain");
+	verify_audit(serve);
+	begin_phase("reading the model");
 	r = base_load(&serve->base, config->model_path, &diag);
 	if (r < 0) {
 		log_error("model %s: %s", config->model_path,

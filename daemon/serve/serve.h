@@ -58,6 +58,8 @@ struct serving_model serve_model(const struct serve *serve);
 int serve_prep_check(const struct serve *serve, const struct prep *prep, struct diag *diag);
 /** A line of state for systemctl status, where something worth a line has changed. */
 void serve_notify_status(struct serve *serve);
+/** The audit chain's head to the journal, where it grew by something that matters. */
+void serve_log_audit(struct serve *serve);
 /** To be called when a request was answered or freed: ends a drain. */
 void serve_check_drained(struct serve *serve);
 

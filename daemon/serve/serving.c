@@ -51,21 +51,31 @@ static int load_base(struct serving *serving, const struct serving_model *model)
 	return 0;
 }
 
+/* Of the machine at this moment, not of the file. */
+static bool is_passing(int r)
+{
+	return r == -EMFILE || r == -ENFILE || r == -ENOMEM || r == -EIO;
+}
+
 /* Novelty is a help, not a condition of serving: what cannot be used is left out. */
-static void load_reference(
-	struct serving *serving, const struct serving_model *model, const char *path)
+static int load_reference(struct serving *serving, const struct serving_model *model,
+	const char *path, struct diag *diag)
 {
 	_cleanup_(reference_freep) struct reference *reference = NULL;
 	_cleanup_(freep) void *data = NULL;
 	size_t n_bytes;
+	int r;
 
-	if (!path || blob_read(AT_FDCWD, path, SERVE_MAX_REFERENCE_BYTES, &data, &n_bytes) < 0)
-		return;
-	if (reference_decode(&reference, data, n_bytes, NULL) < 0)
-		return;
-	if (reference->dim != model->width || !digest_equal(&reference->space, &serving->space))
-		return;
-	serving->reference = TAKE_PTR(reference);
+	if (!path)
+		return 0;
+	r = blob_read(AT_FDCWD, path, SERVE_MAX_REFERENCE_BYTES, &data, &n_bytes);
+	if (r >= 0)
+		r = reference_decode(&reference, data, n_bytes, NULL);
+	if (r < 0)
+		return is_passing(r) ? diag_set(diag, -r, "%s: %s", path, strerror(-r)) : 0;
+	if (reference->dim == model->width && digest_equal(&reference->space, &serving->space))
+		serving->reference = TAKE_PTR(reference);
+	return 0;
 }
 
 int serving_load(struct serving **ret_serving, const struct serving_model *model, uint32_t version,
@@ -90,7 +100,9 @@ int serving_load(struct serving **ret_serving, const struct serving_model *model
 	if (r < 0)
 		return r;
 	serving->space = space_digest(model->base, &serving->mask_id, &digest, "f32", "cls");
-	load_reference(serving, model, reference_path);
+	r = load_reference(serving, model, reference_path, diag);
+	if (r < 0)
+		return r;
 	*ret_serving = TAKE_PTR(serving);
 	return 0;
 }

@@ -36,7 +36,8 @@ struct serving_model {
 
 /**
  * Reads MASK_PATH (NULL: the base) and REFERENCE_PATH, checks both against the model. A reference
- * of another space or a missing one is no error: then nothing is known.
+ * of another space, a damaged or a missing one is no error: then nothing is known. One that cannot
+ * be read just now is.
  *
  * @return 0, -ENOENT: no such mask file, -EBADMSG or -EXDEV: damaged or of another model (diag)
  */

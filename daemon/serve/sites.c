@@ -84,28 +84,75 @@ static int overlay_file(struct site_settings *settings, const struct site_file *
 	return 0;
 }
 
-static int apply_settings(struct serve *serve, struct site *site, const struct site_row *row)
+/* What a site should be served with: not in force before its snapshot is there. */
+struct wanted {
+	struct site_settings settings;
+	struct prep prep;
+	uint32_t champion;
+};
+
+static int want(struct serve *serve, const struct site *site, struct wanted *ret_wanted)
 {
 	struct prep native = vit_native_prep(inference_vit(serve->inference));
+	struct wanted wanted = { .champion = 0 };
 	struct diag diag = { .text = "" };
+	struct site_row row;
 	int r;
 
-	site->file = file_of(&serve->config, site->name);
-	site->settings = row->settings;
-	r = overlay_file(&site->settings, site->file);
+	r = state_site_get(serve->state, site->name, &row);
 	if (r < 0)
 		return r;
-	site->champion = row->champion;
-	site->prep = site_settings_prep(&site->settings, &native);
-	r = serve_prep_check(serve, &site->prep, &diag);
-	if (r >= 0)
-		return 0;
-	log_error("site %s: %s; the model's own preprocessing is used", site->name, diag.text);
-	site->prep = native;
+	wanted.champion = row.champion;
+	wanted.settings = row.settings;
+	r = overlay_file(&wanted.settings, site->file);
+	if (r < 0)
+		return r;
+	wanted.prep = site_settings_prep(&wanted.settings, &native);
+	/* Files were checked when they were read; a row may be of the time of another model. */
+	if (serve_prep_check(serve, &wanted.prep, &diag) < 0) {
+		log_error("site %s: %s; the model's own preprocessing is used", site->name,
+			diag.text);
+		wanted.prep = native;
+	}
+	*ret_wanted = wanted;
+	return 0;
+}
+
+int sites_check_files(const struct serve *serve, const struct config *config, struct diag *diag)
+{
+	struct prep native = vit_native_prep(inference_vit(serve->inference));
+	struct prep prep = site_settings_prep(&config->site_defaults, &native);
+	struct diag what = { .text = "" };
+	int r;
+
+	r = serve_prep_check(serve, &prep, &what);
+	if (r < 0)
+		return diag_set(diag, -r, "%s: %.100s", config->input_px_from, what.text);
+	for (uint32_t i = 0; i < config->n_sites; i++) {
+		const struct site_file *file = &config->sites[i];
+		struct site_settings settings = config->site_defaults;
+
+		r = overlay_file(&settings, file);
+		if (r < 0)
+			return r;
+		prep = site_settings_prep(&settings, &native);
+		r = serve_prep_check(serve, &prep, &what);
+		/* The first key is input_px: all others are checked without the model. */
+		if (r < 0)
+			return diag_set(diag, -r, "%.150s:%u: %.100s", file->path, file->lines[0],
+				what.text);
+	}
 	return 0;
 }
 
 /* ---- snapshots */
+
+static bool same_prep(const struct prep *a, const struct prep *b)
+{
+	struct digest da = prep_digest(a), db = prep_digest(b);
+
+	return digest_equal(&da, &db);
+}
 
 static void forget_pinned(struct site *site)
 {
@@ -116,8 +163,18 @@ static void forget_pinned(struct site *site)
 	}
 }
 
-static int load(struct serve *serve, struct site *site, uint32_t version, const struct prep *prep,
-	struct serving **ret_serving, struct diag *diag)
+static bool is_snapshot(
+	const struct serving *s, uint32_t version, const struct prep *prep, double threshold)
+{
+	/* Bit for bit: a threshold is what a file says, it is never computed. */
+	return s && s->version == version &&
+	       memcmp(&s->threshold, &threshold, sizeof(threshold)) == 0 &&
+	       same_prep(&s->prep, prep);
+}
+
+static int load(struct serve *serve, const struct site *site, uint32_t version,
+	const struct wanted *how, bool with_reference, struct serving **ret_serving,
+	struct diag *diag)
 {
 	struct serving_model model = serve_model(serve);
 	char mask[512], reference[512], name[32];
@@ -131,35 +188,109 @@ static int load(struct serve *serve, struct site *site, uint32_t version, const 
 	r = state_path(serve->state, mask, site->name, name);
 	if (r < 0)
 		return r;
-	return serving_load(ret_serving, &model, version, prep, site->settings.novelty_threshold,
-		version > 0 ? mask : NULL, reference, diag);
+	r = serving_load(ret_serving, &model, version, &how->prep, how->settings.novelty_threshold,
+		version > 0 ? mask : NULL, with_reference ? reference : NULL, diag);
+	if (r < 0 && !diag->text[0])
+		(void)diag_set(diag, -r, "%s", strerror(-r));
+	return r;
+}
+
+/* What a change of champion was checked with is what it is served with: nothing is read twice. */
+static int take(struct serve *serve, const struct site *site, const struct wanted *wanted,
+	struct serving **ret_serving, struct diag *diag)
+{
+	double threshold = wanted->settings.novelty_threshold;
+
+	for (unsigned i = 0; i < SITE_PINNED; i++) {
+		if (!is_snapshot(site->pinned[i], wanted->champion, &wanted->prep, threshold))
+			continue;
+		*ret_serving = serving_ref(site->pinned[i]);
+		return 0;
+	}
+	return load(serve, site, wanted->champion, wanted, true, ret_serving, diag);
+}
+
+/* At the start, when there is nothing to go on with: less is better than no answer. */
+static int fall_back(struct serve *serve, const struct site *site, const struct wanted *wanted,
+	struct serving **ret_serving, struct diag *diag)
+{
+	struct diag again = { .text = "" };
+	int r;
+
+	r = load(serve, site, wanted->champion, wanted, false, ret_serving, &again);
+	if (r >= 0) {
+		log_error("site %s: version %u has no references, verdicts are UNKNOWN: %s",
+			site->name, wanted->champion, diag->text);
+		return r;
+	}
+	log_error("site %s: version %u cannot be served, the base is instead: %s", site->name,
+		wanted->champion, diag->text);
+	return load(serve, site, 0, wanted, false, ret_serving, diag);
+}
+
+static void tell_of_lost_reference(
+	const struct site *site, const struct serving *was, const struct serving *is)
+{
+	if (was && was->version == is->version && was->reference && !is->reference)
+		log_warning("site %s: the references of version %u are of another preprocessing: "
+			    "verdicts are UNKNOWN until the site has learnt anew",
+			site->name, is->version);
+}
+
+static int publish(struct serve *serve, struct site *site, bool renewed, struct diag *diag)
+{
+	const struct serving *now = site->queue.champion;
+	struct serving *serving = NULL;
+	struct wanted wanted;
+	bool keep;
+	int r;
+
+	r = want(serve, site, &wanted);
+	if (r < 0)
+		return diag_set(diag, -r, "state.db: %s", strerror(-r));
+	if (renewed)
+		forget_pinned(site);
+	/* A round writes references of the base; those of a version stay what they are. */
+	keep = is_snapshot(now, wanted.champion, &wanted.prep, wanted.settings.novelty_threshold) &&
+	       !(renewed && wanted.champion == 0);
+	if (!keep) {
+		r = take(serve, site, &wanted, &serving, diag);
+		if (r < 0 && !now)
+			r = fall_back(serve, site, &wanted, &serving, diag);
+		if (r < 0)
+			return r;
+		tell_of_lost_reference(site, now, serving);
+	}
+	site->settings = wanted.settings;
+	site->prep = wanted.prep;
+	site->champion = wanted.champion;
+	forget_pinned(site);
+	if (serving)
+		scheduler_publish(serve->scheduler, &site->queue, serving);
+	return 0;
+}
+
+static int publish_and_log(struct serve *serve, struct site *site, bool renewed)
+{
+	struct diag diag = { .text = "" };
+	int r = publish(serve, site, renewed, &diag);
+
+	if (r < 0 && site->queue.champion)
+		log_error("site %s: version %u goes on being served as it is: %s", site->name,
+			site->queue.champion->version, diag.text);
+	else if (r < 0)
+		log_error("site %s: %s", site->name, diag.text);
+	return r;
 }
 
 int site_publish(struct serve *serve, struct site *site)
 {
-	struct serving *serving = NULL;
-	struct diag diag = { .text = "" };
-	struct site_row row;
-	int r;
+	return publish_and_log(serve, site, false);
+}
 
-	r = state_site_get(serve->state, site->name, &row);
-	if (r < 0)
-		return r;
-	r = apply_settings(serve, site, &row);
-	if (r < 0)
-		return r;
-	forget_pinned(site);
-	r = load(serve, site, site->champion, &site->prep, &serving, &diag);
-	if (r < 0 && site->champion > 0) {
-		log_write(LOG_ERR, NULL,
-			"site %s: version %u cannot be served, the base is instead: %s", site->name,
-			site->champion, diag.text);
-		r = load(serve, site, 0, &site->prep, &serving, &diag);
-	}
-	if (r < 0)
-		return r;
-	scheduler_publish(serve->scheduler, &site->queue, serving);
-	return 0;
+int site_renew(struct serve *serve, struct site *site)
+{
+	return publish_and_log(serve, site, true);
 }
 
 static int wanted_prep(struct serve *serve, const struct site *site, uint32_t px,
@@ -176,13 +307,6 @@ static int wanted_prep(struct serve *serve, const struct site *site, uint32_t px
 	*ret_prep = site->prep;
 	ret_prep->input_px = px;
 	return serve_prep_check(serve, ret_prep, diag);
-}
-
-static bool same_prep(const struct prep *a, const struct prep *b)
-{
-	struct digest da = prep_digest(a), db = prep_digest(b);
-
-	return digest_equal(&da, &db);
 }
 
 static bool version_may_be_served(
@@ -206,17 +330,18 @@ static bool version_may_be_served(
 int site_serving(struct serve *serve, struct site *site, uint32_t version, uint32_t px,
 	struct serving **ret_serving, struct diag *diag)
 {
+	struct wanted how = { .settings = site->settings };
+	double threshold = site->settings.novelty_threshold;
 	unsigned oldest = 0;
-	struct prep prep;
 	int r;
 
-	r = wanted_prep(serve, site, px, &prep, diag);
+	r = wanted_prep(serve, site, px, &how.prep, diag);
 	if (r < 0)
 		return r;
 	for (unsigned i = 0; i < SITE_PINNED; i++) {
 		struct serving *s = site->pinned[i];
 
-		if (s && s->version == version && same_prep(&s->prep, &prep)) {
+		if (is_snapshot(s, version, &how.prep, threshold)) {
 			site->pinned_used[i] = ++serve->sites.clock;
 			*ret_serving = serving_ref(s);
 			return 0;
@@ -228,12 +353,53 @@ int site_serving(struct serve *serve, struct site *site, uint32_t version, uint3
 		return -ENOENT;
 	serving_unref(TAKE_PTR(site->pinned[oldest]));
 	site->pinned_used[oldest] = 0;
-	r = load(serve, site, version, &prep, &site->pinned[oldest], diag);
+	r = load(serve, site, version, &how, true, &site->pinned[oldest], diag);
 	if (r < 0)
 		return r;
 	site->pinned_used[oldest] = ++serve->sites.clock;
 	*ret_serving = serving_ref(site->pinned[oldest]);
 	return 0;
+}
+
+static int check_judged(
+	struct serve *serve, const struct site *site, uint32_t version, struct diag *diag)
+{
+	char judged_hex[DIGEST_HEX_CHARS + 1], site_hex[DIGEST_HEX_CHARS + 1];
+	struct digest prep = prep_digest(&site->prep);
+	struct version_row row;
+	int r;
+
+	r = state_version_get(serve->state, site->name, version, &row);
+	if (r < 0)
+		return diag_set(diag, -r, "site %s has no version %u", site->name, version);
+	/* What is held or failed is refused by state.db, with its own reason. */
+	if (digest_equal(&row.prep, &prep) || row.state == VERSION_HELD ||
+		row.state == VERSION_FAILED || row.state == VERSION_LEARNING)
+		return 0;
+	digest_to_hex(&row.prep, judged_hex);
+	digest_to_hex(&prep, site_hex);
+	return diag_set(diag, EXDEV,
+		"version %u was judged under preprocessing %.12s, site %s has %.12s now: learn "
+		"anew",
+		version, judged_hex, site->name, site_hex);
+}
+
+int site_check_promotion(
+	struct serve *serve, struct site *site, uint32_t version, struct diag *diag)
+{
+	int r = version > 0 ? check_judged(serve, site, version, diag) : 0;
+
+	return r < 0 ? r : site_check_servable(serve, site, version, diag);
+}
+
+int site_check_servable(struct serve *serve, struct site *site, uint32_t version, struct diag *diag)
+{
+	struct serving *serving = NULL;
+	int r;
+
+	r = site_serving(serve, site, version, SHM_PX_SITE, &serving, diag);
+	serving_unref(serving);
+	return r;
 }
 
 /* ---- the table */
@@ -254,6 +420,7 @@ static int table_add(struct serve *serve, const char *name)
 		return -ENOMEM;
 	site->n_refs = 1;
 	(void)snprintf(site->name, sizeof(site->name), "%s", name);
+	site->file = file_of(&serve->config, name);
 	r = site_publish(serve, site);
 	if (r < 0) {
 		site_unref(site);
@@ -265,7 +432,7 @@ static int table_add(struct serve *serve, const char *name)
 }
 
 int sites_create(struct serve *serve, const char *name, const struct site_settings *settings,
-	struct diag *diag)
+	uint32_t keys, struct diag *diag)
 {
 	int r;
 
@@ -274,7 +441,7 @@ int sites_create(struct serve *serve, const char *name, const struct site_settin
 			diag, EINVAL, "'%s' is no site name ([a-z0-9][a-z0-9._-]{0,62})", name);
 	if (sites_find(&serve->sites, name))
 		return diag_set(diag, EEXIST, "site %s exists already", name);
-	r = state_site_create(serve->state, name, settings);
+	r = state_site_create_with(serve->state, name, settings, keys);
 	if (r < 0)
 		return diag_set(diag, -r, "cannot create site %s: %s", name, strerror(-r));
 	r = table_add(serve, name);
@@ -316,7 +483,7 @@ static void create_from_files(struct serve *serve)
 
 		if (sites_find(&serve->sites, file->site))
 			continue;
-		if (sites_create(serve, file->site, &serve->config.site_defaults, &diag) < 0)
+		if (sites_create(serve, file->site, &serve->config.site_defaults, 0, &diag) < 0)
 			log_error("%s: %s", file->path, diag.text);
 		else
 			log_notice("site %s created from %s", file->site, file->path);
@@ -343,15 +510,13 @@ int sites_open(struct serve *serve)
 
 void sites_refresh(struct serve *serve)
 {
+	state_set_defaults(serve->state, &serve->config.site_defaults);
+	/* All of them first: the old list of files goes away whatever fails below. */
+	for (uint32_t i = 0; i < serve->sites.n; i++)
+		serve->sites.sites[i]->file = file_of(&serve->config, serve->sites.sites[i]->name);
 	create_from_files(serve);
-	for (uint32_t i = 0; i < serve->sites.n; i++) {
-		struct site *site = serve->sites.sites[i];
-		int r = site_publish(serve, site);
-
-		if (r < 0)
-			log_error(
-				"site %s: cannot take its settings: %s", site->name, strerror(-r));
-	}
+	for (uint32_t i = 0; i < serve->sites.n; i++)
+		(void)site_publish(serve, serve->sites.sites[i]);
 }
 
 void sites_close(struct serve *serve)

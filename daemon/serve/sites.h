@@ -49,17 +49,31 @@ struct site_table {
 int sites_open(struct serve *serve);
 void sites_close(struct serve *serve);
 struct site *sites_find(const struct site_table *table, const char *name);
-/** A new site in state.db and in the table; diag says why not. */
+/** Can every site of the files be preprocessed for this model? -EINVAL with FILE:LINE in diag. */
+int sites_check_files(const struct serve *serve, const struct config *config, struct diag *diag);
+/** A new site in state.db and in the table; diag says why not. keys: see state_site_create_with().
+ */
 int sites_create(struct serve *serve, const char *name, const struct site_settings *settings,
-	struct diag *diag);
+	uint32_t keys, struct diag *diag);
 int sites_delete(struct serve *serve, struct site *site);
 struct site *site_ref(struct site *site);
 void site_unref(struct site *site);
 
 /** Settings and files anew, after a reload. */
 void sites_refresh(struct serve *serve);
-/** Reads what state.db says and swaps the champion's snapshot in. Logs what cannot be served. */
+/**
+ * Reads what state.db says and, where that differs, swaps the champion's snapshot in. What cannot be
+ * read changes nothing and is logged; only a site that is not served yet falls back to the base.
+ */
 int site_publish(struct serve *serve, struct site *site);
+/** The same after a round, which has written new references of the base. */
+int site_renew(struct serve *serve, struct site *site);
+/** Before state.db is changed: is it there and whole? What was read is what site_publish() takes. */
+int site_check_servable(
+	struct serve *serve, struct site *site, uint32_t version, struct diag *diag);
+/** That, and -EXDEV: it was judged under another preprocessing than the site's. */
+int site_check_promotion(
+	struct serve *serve, struct site *site, uint32_t version, struct diag *diag);
 /**
  * The snapshot of a version at an input size, from the site's cache or from disk; referenced.
  *
