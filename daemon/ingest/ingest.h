@@ -46,6 +46,9 @@ struct ingest {
 	struct wire *role_wire, *stream_wire;
 	void *zmq; /* context, made with the first stream */
 	LIST_HEAD(, ingest_site) sites;
+	struct ingest_site *rows; /* (n_rows), of a table that comes in parts */
+	size_t n_rows;
+	bool is_table_broken; /* a part of it was lost */
 	TAILQ_HEAD(, arrival) jobs;
 	unsigned n_jobs, n_asked; /* own, serve's */
 	uint64_t n_bytes;         /* reserved by own jobs */
@@ -59,7 +62,7 @@ int ingest_run(const struct config *config, decoder_image_fn *decode);
 bool ingest_has_room(const struct ingest *ingest, uint64_t n_bytes);
 void ingest_kick(struct ingest *ingest);
 
-/** Makes the sites what serve's table says. */
+/** Makes the sites what serve's table says, once its last part is there. */
 void ingest_set_sites(struct ingest *ingest, const Kamen__SiteTable *table);
 struct ingest_site *ingest_find_site(struct ingest *ingest, const char *name);
 void ingest_site_unref(struct ingest_site *site);

@@ -62,17 +62,17 @@ static bool is_same(const struct ingest_site *a, const struct ingest_site *b)
 }
 
 /* What the table says of a site that is there: nothing, something else, or the same. */
-static bool stays(struct ingest_site *site, const Kamen__SiteTable *table)
+static bool stays(struct ingest_site *site, const struct ingest *ingest)
 {
-	for (size_t i = 0; i < table->n_sites; i++) {
-		struct ingest_site row = { .n_jobs = 0 };
+	for (size_t i = 0; i < ingest->n_rows; i++) {
+		const struct ingest_site *row = &ingest->rows[i];
 
-		if (strcmp(table->sites[i]->site, site->name) != 0)
+		if (strcmp(row->name, site->name) != 0)
 			continue;
-		if (fill(&row, table->sites[i]) < 0 || !is_same(site, &row))
+		if (!is_same(site, row))
 			return false;
-		site->shorter_px = row.shorter_px;
-		site->settle_ms = row.settle_ms;
+		site->shorter_px = row->shorter_px;
+		site->settle_ms = row->settle_ms;
 		return true;
 	}
 	return false;
@@ -109,20 +109,15 @@ static int start_sources(struct ingest *ingest, struct ingest_site *site)
 	return site->pull ? 0 : zmq_pull_new(&site->pull, ingest, site);
 }
 
-static int add_site(struct ingest *ingest, const Kamen__IngestSite *row)
+static int add_site(struct ingest *ingest, const struct ingest_site *row)
 {
-	_cleanup_(freep) struct ingest_site *site = calloc(1, sizeof(*site));
-	struct ingest_site *added;
-	int r;
+	struct ingest_site *site = malloc(sizeof(*site));
 
 	if (!site)
 		return -ENOMEM;
-	r = fill(site, row);
-	if (r < 0)
-		return r;
-	added = TAKE_PTR(site);
-	LIST_INSERT_HEAD(&ingest->sites, added, link);
-	return start_sources(ingest, added);
+	*site = *row;
+	LIST_INSERT_HEAD(&ingest->sites, site, link);
+	return start_sources(ingest, site);
 }
 
 static void free_gone(struct ingest *ingest)
@@ -140,27 +135,80 @@ static void free_gone(struct ingest *ingest)
 	}
 }
 
-void ingest_set_sites(struct ingest *ingest, const Kamen__SiteTable *table)
+static void forget_rows(struct ingest *ingest)
+{
+	free(ingest->rows);
+	ingest->rows = NULL;
+	ingest->n_rows = 0;
+}
+
+static int take_part(struct ingest *ingest, const Kamen__SiteTable *part)
+{
+	struct ingest_site *rows;
+
+	if (part->n_sites == 0)
+		return 0;
+	rows = reallocarray(ingest->rows, ingest->n_rows + part->n_sites, sizeof(*rows));
+	if (!rows)
+		return -ENOMEM;
+	ingest->rows = rows;
+	for (size_t i = 0; i < part->n_sites; i++) {
+		struct ingest_site *row = &rows[ingest->n_rows];
+		int r;
+
+		*row = (struct ingest_site){ .n_jobs = 0 };
+		r = fill(row, part->sites[i]);
+		if (r < 0)
+			log_error("site %s: no ingest: %s", part->sites[i]->site, strerror(-r));
+		else
+			ingest->n_rows++;
+	}
+	return 0;
+}
+
+static void apply_table(struct ingest *ingest)
 {
 	struct ingest_site *site;
 
 	LIST_FOREACH(site, &ingest->sites, link)
 	if (!site->is_gone)
-		site->is_gone = !stays(site, table);
-	for (size_t i = 0; i < table->n_sites; i++) {
+		site->is_gone = !stays(site, ingest);
+	for (size_t i = 0; i < ingest->n_rows; i++) {
 		int r = 0;
 
-		if (!ingest_find_site(ingest, table->sites[i]->site))
-			r = add_site(ingest, table->sites[i]);
+		if (!ingest_find_site(ingest, ingest->rows[i].name))
+			r = add_site(ingest, &ingest->rows[i]);
 		if (r < 0)
-			log_error("site %s: no ingest: %s", table->sites[i]->site, strerror(-r));
+			log_error("site %s: no ingest: %s", ingest->rows[i].name, strerror(-r));
 	}
 	free_gone(ingest);
 	ingest_kick(ingest);
 }
 
+void ingest_set_sites(struct ingest *ingest, const Kamen__SiteTable *table)
+{
+	int r;
+
+	if (table->first) {
+		forget_rows(ingest);
+		ingest->is_table_broken = false;
+	}
+	r = take_part(ingest, table);
+	if (r < 0) {
+		log_error("the table of sites stays as it was: %s", strerror(-r));
+		ingest->is_table_broken = true;
+	}
+	if (!table->last)
+		return;
+	/* Half a table would take the other half's sites away. */
+	if (!ingest->is_table_broken)
+		apply_table(ingest);
+	forget_rows(ingest);
+}
+
 void ingest_free_sites(struct ingest *ingest)
 {
+	forget_rows(ingest);
 	while (!LIST_EMPTY(&ingest->sites))
 		site_free(LIST_FIRST(&ingest->sites));
 }

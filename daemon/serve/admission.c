@@ -245,10 +245,45 @@ static int fill_entry(struct serve *serve, struct site_entry *entry, const struc
 	return 0;
 }
 
+uint32_t admission_fit(Kamen__IngestSite *const *rows, uint32_t n)
+{
+	const size_t framing = 16; /* of a row, and generously of the message around them */
+	size_t n_bytes = framing;
+	uint32_t fit = 0;
+
+	for (; fit < n; fit++) {
+		n_bytes += kamen__ingest_site__get_packed_size(rows[fit]) + framing;
+		if (n_bytes > WIRE_MAX_PACKET && fit > 0)
+			break;
+	}
+	return fit;
+}
+
+static int send_table(struct serve *serve, Kamen__IngestSite **rows, uint32_t n)
+{
+	uint32_t at = 0;
+	int r;
+
+	do {
+		Kamen__RoleMessage message = KAMEN__ROLE_MESSAGE__INIT;
+		Kamen__SiteTable table = KAMEN__SITE_TABLE__INIT;
+		uint32_t fit = admission_fit(rows + at, n - at);
+
+		table.has_first = table.has_last = true;
+		table.first = at == 0;
+		table.last = at + fit == n;
+		table.n_sites = fit;
+		table.sites = rows + at;
+		message.kind_case = KAMEN__ROLE_MESSAGE__KIND_SITES;
+		message.sites = &table;
+		r = role_post(&serve->roles[ROLE_INGEST], &message, -1);
+		at += fit;
+	} while (r >= 0 && at < n);
+	return r;
+}
+
 void admission_send_sites(struct serve *serve)
 {
-	Kamen__RoleMessage message = KAMEN__ROLE_MESSAGE__INIT;
-	Kamen__SiteTable table = KAMEN__SITE_TABLE__INIT;
 	_cleanup_(freep) Kamen__IngestSite **list = NULL;
 	_cleanup_(freep) struct site_entry *entries = NULL;
 	uint32_t n = serve->sites.n;
@@ -264,12 +299,8 @@ void admission_send_sites(struct serve *serve)
 		r = fill_entry(serve, &entries[i], serve->sites.sites[i]);
 		list[i] = &entries[i].message;
 	}
-	table.n_sites = n;
-	table.sites = list;
-	message.kind_case = KAMEN__ROLE_MESSAGE__KIND_SITES;
-	message.sites = &table;
 	if (r >= 0)
-		r = role_post(&serve->roles[ROLE_INGEST], &message, -1);
+		r = send_table(serve, list, n);
 	if (r < 0)
 		log_error("cannot tell ingest about %u sites: %s", n, strerror(-r));
 }

@@ -30,6 +30,8 @@ void admission_gap(struct serve *serve, const Kamen__Gap *gap);
 void admission_commit(struct serve *serve);
 /** The whole table of sites to ingest, after every change of it. */
 void admission_send_sites(struct serve *serve);
+/** How many of n rows go into one message; at least one. */
+uint32_t admission_fit(Kamen__IngestSite *const *rows, uint32_t n);
 void admission_done(struct serve *serve);
 
 #endif

@@ -164,6 +164,37 @@ class Strangers(harness.Case):
         self.assertEqual(self.daemon.one("site", "show", "a")["images"], 0)
 
 
+class Many(harness.Case):
+    """More sites than one packet says."""
+
+    NAMES = ["s%062d" % i for i in range(300)]
+    SITES = {name: "[site]\ninput_px = 16\n" for name in NAMES}
+
+    def test_every_site_is_listed_to_a_slow_reader(self):
+        sock = self.daemon.control()
+        sock.send(field(1, 1) + b"\x12\x04" + field(1, 1) + field(2, 0))
+        sock.recv(65536)
+        sock.send(field(1, 2) + b"\x62\x00")
+        sock.send(field(1, 3) + b"\x52\x00")
+        # Only once the daemon has done all it can without a reader.
+        self.daemon.one("status")
+        rows = [fields(sock.recv(65536)) for _ in self.NAMES]
+        self.assertEqual([fields(row[12])[1].decode() for row in rows], self.NAMES)
+        self.assertEqual([row[2] for row in rows], [0] * 299 + [1])
+        self.assertEqual(fields(sock.recv(65536))[1], 3, "and then the next request")
+        sock.close()
+        self.assertEqual(len(self.daemon.ctl("site", "list")), 300)
+
+    def test_ingest_knows_the_first_and_the_last(self):
+        self.daemon.role("ingest")
+        for name in (self.NAMES[0], self.NAMES[-1]):
+            folder = self.daemon.path(f"state/spool/{name}")
+            harness.wait_until(lambda: os.path.isdir(folder), "its spool")
+            fixture("images", folder, 0, 1)
+            harness.wait_until(lambda: self.daemon.one("site", "show", name)["images"] == 1,
+                               "its image")
+
+
 class Data(harness.Case):
     CONFIG = "[serve]\nmax_clients = 8\n"
 

@@ -16,6 +16,7 @@
 #include <cmocka.h>
 
 #include "engine.h"
+#include "serve/admission.h"
 #include "serve/control.h"
 #include "serve/limits.h"
 #include "serve/listen.h"
@@ -177,10 +178,57 @@ static void a_listener_rests_when_no_descriptor_is_left(void **state)
 	(void)rmdir(dir);
 }
 
+#define N_SITES 1000u
+
+static void a_thousand_sites_go_to_ingest_in_parts(void **state)
+{
+	static Kamen__IngestSite rows[N_SITES], *list[N_SITES];
+	static char names[N_SITES][64], folders[N_SITES][128];
+	_cleanup_(wire_freep) struct wire *wire = NULL;
+	uint32_t at = 0, n_parts = 0;
+
+	(void)state;
+	assert_int_equal(wire_new(&wire), 0);
+	for (uint32_t i = 0; i < N_SITES; i++) {
+		(void)snprintf(names[i], sizeof(names[i]), "%063u", i);
+		(void)snprintf(
+			folders[i], sizeof(folders[i]), "/var/lib/kamen/sites/%s/replay", names[i]);
+		kamen__ingest_site__init(&rows[i]);
+		rows[i].site = names[i];
+		rows[i].replay = rows[i].spool = folders[i];
+		rows[i].has_settle_ms = true;
+		list[i] = &rows[i];
+	}
+	for (; at < N_SITES; n_parts++) {
+		Kamen__RoleMessage message = KAMEN__ROLE_MESSAGE__INIT, *got;
+		Kamen__SiteTable table = KAMEN__SITE_TABLE__INIT;
+		_cleanup_(freep) void *data = NULL;
+		ProtobufCMessage *decoded;
+		size_t n_bytes;
+
+		table.n_sites = admission_fit(list + at, N_SITES - at);
+		table.sites = list + at;
+		table.has_first = table.has_last = true;
+		message.kind_case = KAMEN__ROLE_MESSAGE__KIND_SITES;
+		message.sites = &table;
+		assert_int_equal(wire_encode(&message.base, &data, &n_bytes), 0);
+		assert_int_equal(wire_decode(wire, &kamen__role_message__descriptor, data, n_bytes,
+					 &decoded),
+			0);
+		got = (Kamen__RoleMessage *)decoded;
+		assert_int_equal(got->sites->n_sites, table.n_sites);
+		assert_string_equal(got->sites->sites[0]->site, names[at]);
+		at += (uint32_t)table.n_sites;
+	}
+	/* And full ones, or as many messages as sites would do too. */
+	assert_in_range(n_parts, 2, 6);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_row_arrives_at_a_slow_reader),
+		cmocka_unit_test(a_thousand_sites_go_to_ingest_in_parts),
 		cmocka_unit_test(admins_find_room_where_others_do_not),
 		cmocka_unit_test(a_listener_rests_when_no_descriptor_is_left),
 	};

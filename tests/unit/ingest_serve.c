@@ -188,6 +188,35 @@ void serve_send_no_site(struct serve *serve)
 	send_message(serve, &message, -1);
 }
 
+void serve_send_part(struct serve *serve, bool is_first, bool is_last, unsigned n)
+{
+	Kamen__RoleMessage message = KAMEN__ROLE_MESSAGE__INIT;
+	Kamen__SiteTable table = KAMEN__SITE_TABLE__INIT;
+	Kamen__IngestSite *rows = calloc(n, sizeof(*rows)), **list = calloc(n, sizeof(*list));
+	char(*names)[32] = calloc(n, sizeof(*names));
+
+	assert_true(rows && list && names);
+	for (unsigned i = 0; i < n; i++) {
+		(void)snprintf(names[i], sizeof(names[i]), "other-%d-%u", is_first, i);
+		kamen__ingest_site__init(&rows[i]);
+		rows[i].site = names[i];
+		rows[i].shorter_px = SERVE_SHORTER_PX;
+		rows[i].replay = serve->dir;
+		list[i] = &rows[i];
+	}
+	table.has_first = table.has_last = true;
+	table.first = is_first;
+	table.last = is_last;
+	table.n_sites = n;
+	table.sites = list;
+	message.kind_case = KAMEN__ROLE_MESSAGE__KIND_SITES;
+	message.sites = &table;
+	send_message(serve, &message, -1);
+	free(rows);
+	free(list);
+	free(names);
+}
+
 void serve_reply(struct serve *serve, uint64_t id, Kamen__Outcome outcome)
 {
 	Kamen__RoleMessage message = KAMEN__ROLE_MESSAGE__INIT;

@@ -52,6 +52,8 @@ void serve_kill_ingest(struct serve *serve);
 void serve_send_site(
 	struct serve *serve, const char *spool, const char *endpoint, uint32_t settle_ms);
 void serve_send_no_site(struct serve *serve);
+/** Part of a table: n sites, none of them "a", without any source. */
+void serve_send_part(struct serve *serve, bool is_first, bool is_last, unsigned n);
 void serve_reply(struct serve *serve, uint64_t id, Kamen__Outcome outcome);
 /** Sends a DecodeJob with a memfd of data. */
 void serve_ask(struct serve *serve, uint64_t id, bool is_push, const void *data, size_t n_bytes);

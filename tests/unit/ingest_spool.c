@@ -364,6 +364,27 @@ static void a_site_that_goes_is_not_read_any_more(void **state)
 	assert_true(serve_has(serve, "spool/y.png"));
 }
 
+static void a_table_in_parts_holds_from_its_last_on(void **state)
+{
+	struct serve *serve = *state;
+	size_t n_png;
+	_cleanup_(freep) void *png = serve_png(1, &n_png);
+	char blob[256];
+	uint64_t id;
+
+	serve_send_part(serve, true, false, 500);
+	serve_drop(serve, "early.png", png, n_png);
+	id = expect_admit(serve, blob, NULL);
+	serve_reply(serve, id, KAMEN__OUTCOME__ACCEPTED);
+	serve_await(serve, "spool/done/early.png");
+	serve_send_part(serve, false, true, 500);
+	serve_drop(serve, "late.png", png, n_png);
+	assert_false(serve_hears(serve, 100));
+	/* The whole in one message is what it was before there were parts. */
+	serve_send_site(serve, "spool", NULL, 0);
+	(void)expect_admit(serve, blob, NULL);
+}
+
 static void serve_has_its_images_decoded(void **state)
 {
 	struct serve *serve = *state;
@@ -431,6 +452,7 @@ int main(void)
 		BOTH(a_flood_waits_in_its_folder),
 		BOTH(a_spool_that_comes_later_is_found),
 		BOTH(a_site_that_goes_is_not_read_any_more),
+		BOTH(a_table_in_parts_holds_from_its_last_on),
 		SPOOL_TEST(where_io_uring_is_forbidden_threads_do_it, "auto"),
 		SPOOL_TEST(serve_has_its_images_decoded, "threads"),
 	};
