@@ -208,13 +208,9 @@ static int forward(struct round *round)
 {
 	const struct recipe *recipe = &round->recipe;
 	uint32_t rows = n_views(recipe) * recipe->batch;
-	float *small_input = round->small ? vit_tape_input(round->small) : NULL;
 	size_t n_large = (size_t)SWAV_TARGETS * recipe->batch * round->head.width;
 	int r;
 
-	r = views_fill(round->views, round->step, vit_tape_input(round->large), small_input);
-	if (r < 0)
-		return r;
 	r = slot_apply(round->slot, round->mask);
 	if (r < 0)
 		return r;
@@ -328,7 +324,7 @@ static struct round_progress progress_of(const struct round *round)
 	};
 }
 
-int round_step(struct round *round, struct round_progress *ret_progress)
+int round_learn(struct round *round)
 {
 	const struct recipe *recipe = &round->recipe;
 	const struct swav_shape shape = { recipe->batch, n_views(recipe), recipe->n_prototypes,
@@ -336,25 +332,38 @@ int round_step(struct round *round, struct round_progress *ret_progress)
 	double loss;
 	int r;
 
-	if (round->step < recipe->steps) {
+	r = forward(round);
+	if (r < 0)
+		return r;
+	assign(round);
+	loss = swav_loss(&shape, round->o, round->q, round->d_o);
+	if (!isfinite(loss))
+		return -EDOM;
+	r = backward(round);
+	if (r < 0)
+		return r;
+	/* Only from here on is anything changed that a repeated step would see. */
+	remember(round, loss);
+	update(round);
+	round->step++;
+	return 0;
+}
+
+int round_step(struct round *round, struct round_progress *ret_progress)
+{
+	float *small = round->small ? vit_tape_input(round->small) : NULL;
+	int r;
+
+	if (round->step < round->recipe.steps) {
 		r = round->is_warm ? 0 : warm_up(round);
+		if (r == 0)
+			r = views_fill(
+				round->views, round->step, vit_tape_input(round->large), small);
+		if (r == 0)
+			r = round_learn(round);
 		if (r < 0)
 			return r;
-		r = forward(round);
-		if (r < 0)
-			return r;
-		assign(round);
-		loss = swav_loss(&shape, round->o, round->q, round->d_o);
-		if (!isfinite(loss))
-			return -EDOM;
-		r = backward(round);
-		if (r < 0)
-			return r;
-		/* Only from here on is anything changed that a repeated step would see. */
-		remember(round, loss);
-		update(round);
-		round->step++;
 	}
 	*ret_progress = progress_of(round);
-	return round->step < recipe->steps;
+	return round->step < round->recipe.steps;
 }

@@ -47,4 +47,10 @@ struct round {
 	float *queued;         /* (queue + batch, n_prototypes) */
 };
 
+/**
+ * The step itself, from the views that lie in the tapes' inputs: large (2, batch, 3, px, px), small
+ * (n_small, batch, 3, px, px). The head has been started.
+ */
+int round_learn(struct round *round);
+
 #endif

@@ -179,5 +179,6 @@ def tiny():
     }, {"torch": torch.__version__})
 
 
-small()
-tiny()
+if __name__ == "__main__":
+    small()
+    tiny()
