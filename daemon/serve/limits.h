@@ -7,6 +7,9 @@
 #define SERVE_MAX_REFERENCE_BYTES (64u << 20)
 #define SERVE_MAX_PX 640u /* side of an input, unless the model's own is larger */
 #define SERVE_MAX_BATCH 64u
+#define SERVE_MAX_SHARED_BYTES (UINT64_C(4) << 30)  /* regions of all sessions */
+#define SERVE_MAX_DECODED_BYTES (UINT64_C(1) << 30) /* pixels that wait for their forward */
+#define SERVE_TURN_BYTES (16u << 20)       /* read for one session before others get their turn */
 #define SERVE_MAX_SITE_QUEUE 1024u         /* requests that may wait for one site */
 #define SERVE_MAX_CONTROL 64u              /* control connections, of which admins may use all */
 #define SERVE_CONTROL_RESERVED 8u          /* of these for admins alone */

@@ -20,6 +20,8 @@ static void session_free(struct session *session)
 	sd_event_source_disable_unref(session->io);
 	sd_event_source_disable_unref(session->doorbell);
 	sd_event_source_disable_unref(session->hello);
+	sd_event_source_disable_unref(session->more);
+	session->serve->sessions.n_bytes -= session->shm.results_bytes + session->shm.frames_bytes;
 	session_shm_done(&session->shm);
 	closep(&session->fd);
 	free(session->requests);
@@ -51,6 +53,7 @@ static void session_close(struct session *session)
 	session->io = sd_event_source_disable_unref(session->io);
 	session->doorbell = sd_event_source_disable_unref(session->doorbell);
 	session->hello = sd_event_source_disable_unref(session->hello);
+	session->more = sd_event_source_disable_unref(session->more);
 	closep(&session->fd);
 	session->fd = -1;
 	session_unlink(session);
@@ -167,13 +170,40 @@ static bool submit(struct session *session, const struct shm_request *wire)
 	return !session->closed;
 }
 
-static void take_submissions(struct session *session)
+/* Bytes that the loop itself reads for it: an echo's, and what goes to ingest as a copy. */
+static uint64_t bytes_read(const struct session *session, const struct shm_request *wire)
+{
+	if (wire->verb == SHM_INFER && wire->format != SHM_ENCODED)
+		return 0;
+	return wire->n_bytes < session->shm.slot_bytes ? wire->n_bytes : session->shm.slot_bytes;
+}
+
+static int on_more(sd_event_source *source, void *userdata);
+
+static void come_back(struct session *session)
+{
+	int r;
+
+	if (session->more)
+		r = sd_event_source_set_enabled(session->more, SD_EVENT_ONESHOT);
+	else
+		r = sd_event_add_defer(session->serve->event, &session->more, on_more, session);
+	if (r < 0)
+		session_drop(session, strerror(-r));
+}
+
+static void take_submissions(struct session *session, uint64_t budget)
 {
 	struct shm_request wire;
+	uint64_t spent = 0;
 	int r;
 
 	/* A client that submits while we read may keep us here for one ring's worth, not more. */
 	for (uint32_t i = 0; i < session->shm.n_slots; i++) {
+		if (spent >= budget) {
+			come_back(session);
+			return;
+		}
 		r = session_shm_take(&session->shm, &wire);
 		if (r < 0) {
 			session_drop(session, "its submission cursor is a lie");
@@ -183,6 +213,7 @@ static void take_submissions(struct session *session)
 			break;
 		/* Room in the ring before the answer: the client may submit as soon as it has that. */
 		session_shm_taken(&session->shm);
+		spent += bytes_read(session, &wire);
 		if (!submit(session, &wire))
 			return;
 	}
@@ -193,7 +224,14 @@ static int on_doorbell(sd_event_source *source, int fd, uint32_t revents, void *
 	(void)source;
 	(void)fd;
 	(void)revents;
-	take_submissions(userdata);
+	take_submissions(userdata, SERVE_TURN_BYTES);
+	return 0;
+}
+
+static int on_more(sd_event_source *source, void *userdata)
+{
+	(void)source;
+	take_submissions(userdata, SERVE_TURN_BYTES);
 	return 0;
 }
 
@@ -243,10 +281,18 @@ static int make_requests(struct session *session)
 static int make_shared(struct session *session, const Kamen__Hello *hello)
 {
 	struct serve *serve = session->serve;
+	uint32_t n_slots = round_slots(hello->has_n_slots ? hello->n_slots : 0);
+	uint64_t slot_bytes =
+		round_slot_bytes(&serve->config, hello->has_slot_bytes ? hello->slot_bytes : 0);
 	int r;
 
-	r = session_shm_make(&session->shm, round_slots(hello->has_n_slots ? hello->n_slots : 0),
-		round_slot_bytes(&serve->config, hello->has_slot_bytes ? hello->slot_bytes : 0));
+	if (serve->sessions.n_bytes + shm_results_bytes(n_slots) +
+			shm_frames_bytes(n_slots, slot_bytes) >
+		SERVE_MAX_SHARED_BYTES)
+		return -ENOMEM;
+	r = session_shm_make(&session->shm, n_slots, slot_bytes);
+	/* Also of a half-made one: what is there goes with the session. */
+	serve->sessions.n_bytes += session->shm.results_bytes + session->shm.frames_bytes;
 	if (r < 0)
 		return r;
 	r = make_requests(session);
@@ -455,8 +501,9 @@ void sessions_stop(struct serve *serve)
 	for (struct session *session = list->head; session; session = next) {
 		next = session->next;
 		session->doorbell = sd_event_source_disable_unref(session->doorbell);
+		session->more = sd_event_source_disable_unref(session->more);
 		if (session->said_hello)
-			take_submissions(session);
+			take_submissions(session, UINT64_MAX);
 	}
 }
 

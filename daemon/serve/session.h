@@ -39,7 +39,7 @@ struct session {
 	struct serve *serve;
 	struct peer peer;
 	int fd;
-	sd_event_source *io, *doorbell, *hello;
+	sd_event_source *io, *doorbell, *hello, *more;
 	struct session_shm shm;
 	struct request
 		*requests; /* (n_requests), two a slot: a late forward still holds the first */
@@ -55,6 +55,7 @@ struct session {
 struct session_list {
 	struct session *head;
 	uint32_t n, n_welcome; /* connected; of these, with a session */
+	uint64_t n_bytes;      /* of all regions */
 	int listen_fd;
 	sd_event_source *listen, *listen_pause;
 	uint64_t n_accepted, n_refused, n_dropped;

@@ -254,6 +254,31 @@ class Data(harness.Case):
             session.close()
         self.lives()
 
+    def test_the_memory_of_all_sessions_is_bounded(self):
+        how = dict(n_slots=64, slot_bytes=16 << 20)
+        sessions = [self.daemon.session(**how) for _ in range(3)]
+        refused = self.daemon.session(**how)
+        self.assertEqual(fields(refused.welcome[15])[1] & 0xFFFFFFFF, (1 << 32) - 12, "ENOMEM")
+        small = self.daemon.session()
+        self.assertEqual(small.ask(0, ECHO, b"x")["code"], 0, "a small one still fits")
+        for session in sessions + [refused, small]:
+            session.close()
+
+        def room():
+            session = self.daemon.session(**how)
+            session.close()
+            return 15 not in session.welcome
+        harness.wait_until(room, "their memory is given back")
+        self.lives()
+
+    def test_more_than_a_turn_reads_comes_in_several(self):
+        session = self.daemon.session(n_slots=8, slot_bytes=16 << 20)
+        ids = [session.submit(slot, ECHO, n_bytes=16 << 20, publish=slot == 7) for slot in range(8)]
+        answers = [session.wait() for _ in ids]
+        self.assertEqual([answer["id"] for answer in answers], ids)
+        self.assertEqual({answer["code"] for answer in answers}, {0})
+        session.close()
+
     def test_a_client_cannot_write_results_nor_shrink_anything(self):
         session = self.daemon.session()
         with self.assertRaises(OSError):
