@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "serve/limits.h"
 #include "serve/serve.h"
 
 #define JOB_TRIES 2
@@ -187,7 +188,8 @@ void decoder_lost(struct serve *serve)
 
 /* ---- from ingest */
 
-static int map_pixels(struct request *request, const Kamen__Decoded *decoded, int fd)
+static int map_pixels(
+	struct decoder *decoder, struct request *request, const Kamen__Decoded *decoded, int fd)
 {
 	const int needed = F_SEAL_SHRINK | F_SEAL_WRITE;
 	uint32_t channels = decoded->n_channels;
@@ -204,6 +206,8 @@ static int map_pixels(struct request *request, const Kamen__Decoded *decoded, in
 		decoded->height > IMAGE_MAX_SIDE)
 		return -EBADMSG;
 	n_bytes = (size_t)decoded->width * decoded->height * channels;
+	if (decoder->n_bytes + n_bytes > SERVE_MAX_DECODED_BYTES)
+		return -ENOBUFS;
 	seals = fcntl(fd, F_GET_SEALS);
 	if (seals < 0 || (seals & needed) != needed)
 		return -EPERM;
@@ -214,6 +218,7 @@ static int map_pixels(struct request *request, const Kamen__Decoded *decoded, in
 		return -errno;
 	request->decoded = at;
 	request->decoded_bytes = n_bytes;
+	decoder->n_bytes += n_bytes;
 	request->view = (struct image_view){ at, decoded->width, decoded->height, channels,
 		(size_t)decoded->width * channels };
 	return 0;
@@ -233,11 +238,12 @@ void decoder_decoded(struct serve *serve, const Kamen__Decoded *decoded, int fd)
 		request_finish(serve, request);
 		return;
 	}
-	r = map_pixels(request, decoded, fd);
+	r = map_pixels(&serve->decoder, request, decoded, fd);
 	if (r < 0) {
 		request_fail(request, r, "%s",
-			r == -EMFILE ? "no descriptor is left for the pixels"
-				     : "ingest answered with pixels that do not fit its words");
+			r == -EMFILE    ? "no descriptor is left for the pixels"
+			: r == -ENOBUFS ? "too many decoded images wait already"
+					: "ingest answered with pixels that do not fit its words");
 		request_finish(serve, request);
 		return;
 	}

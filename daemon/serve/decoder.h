@@ -11,6 +11,7 @@ struct decoder {
 	struct request **tail;
 	uint64_t last_id;
 	uint64_t n_jobs, n_failed;
+	uint64_t n_bytes; /* of pixels that requests hold */
 };
 
 void decoder_init(struct decoder *decoder);

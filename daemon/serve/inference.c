@@ -83,10 +83,43 @@ static int slot_for(
 	return 0;
 }
 
+static uint64_t plan_pixels(uint32_t batch, uint32_t px)
+{
+	return (uint64_t)batch * px * px;
+}
+
+/* Activations grow with the pixels of an input: they, not the number of plans, are what is bounded.
+ * One that is too large by itself is then alone. */
+static struct plan *room_for_plan(struct inference *inference, uint64_t wanted)
+{
+	const uint64_t budget = plan_pixels(inference->options.max_batch, SERVE_MAX_PX);
+
+	for (;;) {
+		struct plan *oldest = NULL, *unused = NULL;
+		uint64_t held = 0;
+
+		for (unsigned i = 0; i < MAX_PLANS; i++) {
+			struct plan *p = &inference->plans[i];
+
+			if (!p->plan) {
+				unused = p;
+				continue;
+			}
+			held += plan_pixels(p->batch, p->px);
+			if (!oldest || p->last < oldest->last)
+				oldest = p;
+		}
+		if (unused && (!oldest || held + wanted <= budget))
+			return unused;
+		vit_plan_free(oldest->plan);
+		*oldest = (struct plan){ .plan = NULL };
+	}
+}
+
 static int plan_for(
 	struct inference *inference, uint32_t batch, uint32_t px, struct vit_plan **ret_plan)
 {
-	struct plan *oldest = &inference->plans[0];
+	struct plan *made;
 	int r;
 
 	for (unsigned i = 0; i < MAX_PLANS; i++) {
@@ -97,17 +130,16 @@ static int plan_for(
 			*ret_plan = p->plan;
 			return 0;
 		}
-		if (p->last < oldest->last)
-			oldest = p;
 	}
-	vit_plan_free(oldest->plan);
-	*oldest = (struct plan){ .batch = batch, .px = px };
-	r = vit_plan_new(&oldest->plan, inference->vit, batch, px);
+	made = room_for_plan(inference, plan_pixels(batch, px));
+	r = vit_plan_new(&made->plan, inference->vit, batch, px);
 	if (r < 0)
 		return r;
-	oldest->last = ++inference->clock;
+	made->batch = batch;
+	made->px = px;
+	made->last = ++inference->clock;
 	atomic_fetch_add(&inference->stats.n_plans, 1);
-	*ret_plan = oldest->plan;
+	*ret_plan = made->plan;
 	return 0;
 }
 
@@ -152,12 +184,6 @@ static void judge(struct answer *answer, const float *embedding, const struct se
 	answer->verdict = answer->novelty >= serving->threshold ? SHM_NG : SHM_OK;
 }
 
-static bool space_refused(const struct request *request, const struct serving *serving)
-{
-	return request->wire.flags & SHM_WANT_SPACE &&
-	       memcmp(request->wire.space, serving->space.bytes, DIGEST_BYTES) != 0;
-}
-
 static void write_answer(struct request *request, const float *embedding, uint32_t width,
 	const struct serving *serving)
 {
@@ -165,11 +191,6 @@ static void write_answer(struct request *request, const float *embedding, uint32
 
 	answer->version = serving->version;
 	answer->space = serving->space;
-	if (space_refused(request, serving)) {
-		answer->code = -ESTALE;
-		answer->reason = "the site is served in another space now";
-		return;
-	}
 	memcpy(request->embedding, embedding, width * sizeof(float));
 	answer->n_embedding = width;
 	judge(answer, embedding, serving);

@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <sys/mman.h>
 
+#include "serve/selection.h"
 #include "serve/serve.h"
 
 /* ---- life */
@@ -40,13 +41,30 @@ static void count(const struct request *request, const struct answer *answer)
 	histogram_add(&site->latency, clock_now_ns() - request->received_ns);
 }
 
+/* Who is refused learns which space the site is in, to ask again in that one. */
+static void fill_space(const struct request *request, struct answer *answer)
+{
+	struct serve *serve = request->session->serve;
+	struct serving *champion;
+
+	if (answer->code == 0 || !request->site)
+		return;
+	champion = scheduler_champion(serve->scheduler, &request->site->queue);
+	if (champion)
+		answer->space = champion->space;
+	serving_unref(champion);
+}
+
 static void send_answer(struct request *request, const struct answer *answer)
 {
+	struct answer told = *answer;
+
+	fill_space(request, &told);
 	if (request->timer)
 		(void)sd_event_source_set_enabled(request->timer, SD_EVENT_OFF);
 	request->session->serve->n_pending--;
 	count(request, answer);
-	session_answer(request->session, request, answer);
+	session_answer(request->session, request, &told);
 }
 
 /* The loop's half of the compare-and-swap. False: somebody else has answered. */
@@ -89,8 +107,10 @@ static void request_release(struct serve *serve, struct request *request)
 {
 	if (request->timer)
 		(void)sd_event_source_set_enabled(request->timer, SD_EVENT_OFF);
-	if (request->decoded)
+	if (request->decoded) {
 		(void)munmap(request->decoded, request->decoded_bytes);
+		serve->decoder.n_bytes -= request->decoded_bytes;
+	}
 	request->decoded = NULL;
 	serving_unref(TAKE_PTR(request->serving));
 	site_unref(TAKE_PTR(request->site));
@@ -161,9 +181,14 @@ static int watch_deadline(struct serve *serve, struct request *request)
 
 	if (request->wire.deadline_ns == 0)
 		return 0;
-	if (!request->timer)
-		return sd_event_add_time(serve->event, &request->timer, CLOCK_MONOTONIC, usec, 1,
+	if (!request->timer) {
+		r = sd_event_add_time(serve->event, &request->timer, CLOCK_MONOTONIC, usec, 1,
 			on_deadline, request);
+		/* Before anybody's next submissions. */
+		return r < 0 ? r
+			     : sd_event_source_set_priority(
+				       request->timer, SD_EVENT_PRIORITY_IMPORTANT);
+	}
 	r = sd_event_source_set_time(request->timer, usec);
 	if (r < 0)
 		return r;
@@ -222,17 +247,6 @@ static const char *check_bytes(const struct request *request)
 	return wire->format == SHM_ENCODED ? NULL : check_pixels(wire);
 }
 
-/* Pins what was asked for, unless it is what the site is served with anyway. */
-static int select_serving(struct serve *serve, struct request *request, struct diag *diag)
-{
-	const struct shm_request *wire = &request->wire;
-	uint32_t version = wire->mask == SHM_MASK_VERSION ? wire->version : request->site->champion;
-
-	if (wire->mask == SHM_MASK_CHAMPION && wire->px == SHM_PX_SITE)
-		return 0;
-	return site_serving(serve, request->site, version, wire->px, &request->serving, diag);
-}
-
 static void set_view(struct request *request)
 {
 	const struct shm_request *wire = &request->wire;
@@ -268,7 +282,7 @@ static void start_on_site(struct serve *serve, struct request *request)
 	int r;
 
 	if (wire->verb == SHM_INFER) {
-		r = select_serving(serve, request, &diag);
+		r = selection_make(serve, request, &diag);
 		if (r < 0) {
 			refuse(serve, request, r, diag.text[0] ? diag.text : strerror(-r));
 			return;

@@ -68,6 +68,18 @@ class Flow(harness.Case):
         self.assertLess(furthest(served["embedding"], embedding_by_engine(daemon, kmask, image)), 1e-5)
         self.assertGreater(furthest(served["embedding"], frozen["embedding"]), 1e-3)
 
+        session = daemon.session()
+        raw = dict(site="a", fmt=harness.RGB8, width=32, height=32, flags=3)
+        base = session.ask(0, harness.INFER, bytes(3072), space=bytes.fromhex(frozen["space"]), **raw)
+        self.assertEqual((base["code"], base["version"]), (0, 0), "the predecessor serves its space")
+        self.assertEqual(base["space"], frozen["space"])
+        other = session.ask(0, harness.INFER, bytes(3072), space=b"?" * 32, **raw)
+        self.assertEqual((other["code"], other["space"]), (-116, served["space"]))
+        self.assertIn("another space", other["reason"])
+        failed = session.ask(0, harness.INFER, bytes(3072), px=31, **dict(raw, flags=0))
+        self.assertEqual((failed["code"], failed["space"]), (-22, served["space"]))
+        session.close()
+
         again = daemon.one("infer", "a", image, "--mask", "base", "--embedding")
         self.assertEqual((again["mask"], again["space"]), (0, frozen["space"]))
         self.assertEqual(again["embedding"], frozen["embedding"], "bit for bit")

@@ -21,6 +21,8 @@
 #include "serve/limits.h"
 #include "serve/listen.h"
 #include "serve/packet_queue.h"
+#include "serve/selection.h"
+#include "shm_layout.h"
 
 #define N_ROWS 300u
 
@@ -178,6 +180,18 @@ static void a_listener_rests_when_no_descriptor_is_left(void **state)
 	(void)rmdir(dir);
 }
 
+static void only_admins_choose_sizes(void **state)
+{
+	(void)state;
+	for (int may_admin = 0; may_admin < 2; may_admin++) {
+		assert_true(selection_allows_px(SHM_PX_SITE, 112, 224, may_admin));
+		assert_true(selection_allows_px(SHM_PX_NATIVE, 112, 224, may_admin));
+		assert_true(selection_allows_px(112, 112, 224, may_admin));
+		assert_true(selection_allows_px(224, 112, 224, may_admin));
+		assert_int_equal(selection_allows_px(128, 112, 224, may_admin), may_admin);
+	}
+}
+
 #define N_SITES 1000u
 
 static void a_thousand_sites_go_to_ingest_in_parts(void **state)
@@ -229,6 +243,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_row_arrives_at_a_slow_reader),
 		cmocka_unit_test(a_thousand_sites_go_to_ingest_in_parts),
+		cmocka_unit_test(only_admins_choose_sizes),
 		cmocka_unit_test(admins_find_room_where_others_do_not),
 		cmocka_unit_test(a_listener_rests_when_no_descriptor_is_left),
 	};

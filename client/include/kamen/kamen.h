@@ -77,7 +77,7 @@ struct kamen_request {
 	uint64_t trigger_id, part_id, capture_us, encoder; /* echoed in the result */
 	enum kamen_mask mask;
 	uint32_t version;
-	uint32_t px; /* KAMEN_PX_SITE, KAMEN_PX_NATIVE, or a side that the patch divides */
+	uint32_t px; /* KAMEN_PX_SITE, KAMEN_PX_NATIVE; admins: any side that the patch divides */
 	uint32_t flags;
 	uint8_t space[32];
 };
