@@ -450,6 +450,35 @@ int sites_create(struct serve *serve, const char *name, const struct site_settin
 	return 0;
 }
 
+/* When there is nothing else to do, a few files at a time. */
+static int on_idle(sd_event_source *source, void *userdata)
+{
+	enum { N_FILES = 32 };
+	struct serve *serve = userdata;
+	int r = state_tidy(serve->state, N_FILES);
+
+	if (r == 1)
+		return 0;
+	if (r < 0)
+		log_warning("files of deleted sites stay until the next start: %s", strerror(-r));
+	(void)sd_event_source_set_enabled(source, SD_EVENT_OFF);
+	/* It was the loop's, and this was the last reference. */
+	(void)sd_event_source_set_floating(source, 0);
+	return 0;
+}
+
+static void tidy_when_idle(struct serve *serve)
+{
+	sd_event_source *source = NULL;
+
+	if (sd_event_add_defer(serve->event, &source, on_idle, serve) < 0)
+		return; /* the next start does it */
+	(void)sd_event_source_set_priority(source, SD_EVENT_PRIORITY_IDLE);
+	(void)sd_event_source_set_enabled(source, SD_EVENT_ON);
+	(void)sd_event_source_set_floating(source, 1);
+	(void)sd_event_source_unref(source);
+}
+
 int sites_delete(struct serve *serve, struct site *site)
 {
 	struct site_table *table = &serve->sites;
@@ -460,6 +489,7 @@ int sites_delete(struct serve *serve, struct site *site)
 	r = state_site_delete(serve->state, site->name);
 	if (r < 0)
 		return r;
+	tidy_when_idle(serve);
 	site->gone = true;
 	for (dropped = scheduler_drop(serve->scheduler, &site->queue); dropped; dropped = next) {
 		next = dropped->next;

@@ -292,6 +292,7 @@ void state_free(struct state *state)
 			(void)sqlite3_finalize(state->statements[i]);
 		(void)sqlite3_close(state->db);
 	}
+	state_image_done(state);
 	closep(&state->dir_fd);
 	free(state);
 }

@@ -89,7 +89,10 @@ int state_site_create_with(
 	struct state *state, const char *site, const struct site_settings *settings, uint32_t keys);
 /** What every site has that does not have it otherwise: after the configuration was read again. */
 void state_set_defaults(struct state *state, const struct site_settings *defaults);
+/** The rows are gone, the name is free; the files wait for state_tidy(), at the latest for a start. */
 int state_site_delete(struct state *state, const char *site);
+/** Removes at most n_entries files of deleted sites. @return 1: there are more, 0, or an error */
+int state_tidy(struct state *state, unsigned n_entries);
 int state_site_get(struct state *state, const char *site, struct site_row *ret_row); /* -ENOENT */
 /** Sorted by name; *ret_rows malloc'ed. */
 int state_site_list(struct state *state, struct site_row **ret_rows, uint32_t *ret_n);

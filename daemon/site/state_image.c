@@ -195,6 +195,63 @@ static int delete_rows(struct state *state, const struct stored_list *list, size
 	return state_end(state, r);
 }
 
+/*
+ * What a round holds cannot go, and to find that out costs a look at every row. So a store that stays
+ * too large is not looked at again before the pin or the bound moves, or some images have come.
+ */
+static struct evict_rest *find_rest(struct state *state, int64_t id)
+{
+	struct evict_rest *rest;
+
+	SLIST_FOREACH(rest, &state->rests, next)
+	if (rest->site_id == id)
+		break;
+	return rest;
+}
+
+static void remember_rest(struct state *state, const struct evict_rest *what)
+{
+	struct evict_rest *rest = find_rest(state, what->site_id);
+
+	if (!rest) {
+		rest = calloc(1, sizeof(*rest));
+		if (!rest)
+			return;
+		SLIST_INSERT_HEAD(&state->rests, rest, next);
+	}
+	rest->site_id = what->site_id;
+	rest->pinned = what->pinned;
+	rest->max_bytes = what->max_bytes;
+	rest->until_bytes = what->until_bytes;
+}
+
+static bool is_at_rest(struct state *state, const struct evict_rest *now, uint64_t n_bytes)
+{
+	const struct evict_rest *rest = find_rest(state, now->site_id);
+
+	return rest && rest->pinned == now->pinned && rest->max_bytes == now->max_bytes &&
+	       n_bytes < rest->until_bytes;
+}
+
+void state_image_forget(struct state *state, int64_t site_id)
+{
+	struct evict_rest *rest = find_rest(state, site_id);
+
+	if (rest)
+		SLIST_REMOVE(&state->rests, rest, evict_rest, next);
+	free(rest);
+}
+
+void state_image_done(struct state *state)
+{
+	struct evict_rest *rest;
+
+	while ((rest = SLIST_FIRST(&state->rests))) {
+		SLIST_REMOVE_HEAD(&state->rests, next);
+		free(rest);
+	}
+}
+
 static int evict(struct state *state, const char *site, int64_t id, int64_t pinned, uint64_t to)
 {
 	_cleanup_(freep) struct stored *rows = NULL;
@@ -219,11 +276,10 @@ static int evict(struct state *state, const char *site, int64_t id, int64_t pinn
 	return 0;
 }
 
-int state_evict(struct state *state, const char *site, uint64_t max_bytes)
+static int read_size(
+	struct state *state, const char *site, struct evict_rest *ret_now, uint64_t *ret_n_bytes)
 {
 	sqlite3_stmt *statement;
-	uint64_t n_bytes;
-	int64_t id, pinned;
 	int r;
 
 	r = statement_get(state, &statement, SQL_SITE_GET, "t", site);
@@ -232,12 +288,29 @@ int state_evict(struct state *state, const char *site, uint64_t max_bytes)
 	r = statement_step(state, statement);
 	if (r <= 0)
 		return r < 0 ? r : -ENOENT;
-	id = sqlite3_column_int64(statement, 0);
-	n_bytes = (uint64_t)sqlite3_column_int64(statement, 5);
-	pinned = sqlite3_column_int64(statement, 6);
+	ret_now->site_id = sqlite3_column_int64(statement, 0);
+	*ret_n_bytes = (uint64_t)sqlite3_column_int64(statement, 5);
+	ret_now->pinned = sqlite3_column_int64(statement, 6);
 	(void)sqlite3_reset(statement);
-	if (n_bytes <= max_bytes)
-		return 0;
+	return 0;
+}
+
+int state_evict(struct state *state, const char *site, uint64_t max_bytes)
+{
+	struct evict_rest now = { .max_bytes = max_bytes };
+	uint64_t n_bytes;
+	int r;
+
+	r = read_size(state, site, &now, &n_bytes);
+	if (r < 0 || n_bytes <= max_bytes || is_at_rest(state, &now, n_bytes))
+		return r;
 	/* A little below the bound, so that a full store does not evict at every image. */
-	return evict(state, site, id, pinned, max_bytes - max_bytes / 32);
+	r = evict(state, site, now.site_id, now.pinned, max_bytes - max_bytes / 32);
+	if (r == 0)
+		r = read_size(state, site, &now, &n_bytes);
+	if (r < 0 || n_bytes <= max_bytes)
+		return r;
+	now.until_bytes = n_bytes + max_bytes / 32;
+	remember_rest(state, &now);
+	return 0;
 }

@@ -3,6 +3,7 @@
 #define KAMEN_SITE_STATE_INTERNAL_H
 
 #include <sqlite3.h>
+#include <sys/queue.h>
 
 #include "site/state.h"
 
@@ -45,6 +46,13 @@ enum statement {
 	SQL_N,
 };
 
+/** A store that is over its bound for a round's sake: nothing to evict below until_bytes. */
+struct evict_rest {
+	SLIST_ENTRY(evict_rest) next;
+	int64_t site_id, pinned;
+	uint64_t max_bytes, until_bytes;
+};
+
 struct state {
 	sqlite3 *db;
 	sqlite3_stmt *statements[SQL_N];
@@ -52,6 +60,7 @@ struct state {
 	char dir[256];   /* absolute */
 	int dir_fd;      /* locked: one kamend per state folder */
 	bool batch_open; /* something waits for state_commit() */
+	SLIST_HEAD(, evict_rest) rests;
 	int batch_error; /* the open batch is lost already: state_commit() has to say so */
 };
 
@@ -80,6 +89,12 @@ int state_end(struct state *state, int r);
 /** The open batch, if any, is lost: remembered until state_commit(). */
 void state_batch_fail(struct state *state, int r);
 
+/* ---- state_image.c */
+
+/** Of a site that goes; its id may be another's next. */
+void state_image_forget(struct state *state, int64_t site_id);
+void state_image_done(struct state *state);
+
 /* ---- inside a transaction */
 int audit_add(struct state *state, const char *site, const char *what, const char *detail);
 int site_id(struct state *state, const char *site, int64_t *ret_id); /* -ENOENT */
@@ -96,6 +111,8 @@ int version_collect(struct state *state, sqlite3_stmt *statement, struct version
 
 /** Removes a folder and what is in it; what is not there is no error. Depth at most 4. */
 int sweep_tree(int dir_fd, const char *path);
+/** Renames a site's folder to what no site is called; state_tidy() removes it. */
+int sweep_throw_away(struct state *state, const char *site);
 /** Removes what has no row, at open. */
 int sweep_all(struct state *state, struct diag *diag);
 /** mkdir -p of a site's folders. */

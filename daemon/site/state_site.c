@@ -107,7 +107,6 @@ void state_set_defaults(struct state *state, const struct site_settings *default
 
 int state_site_delete(struct state *state, const char *site)
 {
-	char path[80];
 	int64_t id;
 	int r;
 
@@ -122,9 +121,9 @@ int state_site_delete(struct state *state, const char *site)
 	r = state_end(state, r);
 	if (r < 0)
 		return r;
-	(void)snprintf(path, sizeof(path), "sites/%s", site);
-	/* What cannot be removed now is swept at the next start. */
-	(void)sweep_tree(state->dir_fd, path);
+	state_image_forget(state, id);
+	/* A full store is a million files; what nobody tidies up is swept at the next start. */
+	(void)sweep_throw_away(state, site);
 	return 0;
 }
 

@@ -2,10 +2,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "site/state_internal.h"
+
+enum { MAX_DEPTH = 4 };
 
 /* ---- folders */
 
@@ -33,12 +36,16 @@ static const struct dirent *next_entry(DIR *dir)
 	return NULL;
 }
 
-static int remove_tree(int dir_fd, const char *path, int depth)
+/* *budget: how many entries may still go; at 0 -EAGAIN says that some are left. */
+static int remove_tree(int dir_fd, const char *path, int depth, unsigned *budget)
 {
 	_cleanup_(closedirp) DIR *dir = NULL;
 	const struct dirent *entry;
 	int r = 0;
 
+	if (*budget == 0)
+		return -EAGAIN;
+	--*budget;
 	if (unlinkat(dir_fd, path, 0) == 0 || errno == ENOENT)
 		return 0;
 	if (errno != EISDIR && errno != EPERM)
@@ -49,7 +56,7 @@ static int remove_tree(int dir_fd, const char *path, int depth)
 	if (!dir)
 		return -errno;
 	while (r == 0 && (entry = next_entry(dir)))
-		r = remove_tree(dirfd(dir), entry->d_name, depth - 1);
+		r = remove_tree(dirfd(dir), entry->d_name, depth - 1, budget);
 	if (r == 0 && unlinkat(dir_fd, path, AT_REMOVEDIR) < 0)
 		r = -errno;
 	return r;
@@ -57,7 +64,35 @@ static int remove_tree(int dir_fd, const char *path, int depth)
 
 int sweep_tree(int dir_fd, const char *path)
 {
-	return remove_tree(dir_fd, path, 4);
+	unsigned budget = UINT_MAX;
+
+	return remove_tree(dir_fd, path, MAX_DEPTH, &budget);
+}
+
+/* No site's name begins with a dot. */
+#define TRASH ".trash-"
+
+int sweep_throw_away(struct state *state, const char *site)
+{
+	char from[96], to[96];
+
+	(void)snprintf(from, sizeof(from), "sites/%.64s", site);
+	(void)snprintf(to, sizeof(to), "sites/" TRASH "%" PRIx64, clock_wall_us());
+	return renameat(state->dir_fd, from, state->dir_fd, to) < 0 ? -errno : 0;
+}
+
+int state_tidy(struct state *state, unsigned n_entries)
+{
+	_cleanup_(closedirp) DIR *dir = open_entries(state->dir_fd, "sites");
+	const struct dirent *entry;
+	int r = 0;
+
+	if (!dir)
+		return -errno;
+	while (r == 0 && (entry = next_entry(dir)))
+		if (strncmp(entry->d_name, TRASH, strlen(TRASH)) == 0)
+			r = remove_tree(dirfd(dir), entry->d_name, MAX_DEPTH, &n_entries);
+	return r == -EAGAIN ? 1 : r;
 }
 
 static int sync_folder(int dir_fd, const char *path)

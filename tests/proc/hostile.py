@@ -330,6 +330,16 @@ class Data(harness.Case):
         self.assertEqual(session.ask(0, PUSH, png, site="a")["outcome"], 1)
         session.close()
 
+    def test_a_deleted_sites_files_go_while_the_daemon_serves(self):
+        self.daemon.ctl("site", "create", "gone")
+        self.daemon.ctl("push", "gone", self.images(0, 100))
+        self.daemon.ctl("site", "delete", "gone", "--yes")
+        sites = self.daemon.path("state/sites")
+        harness.wait_until(lambda: not [name for name in os.listdir(sites) if name[0] == "."],
+                           "the files are removed")
+        self.assertNotIn("gone", os.listdir(sites))
+        self.lives()
+
     def test_pixels_are_read_in_place_with_their_stride(self):
         session = self.daemon.session()
         rows = [bytes([y * 7 % 256, x * 5 % 256, (x ^ y) % 256]) for y in range(32) for x in range(32)]

@@ -81,6 +81,48 @@ static void a_deleted_site_leaves_nothing(void **state)
 	assert_int_equal(row.n_images, 0);
 }
 
+static uint32_t count_sites(const struct fixture *fixture)
+{
+	_cleanup_(closedirp) DIR *dir = NULL;
+	const struct dirent *entry;
+	uint32_t n = 0;
+	char path[128];
+
+	(void)snprintf(path, sizeof(path), "%s/sites", fixture->dir);
+	dir = opendir(path);
+	assert_non_null(dir);
+	while ((entry = readdir(dir)))
+		n += strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0;
+	return n;
+}
+
+static void a_deleted_sites_files_go_in_slices(void **state)
+{
+	struct fixture *fixture = *state;
+	unsigned n_slices = 1;
+	int r;
+
+	assert_int_equal(state_site_create(fixture->state, "a", &fixture->defaults), 0);
+	fixture_fill(fixture, "a", 0, 50);
+	assert_int_equal(state_tidy(fixture->state, 8), 0);
+	assert_int_equal(fixture_count_files(fixture, "a", "replay"), 50);
+	assert_int_equal(state_site_delete(fixture->state, "a"), 0);
+	assert_int_equal(state_site_create(fixture->state, "a", &fixture->defaults), 0);
+	fixture_fill(fixture, "a", 0, 3);
+	assert_int_equal(count_sites(fixture), 2);
+	while ((r = state_tidy(fixture->state, 8)) == 1)
+		n_slices++;
+	assert_int_equal(r, 0);
+	assert_in_range(n_slices, 6, 20);
+	assert_int_equal(count_sites(fixture), 1);
+	assert_int_equal(fixture_count_files(fixture, "a", "replay"), 3);
+	/* Or at the next start. */
+	assert_int_equal(state_site_delete(fixture->state, "a"), 0);
+	assert_int_equal(count_sites(fixture), 1);
+	fixture_reopen(fixture);
+	assert_int_equal(count_sites(fixture), 0);
+}
+
 static void duplicates_are_counted_not_stored(void **state)
 {
 	struct fixture *fixture = *state;
@@ -259,6 +301,43 @@ static void eviction_spares_what_a_round_learns_from(void **state)
 	assert_in_range(site.n_images, 1, 10);
 }
 
+static uint64_t n_images(struct fixture *fixture)
+{
+	struct site_row site;
+
+	assert_int_equal(state_site_get(fixture->state, "a", &site), 0);
+	return site.n_images;
+}
+
+/* To look at every row costs; while a round holds most of them it would be in vain. */
+static void a_store_that_a_round_holds_is_not_looked_at_for_every_image(void **state)
+{
+	const uint64_t bound = 64 * FIXTURE_BLOB_BYTES; /* a slack of two images */
+	struct fixture *fixture = *state;
+	struct diag diag = { "" };
+	uint32_t version;
+
+	assert_int_equal(state_site_create(fixture->state, "a", &fixture->defaults), 0);
+	fixture_fill(fixture, "a", 0, 100);
+	assert_int_equal(state_round_begin(fixture->state, "a", 32, 5, 1, &version, &diag), 0);
+	fixture_fill(fixture, "a", 100, 140);
+	assert_int_equal(state_evict(fixture->state, "a", bound), 0);
+	assert_int_equal(n_images(fixture), 131);
+	fixture_fill(fixture, "a", 140, 141);
+	assert_int_equal(state_evict(fixture->state, "a", bound), 0);
+	assert_int_equal(n_images(fixture), 132);
+	fixture_fill(fixture, "a", 141, 142);
+	assert_int_equal(state_evict(fixture->state, "a", bound), 0);
+	assert_int_equal(n_images(fixture), 131);
+	/* Another bound, or the round's end: at once. */
+	fixture_fill(fixture, "a", 142, 143);
+	assert_int_equal(state_evict(fixture->state, "a", bound / 2), 0);
+	assert_int_equal(n_images(fixture), 115);
+	assert_int_equal(state_round_fail(fixture->state, "a", version, "stopped"), 0);
+	assert_int_equal(state_evict(fixture->state, "a", bound / 2), 0);
+	assert_in_range(n_images(fixture), 16, 32);
+}
+
 static void touch(struct fixture *fixture, const char *site, const char *file)
 {
 	char path[512];
@@ -433,12 +512,14 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		with_state(sites_come_back_sorted_with_their_settings),
 		with_state(a_deleted_site_leaves_nothing),
+		with_state(a_deleted_sites_files_go_in_slices),
 		with_state(duplicates_are_counted_not_stored),
 		with_state(an_image_is_refused_without_site_or_blob),
 		with_state(another_verb_commits_the_open_batch),
 		with_state(a_full_disk_accepts_nothing),
 		with_state(eviction_keeps_the_newest_half),
 		with_state(eviction_spares_what_a_round_learns_from),
+		with_state(a_store_that_a_round_holds_is_not_looked_at_for_every_image),
 		with_state(orphans_are_swept_and_lost_rows_dropped),
 		with_state(what_a_site_was_told_outlives_new_defaults),
 		with_state(the_audit_head_is_the_end_of_the_chain),
