@@ -100,6 +100,16 @@ static int write_mask(const struct results_job *job, int dir_fd)
 	return blob_write(dir_fd, "candidate.kmask", data, n_bytes);
 }
 
+/* What was left out is not in it: the record is of what was learnt from and judged on. */
+static int write_manifest(const struct results_job *job, int dir_fd)
+{
+	_cleanup_(freep) char *text = NULL;
+	size_t n_chars;
+	int r = manifest_write(images_manifest(job->images), &text, &n_chars);
+
+	return r < 0 ? r : blob_write(dir_fd, "candidate.manifest", text, n_chars);
+}
+
 int results_write(struct results *ret_results, const struct results_job *job, struct diag *diag)
 {
 	_cleanup_(closep) int dir_fd = open(job->round, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -119,6 +129,8 @@ int results_write(struct results *ret_results, const struct results_job *job, st
 		r = judge_one(&results.candidate, job, slot, job->mask, dir_fd, "candidate.kref");
 	if (r == 0)
 		r = write_mask(job, dir_fd);
+	if (r == 0)
+		r = write_manifest(job, dir_fd);
 	if (r < 0)
 		return diag_set(
 			diag, -r, "judging: %s %s", strerror(-r), images_error(job->images));

@@ -130,8 +130,9 @@ int state_round_begin(struct state *state, const char *site, uint32_t min_images
 /** Of rounds left running by an earlier process. */
 int state_round_list(struct state *state, struct version_row **ret_rows, uint32_t *ret_n);
 /**
- * Takes candidate.kmask, candidate.kref and base.kref from the round folder to masks/, stores row and
- * gate (state CANDIDATE or HELD), removes the round folder. -EBADMSG: file is not what row says.
+ * Takes candidate.kmask, candidate.kref, candidate.manifest (of the images really used) and
+ * base.kref from the round folder to masks/, stores row and gate (state CANDIDATE or HELD),
+ * removes the round folder. -EBADMSG: file is not what row says.
  */
 int state_round_end(struct state *state, const struct version_row *row);
 int state_round_fail(struct state *state, const char *site, uint32_t version, const char *reason);

@@ -9,6 +9,7 @@
 
 #define MAX_KMASK (256u << 20)
 #define MAX_KREF (64u << 20)
+#define MAX_MANIFEST (256u << 20)
 
 /* ---- beginning */
 
@@ -218,9 +219,22 @@ static int read_results(struct state *state, const char *site, struct results *r
 	if (r == 0)
 		r = blob_read(fd, "base.kref", MAX_KREF, &results->base, &results->base_bytes);
 	if (r == 0)
-		r = blob_read(
-			fd, "manifest", MAX_KREF, &results->manifest, &results->manifest_bytes);
+		r = blob_read(fd, "candidate.manifest", MAX_MANIFEST, &results->manifest,
+			&results->manifest_bytes);
 	return r;
+}
+
+static int check_manifest(const struct results *results, const struct version_row *row)
+{
+	_cleanup_(manifest_done) struct manifest manifest = { 0 };
+	struct digest digest;
+	int r;
+
+	r = manifest_read(&manifest, results->manifest, results->manifest_bytes, NULL);
+	if (r < 0)
+		return r;
+	digest = manifest_digest(&manifest);
+	return digest_equal(&digest, &row->manifest) ? 0 : -EBADMSG;
 }
 
 static int check_results(const struct results *results, const struct version_row *row)
@@ -230,6 +244,8 @@ static int check_results(const struct results *results, const struct version_row
 	int r;
 
 	r = kmask_verify(results->kmask, results->kmask_bytes, &header, NULL);
+	if (r == 0)
+		r = check_manifest(results, row);
 	if (r < 0)
 		return r;
 	if (!digest_equal(&header.base, &row->base) || !digest_equal(&header.prep, &row->prep) ||

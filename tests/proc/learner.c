@@ -329,6 +329,24 @@ static void damage(struct harness *harness, uint32_t n)
 	}
 }
 
+/* The list beside the mask is of what its digest says. */
+static void assert_kept_manifest(struct harness *harness, const struct digest *used)
+{
+	_cleanup_(manifest_done) struct manifest manifest = { 0 };
+	_cleanup_(freep) void *text = NULL;
+	struct digest digest;
+	char path[128];
+	size_t n;
+
+	assert_int_equal(
+		blob_read(AT_FDCWD, harness_path(harness, "round/candidate.manifest", path),
+			1 << 20, &text, &n),
+		0);
+	assert_int_equal(manifest_read(&manifest, text, n, NULL), 0);
+	digest = manifest_digest(&manifest);
+	assert_true(digest_equal(&digest, used));
+}
+
 static void damaged_images_are_left_out_and_recorded(void **state)
 {
 	struct harness *harness = *state;
@@ -348,6 +366,7 @@ static void damaged_images_are_left_out_and_recorded(void **state)
 	assert_int_equal(message->kind_case, KAMEN__ROLE_MESSAGE__KIND_DONE);
 	assert_int_equal(message->done->n_images, HARNESS_IMAGES - 3);
 	assert_memory_equal(message->done->manifest_digest.data, used.bytes, DIGEST_BYTES);
+	assert_kept_manifest(harness, &used);
 	damage(harness, 60);
 	assert_failed(harness, &job, "only 37 of 100 images");
 }

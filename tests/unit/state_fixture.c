@@ -7,6 +7,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "site/manifest.h"
 #include "state_fixture.h"
 
 int fixture_setup(void **state)
@@ -129,6 +130,24 @@ static void put_reference(
 	put(fixture, site, file, data, n_bytes);
 }
 
+/* As if the blob of the first image had been lost. */
+static struct digest put_manifest(struct fixture *fixture, const char *site)
+{
+	_cleanup_(manifest_done) struct manifest manifest = { 0 };
+	_cleanup_(freep) char *used = NULL;
+	_cleanup_(freep) void *text = NULL;
+	char path[512];
+	size_t n;
+
+	assert_int_equal(state_path(fixture->state, path, site, "round/manifest"), 0);
+	assert_int_equal(blob_read(AT_FDCWD, path, 1 << 20, &text, &n), 0);
+	assert_int_equal(manifest_read(&manifest, text, n, NULL), 0);
+	memmove(manifest.entries, manifest.entries + 1, --manifest.n * sizeof(*manifest.entries));
+	assert_int_equal(manifest_write(&manifest, &used, &n), 0);
+	put(fixture, site, "round/candidate.manifest", used, n);
+	return manifest_digest(&manifest);
+}
+
 struct version_row fixture_results(
 	struct fixture *fixture, const char *site, uint32_t version, bool passed)
 {
@@ -165,6 +184,7 @@ struct version_row fixture_results(
 	put(fixture, site, "round/candidate.kmask", data, n_bytes);
 	(void)snprintf(row.site, sizeof(row.site), "%s", site);
 	(void)strcpy(row.reasons, passed ? "" : "two-view retrieval\nmargin");
+	row.manifest = put_manifest(fixture, site);
 	row.base = header.base;
 	row.prep = header.prep;
 	row.mask = mask_digest(mask);

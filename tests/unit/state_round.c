@@ -162,8 +162,12 @@ static void a_running_round_outlives_a_restart(void **state)
 
 static void a_finished_round_is_kept_with_every_figure(void **state)
 {
+	_cleanup_(manifest_done) struct manifest manifest = { 0 };
+	_cleanup_(freep) char *text = NULL;
 	struct fixture *fixture = *state;
 	struct version_row row, back;
+	struct digest used;
+	size_t n;
 
 	assert_int_equal(state_site_create(fixture->state, "a", &fixture->defaults), 0);
 	fixture_fill(fixture, "a", 0, 40);
@@ -184,6 +188,12 @@ static void a_finished_round_is_kept_with_every_figure(void **state)
 	assert_memory_equal(&row.frozen, &back.frozen, 2 * sizeof(struct judgement_row));
 	assert_false(back.passed);
 	assert_string_equal(row.reasons, back.reasons);
+	/* The list that is kept is the one that the row's digest is of. */
+	text = read_file(fixture, "a", "masks/1.manifest", &n);
+	assert_int_equal(manifest_read(&manifest, text, n, NULL), 0);
+	used = manifest_digest(&manifest);
+	assert_int_equal(manifest.n, 39);
+	assert_true(digest_equal(&used, &back.manifest));
 }
 
 static void results_that_are_not_what_the_row_says_are_refused(void **state)
@@ -200,6 +210,9 @@ static void results_that_are_not_what_the_row_says_are_refused(void **state)
 	assert_int_equal(state_round_end(fixture->state, &wrong), -EBADMSG);
 	wrong = row;
 	wrong.space.bytes[0] ^= 1;
+	assert_int_equal(state_round_end(fixture->state, &wrong), -EBADMSG);
+	wrong = row;
+	wrong.manifest.bytes[0] ^= 1;
 	assert_int_equal(state_round_end(fixture->state, &wrong), -EBADMSG);
 	wrong = row;
 	wrong.version = 2;
