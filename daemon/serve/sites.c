@@ -250,9 +250,10 @@ static int publish(struct serve *serve, struct site *site, bool renewed, struct 
 		return diag_set(diag, -r, "state.db: %s", strerror(-r));
 	if (renewed)
 		forget_pinned(site);
-	/* A round writes references of the base; those of a version stay what they are. */
+	/* A round writes references of the base; those of a version stay what they are. Without any,
+	 * it is worth another look: they may not have been readable. */
 	keep = is_snapshot(now, wanted.champion, &wanted.prep, wanted.settings.novelty_threshold) &&
-	       !(renewed && wanted.champion == 0);
+	       !(renewed && wanted.champion == 0) && now->reference;
 	if (!keep) {
 		r = take(serve, site, &wanted, &serving, diag);
 		if (r < 0 && !now)

@@ -3,9 +3,11 @@
 
 import os
 import resource
+import shutil
 import signal
 import sqlite3
 import unittest
+from unittest import mock
 
 import harness
 from flow import let_pass
@@ -27,7 +29,7 @@ class Case(unittest.TestCase):
         return folder
 
     def reload(self, daemon):
-        daemon.notes = []
+        daemon.deaf()
         daemon.process.send_signal(signal.SIGHUP)
         daemon.hear("RELOADING=1")
         daemon.hear("READY=1")
@@ -47,7 +49,46 @@ class Case(unittest.TestCase):
         return os.path.join(folder, "00000.png")
 
 
+STRANGER = """#!/usr/bin/python3
+import socket
+sock = socket.socket(fileno=3)
+# RoleMessage.ready = { role, major 9, minor 0 }
+sock.send(bytes([0x52, 12, 0x0A, 6]) + b"ingest" + bytes([0x28, 9, 0x30, 0]))
+sock.setblocking(True)
+sock.recv(65536)
+"""
+
+
 class Roles(Case):
+    def test_a_role_of_another_protocol_is_not_worked_with(self):
+        daemon = self.daemon_with()
+        program, real = daemon.path("bin/kamend"), daemon.path("kamend.real")
+        os.mkdir(daemon.path("bin"))
+        shutil.copy(os.path.join(harness.BIN, "kamend"), program)
+        with mock.patch.object(harness, "BIN", daemon.path("bin")):
+            daemon.start()
+        old = daemon.role("ingest")
+        os.rename(program, real)
+        daemon.write("stranger", STRANGER)
+        os.chmod(daemon.path("stranger"), 0o755)
+        os.rename(daemon.path("stranger"), program)
+        os.kill(old, signal.SIGKILL)
+        wait_until(lambda: "ingest speaks protocol 9.0" in daemon.log(), "the stranger is told")
+        os.rename(real, program)
+        wait_until(lambda: "ingest is ready" in daemon.log().split("speaks protocol")[-1],
+                   "the right one is back")
+        daemon.stop()
+
+    def test_a_percentage_keeps_the_usual_priority(self):
+        for cpu, policy, nice in (("50", os.SCHED_OTHER, os.getpriority(os.PRIO_PROCESS, 0)),
+                                  ("idle", os.SCHED_IDLE, 19)):
+            daemon = self.daemon_with(f"[learner]\ncpu = {cpu}\n").start()
+            wait_until(lambda: daemon.one("status")["learner"] == "idle", "the learner is ready")
+            learner = daemon.role("learner")
+            self.assertEqual(os.sched_getscheduler(learner), policy)
+            self.assertEqual(os.getpriority(os.PRIO_PROCESS, learner), nice)
+            daemon.stop()
+
     def test_a_role_starts_again_although_the_file_is_broken(self):
         daemon = self.daemon_with("[learner]\ncpu = 50\n").start()
         old = {name: daemon.role(name) for name in ("ingest", "learner")}
@@ -114,6 +155,9 @@ class Roles(Case):
 class Reload(Case):
     def test_the_defaults_of_a_site_follow_the_file(self):
         daemon = self.daemon_with("[site]\nlearn_steps = 70\n").start()
+        for phase in ("state.db", "audit", "model", "sites"):
+            self.assertTrue(any("EXTEND_TIMEOUT_USEC" in note and phase in note
+                                for note in daemon.notes.heard), f"{phase}: {daemon.notes.heard}")
         daemon.ctl("site", "create", "plain")
         daemon.ctl("site", "create", "own", "--set", "learn_steps=70")
         daemon.write("kamend.conf", "[site]\nlearn_steps = 80\n[ingest]\nmax_file_bytes = 1M\n")
