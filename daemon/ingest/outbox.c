@@ -39,6 +39,13 @@ static void letter_free(struct letter *letter)
 	free(letter);
 }
 
+/* ETOOMANYREFS: too many descriptors are on their way to serve. They arrive; a letter that is
+ * dropped does not, and a job would stay open. */
+static bool is_passing(int r)
+{
+	return r == -EAGAIN || r == -ETOOMANYREFS || r == -ENOBUFS || r == -ENOMEM;
+}
+
 /* @return 0: empty, -EAGAIN, or the socket's end, which the loop sees by itself */
 static int flush(struct outbox *outbox)
 {
@@ -47,8 +54,8 @@ static int flush(struct outbox *outbox)
 	while ((letter = STAILQ_FIRST(&outbox->letters))) {
 		int r = packet_send(outbox->sock, letter->data, letter->n_bytes, letter->fd);
 
-		if (r == -EAGAIN)
-			return r;
+		if (is_passing(r))
+			return -EAGAIN;
 		STAILQ_REMOVE_HEAD(&outbox->letters, next);
 		outbox->n_letters--;
 		letter_free(letter);
