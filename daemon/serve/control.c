@@ -2,8 +2,10 @@
 #include "serve/control.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
 #include <stdarg.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 
 #include "ops/log.h"
 #include "serve/limits.h"
@@ -93,6 +95,13 @@ void control_reply(struct control_client *client, uint64_t id, bool last, Kamen_
 		r = flush(client);
 	if (r < 0)
 		drop(client, r);
+}
+
+bool control_has_read(const struct control_client *client)
+{
+	int n_bytes = 0;
+
+	return !client->out.head && ioctl(client->fd, SIOCOUTQ, &n_bytes) == 0 && n_bytes == 0;
 }
 
 void control_done(struct control_client *client, uint64_t id)

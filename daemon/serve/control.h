@@ -82,6 +82,8 @@ void control_learn_failed(
 /** The round is stored, yet what is served has not changed. */
 void control_learn_unserved(struct serve *serve, const struct version_row *row, int code);
 
+/** Whether everything that was sent has been read. */
+bool control_has_read(const struct control_client *client);
 /** The site that a request names; answers the error itself and returns NULL where there is none. */
 struct site *control_find_site(struct control_client *client, uint64_t id, const char *name);
 

@@ -212,6 +212,12 @@ void control_mask_export(struct control_client *client, const Kamen__Request *re
 			client, request->id, -EINVAL, "version 0 is the base: it has no mask");
 		return;
 	}
+	/* Descriptors that nobody takes count against ours, until none can be sent to the roles. */
+	if (!control_has_read(client)) {
+		control_error(client, request->id, -EBUSY,
+			"one mask at a time: first read the answers so far");
+		return;
+	}
 	(void)snprintf(name, sizeof(name), "masks/%u.kmask", row.version);
 	r = state_path(client->serve->state, path, site->name, name);
 	if (r >= 0) {

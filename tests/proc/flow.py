@@ -2,12 +2,13 @@
 """The main job's mechanics: images, a round, the gate, a champion, answers."""
 
 import os
+import socket
 import sqlite3
 import struct
 import unittest
 
 import harness
-from harness import fixture
+from harness import field, fields, fixture
 
 
 def embedding_by_engine(daemon, mask, image):
@@ -63,6 +64,7 @@ class Flow(harness.Case):
         self.assertEqual(served["mask"], 1)
         self.assertNotEqual(served["space"], frozen["space"])
         self.assertIn(served["verdict"], ("OK", "NG"))
+        self.one_mask_at_a_time()
         kmask = daemon.path("1.kmask")
         daemon.ctl("mask", "export", "a", "1", kmask)
         self.assertLess(furthest(served["embedding"], embedding_by_engine(daemon, kmask, image)), 1e-5)
@@ -112,6 +114,20 @@ class Flow(harness.Case):
                            "the imported mask is judged")
         self.assertLess(abs(daemon.one("mask", "show", "a", "2")["density"] - learnt["density"]),
                         1e-12)
+
+    def one_mask_at_a_time(self):
+        sock = self.daemon.control()
+        sock.send(field(1, 1) + b"\x12\x04" + field(1, 1) + field(2, 0))
+        sock.recv(65536)
+        named = b"\x0a\x01a" + field(2, 1)
+        for ident in (2, 3):
+            sock.send(field(1, ident) + b"\xa2\x01" + bytes([len(named)]) + named)
+        self.daemon.one("status")
+        data, fds, _, _ = socket.recv_fds(sock, 65536, 4)
+        self.assertEqual((fields(data)[1], len(fds)), (2, 1))
+        os.close(fds[0])
+        self.assertIn(b"one mask at a time", fields(sock.recv(65536))[3])
+        sock.close()
 
     def test_the_same_seed_gives_the_same_bits_whether_killed_or_not(self):
         daemon = self.daemon
