@@ -137,7 +137,10 @@ class Flow(harness.Case):
         control = daemon.one("learn", "twin", "--steps", "60", "--seed", "5")
         self.assertEqual((control["version"], control["state"]), (2, "queued"))
         for _ in range(2):
-            os.kill(daemon.role("learner"), 9)
+            pid = daemon.role("learner")
+            os.kill(pid, 9)
+            # Killed once each: the daemon has to have seen the end of one before the next.
+            harness.wait_until(lambda: daemon.role("learner") != pid, "another learner")
         harness.wait_until(lambda: daemon.one("mask", "show", "twin", "2")["state"] != "learning",
                            "the round ends in spite of it")
         one, two = daemon.path("one.kmask"), daemon.path("two.kmask")
