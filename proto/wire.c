@@ -78,7 +78,7 @@ int wire_new(struct wire **ret_wire)
 }
 
 /* protobuf-c keeps the number of an enum as it came; ours are closed sets. */
-static bool enums_known(const ProtobufCMessage *message);
+static bool is_sound(const ProtobufCMessage *message);
 
 static bool value_known(const ProtobufCFieldDescriptor *field, const void *value)
 {
@@ -87,7 +87,7 @@ static bool value_known(const ProtobufCFieldDescriptor *field, const void *value
 	if (field->type == PROTOBUF_C_TYPE_MESSAGE) {
 		const ProtobufCMessage *sub = *(const ProtobufCMessage *const *)value;
 
-		return !sub || enums_known(sub);
+		return !sub || is_sound(sub);
 	}
 	return true;
 }
@@ -115,12 +115,16 @@ static bool field_known(const ProtobufCMessage *message, const ProtobufCFieldDes
 	return true;
 }
 
-static bool enums_known(const ProtobufCMessage *message)
+static bool is_sound(const ProtobufCMessage *message)
 {
 	const ProtobufCMessageDescriptor *type = message->descriptor;
 
 	for (unsigned i = 0; i < type->n_fields; i++)
 		if (!field_known(message, &type->fields[i]))
+			return false;
+	/* There is no field 0; protobuf-c takes it when its tag is longer than need be. */
+	for (unsigned i = 0; i < message->n_unknown_fields; i++)
+		if (message->unknown_fields[i].tag == 0)
 			return false;
 	return true;
 }
@@ -134,7 +138,7 @@ int wire_decode(struct wire *wire, const ProtobufCMessageDescriptor *type, const
 		return -EBADMSG;
 	wire->used = 0;
 	message = protobuf_c_message_unpack(type, &wire->allocator, n_bytes, data);
-	if (!message || !enums_known(message))
+	if (!message || !is_sound(message))
 		return -EBADMSG;
 	*ret_message = message;
 	return 0;
