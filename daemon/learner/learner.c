@@ -25,7 +25,7 @@ struct learner {
 	struct order next; /* comes while a cancelled job is still on its way out */
 	struct job *job;
 	uint32_t percentage;
-	bool is_closed, is_cancelled;
+	bool is_closed, is_cancelled, has_stepped;
 };
 
 static void learner_done(struct learner *learner)
@@ -282,6 +282,7 @@ static void begin_job(struct learner *learner)
 	struct diag notice = { "" }, diag = { "" };
 	int r;
 
+	learner->has_stepped = false;
 	r = job_new(&learner->job, learner->vit, message, interrupt, &notice, &diag);
 	if (notice.text[0])
 		log_warning(
@@ -330,6 +331,10 @@ static void step_job(struct learner *learner)
 		return;
 	}
 	worked_ns = clock_now_ns() - started_ns;
+	if (!learner->has_stepped && progress.step > 1)
+		log_info("site %s: version %u goes on after step %u", job_site(learner->job),
+			job_version(learner->job), progress.step - 1);
+	learner->has_stepped = true;
 	say_progress(learner, &progress,
 		(double)worked_ns / (double)NS_PER_S * 100 / learner->percentage);
 	if (learner->percentage < 100)

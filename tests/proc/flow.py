@@ -2,6 +2,7 @@
 """The main job's mechanics: images, a round, the gate, a champion, answers."""
 
 import os
+import re
 import socket
 import sqlite3
 import struct
@@ -32,6 +33,12 @@ def let_pass(daemon, site, version):
         assert n == 1, site
     db.close()
     daemon.start()
+
+
+def resumed(daemon, site, version):
+    """The steps that a killed learner's successors went on from."""
+    return [int(step) for step in re.findall(
+        f"site {site}: version {version} goes on after step ([0-9]+)", daemon.log())]
 
 
 class Flow(harness.Case):
@@ -129,6 +136,35 @@ class Flow(harness.Case):
         self.assertIn(b"one mask at a time", fields(sock.recv(65536))[3])
         sock.close()
 
+    def test_what_passes_the_gate_is_served_without_being_asked(self):
+        """The network is untrained and gains little: not every seed's mask is above the base."""
+        daemon = self.daemon
+        folder = self.images(20000, 480)
+        image = os.path.join(folder, "20000.png")
+        daemon.ctl("site", "create", "self", "--set", "policy=auto")
+        daemon.ctl("push", "self", folder)
+        for seed in range(1, 25):
+            learnt = daemon.ctl("learn", "self", "--steps", "40", "--seed", seed, "--wait")[-1]
+            gate = learnt["gate"]
+            if gate["passed"]:
+                break
+            self.assertEqual(learnt["state"], "held")
+            self.assertTrue(gate["reasons"])
+            self.assertEqual(daemon.one("site", "show", "self")["champion"], 0, "nothing changes")
+            self.assertEqual(daemon.one("infer", "self", image)["mask"], 0)
+        self.assertTrue(gate["passed"], "one of the seeds is above the base")
+        frozen, candidate = gate["frozen"], gate["candidate"]
+        self.assertEqual(gate["reasons"], [])
+        self.assertGreaterEqual(frozen["n"], 16)
+        self.assertGreater(candidate["margin"], frozen["margin"])
+        self.assertGreaterEqual(candidate["retrieval"], frozen["retrieval"])
+        version = learnt["version"]
+        self.assertEqual(daemon.one("site", "show", "self")["champion"], version)
+        self.assertEqual(daemon.one("mask", "show", "self", version)["state"], "champion")
+        self.assertEqual(daemon.one("infer", "self", image)["mask"], version)
+        daemon.ctl("mask", "rollback", "self")
+        self.assertEqual(daemon.one("infer", "self", image)["mask"], 0)
+
     def test_the_same_seed_gives_the_same_bits_whether_killed_or_not(self):
         daemon = self.daemon
         daemon.ctl("site", "create", "twin", "--set", "policy=manual")
@@ -141,6 +177,15 @@ class Flow(harness.Case):
             os.kill(pid, 9)
             # Killed once each: the daemon has to have seen the end of one before the next.
             harness.wait_until(lambda: daemon.role("learner") != pid, "another learner")
+
+        checkpoint = daemon.path("state/sites/twin/round/checkpoint")
+        for n_kills in range(2):
+            harness.wait_until(lambda: os.path.exists(checkpoint), "a checkpoint")
+            os.kill(daemon.role("learner"), 9)
+            # It is back at the same work, and not from the first step.
+            harness.wait_until(lambda: len(resumed(daemon, "twin", 2)) > n_kills,
+                               "the learner goes on")
+        self.assertTrue(all(step >= 5 for step in resumed(daemon, "twin", 2)), daemon.log())
         harness.wait_until(lambda: daemon.one("mask", "show", "twin", "2")["state"] != "learning",
                            "the round ends in spite of it")
         one, two = daemon.path("one.kmask"), daemon.path("two.kmask")
