@@ -329,6 +329,15 @@ static struct request *leader_of(const struct site_queue *queue)
 	return leader;
 }
 
+static uint32_t power_of_two_below(uint32_t n)
+{
+	uint32_t power = 1;
+
+	while (power * 2 <= n)
+		power *= 2;
+	return power;
+}
+
 /*
  * Until when the leader's batch may still wait for more to share its forward; 0: it need not. What
  * counts is who waits, not the credit: that only splits a batch, it does not make it grow.
@@ -345,7 +354,7 @@ static uint64_t fill_until(const struct scheduler *s, const struct site_queue *q
 	for (const struct request *q = queue->head; q; q = q->next) {
 		if (serving_of(queue, q) != serving)
 			continue;
-		if (++n >= s->max_batch)
+		if (++n >= power_of_two_below(s->max_batch))
 			return 0;
 		if (q->received_ns + s->delay_ns < until)
 			until = q->received_ns + s->delay_ns;
@@ -391,15 +400,6 @@ static struct site_queue *next_queue(struct scheduler *s, uint64_t now, uint64_t
 				q->deficit += s->quantum;
 	} while (any);
 	return NULL;
-}
-
-static uint32_t power_of_two_below(uint32_t n)
-{
-	uint32_t power = 1;
-
-	while (power * 2 <= n)
-		power *= 2;
-	return power;
 }
 
 /* The leader and who may share its forward, in order of arrival. */
