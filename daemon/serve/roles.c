@@ -331,6 +331,13 @@ static int spawn_with(
 	(void)posix_spawn_file_actions_adddup2(&actions, fds->config, ROLE_CONFIG);
 	if (role->id == ROLE_LEARNER)
 		(void)posix_spawn_file_actions_adddup2(&actions, fds->base, ROLE_BASE);
+	else
+		(void)posix_spawn_file_actions_addclose(&actions, ROLE_BASE);
+	/*
+	 * The kernel lets us go on before it closes what is marked close-on-exec: a child that is slow
+	 * to start would hold the lock of the state folder beyond our death.
+	 */
+	(void)posix_spawn_file_actions_addclosefrom_np(&actions, ROLE_CONFIG + 1);
 	(void)posix_spawnattr_setsigmask(&attr, &none);
 	(void)posix_spawnattr_setsigdefault(&attr, &all);
 	(void)posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
