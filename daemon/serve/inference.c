@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "serve/heartbeat.h"
 #include "serve/inference.h"
 
 #include <errno.h>
@@ -34,7 +35,7 @@ struct inference {
 	int ready_fd;
 	struct diag diag;
 	_Atomic uint64_t n_begun, n_ended; /* batches: the heartbeat */
-	uint64_t seen_begun;
+	struct heartbeat heartbeat;
 	struct inference_stats stats;
 
 	/* The thread's own. */
@@ -451,10 +452,9 @@ const struct inference_stats *inference_stats(const struct inference *inference)
 
 bool inference_moves(struct inference *inference)
 {
+	/* In this order: what ends in between has begun before. */
 	uint64_t ended = atomic_load(&inference->n_ended);
 	uint64_t begun = atomic_load(&inference->n_begun);
-	bool stuck = begun > ended && begun == inference->seen_begun;
 
-	inference->seen_begun = begun;
-	return !stuck;
+	return heartbeat_moves(&inference->heartbeat, begun, ended);
 }
