@@ -156,8 +156,9 @@ learn() {
     while :; do
         round "$1" $seed
         if [ "$(jq -r .gate.passed "$work/mask-$1")" = true ]; then
-            # Policy auto has promoted it; once more changes nothing.
-            ctl mask promote "$1" "$(jq .version "$work/mask-$1")" >/dev/null
+            # Policy auto has promoted it.
+            [ "$(ctl site show "$1" --json | jq .champion)" = "$(jq .version "$work/mask-$1")" ] ||
+                fail "site $1 does not serve the mask that has passed"
             jq -r '"site \(.site): mask \(.version) has passed the gate and is served"' \
                 "$work/mask-$1"
             return
