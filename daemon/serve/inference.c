@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "serve/heartbeat.h"
 #include "serve/inference.h"
 
 #include <errno.h>
@@ -7,6 +6,7 @@
 #include <pthread.h>
 #include <sys/eventfd.h>
 
+#include "serve/heartbeat.h"
 #include "serve/limits.h"
 
 #define MAX_PLANS 24u
