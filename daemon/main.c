@@ -118,9 +118,8 @@ static int default_model(struct config *config, const char *self)
 static int load_config(struct config *config, const char *const o[N_OPTIONS], const char *self)
 {
 	struct diag diag = { 0 };
-	int r;
+	int r = config_load(config, o[CONFIG], &diag);
 
-	r = config_load(config, o[CONFIG], &diag);
 	if (r < 0) {
 		log_error("%s", *diag.text ? diag.text : strerror(-r));
 		return EX_CONFIG;
@@ -157,8 +156,7 @@ static int run(const struct config *config, const char *role, const char *self, 
 		(void)signal(SIGTERM, SIG_IGN);
 		(void)signal(SIGINT, SIG_IGN);
 		(void)signal(SIGHUP, SIG_IGN);
-	}
-	if (!learner)
+	} else
 		serve_block_signals();
 	r = openmp_set_up(role, learner ? config->learner_threads : config->threads, learner, argv);
 	if (r < 0)
@@ -169,21 +167,18 @@ static int run(const struct config *config, const char *role, const char *self, 
 int main(int argc, char **argv)
 {
 	const char *options[N_OPTIONS] = { 0 };
-	const char *role = "serve";
+	const char *role;
 	struct config config;
 	char self[256];
+	int r = parse_options(argc, argv, options);
 	ssize_t n;
-	int r;
 
-	r = parse_options(argc, argv, options);
 	if (r != 0)
 		return r > 0 ? EXIT_SUCCESS : r == -EIO ? EXIT_FAILURE : EX_BAD_USAGE;
-	if (options[ROLE]) {
-		role = options[ROLE];
-		if (strcmp(role, "ingest") != 0 && strcmp(role, "learner") != 0) {
-			fprintf(stderr, "kamend: no role '%s'\n", role);
-			return EX_BAD_USAGE;
-		}
+	role = options[ROLE] ? options[ROLE] : "serve";
+	if (options[ROLE] && strcmp(role, "ingest") != 0 && strcmp(role, "learner") != 0) {
+		fprintf(stderr, "kamend: no role '%s'\n", role);
+		return EX_BAD_USAGE;
 	}
 	if (options[FOREGROUND])
 		(void)unsetenv("JOURNAL_STREAM");

@@ -72,14 +72,14 @@ choose_model() {
     vit_tiny=$shared/models/vit_tiny_patch16_224/model.safetensors
     for file in "$model" "$vit_tiny" /usr/share/kamen/model.safetensors; do
         if [ -n "$file" ] && [ -r "$file" ]; then
-            model=$(realpath "$file") px=112
-            [ -z "$quick" ] || px=64
+            model=$(realpath "$file") px_a=112 px_b=96
+            [ -z "$quick" ] || px_a=64 px_b=64
             return
         fi
     done
     [ -z "$model" ] || fail "$model: cannot be read"
     untrained=yes
-    model=$work/model.safetensors px=64
+    model=$work/model.safetensors px_a=64 px_b=64
     "$build/tests/random_model" vit_demo 1 "$model"
     cat <<'TEXT'
 No model was found. A small random, untrained network stands in for one: what
@@ -96,7 +96,6 @@ path = $model
 state = $work/state
 runtime = $work/run
 [site]
-input_px = $px
 resize = squash
 TEXT
     "$bin/kamend" --config "$work/kamend.conf" --foreground >"$work/log" 2>&1 &
@@ -114,8 +113,8 @@ render() {
 
 stream_images() {
     mkdir "$work/spool-a"
-    ctl site create a --set "spool=$work/spool-a" >/dev/null
-    ctl site create b --set "zmq_pull=ipc://$work/run/b.pull" >/dev/null
+    ctl site create a --set input_px="$px_a" --set "spool=$work/spool-a" >/dev/null
+    ctl site create b --set input_px="$px_b" --set "zmq_pull=ipc://$work/run/b.pull" >/dev/null
     [ -n "$data" ] || [ -n "$quick" ] || [ ! -d "$shared/data/neu" ] || data=$shared/data/neu
     if [ -n "$data" ]; then
         name_a="$(basename "$data"), spool" eval_a=$data part_a=held
