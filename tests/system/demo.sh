@@ -135,11 +135,10 @@ stream_images() {
     done
 }
 
-# round SITE SEED: one mask, learnt and judged; leaves its row in mask-SITE
+# round SITE SEED STEPS: one mask, learnt and judged; leaves its row in mask-SITE
 round() {
     began=$(date +%s)
-    # Of the recipe's own number of steps, where there is time for them.
-    ctl learn "$1" ${n_steps:+--steps "$n_steps"} --seed "$2" --wait >"$work/learnt" & learning=$!
+    ctl learn "$1" ${3:+--steps "$3"} --seed "$2" --wait >"$work/learnt" & learning=$!
     # The progress as it comes, without the summary that the table repeats.
     tail -n +1 -f --pid=$learning "$work/learnt" | grep --line-buffered '^step [0-9]' || true
     wait $learning || fail "site $1 has not learnt"
@@ -148,12 +147,13 @@ round() {
     jq -s 'map(select(.version > 0)) | max_by(.version)' "$work/masks" >"$work/mask-$1"
 }
 
-# learn SITE N: where the gate holds a mask, another seed, if N more rounds fit into the demo's time
+# learn SITE N STEPS: where the gate holds a mask, another seed, if N more rounds fit into the
+# demo's time. STEPS "": the recipe's own.
 learn() {
     seed=1
     echo "site $1: learning a mask from unlabelled images"
     while :; do
-        round "$1" $seed
+        round "$1" $seed "$3"
         if [ "$(jq -r .gate.passed "$work/mask-$1")" = true ]; then
             # Policy auto has promoted it.
             [ "$(ctl site show "$1" --json | jq .champion)" = "$(jq .version "$work/mask-$1")" ] ||
@@ -226,15 +226,15 @@ table() {
 }
 
 if [ -n "$quick" ]; then
-    n_images=96 n_eval=96 n_steps=40 n_seconds=2 n_table=10
+    n_images=96 n_eval=96 steps_a=40 steps_b=40 n_seconds=2 n_table=10
 else
-    n_images=600 n_eval=400 n_steps="" n_seconds=5 n_table=60
+    n_images=600 n_eval=400 steps_a="" steps_b=60 n_seconds=5 n_table=60
 fi
 start=$(date +%s)
 choose_model
 start_daemon
 stream_images
-learn a 2
-learn b 1
+learn a 2 "$steps_a"
+learn b 1 "$steps_b"
 table a "$name_a" "$eval_a" "$part_a"
 table b "rendered, ZeroMQ" "$work/eval-b" all
