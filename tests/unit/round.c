@@ -263,6 +263,17 @@ static void doubling_the_rate_alone_changes_the_mask(void **state)
 	assert_true(mask_distance(round_mask(a), round_mask(b)) > 0);
 }
 
+/* Field by field: what pads the struct is nobody's. */
+static void assert_same_progress(const struct round_progress *a, const struct round_progress *b)
+{
+	assert_int_equal(a->step, b->step);
+	assert_int_equal(a->steps, b->steps);
+	assert_true(a->loss_ratio == b->loss_ratio);
+	assert_true(a->density == b->density);
+	assert_true(a->lowest_density == b->lowest_density);
+	assert_int_equal(a->n_flips, b->n_flips);
+}
+
 static void what_the_source_says_comes_out_and_leaves_no_trace(void **state)
 {
 	struct bench *bench = *state;
@@ -276,7 +287,7 @@ static void what_the_source_says_comes_out_and_leaves_no_trace(void **state)
 		bench->textures.fail_with = 0;
 		progress = run(round, 1);
 		want = run(other, 1);
-		assert_memory_equal(&progress, &want, sizeof(want));
+		assert_same_progress(&progress, &want);
 	}
 	assert_memory_equal(round->state, other->state, round->n_state * sizeof(*round->state));
 }
