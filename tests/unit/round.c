@@ -147,6 +147,17 @@ static void the_same_seed_gives_the_same_bits(void **state)
 	assert_true(pa.loss_ratio != pc.loss_ratio);
 }
 
+/* Field by field: what pads the struct is nobody's. */
+static void assert_same_progress(const struct round_progress *a, const struct round_progress *b)
+{
+	assert_int_equal(a->step, b->step);
+	assert_int_equal(a->steps, b->steps);
+	assert_true(a->loss_ratio == b->loss_ratio);
+	assert_true(a->density == b->density);
+	assert_true(a->lowest_density == b->lowest_density);
+	assert_int_equal(a->n_flips, b->n_flips);
+}
+
 static void a_resumed_round_gives_the_same_bits(void **state)
 {
 	const struct bench *bench = *state;
@@ -169,7 +180,7 @@ static void a_resumed_round_gives_the_same_bits(void **state)
 		got = run(resumed, at < 12 ? 12 - at : 1);
 		assert_int_equal(mask_distance(round_mask(whole), round_mask(resumed)), 0);
 		assert_true(want.n_flips > 0);
-		assert_memory_equal(&want, &got, sizeof(want));
+		assert_same_progress(&want, &got);
 	}
 	assert_int_equal(unlinkat(fd, "round", 0), 0);
 	assert_int_equal(rmdir(dir), 0);
@@ -261,17 +272,6 @@ static void doubling_the_rate_alone_changes_the_mask(void **state)
 	(void)run(a, 12);
 	(void)run(b, 12);
 	assert_true(mask_distance(round_mask(a), round_mask(b)) > 0);
-}
-
-/* Field by field: what pads the struct is nobody's. */
-static void assert_same_progress(const struct round_progress *a, const struct round_progress *b)
-{
-	assert_int_equal(a->step, b->step);
-	assert_int_equal(a->steps, b->steps);
-	assert_true(a->loss_ratio == b->loss_ratio);
-	assert_true(a->density == b->density);
-	assert_true(a->lowest_density == b->lowest_density);
-	assert_int_equal(a->n_flips, b->n_flips);
 }
 
 static void what_the_source_says_comes_out_and_leaves_no_trace(void **state)
