@@ -206,7 +206,7 @@ static void a_thousand_sites_go_to_ingest_in_parts(void **state)
 	for (uint32_t i = 0; i < N_SITES; i++) {
 		(void)snprintf(names[i], sizeof(names[i]), "%063u", i);
 		(void)snprintf(
-			folders[i], sizeof(folders[i]), "/var/lib/kamen/sites/%s/replay", names[i]);
+			folders[i], sizeof(folders[i]), "/var/lib/kamen/sites/%063u/replay", i);
 		kamen__ingest_site__init(&rows[i]);
 		rows[i].site = names[i];
 		rows[i].replay = rows[i].spool = folders[i];
