@@ -96,6 +96,8 @@ static json_t *judgement_object(const Kamen__Judgement *j)
 	put_number(o, "retrieval", j->has_retrieval, (double)j->retrieval);
 	put_number(o, "margin", j->has_margin, (double)j->margin);
 	put_number(o, "effective_rank", j->has_effective_rank, (double)j->effective_rank);
+	put_number(o, "retrieval_error", j->has_retrieval_error, (double)j->retrieval_error);
+	put_number(o, "margin_error", j->has_margin_error, (double)j->margin_error);
 	return o;
 }
 

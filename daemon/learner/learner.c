@@ -126,6 +126,9 @@ static Kamen__Judgement judgement_message(const struct judgement *judgement)
 	out.retrieval = judgement->retrieval;
 	out.margin = judgement->margin;
 	out.effective_rank = judgement->effective_rank;
+	out.has_retrieval_error = out.has_margin_error = true;
+	out.retrieval_error = judgement->retrieval_error;
+	out.margin_error = judgement->margin_error;
 	return out;
 }
 

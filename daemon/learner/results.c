@@ -5,9 +5,6 @@
 
 #include "learner/results.h"
 
-#define JUDGE_MAX_IMAGES 512u
-#define JUDGE_MIN_IMAGES 3u /* twin, and others to compare it with */
-
 static int embed(float **ret_rows, const struct results_job *job, const struct slot *slot,
 	const struct image_source *source)
 {
@@ -54,8 +51,9 @@ static int make_reference(struct reference **ret_reference, const struct results
 }
 
 /* One mask: figures, and its reference file. */
-static int judge_one(struct judgement *ret_judgement, const struct results_job *job,
-	struct slot *slot, const struct mask *mask, int dir_fd, const char *name)
+static int judge_one(struct judgement *ret_judgement, struct judge_image *images,
+	const struct results_job *job, struct slot *slot, const struct mask *mask, int dir_fd,
+	const char *name)
 {
 	const struct digest prep = prep_digest(job->prep), bits = mask_digest(mask);
 	const struct digest space = space_digest(vit_digest(job->vit), &bits, &prep, "f32", "cls");
@@ -69,8 +67,7 @@ static int judge_one(struct judgement *ret_judgement, const struct results_job *
 
 	r = slot_apply(slot, mask);
 	if (r == 0 && held.n >= JUDGE_MIN_IMAGES)
-		r = judge_views(&judgement, job->vit, slot, job->recipe, job->prep, &held,
-			JUDGE_MAX_IMAGES);
+		r = judge_views(&judgement, images, job->vit, slot, job->recipe, job->prep, &held);
 	if (r == 0)
 		r = make_reference(&reference, job, slot, &space);
 	if (r == 0)
@@ -115,6 +112,7 @@ int results_write(struct results *ret_results, const struct results_job *job, st
 	_cleanup_(closep) int dir_fd = open(job->round, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	_cleanup_(mask_freep) struct mask *all = NULL;
 	_cleanup_(slot_freep) struct slot *slot = NULL;
+	struct judge_image frozen[JUDGE_MAX_IMAGES], candidate[JUDGE_MAX_IMAGES];
 	struct results results;
 	int r;
 
@@ -124,9 +122,12 @@ int results_write(struct results *ret_results, const struct results_job *job, st
 	if (r == 0)
 		r = vit_slot_new(&slot, job->vit, SLOT_INFER);
 	if (r == 0)
-		r = judge_one(&results.frozen, job, slot, all, dir_fd, "base.kref");
+		r = judge_one(&results.frozen, frozen, job, slot, all, dir_fd, "base.kref");
 	if (r == 0)
-		r = judge_one(&results.candidate, job, slot, job->mask, dir_fd, "candidate.kref");
+		r = judge_one(&results.candidate, candidate, job, slot, job->mask, dir_fd,
+			"candidate.kref");
+	if (r == 0 && results.candidate.n > 0)
+		judge_compare(&results.candidate, candidate, frozen);
 	if (r == 0)
 		r = write_mask(job, dir_fd);
 	if (r == 0)

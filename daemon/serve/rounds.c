@@ -316,7 +316,8 @@ static struct judgement_row read_judgement(const Kamen__Judgement *j)
 {
 	if (!j)
 		return (struct judgement_row){ 0 };
-	return (struct judgement_row){ j->n, j->retrieval, j->margin, j->effective_rank };
+	return (struct judgement_row){ j->n, j->retrieval, j->margin, j->effective_rank,
+		j->retrieval_error, j->margin_error };
 }
 
 static struct digest read_digest(bool has, const ProtobufCBinaryData *data)

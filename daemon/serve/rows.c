@@ -11,6 +11,9 @@ static void fill_judgement(Kamen__Judgement *out, const struct judgement_row *ro
 	out->retrieval = row->retrieval;
 	out->margin = row->margin;
 	out->effective_rank = row->effective_rank;
+	out->has_retrieval_error = out->has_margin_error = true;
+	out->retrieval_error = row->retrieval_error;
+	out->margin_error = row->margin_error;
 }
 
 void gate_message_fill(struct gate_message *out, const struct version_row *row)

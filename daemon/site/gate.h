@@ -6,7 +6,8 @@
 
 /**
  * Decides on a candidate from unlabelled figures alone (design.md section 5). A pure function.
- * Passes when, on held-out images, two-view retrieval and margin are above the frozen model's, the
+ * Passes when, on held-out images, the two-view margin is surely above the frozen model's and the
+ * two-view retrieval not surely below it (by 2.576 standard errors of the paired difference), the
  * loss ratio shows that something was learnt, bits have moved, density and the lowest tensor's
  * density have not crashed, effective rank has kept a floor of the frozen one.
  * Fewer than 16 held-out images: held. loss_ratio 0: the mask was not learnt here (an import), the

@@ -49,7 +49,8 @@ static const char schema[] =
 	" space BLOB, frozen_n INTEGER, frozen_retrieval REAL, frozen_margin REAL,"
 	" frozen_rank REAL, candidate_n INTEGER, candidate_retrieval REAL, candidate_margin REAL,"
 	" candidate_rank REAL, passed INTEGER NOT NULL DEFAULT 0,"
-	" reasons TEXT NOT NULL DEFAULT '', PRIMARY KEY (site_id, version)"
+	" reasons TEXT NOT NULL DEFAULT '', retrieval_error REAL, margin_error REAL,"
+	" PRIMARY KEY (site_id, version)"
 	") STRICT, WITHOUT ROWID;"
 	"CREATE UNIQUE INDEX one_round_a_site ON version (site_id) WHERE state = 'learning';"
 	/* A stack a site: its top is the champion, what lies below is the predecessor. */
@@ -61,6 +62,12 @@ static const char schema[] =
 	" seq INTEGER PRIMARY KEY, time_us INTEGER NOT NULL, site TEXT NOT NULL,"
 	" what TEXT NOT NULL, detail TEXT NOT NULL, prev BLOB NOT NULL, hash BLOB NOT NULL"
 	") STRICT;";
+
+/* How a database of schema i + 1 becomes one of i + 2. No row is ever taken away. */
+static const char *const upgrades[STATE_SCHEMA - 1] = {
+	"ALTER TABLE version ADD COLUMN retrieval_error REAL;"
+	"ALTER TABLE version ADD COLUMN margin_error REAL;",
+};
 
 /* ---- transactions */
 
@@ -196,22 +203,29 @@ static bool folder_is_empty(int dir_fd, const char *path)
 	return true;
 }
 
-static int make_schema(struct state *state, const char *path, struct diag *diag)
+/* One transaction: what the statements did, and that the schema is now this version. */
+static int set_schema(struct state *state, const char *path, const char *statements, int version,
+	struct diag *diag)
 {
 	char set_version[48];
 
+	(void)snprintf(set_version, sizeof(set_version), "PRAGMA user_version = %d", version);
+	if (sqlite3_exec(state->db, "BEGIN IMMEDIATE", NULL, NULL, NULL) == SQLITE_OK &&
+		sqlite3_exec(state->db, statements, NULL, NULL, NULL) == SQLITE_OK &&
+		sqlite3_exec(state->db, set_version, NULL, NULL, NULL) == SQLITE_OK &&
+		sqlite3_exec(state->db, "COMMIT", NULL, NULL, NULL) == SQLITE_OK)
+		return 0;
+	return diag_set(diag, EIO, "%s: %s", path, sqlite3_errmsg(state->db));
+}
+
+static int make_schema(struct state *state, const char *path, struct diag *diag)
+{
 	/* A lost database must not make the sweep delete every mask and image. */
 	if (!folder_is_empty(state->dir_fd, "sites"))
 		return diag_set(diag, ENOTEMPTY,
 			"%s: missing or empty, but %s/sites is not: restore it, or move sites away",
 			path, state->dir);
-	(void)snprintf(set_version, sizeof(set_version), "PRAGMA user_version = %d", STATE_SCHEMA);
-	if (sqlite3_exec(state->db, "BEGIN IMMEDIATE", NULL, NULL, NULL) != SQLITE_OK ||
-		sqlite3_exec(state->db, schema, NULL, NULL, NULL) != SQLITE_OK ||
-		sqlite3_exec(state->db, set_version, NULL, NULL, NULL) != SQLITE_OK ||
-		sqlite3_exec(state->db, "COMMIT", NULL, NULL, NULL) != SQLITE_OK)
-		return diag_set(diag, EIO, "%s: %s", path, sqlite3_errmsg(state->db));
-	return 0;
+	return set_schema(state, path, schema, STATE_SCHEMA, diag);
 }
 
 static int check_schema(struct state *state, const char *path, bool is_checked, struct diag *diag)
@@ -227,10 +241,13 @@ static int check_schema(struct state *state, const char *path, bool is_checked, 
 		return diag_set(diag, EBADMSG, "%s: %s", path, sqlite3_errmsg(state->db));
 	if (version == 0 && n_tables == 0)
 		return make_schema(state, path, diag);
-	if (version != STATE_SCHEMA)
+	if (version < 1 || version > STATE_SCHEMA)
 		return diag_set(diag, EPROTONOSUPPORT,
-			"%s: schema version %d, this kamend reads %d", path, version, STATE_SCHEMA);
-	return 0;
+			"%s: schema version %d, this kamend reads 1 to %d", path, version,
+			STATE_SCHEMA);
+	for (; r == 0 && version < STATE_SCHEMA; version++)
+		r = set_schema(state, path, upgrades[version - 1], version + 1, diag);
+	return r;
 }
 
 static int open_database(struct state *state, struct diag *diag)

@@ -43,6 +43,7 @@ struct site_row {
 struct judgement_row {
 	uint32_t n;
 	float retrieval, margin, effective_rank;
+	float retrieval_error, margin_error; /* of the candidate's differences; 0 in the frozen's */
 };
 
 struct version_row {

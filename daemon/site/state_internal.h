@@ -7,7 +7,7 @@
 
 #include "site/state.h"
 
-#define STATE_SCHEMA 1
+#define STATE_SCHEMA 2
 
 /* Every statement is prepared once, at its first use; statement.c holds the texts. */
 enum statement {

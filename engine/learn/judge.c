@@ -10,14 +10,52 @@
 #include "learn/streams.h"
 #include "learn/views.h"
 
-#define N_BATCH 16u /* images; twice as many views */
+#define N_BATCH 16u /* images */
 #define N_SIDES 2u
 #define MIN_DEVIATION 1e-6
 
-/* Both views of images first..first+n-1, view by view: input (N_SIDES, batch, 3, px, px). */
-static int draw(struct views *views, const struct recipe *recipe, const struct image_source *source,
-	uint32_t first, uint32_t n, uint32_t batch, float *input)
+/** What embeds the views of one draw after the other. */
+struct lens {
+	struct vit *vit;
+	const struct slot *slot;
+	const struct recipe *recipe;
+	const struct image_source *source;
+	struct views *views;
+	struct vit_plan *plan;
+	uint32_t batch; /* images; twice as many views */
+	float *out;     /* (N_SIDES, batch, width) */
+};
+
+static void lens_clear(struct lens *lens)
 {
+	views_free(lens->views);
+	vit_plan_free(lens->plan);
+	free(lens->out);
+}
+
+static int lens_open(struct lens *lens, const struct prep *prep)
+{
+	int r;
+
+	lens->batch = lens->source->n < N_BATCH ? lens->source->n : N_BATCH;
+	if (lens->batch == 0)
+		return -EINVAL;
+	lens->out = malloc(
+		(size_t)N_SIDES * lens->batch * vit_shape(lens->vit)->width * sizeof(*lens->out));
+	if (!lens->out)
+		return -ENOMEM;
+	r = views_new(&lens->views, lens->recipe, prep, lens->source);
+	if (r < 0)
+		return r;
+	return vit_plan_new(&lens->plan, lens->vit, N_SIDES * lens->batch, lens->recipe->large_px);
+}
+
+/* Both views of images first..first+n-1 in a draw, side by side: (N_SIDES, batch, 3, px, px). */
+static int lens_draw(const struct lens *lens, uint32_t draw, uint32_t first, uint32_t n)
+{
+	const struct recipe *recipe = lens->recipe;
+	const struct image_source *source = lens->source;
+	float *input = vit_plan_input(lens->plan);
 	size_t pixels = (size_t)3 * recipe->large_px * recipe->large_px;
 	int r;
 
@@ -29,10 +67,10 @@ static int draw(struct views *views, const struct recipe *recipe, const struct i
 			return r;
 		for (uint32_t side = 0; side < N_SIDES; side++) {
 			struct rng rng =
-				rng_stream(recipe->seed, first + i, 0, STREAM_JUDGE + side);
+				rng_stream(recipe->seed, first + i, draw, STREAM_JUDGE + side);
 
-			r = views_apply(views, &image, rng, side,
-				input + ((size_t)side * batch + i) * pixels);
+			r = views_apply(lens->views, &image, rng, side,
+				input + ((size_t)side * lens->batch + i) * pixels);
 			if (r < 0)
 				return r;
 		}
@@ -40,52 +78,33 @@ static int draw(struct views *views, const struct recipe *recipe, const struct i
 	return 0;
 }
 
-/* embeddings (N_SIDES, n, width) */
-static int embed_views(float *embeddings, struct vit *vit, const struct slot *slot,
-	const struct recipe *recipe, const struct prep *prep, const struct image_source *source)
+/* embeddings (N_SIDES, n, width) of one draw */
+static int lens_embed(const struct lens *lens, uint32_t draw, float *embeddings)
 {
-	_cleanup_(views_freep) struct views *views = NULL;
-	_cleanup_(vit_plan_freep) struct vit_plan *plan = NULL;
-	_cleanup_(freep) float *out = NULL;
-	uint32_t batch = source->n < N_BATCH ? source->n : N_BATCH;
-	size_t width = vit_shape(vit)->width;
+	size_t width = vit_shape(lens->vit)->width;
+	uint32_t total = lens->source->n;
 	int r;
 
-	if (batch == 0)
-		return -EINVAL;
-	out = malloc((size_t)N_SIDES * batch * width * sizeof(*out));
-	if (!out)
-		return -ENOMEM;
-	r = views_new(&views, recipe, prep, source);
-	if (r < 0)
-		return r;
-	r = vit_plan_new(&plan, vit, N_SIDES * batch, recipe->large_px);
-	if (r < 0)
-		return r;
-	for (uint32_t i = 0; i < source->n; i += batch) {
-		uint32_t n = source->n - i < batch ? source->n - i : batch;
+	for (uint32_t i = 0; i < total; i += lens->batch) {
+		uint32_t n = total - i < lens->batch ? total - i : lens->batch;
 
-		r = draw(views, recipe, source, i, n, batch, vit_plan_input(plan));
+		r = lens_draw(lens, draw, i, n);
 		if (r < 0)
 			return r;
-		r = vit_forward(plan, slot, out);
+		r = vit_forward(lens->plan, lens->slot, lens->out);
 		if (r < 0)
 			return r;
 		for (uint32_t side = 0; side < N_SIDES; side++)
-			memcpy(embeddings + ((size_t)side * source->n + i) * width,
-				out + (size_t)side * batch * width, n * width * sizeof(*out));
+			memcpy(embeddings + ((size_t)side * total + i) * width,
+				lens->out + (size_t)side * lens->batch * width,
+				n * width * sizeof(*embeddings));
 	}
 	return 0;
 }
 
-/** One view among the other side's: is its twin the nearest, and by how much. */
-struct standing {
-	uint32_t n_found;
-	double margin;
-};
-
-static void stand(struct standing *standing, const float *view, const float *others, uint32_t twin,
-	uint32_t n, uint32_t width)
+/* One view among the other side's: is its twin the nearest, and by how much. */
+static struct judge_image stand(
+	const float *view, const float *others, uint32_t twin, uint32_t n, uint32_t width)
 {
 	float own = cosine_dot(view, others + (size_t)twin * width, width);
 	double sum = 0, sum2 = 0, mean, deviation;
@@ -103,8 +122,7 @@ static void stand(struct standing *standing, const float *view, const float *oth
 	}
 	mean = sum / (n - 1);
 	deviation = sqrt(fmax(sum2 / (n - 1) - mean * mean, 0));
-	standing->n_found += found;
-	standing->margin += (own - mean) / fmax(deviation, MIN_DEVIATION);
+	return (struct judge_image){ found ? 1 : 0, (own - mean) / fmax(deviation, MIN_DEVIATION) };
 }
 
 static int effective_rank(float *ret_rank, const float *rows, uint32_t n, uint32_t width)
@@ -132,49 +150,114 @@ static int effective_rank(float *ret_rank, const float *rows, uint32_t n, uint32
 	return 0;
 }
 
-int judge_rows(struct judgement *ret_judgement, float *rows, uint32_t n, uint32_t width)
+int judge_rows(struct judgement *ret_judgement, struct judge_image *images, float *rows, uint32_t n,
+	uint32_t width)
 {
-	struct standing standing = { 0 };
+	struct judge_image sum = { 0 };
 	float rank;
 	int r;
 
-	if (n < 3)
+	if (n < JUDGE_MIN_IMAGES)
 		return -EINVAL;
 	cosine_normalise(rows, rows, N_SIDES * n, width);
-	for (uint32_t i = 0; i < N_SIDES * n; i++)
-		stand(&standing, rows + (size_t)i * width, i < n ? rows + (size_t)n * width : rows,
-			i % n, n, width);
+	for (uint32_t i = 0; i < n; i++) {
+		const float *first = rows, *second = rows + (size_t)n * width;
+		struct judge_image a = stand(first + (size_t)i * width, second, i, n, width);
+		struct judge_image b = stand(second + (size_t)i * width, first, i, n, width);
+
+		images[i].retrieval = (a.retrieval + b.retrieval) / N_SIDES;
+		images[i].margin = (a.margin + b.margin) / N_SIDES;
+		sum.retrieval += images[i].retrieval;
+		sum.margin += images[i].margin;
+	}
 	r = effective_rank(&rank, rows, N_SIDES * n, width);
 	if (r < 0)
 		return r;
-	*ret_judgement = (struct judgement){
-		.n = n,
-		.retrieval = (float)standing.n_found / (float)(N_SIDES * n),
-		.margin = (float)(standing.margin / (N_SIDES * n)),
-		.effective_rank = rank,
-	};
+	*ret_judgement = (struct judgement){ .n = n,
+		.retrieval = (float)(sum.retrieval / n),
+		.margin = (float)(sum.margin / n),
+		.effective_rank = rank };
 	return 0;
 }
 
-int judge_views(struct judgement *ret_judgement, struct vit *vit, const struct slot *slot,
-	const struct recipe *recipe, const struct prep *prep, const struct image_source *source,
-	uint32_t max_images)
+/* The mean over n_draws pairs of views of each image. */
+static int judge_draws(struct judgement *ret_judgement, struct judge_image *images,
+	const struct lens *lens, uint32_t n_draws)
 {
-	struct embed_subset subset;
-	struct image_source images = embed_subset_source(&subset, source, max_images);
-	uint32_t width = vit_shape(vit)->width;
-	struct recipe served = *recipe;
-	_cleanup_(freep) float *rows =
-		malloc(((size_t)N_SIDES * images.n * width + 1) * sizeof(*rows));
+	uint32_t n = lens->source->n, width = vit_shape(lens->vit)->width;
+	_cleanup_(freep) float *rows = malloc((size_t)N_SIDES * n * width * sizeof(*rows));
+	struct judge_image drawn[JUDGE_MAX_IMAGES];
+	struct judgement mean = { .n = n }, one;
 	int r;
 
 	if (!rows)
 		return -ENOMEM;
+	memset(images, 0, n * sizeof(*images));
+	for (uint32_t draw = 0; draw < n_draws; draw++) {
+		r = lens_embed(lens, draw, rows);
+		if (r == 0)
+			r = judge_rows(&one, drawn, rows, n, width);
+		if (r < 0)
+			return r;
+		mean.retrieval += one.retrieval / (float)n_draws;
+		mean.margin += one.margin / (float)n_draws;
+		mean.effective_rank += one.effective_rank / (float)n_draws;
+		for (uint32_t i = 0; i < n; i++) {
+			images[i].retrieval += drawn[i].retrieval / n_draws;
+			images[i].margin += drawn[i].margin / n_draws;
+		}
+	}
+	*ret_judgement = mean;
+	return 0;
+}
+
+int judge_views(struct judgement *ret_judgement, struct judge_image *images, struct vit *vit,
+	const struct slot *slot, const struct recipe *recipe, const struct prep *prep,
+	const struct image_source *source)
+{
+	struct embed_subset subset;
+	const struct image_source some = embed_subset_source(&subset, source, JUDGE_MAX_IMAGES);
+	struct recipe served = *recipe;
+	_cleanup_(lens_clear) struct lens lens = {
+		.vit = vit, .slot = slot, .recipe = &served, .source = &some
+	};
+	uint32_t n_draws = JUDGE_MAX_IMAGES / (some.n ? some.n : 1);
+	int r;
+
+	if (some.n < JUDGE_MIN_IMAGES)
+		return -EINVAL;
 	/* A large input is learnt at its half: what counts is the size it is served at. */
 	served.large_px = prep->input_px;
 	served.n_small = 0;
-	r = embed_views(rows, vit, slot, &served, prep, &images);
+	r = lens_open(&lens, prep);
 	if (r < 0)
 		return r;
-	return judge_rows(ret_judgement, rows, images.n, width);
+	return judge_draws(ret_judgement, images, &lens,
+		n_draws < JUDGE_MAX_DRAWS ? n_draws : JUDGE_MAX_DRAWS);
+}
+
+/* Standard error of the mean of n differences, from their sum and sum of squares. */
+static float standard_error(double sum, double sum2, uint32_t n)
+{
+	double variance = fmax(sum2 - sum * sum / n, 0) / (n - 1);
+
+	return (float)sqrt(variance / n);
+}
+
+void judge_compare(struct judgement *judgement, const struct judge_image *images,
+	const struct judge_image *frozen)
+{
+	struct judge_image sum = { 0 }, sum2 = { 0 };
+
+	for (uint32_t i = 0; i < judgement->n; i++) {
+		double retrieval = images[i].retrieval - frozen[i].retrieval;
+		double margin = images[i].margin - frozen[i].margin;
+
+		sum.retrieval += retrieval;
+		sum.margin += margin;
+		sum2.retrieval += retrieval * retrieval;
+		sum2.margin += margin * margin;
+	}
+	judgement->retrieval_error = standard_error(sum.retrieval, sum2.retrieval, judgement->n);
+	judgement->margin_error = standard_error(sum.margin, sum2.margin, judgement->n);
 }

@@ -4,25 +4,46 @@
 
 #include "learn/round.h"
 
+#define JUDGE_MIN_IMAGES 3u   /* a twin, and others to compare it with */
+#define JUDGE_MAX_IMAGES 512u /* of more, as many, evenly spaced */
+#define JUDGE_MAX_DRAWS 4u    /* pairs of views an image, where there are fewer images */
+
 /** Unlabelled figures of one mask on held-out images (design.md section 5, the gate). */
 struct judgement {
 	uint32_t n;      /* images */
 	float retrieval; /* share of views whose nearest neighbour is their twin, both ways */
 	float margin; /* twin's cosine minus the mean over others, in their standard deviations */
 	float effective_rank; /* exp of the entropy of the normalised spectrum */
+	/** Standard errors of the differences from the frozen model's figures, by judge_compare(). */
+	float retrieval_error, margin_error;
+};
+
+/** What one image contributes to retrieval and margin: the mean over its views. */
+struct judge_image {
+	double retrieval, margin;
 };
 
 /**
- * Two random views (the recipe's large crops at the size of prep, seeded) of at most max_images.
- * slot has the mask applied.
+ * Random pairs of views (the recipe's large crops at the size of prep, seeded): the same views for
+ * every mask. Few images are looked at more than once, up to JUDGE_MAX_DRAWS pairs each.
+ * slot has the mask applied. images: room for JUDGE_MAX_IMAGES.
+ * -EINVAL: fewer than JUDGE_MIN_IMAGES.
  */
-int judge_views(struct judgement *ret_judgement, struct vit *vit, const struct slot *slot,
-	const struct recipe *recipe, const struct prep *prep, const struct image_source *source,
-	uint32_t max_images);
+int judge_views(struct judgement *ret_judgement, struct judge_image *images, struct vit *vit,
+	const struct slot *slot, const struct recipe *recipe, const struct prep *prep,
+	const struct image_source *source);
 
 /** The figures of embedded views: rows (2, n, width), all first views, then all second ones;
- * normalised in place. n at least 3. */
-int judge_rows(struct judgement *ret_judgement, float *rows, uint32_t n, uint32_t width);
+ * normalised in place. n at least JUDGE_MIN_IMAGES; images (n). */
+int judge_rows(struct judgement *ret_judgement, struct judge_image *images, float *rows, uint32_t n,
+	uint32_t width);
+
+/**
+ * Fills the errors of a judgement from its images and the frozen model's, image by image: what two
+ * masks make of the same views differs by far less than images do among each other.
+ */
+void judge_compare(struct judgement *judgement, const struct judge_image *images,
+	const struct judge_image *frozen);
 
 /** Embeds every image of the source by the site's preprocessing: (n, width), not normalised. */
 int judge_embed(float *embeddings, struct vit *vit, const struct slot *slot,

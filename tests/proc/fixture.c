@@ -11,8 +11,11 @@
 
 #include "engine.h"
 #include "ingest/kimg.h"
+#include "model/safetensors.h"
 
 #define SIDE 40u
+#define MAX_WIDTH 64u
+#define FLAW 10.f /* of a weight; the others have a deviation of .14 */
 
 /* A grating; its direction, pitch, level and tint tell eight kinds apart. */
 static void render(uint8_t *pixels, uint32_t number)
@@ -54,7 +57,47 @@ static int images(char **argv)
 	return 0;
 }
 
-/* model FILE SEED */
+static float *values_of(const struct safetensors *st, const char *name)
+{
+	/* The bytes are ours; an encoded file keeps every tensor aligned to its type. */
+	return (float *)(uintptr_t)safetensors_find(st, name)->data;
+}
+
+/*
+ * A flaw that a mask can mend, so that one mask is sure to pass the gate: a value channel of the
+ * last block reads the patches in a direction that has nothing of their brightness, so that what
+ * it finds is the phase of the grating, which every view has its own of; it is written into the
+ * class token louder than all else.
+ */
+static int plant_flaw(void *data, size_t n_bytes, const struct vit_shape *shape)
+{
+	_cleanup_(safetensors_freep) struct safetensors *st = NULL;
+	const uint32_t width = shape->width, n_patch = 3 * shape->patch * shape->patch;
+	struct rng rng = rng_stream(3, 0, 0, 0);
+	float brightness[MAX_WIDTH] = { 0 }, along = 0, length = 0;
+	const float *patch, *norm;
+	float *value, *proj;
+
+	if (safetensors_open(&st, data, n_bytes, NULL) < 0 || width > MAX_WIDTH)
+		return -EBADMSG;
+	patch = values_of(st, "patch_embed.proj.weight");
+	norm = values_of(st, "blocks.1.norm1.weight");
+	value = values_of(st, "blocks.1.attn.qkv.weight") + (size_t)2 * width * width;
+	proj = values_of(st, "blocks.1.attn.proj.weight");
+	for (uint32_t i = 0; i < width; i++) {
+		for (uint32_t j = 0; j < n_patch; j++)
+			brightness[i] += patch[(size_t)i * n_patch + j];
+		value[i] = rng_normal(&rng);
+		along += value[i] * brightness[i];
+		length += brightness[i] * brightness[i];
+		proj[(size_t)i * width] = rng_uniform(&rng) < .5f ? -FLAW : FLAW;
+	}
+	for (uint32_t i = 0; i < width; i++)
+		value[i] = (value[i] - along / length * brightness[i]) / norm[i];
+	return 0;
+}
+
+/* model FILE SEED flawed|whole */
 static int model(char **argv)
 {
 	const struct vit_shape shape = { .width = 48,
@@ -68,6 +111,8 @@ static int model(char **argv)
 	size_t n_bytes;
 
 	if (random_vit_encode(&shape, strtoull(argv[1], NULL, 10), &data, &n_bytes) < 0)
+		return 1;
+	if (strcmp(argv[2], "flawed") == 0 && plant_flaw(data, n_bytes, &shape) < 0)
 		return 1;
 	return blob_write(AT_FDCWD, argv[0], data, n_bytes) < 0;
 }
@@ -152,17 +197,46 @@ static int forward(char **argv)
 	return 0;
 }
 
+/* mend MODEL FILE: a mask without the weights through which the flaw is heard */
+static int mend(char **argv)
+{
+	_cleanup_(base_freep) struct base *base = NULL;
+	_cleanup_(vit_freep) struct vit *vit = NULL;
+	_cleanup_(mask_freep) struct mask *mask = NULL;
+	_cleanup_(freep) void *data = NULL;
+	struct kmask_header header = { 0 };
+	struct prep prep;
+	size_t n_bytes;
+
+	if (base_load(&base, argv[0], NULL) < 0 || vit_new(&vit, base, NULL, NULL) < 0 ||
+		mask_new(&mask, vit_layout(vit)) < 0)
+		return 1;
+	for (unsigned t = 0; t < mask->layout->n_tensors; t++)
+		if (strcmp(mask->layout->tensors[t].name, "blocks.1.attn.proj.weight") == 0)
+			for (uint32_t i = 0; i < vit_shape(vit)->width; i++)
+				mask_put(mask, t, (size_t)i * vit_shape(vit)->width, false);
+	prep = vit_native_prep(vit);
+	header.base = *vit_digest(vit);
+	header.prep = prep_digest(&prep);
+	if (kmask_encode(mask, &header, &data, &n_bytes) < 0)
+		return 1;
+	return blob_write(AT_FDCWD, argv[1], data, n_bytes) < 0;
+}
+
 int main(int argc, char **argv)
 {
 	if (argc == 5 && strcmp(argv[1], "images") == 0)
 		return images(argv + 2);
-	if (argc == 4 && strcmp(argv[1], "model") == 0)
+	if (argc == 5 && strcmp(argv[1], "model") == 0)
 		return model(argv + 2);
 	if (argc >= 3 && strcmp(argv[1], "kimg") == 0)
 		return kimg(argv + 2);
 	if (argc == 5 && strcmp(argv[1], "forward") == 0)
 		return forward(argv + 2);
-	fprintf(stderr, "usage: proc_fixture images DIR FIRST N | model FILE SEED | kimg FILE... | "
-			"forward MODEL MASK|- IMAGE\n");
+	if (argc == 4 && strcmp(argv[1], "mend") == 0)
+		return mend(argv + 2);
+	fprintf(stderr, "usage: proc_fixture images DIR FIRST N | model FILE SEED flawed|whole | "
+			"kimg FILE... | "
+			"forward MODEL MASK|- IMAGE | mend MODEL FILE\n");
 	return 2;
 }

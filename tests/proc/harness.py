@@ -62,12 +62,12 @@ class Notes:
 class Daemon:
     """One kamend with its state, runtime folder, configuration and log."""
 
-    def __init__(self, config="", sites=None, model=None):
+    def __init__(self, config="", sites=None, model=None, flawed=False):
         self.dir = tempfile.mkdtemp(prefix="kamen-proc-")
         self.config = self.path("kamend.conf")
         self.model = model or self.path("model.safetensors")
         if not model:
-            fixture("model", self.model, 11)
+            fixture("model", self.model, 11, "flawed" if flawed else "whole")
         self.write("kamend.conf", config)
         for name, text in (sites or {}).items():
             os.makedirs(self.path("sites.d"), exist_ok=True)

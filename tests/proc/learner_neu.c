@@ -50,7 +50,9 @@ static struct judgement_row judgement(const Kamen__Judgement *message)
 	return (struct judgement_row){ .n = message->n,
 		.retrieval = message->retrieval,
 		.margin = message->margin,
-		.effective_rank = message->effective_rank };
+		.effective_rank = message->effective_rank,
+		.retrieval_error = message->retrieval_error,
+		.margin_error = message->margin_error };
 }
 
 /* Labelled figures of the held part, which the learner never saw. */

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * The main job on real images, in one process: learns NEU (contract.md's split) at 112 px on the
- * learning part and prints, on the held part, what the mask gains over the frozen model.
+ * The main job on real images, in one process: learns NEU (contract.md's split) at 112 px (or N) on
+ * the learning part and prints, on the held part, what the mask gains over the frozen model.
  *
- *   neu_gain [--resize squash|crop] [--steps N] [--first SEED] [--seeds N] [--trace] [DIR]
+ *   neu_gain [--px N] [--resize squash|crop] [--steps N] [--travel X] [--first SEED] [--seeds N] [--trace] [DIR]
  *
- * Exit 0: the average gain over frozen at 112 px reaches .03 / .13 / .05 (knn / shot1 / shot5),
+ * Exit 0: the average gain over frozen at this size reaches .03 / .13 / .05 (knn / shot1 / shot5),
  * 1: it does not, 77: no model or no images here.
  */
 #include <errno.h>
@@ -23,7 +23,6 @@
 
 #define INPUT_PX 112u
 #define EPISODE_SEED 1u
-#define MAX_VIEWS 512u
 
 static const struct {
 	double knn, shot1, shot5;
@@ -31,7 +30,8 @@ static const struct {
 
 struct options {
 	enum prep_resize resize;
-	uint32_t steps, first_seed, n_seeds;
+	uint32_t px, steps, first_seed, n_seeds;
+	float travel;
 	bool trace;
 	const char *dir;
 };
@@ -49,6 +49,7 @@ struct study {
 	struct slot *slot;
 	struct folder *learn, *held;
 	struct prep small, native;
+	struct judge_image frozen[JUDGE_MAX_IMAGES];
 };
 
 static int complain(int r, const struct diag *diag)
@@ -75,14 +76,14 @@ static int open_study(struct study *study, const char *shared)
 	else
 		(void)snprintf(path, sizeof(path), "%s/data/neu", shared);
 	if (r == 0)
-		r = folder_open(&study->learn, path, FOLDER_LEARN, 2 * INPUT_PX, &diag);
+		r = folder_open(&study->learn, path, FOLDER_LEARN, 2 * study->options.px, &diag);
 	if (r == 0)
-		r = folder_open(&study->held, path, FOLDER_HELD, 2 * INPUT_PX, &diag);
+		r = folder_open(&study->held, path, FOLDER_HELD, 2 * study->options.px, &diag);
 	if (r < 0)
 		return complain(r, &diag);
 	study->native = vit_native_prep(study->vit);
 	study->small = study->native;
-	study->small.input_px = INPUT_PX;
+	study->small.input_px = study->options.px;
 	study->small.resize = study->options.resize;
 	return 0;
 }
@@ -127,20 +128,26 @@ static void print_outcome(const char *what, const struct outcome *outcome)
 	(void)fflush(stdout);
 }
 
-/* What the gate goes by, which needs no label. */
+/* What the gate goes by, which needs no label. No mask: the frozen model, which comes first. */
 static int print_views(struct study *study, const struct mask *mask, const struct recipe *recipe)
 {
 	struct image_source source = folder_source(study->held);
+	struct judge_image adapted[JUDGE_MAX_IMAGES];
 	struct judgement judgement;
 	int r = slot_apply(study->slot, mask);
 
 	if (r == 0)
-		r = judge_views(&judgement, study->vit, study->slot, recipe, &study->small, &source,
-			MAX_VIEWS);
+		r = judge_views(&judgement, mask ? adapted : study->frozen, study->vit, study->slot,
+			recipe, &study->small, &source);
 	if (r < 0)
 		return r;
-	printf("  two views of %u images: retrieval %.3f, margin %.2f, effective rank %.1f\n",
-		judgement.n, judgement.retrieval, judgement.margin, judgement.effective_rank);
+	if (mask)
+		judge_compare(&judgement, adapted, study->frozen);
+	printf("  views of %u images: retrieval %.3f +- %.3f, margin %.3f +- %.3f, "
+	       "effective rank %.1f\n",
+		judgement.n, judgement.retrieval, judgement.retrieval_error, judgement.margin,
+		judgement.margin_error, judgement.effective_rank);
+	(void)fflush(stdout);
 	return 0;
 }
 
@@ -193,6 +200,9 @@ static int run_seed(struct figures *sum, struct study *study, uint64_t seed)
 		recipe.steps = study->options.steps;
 		recipe.score_lr = recipe_score_lr(recipe.steps);
 	}
+	/* What is known to ruin a model: see what the gate's figures make of it. */
+	if (study->options.travel > 0)
+		recipe.score_lr = 2 * study->options.travel / (float)recipe.steps;
 	r = round_new(&round, study->vit, &recipe, &study->small, &source, &diag);
 	if (r == 0)
 		r = learn(round, study, seed);
@@ -202,7 +212,7 @@ static int run_seed(struct figures *sum, struct study *study, uint64_t seed)
 		r = evaluate(&native, study, round_mask(round), &study->native);
 	if (r < 0)
 		return complain(r, &diag);
-	print_outcome("  adapted at 112 px", &small);
+	print_outcome("  adapted at size", &small);
 	print_outcome("  adapted at native", &native);
 	r = print_views(study, round_mask(round), &recipe);
 	if (r < 0)
@@ -229,7 +239,7 @@ static int run(struct study *study)
 		r = evaluate(&native, study, NULL, &study->native);
 	if (r < 0)
 		return complain(r, &(struct diag){ "" });
-	print_outcome("frozen at 112 px", &small);
+	print_outcome("frozen at size", &small);
 	print_outcome("frozen at native", &native);
 	r = print_views(study, NULL, &recipe);
 	if (r < 0)
@@ -243,7 +253,7 @@ static int run(struct study *study)
 	shot1 = sum.shot1 / n - small.figures.shot1;
 	shot5 = sum.shot5 / n - small.figures.shot5;
 	reached = knn >= wanted.knn && shot1 >= wanted.shot1 && shot5 >= wanted.shot5;
-	printf("average gain at 112 px: knn %+.4f shot1 %+.4f shot5 %+.4f, wanted %+.2f %+.2f "
+	printf("average gain at size: knn %+.4f shot1 %+.4f shot5 %+.4f, wanted %+.2f %+.2f "
 	       "%+.2f: %s\n",
 		knn, shot1, shot5, wanted.knn, wanted.shot1, wanted.shot5,
 		reached ? "reached" : "NOT reached");
@@ -253,8 +263,10 @@ static int run(struct study *study)
 static int parse(struct options *options, int argc, char **argv)
 {
 	static const struct option names[] = {
+		{ "px", required_argument, NULL, 'p' },
 		{ "resize", required_argument, NULL, 'r' },
 		{ "steps", required_argument, NULL, 's' },
+		{ "travel", required_argument, NULL, 'l' },
 		{ "first", required_argument, NULL, 'f' },
 		{ "seeds", required_argument, NULL, 'n' },
 		{ "trace", no_argument, NULL, 't' },
@@ -262,12 +274,18 @@ static int parse(struct options *options, int argc, char **argv)
 	};
 	int c;
 
-	*options = (struct options){ .resize = PREP_SQUASH, .first_seed = 1, .n_seeds = 3 };
+	*options = (struct options){
+		.resize = PREP_SQUASH, .px = INPUT_PX, .first_seed = 1, .n_seeds = 3
+	};
 	while ((c = getopt_long(argc, argv, "", names, NULL)) != -1) {
 		if (c == 'r')
 			options->resize = strcmp(optarg, "crop") == 0 ? PREP_CROP : PREP_SQUASH;
+		else if (c == 'p')
+			options->px = (uint32_t)strtoul(optarg, NULL, 10);
 		else if (c == 's')
 			options->steps = (uint32_t)strtoul(optarg, NULL, 10);
+		else if (c == 'l')
+			options->travel = strtof(optarg, NULL);
 		else if (c == 'f')
 			options->first_seed = (uint32_t)strtoul(optarg, NULL, 10);
 		else if (c == 'n')
@@ -284,7 +302,7 @@ static int parse(struct options *options, int argc, char **argv)
 int main(int argc, char **argv)
 {
 	const char *shared = getenv("KAMEN_SHARED");
-	struct study study = { 0 };
+	static struct study study;
 	int r;
 
 	if (parse(&study.options, argc, argv) < 0)

@@ -3,4 +3,4 @@
 # Every shell script is clean by shellcheck.
 set -eu
 command -v shellcheck >/dev/null || { echo "skipped: no shellcheck"; exit 77; }
-shellcheck run .ci/run tests/system/*.sh
+shellcheck run .ci/run tests/system/*.sh tests/bench/*.sh

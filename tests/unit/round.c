@@ -420,18 +420,20 @@ static void the_judge_looks_at_the_size_that_is_served(void **state)
 	_cleanup_(slot_freep) struct slot *slot = NULL;
 	struct recipe half = bench->recipe;
 	struct prep small = bench->prep;
+	struct judge_image images[JUDGE_MAX_IMAGES];
 	struct judgement a, b, c;
 
 	half.large_px = small.input_px = bench->prep.input_px / 2;
 	assert_int_equal(vit_slot_new(&slot, bench->tiny.vit, SLOT_INFER), 0);
 	assert_int_equal(slot_apply(slot, NULL), 0);
-	assert_int_equal(judge_views(&a, bench->tiny.vit, slot, &bench->recipe, &bench->prep,
-				 &bench->source, 30),
+	assert_int_equal(judge_views(&a, images, bench->tiny.vit, slot, &bench->recipe,
+				 &bench->prep, &bench->source),
 		0);
 	assert_int_equal(
-		judge_views(&b, bench->tiny.vit, slot, &half, &bench->prep, &bench->source, 30), 0);
+		judge_views(&b, images, bench->tiny.vit, slot, &half, &bench->prep, &bench->source),
+		0);
 	assert_int_equal(
-		judge_views(&c, bench->tiny.vit, slot, &half, &small, &bench->source, 30), 0);
+		judge_views(&c, images, bench->tiny.vit, slot, &half, &small, &bench->source), 0);
 	assert_memory_equal(&a, &b, sizeof(a));
 	assert_memory_not_equal(&a, &c, sizeof(a));
 }
@@ -440,20 +442,22 @@ static void the_judge_is_repeatable_and_in_range(void **state)
 {
 	const struct bench *bench = *state;
 	_cleanup_(slot_freep) struct slot *slot = NULL;
+	struct judge_image first[JUDGE_MAX_IMAGES], second[JUDGE_MAX_IMAGES];
 	struct judgement a, b;
 
 	assert_int_equal(vit_slot_new(&slot, bench->tiny.vit, SLOT_INFER), 0);
 	assert_int_equal(slot_apply(slot, NULL), 0);
-	assert_int_equal(judge_views(&a, bench->tiny.vit, slot, &bench->recipe, &bench->prep,
-				 &bench->source, 30),
+	assert_int_equal(judge_views(&a, first, bench->tiny.vit, slot, &bench->recipe, &bench->prep,
+				 &bench->source),
 		0);
-	assert_int_equal(judge_views(&b, bench->tiny.vit, slot, &bench->recipe, &bench->prep,
-				 &bench->source, 30),
+	assert_int_equal(judge_views(&b, second, bench->tiny.vit, slot, &bench->recipe,
+				 &bench->prep, &bench->source),
 		0);
 	assert_memory_equal(&a, &b, sizeof(a));
+	assert_memory_equal(first, second, a.n * sizeof(*first));
 	print_message(
 		"retrieval %.3f margin %.2f rank %.1f\n", a.retrieval, a.margin, a.effective_rank);
-	assert_int_equal(a.n, 30);
+	assert_int_equal(a.n, bench->source.n);
 	assert_true(a.retrieval >= 0 && a.retrieval <= 1);
 	assert_true(isfinite(a.margin));
 	assert_true(a.effective_rank > 1 && a.effective_rank <= 48);
@@ -464,6 +468,7 @@ static void twins_are_found_where_there_are_twins(void **state)
 	enum { N = 50, WIDTH = 8 };
 	static float rows[2 * N * WIDTH], strangers[2 * N * WIDTH];
 	struct rng rng = rng_stream(5, 0, 0, 0);
+	struct judge_image images[N], found[N];
 	struct judgement twins, random;
 
 	(void)state;
@@ -474,14 +479,30 @@ static void twins_are_found_where_there_are_twins(void **state)
 		strangers[i] = rows[i];
 		strangers[N * WIDTH + i] = rng_normal(&rng);
 	}
-	assert_int_equal(judge_rows(&twins, rows, N, WIDTH), 0);
-	assert_int_equal(judge_rows(&random, strangers, N, WIDTH), 0);
+	assert_int_equal(judge_rows(&twins, found, rows, N, WIDTH), 0);
+	assert_int_equal(judge_rows(&random, images, strangers, N, WIDTH), 0);
 	assert_true(twins.retrieval > .98f);
 	assert_true(random.retrieval < .1f);
 	assert_true(twins.margin > 2 && fabsf(random.margin) < .5f);
 	/* Directions of equal strength: all eight count. */
 	assert_true(random.effective_rank > 7 && random.effective_rank <= 8);
-	assert_int_equal(judge_rows(&twins, rows, 2, WIDTH), -EINVAL);
+	judge_compare(&twins, found, images);
+	assert_true(twins.retrieval - random.retrieval > 5 * twins.retrieval_error);
+	assert_true(twins.margin - random.margin > 5 * twins.margin_error);
+	assert_int_equal(judge_rows(&twins, found, rows, 2, WIDTH), -EINVAL);
+}
+
+/* By hand: differences 1, 0, -1, 2 have mean .5 and variance 5/3; 1.5 each has no spread. */
+static void differences_are_paired_by_image(void **state)
+{
+	const struct judge_image frozen[] = { { 0, 1 }, { .5, 2 }, { 1, 9 }, { 0, 0 } };
+	const struct judge_image masked[] = { { 1, 2.5 }, { .5, 3.5 }, { 0, 10.5 }, { 2, 1.5 } };
+	struct judgement judgement = { .n = 4 };
+
+	(void)state;
+	judge_compare(&judgement, masked, frozen);
+	assert_float_equal(judgement.retrieval_error, sqrt(5. / 3 / 4), 1e-6);
+	assert_float_equal(judgement.margin_error, 0, 1e-6);
 }
 
 int main(void)
@@ -503,6 +524,7 @@ int main(void)
 		cmocka_unit_test(the_judge_looks_at_the_size_that_is_served),
 		cmocka_unit_test(the_judge_is_repeatable_and_in_range),
 		cmocka_unit_test(twins_are_found_where_there_are_twins),
+		cmocka_unit_test(differences_are_paired_by_image),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);

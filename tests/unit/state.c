@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -505,6 +506,30 @@ static void a_lost_database_does_not_cost_the_masks(void **state)
 	assert_int_equal(access(path, F_OK), 0);
 }
 
+/* What an earlier kamend wrote is brought up to date once, with all its rows. */
+static void an_older_database_is_upgraded(void **state)
+{
+	struct fixture *fixture = *state;
+	struct version_row row, back;
+	uint32_t version;
+
+	assert_int_equal(state_site_create(fixture->state, "a", &fixture->defaults), 0);
+	fixture_fill(fixture, "a", 0, 40);
+	assert_int_equal(state_round_begin(fixture->state, "a", 32, 50, 7, &version, NULL), 0);
+	row = fixture_results(fixture, "a", version, false);
+	assert_int_equal(state_round_end(fixture->state, &row), 0);
+	assert_int_equal(query(fixture, "ALTER TABLE version DROP COLUMN retrieval_error;"
+					"ALTER TABLE version DROP COLUMN margin_error;"
+					"PRAGMA user_version = 1"),
+		SQLITE_OK);
+	fixture_reopen(fixture);
+	assert_int_equal(state_version_get(fixture->state, "a", version, &back), 0);
+	assert_float_equal(back.candidate.margin, row.candidate.margin, 0);
+	assert_true(isnan(back.candidate.margin_error));
+	fixture_reopen(fixture);
+	assert_int_equal(state_version_get(fixture->state, "a", version, &back), 0);
+}
+
 #define with_state(test) cmocka_unit_test_setup_teardown(test, fixture_setup, fixture_teardown)
 
 int main(void)
@@ -527,6 +552,7 @@ int main(void)
 		with_state(a_damaged_database_is_one_error_with_its_path),
 		with_state(a_damaged_page_is_found_at_open),
 		with_state(a_lost_database_does_not_cost_the_masks),
+		with_state(an_older_database_is_upgraded),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

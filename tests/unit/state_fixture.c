@@ -172,7 +172,7 @@ struct version_row fixture_results(
 		.threads = 2,
 		.isa = "avx2",
 		.frozen = { 32, .2f, 2, 50 },
-		.candidate = { 32, .4f, 3, 42 },
+		.candidate = { 32, .4f, 3, 42, .02f, .1f },
 		.passed = passed };
 	size_t n_bytes;
 
