@@ -116,6 +116,8 @@ stream_images() {
     ctl site create a --set input_px="$px_a" --set "spool=$work/spool-a" >/dev/null
     ctl site create b --set input_px="$px_b" --set "zmq_pull=ipc://$work/run/b.pull" >/dev/null
     [ -n "$data" ] || [ -n "$quick" ] || [ ! -d "$shared/data/neu" ] || data=$shared/data/neu
+    # The table's images beside the camera's: one core each.
+    render 102 "$n_eval" --out "$work/eval-b" >/dev/null & rendering=$!
     if [ -n "$data" ]; then
         name_a="$(basename "$data"), spool" eval_a=$data part_a=held
         "$bin/kamen-sim" --spool "$work/spool-a" --folder "$data" --part learn --json >"$work/sent-a"
@@ -125,7 +127,7 @@ stream_images() {
         render 101 "$n_eval" --out "$eval_a" >/dev/null
     fi
     render 2 "$n_images" --zmq "ipc://$work/run/b.pull" --json >"$work/sent-b"
-    render 102 "$n_eval" --out "$work/eval-b" >/dev/null
+    wait $rendering || fail "the table's images were not rendered"
     for site in a b; do
         sent=$(jq .sent "$work/sent-$site")
         wait_until 120 has_taken $site "$sent" || fail "site $site has not taken $sent images"
@@ -228,7 +230,7 @@ table() {
 if [ -n "$quick" ]; then
     n_images=96 n_eval=96 steps_a=40 steps_b=40 n_seconds=2 n_table=10
 else
-    n_images=600 n_eval=400 steps_a="" steps_b=60 n_seconds=5 n_table=60
+    n_images=600 n_eval=400 steps_a=60 steps_b=60 n_seconds=5 n_table=60
 fi
 start=$(date +%s)
 choose_model

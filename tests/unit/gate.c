@@ -68,7 +68,7 @@ static void ruined_masks_are_held_with_figures(void **state)
 		assert_non_null(strstr(row.reasons, "retrieval"));
 		assert_non_null(strstr(row.reasons, "0.236"));
 		assert_non_null(strstr(row.reasons, "margin"));
-		assert_non_null(strstr(row.reasons, "effective rank"));
+		assert_true(i == 0 || strstr(row.reasons, "effective rank"));
 	}
 }
 
@@ -84,7 +84,7 @@ static void each_figure_alone_can_hold(void **state)
 		rows[i] = good;
 	rows[0].candidate.retrieval = .18f;
 	rows[1].candidate.margin = 2.2f;
-	rows[2].candidate.effective_rank = 29.9f;
+	rows[2].candidate.effective_rank = 19.9f;
 	rows[3].loss_ratio = 1.09;
 	rows[4].n_flips = 0;
 	rows[5].density = .89;
