@@ -131,6 +131,6 @@ int round_resume(struct round *round, int dir_fd, const char *path, struct diag 
 	round->is_warm = checkpoint.is_warm;
 	for (uint32_t v = 0; v < SWAV_TARGETS; v++)
 		round->queues[v].n = checkpoint.n_queued[v];
-	mask_from_scores(round->mask, round->scores);
+	round_take_scores(round);
 	return 0;
 }

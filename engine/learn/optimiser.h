@@ -13,6 +13,14 @@ static inline float schedule_cosine(float base, uint32_t step, uint32_t steps)
 	return base * .5f * (float)(1 + cos(3.14159265358979323846 * step / steps));
 }
 
+/** Rises linearly over the first n_warm steps, never from 0, then schedule_cosine() over the rest. */
+static inline float schedule_warm(float base, uint32_t step, uint32_t steps, uint32_t n_warm)
+{
+	if (step < n_warm)
+		return base * (float)(step + 1) / (float)(n_warm + 1);
+	return schedule_cosine(base, step - n_warm, steps - n_warm);
+}
+
 /** Adam with betas (.9, .99), eps 1e-8, no decay. Steps are counted from 1.
  * first, second (n): the moments, zero before step 1. */
 void optimiser_adam(float *params, float *first, float *second, const float *grad, size_t n,

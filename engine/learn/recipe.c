@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <endian.h>
 #include <errno.h>
 #include <math.h>
+#include <string.h>
 
 #include "base/cleanup.h"
-#include "image/blur.h"
-#include "learn/recipe.h"
+#include "learn/recipe_field.h"
 #include "learn/warm.h"
 
 #define LARGE_INPUT_PX 192u
 #define SMALL_SHARE (4.f / 7) /* 64 of 112 */
 #define N_STEPS 100u
+/* From where a score starts to where it flips, at the least. */
+#define MIN_WAY 1e-6f
 
 static uint32_t at_least(uint32_t value, uint32_t least)
 {
@@ -58,8 +59,14 @@ struct recipe recipe_default(const struct vit *vit, const struct prep *prep, uin
 		/* Not more than the images of an epoch, or one would meet itself. */
 		.queue = at_most(512, n_images / batch * batch),
 		.optimiser = RECIPE_ADAM,
+		.mask = RECIPE_THRESHOLD,
+		.keep = .5f,
 		.score_init = 1,
 		.score_lr = recipe_score_lr(N_STEPS),
+		.first_block = 0,
+		.last_block = shape->depth - 1,
+		.layers = RECIPE_ALL_LAYERS,
+		.share = 1,
 		.head_lr = .15f,
 		.min_area = .14f,
 		.temperature = .1f,
@@ -69,32 +76,18 @@ struct recipe recipe_default(const struct vit *vit, const struct prep *prep, uin
 	};
 }
 
-struct count_field {
+/* What depends on the model or on another field. */
+struct bound {
 	const char *name;
 	uint32_t value, lo, hi;
 };
 
-struct real_field {
-	const char *name;
-	float value, lo, hi;
-};
-
-static int check_counts(const struct count_field *fields, size_t n, struct diag *diag)
+static int check_bounds(const struct bound *bounds, size_t n, struct diag *diag)
 {
 	for (size_t i = 0; i < n; i++)
-		if (fields[i].value < fields[i].lo || fields[i].value > fields[i].hi)
-			return diag_set(diag, EINVAL, "recipe: %s = %u, not %u..%u", fields[i].name,
-				fields[i].value, fields[i].lo, fields[i].hi);
-	return 0;
-}
-
-static int check_reals(const struct real_field *fields, size_t n, struct diag *diag)
-{
-	for (size_t i = 0; i < n; i++)
-		if (!(fields[i].value >= fields[i].lo && fields[i].value <= fields[i].hi))
-			return diag_set(diag, EINVAL, "recipe: %s = %g, not %g..%g", fields[i].name,
-				(double)fields[i].value, (double)fields[i].lo,
-				(double)fields[i].hi);
+		if (bounds[i].value < bounds[i].lo || bounds[i].value > bounds[i].hi)
+			return diag_set(diag, EINVAL, "recipe: %s = %u, not %u..%u", bounds[i].name,
+				bounds[i].value, bounds[i].lo, bounds[i].hi);
 	return 0;
 }
 
@@ -102,78 +95,41 @@ int recipe_check(
 	const struct recipe *recipe, const struct vit *vit, uint32_t n_images, struct diag *diag)
 {
 	const struct vit_shape *shape = vit_shape(vit);
-	const struct count_field counts[] = {
+	const struct bound bounds[] = {
 		{ "images", n_images, 4, UINT32_MAX },
-		{ "steps", recipe->steps, 1, 100000 },
-		{ "batch", recipe->batch, 2, at_most(n_images, 1024) },
-		{ "prototypes", recipe->n_prototypes, 2, at_most(n_images, WARM_MAX_IMAGES) },
+		{ "batch", recipe->batch, 2, n_images },
+		{ "n_prototypes", recipe->n_prototypes, 2, at_most(n_images, WARM_MAX_IMAGES) },
 		{ "head_dim", recipe->head_dim, 2, most_directions(shape, n_images) },
-		{ "large_px", recipe->large_px, at_least(shape->patch, BLUR_MIN_PX), 1024 },
-		{ "small_px", recipe->small_px, at_least(shape->patch, BLUR_MIN_PX), 1024 },
-		{ "small crops", recipe->n_small, 0, 8 },
-		{ "queue", recipe->queue, 0, 65536 },
-		{ "optimiser", (uint32_t)recipe->optimiser, RECIPE_ADAM, RECIPE_SGD },
-		{ "sinkhorn_iterations", recipe->sinkhorn_iterations, 1, 100 },
+		{ "large_px", recipe->large_px, shape->patch, UINT32_MAX },
+		{ "small_px", recipe->small_px, shape->patch, UINT32_MAX },
 		{ "large_px beyond whole patches", recipe->large_px % shape->patch, 0, 0 },
 		{ "small_px beyond whole patches", recipe->small_px % shape->patch, 0, 0 },
-	};
-	const struct real_field reals[] = {
-		{ "score_init", recipe->score_init, 1e-6f, 1e6f },
-		{ "score_lr", recipe->score_lr, 0, 1e6f },
-		{ "head_lr", recipe->head_lr, 0, 100 },
-		{ "min_area", recipe->min_area, .05f, 1 },
-		{ "temperature", recipe->temperature, .01f, 10 },
-		/* exp(1 / eps) must stay a float. */
-		{ "sinkhorn_eps", recipe->sinkhorn_eps, .02f, 10 },
+		{ "last_block", recipe->last_block, recipe->first_block, shape->depth - 1 },
 	};
 	int r;
 
-	r = check_counts(counts, ARRAY_SIZE(counts), diag);
+	for (const struct recipe_field *field = recipe_fields; field->name; field++) {
+		r = recipe_field_check(field, recipe, diag);
+		if (r < 0)
+			return r;
+	}
+	r = check_bounds(bounds, ARRAY_SIZE(bounds), diag);
 	if (r < 0)
 		return r;
-	return check_reals(reals, ARRAY_SIZE(reals), diag);
-}
-
-static void put_u32(struct digest_state *state, uint32_t value)
-{
-	uint32_t le = htole32(value);
-
-	digest_update(state, &le, sizeof(le));
-}
-
-static void put_float(struct digest_state *state, float value)
-{
-	uint32_t bits;
-
-	memcpy(&bits, &value, sizeof(bits));
-	put_u32(state, bits);
+	if (recipe->score_init - recipe->score_threshold < MIN_WAY)
+		return diag_set(diag, EINVAL, "recipe: score_init = %g, not above %g",
+			(double)recipe->score_init, (double)recipe->score_threshold);
+	return 0;
 }
 
 struct digest recipe_digest(const struct recipe *recipe)
 {
-	static const char domain[] = "kamen recipe 1";
+	static const char domain[] = "kamen recipe 2";
+	struct recipe_text text = recipe_text(recipe);
 	struct digest_state state;
 
 	digest_init(&state);
 	digest_update(&state, domain, sizeof(domain));
-	put_u32(&state, (uint32_t)recipe->seed);
-	put_u32(&state, (uint32_t)(recipe->seed >> 32));
-	put_u32(&state, recipe->steps);
-	put_u32(&state, recipe->batch);
-	put_u32(&state, recipe->n_prototypes);
-	put_u32(&state, recipe->head_dim);
-	put_u32(&state, recipe->large_px);
-	put_u32(&state, recipe->small_px);
-	put_u32(&state, recipe->n_small);
-	put_u32(&state, recipe->queue);
-	put_u32(&state, (uint32_t)recipe->optimiser);
-	put_float(&state, recipe->score_init);
-	put_float(&state, recipe->score_lr);
-	put_float(&state, recipe->head_lr);
-	put_float(&state, recipe->min_area);
-	put_float(&state, recipe->temperature);
-	put_float(&state, recipe->sinkhorn_eps);
-	put_u32(&state, recipe->sinkhorn_iterations);
-	put_u32(&state, recipe->alpha_term);
+	digest_update(&state, text.text, strlen(text.text));
 	return digest_final(&state);
 }

@@ -11,8 +11,14 @@
 #include "model/vit.h"
 
 enum recipe_optimiser { RECIPE_ADAM, RECIPE_SGD };
+/** How scores become bits (algorithms.md 1.2): above the threshold, or the highest of a tensor. */
+enum recipe_mask { RECIPE_THRESHOLD, RECIPE_TOPK };
 
-/** Everything that a round depends on beside base and manifest. Stored with every version. */
+/* Bits of `layers`: the tensors of a block in the layout's order. */
+#define RECIPE_ALL_LAYERS 0xffu
+
+/** Everything that a round depends on beside base and manifest. A field is a row of recipe_fields[]
+ * (recipe_field.c) too: its range, its text and the digest go by that. */
 struct recipe {
 	uint64_t seed;
 	uint32_t steps;
@@ -23,9 +29,22 @@ struct recipe {
 	uint32_t n_small; /* small crops an image, beside the 2 large ones */
 	uint32_t queue;   /* past embeddings a view, 0: none; used from 1/5 of the steps */
 	enum recipe_optimiser optimiser;
-	float score_init; /* 1; every score starts here and flips at 0 */
-	float score_lr;   /* cosine to 0; steps * score_lr / 2 is how far a score can travel */
+	enum recipe_mask mask;
+	/* Of topk: the share that is kept. Its scores start as its authors have them, not at
+	 * score_init, and half of the model is gone before the first step: for comparison only. */
+	float keep;
+	float score_init;      /* 1; every score starts here */
+	float score_threshold; /* 0; a score above it keeps its weight */
+	/* Normal spread of the start around score_init, as a share of its way to the threshold. */
+	float score_spread;
+	float score_lr; /* cosine to 0; steps * score_lr / 2 is how far a score can travel */
+	float warm_up;  /* share of the steps in which the score rate rises linearly before */
 	float head_lr;
+	/* Weights outside never flip: blocks first to last, of them the layers (1 qkv, 4 proj,
+	 * 16 fc1, 64 fc2; twice that: their biases), of each this share, drawn by seed. */
+	uint32_t first_block, last_block;
+	uint32_t layers;
+	float share;
 	float min_area; /* large crops U(min_area, 1), small ones U(.05, min_area) */
 	float temperature, sinkhorn_eps;
 	uint32_t sinkhorn_iterations;
@@ -51,6 +70,17 @@ struct recipe recipe_default(const struct vit *vit, const struct prep *prep, uin
 /** @return 0, or -EINVAL with field and range in diag */
 int recipe_check(
 	const struct recipe *recipe, const struct vit *vit, uint32_t n_images, struct diag *diag);
+/** Of its text. */
 struct digest recipe_digest(const struct recipe *recipe);
+
+/** Every field as NAME=VALUE with spaces between; a reader gets the same recipe to the bit. */
+struct recipe_text {
+	char text[1024];
+};
+struct recipe_text recipe_text(const struct recipe *recipe);
+/** Sets one field by its name; -EINVAL and no change where name or value are wrong. */
+int recipe_set(struct recipe *recipe, const char *name, const char *value, struct diag *diag);
+/** The same of a text of NAME=VALUE with spaces between. */
+int recipe_read(struct recipe *recipe, const char *text, struct diag *diag);
 
 #endif

@@ -7,6 +7,7 @@
 #include "learn/judge.h"
 #include "learn/optimiser.h"
 #include "learn/round_state.h"
+#include "learn/selection.h"
 #include "learn/sinkhorn.h"
 #include "learn/warm.h"
 #include "mask/scores.h"
@@ -105,9 +106,32 @@ static int allocate(struct round *round)
 	if (r < 0)
 		return r;
 	map_state(round, n_elements, n_queue);
-	for (size_t i = 0; i < n_elements; i++)
-		round->scores[i] = recipe->score_init;
-	return mask_new(&round->mask, vit_layout(round->vit));
+	return 0;
+}
+
+void round_take_scores(struct round *round)
+{
+	const struct recipe *recipe = &round->recipe;
+
+	if (recipe->mask == RECIPE_TOPK)
+		scores_keep_top(round->mask, round->scores, recipe->keep, round->selection);
+	else
+		mask_from_scores(round->mask, round->scores, recipe->score_threshold);
+}
+
+static int start_mask(struct round *round)
+{
+	int r;
+
+	r = mask_new(&round->mask, vit_layout(round->vit));
+	if (r < 0)
+		return r;
+	r = selection_new(&round->selection, round->vit, &round->recipe);
+	if (r < 0)
+		return r;
+	selection_start(round->scores, round->vit, &round->recipe);
+	round_take_scores(round);
+	return 0;
 }
 
 static int build(struct round *round)
@@ -151,6 +175,8 @@ int round_new(struct round **ret_round, struct vit *vit, const struct recipe *re
 	if (r < 0)
 		return r;
 	r = allocate(round);
+	if (r == 0)
+		r = start_mask(round);
 	if (r < 0)
 		return diag_set(diag, -r, "round: no memory for its state");
 	r = build(round);
@@ -168,6 +194,7 @@ void round_free(struct round *round)
 	vit_tape_free(round->small);
 	vit_tape_free(round->large);
 	slot_free(round->slot);
+	mask_free(round->selection);
 	mask_free(round->mask);
 	arena_free(round->arena);
 	free(round);
@@ -280,17 +307,20 @@ static void update(struct round *round)
 {
 	const struct recipe *recipe = &round->recipe;
 	size_t n = vit_layout(round->vit)->n_elements;
-	float score_lr = schedule_cosine(recipe->score_lr, round->step, recipe->steps);
+	uint32_t n_warm = (uint32_t)lroundf(recipe->warm_up * (float)recipe->steps);
+	float score_lr = schedule_warm(recipe->score_lr, round->step, recipe->steps, n_warm);
 	float head_lr = schedule_cosine(recipe->head_lr, round->step, recipe->steps);
 
 	scores_backward(
 		round->grad, round->grad, vit_weights(round->vit), round->mask, recipe->alpha_term);
+	if (round->selection)
+		scores_confine(round->grad, round->selection);
 	if (recipe->optimiser == RECIPE_ADAM)
 		optimiser_adam(round->scores, round->first, round->second, round->grad, n, score_lr,
 			round->step + 1);
 	else
 		optimiser_sgd(round->scores, round->first, round->grad, n, score_lr);
-	mask_from_scores(round->mask, round->scores);
+	round_take_scores(round);
 	optimiser_sgd(round->head_values, round->head_velocities, round->head_gradients,
 		round->n_head, head_lr);
 	head_renormalise(&round->head);

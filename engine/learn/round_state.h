@@ -18,6 +18,7 @@ struct round {
 	struct vit_tape *large, *small; /* small: NULL without small crops */
 	struct slot *slot;
 	struct mask *mask;
+	struct mask *selection; /* on where a bit may flip; NULL: everywhere */
 	struct views *views;
 	struct arena *arena;
 
@@ -52,5 +53,8 @@ struct round {
  * (n_small, batch, 3, px, px). The head has been started.
  */
 int round_learn(struct round *round);
+
+/** The mask anew from the scores. */
+void round_take_scores(struct round *round);
 
 #endif

@@ -11,6 +11,8 @@ enum stream {
 	STREAM_CENTRES,       /* (seed, 0, 0): first centres */
 	STREAM_EMPTY,         /* (seed, iteration, centre): point for an empty one */
 	STREAM_JUDGE,         /* (seed, image, view + STREAM_JUDGE): views of the judge */
+	STREAM_START = 0x200, /* (seed, tensor, 0): spread of the first scores */
+	STREAM_SELECTION,     /* (seed, tensor, 0): which bits may flip */
 };
 
 #endif

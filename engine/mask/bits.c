@@ -59,6 +59,15 @@ int mask_new(struct mask **ret_mask, const struct mask_layout *layout)
 	if (!mask->words || !mask->n_on)
 		return -ENOMEM;
 
+	mask_fill(mask);
+	*ret_mask = TAKE_PTR(mask);
+	return 0;
+}
+
+void mask_fill(struct mask *mask)
+{
+	const struct mask_layout *layout = mask->layout;
+
 	memset(mask->words, 0xff, layout->n_words * sizeof(*mask->words));
 	for (unsigned t = 0; t < layout->n_tensors; t++) {
 		const struct mask_tensor *tensor = &layout->tensors[t];
@@ -68,8 +77,6 @@ int mask_new(struct mask **ret_mask, const struct mask_layout *layout)
 			mask->words[tensor->word + tensor->n / 64] =
 				(UINT64_C(1) << (tensor->n % 64)) - 1;
 	}
-	*ret_mask = TAKE_PTR(mask);
-	return 0;
 }
 
 void mask_free(struct mask *mask)
@@ -81,16 +88,16 @@ void mask_free(struct mask *mask)
 	free(mask);
 }
 
-static uint64_t pack_word(const float *scores, size_t n)
+static uint64_t pack_word(const float *scores, size_t n, float mu)
 {
 	uint64_t word = 0;
 
 	for (size_t i = 0; i < n; i++)
-		word |= (uint64_t)(scores[i] > 0.f) << i;
+		word |= (uint64_t)(scores[i] > mu) << i;
 	return word;
 }
 
-void mask_from_scores(struct mask *mask, const float *scores)
+void mask_from_scores(struct mask *mask, const float *scores, float mu)
 {
 	for (unsigned t = 0; t < mask->layout->n_tensors; t++) {
 		const struct mask_tensor *tensor = &mask->layout->tensors[t];
@@ -101,7 +108,7 @@ void mask_from_scores(struct mask *mask, const float *scores)
 		for (size_t i = 0; i < tensor->n; i += 64) {
 			size_t n = tensor->n - i < 64 ? tensor->n - i : 64;
 
-			words[i / 64] = pack_word(s + i, n);
+			words[i / 64] = pack_word(s + i, n, mu);
 			n_on += (size_t)__builtin_popcountll(words[i / 64]);
 		}
 		mask->n_on[t] = n_on;

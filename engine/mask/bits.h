@@ -42,8 +42,10 @@ int mask_new(struct mask **ret_mask, const struct mask_layout *layout);
 void mask_free(struct mask *mask);
 DEFINE_CLEANUP(struct mask *, mask_free)
 
-/** M_i = S_i > 0, strict (algorithms.md 1.2, mu = 0). scores (n_elements). Overwrites mask. */
-void mask_from_scores(struct mask *mask, const float *scores);
+/** M_i = S_i > mu, strict (algorithms.md 1.2). scores (n_elements). Overwrites mask. */
+void mask_from_scores(struct mask *mask, const float *scores, float mu);
+/** Turns every bit on. */
+void mask_fill(struct mask *mask);
 
 static inline bool mask_get(const struct mask *mask, unsigned tensor, size_t i)
 {

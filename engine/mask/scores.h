@@ -5,6 +5,18 @@
 #include "mask/bits.h"
 
 /**
+ * The other rule (algorithms.md 1.2, topk): per tensor the lowest scores are dropped, (1 - keep) of
+ * all, rounded down, of equal scores the first. Overwrites mask.
+ *
+ * @param may_drop  the bits among which it chooses, the others stay on; NULL: all
+ */
+void scores_keep_top(
+	struct mask *mask, const float *scores, float keep, const struct mask *may_drop);
+
+/** Makes 0 what belongs to a bit that is off: values (n_elements). */
+void scores_confine(float *values, const struct mask *mask);
+
+/**
  * Straight-through gradient of the scores (algorithms.md 1.3), per tensor with density m:
  *
  *   dS_j = G_j W_j m^(-1/2) - 1/(2N) m^(-3/2) sum_i G_i W_i M_i

@@ -68,7 +68,7 @@ static void a_score_of_zero_or_nan_is_off(void **state)
 	scores[1] = -0.f;
 	scores[2] = nanf("");
 	scores[3] = 1e-45f;
-	mask_from_scores(mask, scores);
+	mask_from_scores(mask, scores, 0);
 	assert_int_equal(mask->words[0] & 15, 8);
 	for (unsigned t = 0; t < 3; t++) {
 		for (size_t i = 0; i < sizes[t]; i++) {

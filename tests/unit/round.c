@@ -274,6 +274,39 @@ static void doubling_the_rate_alone_changes_the_mask(void **state)
 	assert_true(mask_distance(round_mask(a), round_mask(b)) > 0);
 }
 
+/* Theorem 1 (algorithms.md 1.4): start and threshold moved by the same. Exact in real numbers;
+ * scores of another size round elsewhere, and a bit that does so is followed by others. */
+static void moving_start_and_threshold_together_leaves_the_masks_as_they_are(void **state)
+{
+	const struct bench *bench = *state;
+
+	for (unsigned optimiser = RECIPE_ADAM; optimiser <= RECIPE_SGD; optimiser++) {
+		struct recipe recipe = bench->recipe;
+		_cleanup_(round_freep) struct round *a = NULL, *b = NULL, *c = NULL;
+		uint64_t n_flips, n_apart, n_moved_alone;
+
+		recipe.optimiser = optimiser;
+		recipe.steps = 6;
+		recipe.score_lr = optimiser == RECIPE_SGD ? 1000 : .4f;
+		a = start(bench, &recipe);
+		recipe.score_init = 2.5f;
+		c = start(bench, &recipe);
+		recipe.score_threshold = 1.5f;
+		b = start(bench, &recipe);
+		n_flips = run(a, 6).n_flips;
+		(void)run(b, 6);
+		(void)run(c, 6);
+		n_apart = mask_distance(round_mask(a), round_mask(b));
+		n_moved_alone = mask_distance(round_mask(a), round_mask(c));
+		print_message("%llu flips, %llu apart; %llu with the start moved alone\n",
+			(unsigned long long)n_flips, (unsigned long long)n_apart,
+			(unsigned long long)n_moved_alone);
+		assert_true(n_flips > 50);
+		assert_true(n_apart <= n_flips / 50);
+		assert_true(n_moved_alone > n_flips / 5);
+	}
+}
+
 static void what_the_source_says_comes_out_and_leaves_no_trace(void **state)
 {
 	struct bench *bench = *state;
@@ -515,6 +548,7 @@ int main(void)
 		cmocka_unit_test(a_checkpoint_of_another_round_is_refused),
 		cmocka_unit_test(doubling_scores_and_rate_leaves_every_mask_as_it_is),
 		cmocka_unit_test(doubling_the_rate_alone_changes_the_mask),
+		cmocka_unit_test(moving_start_and_threshold_together_leaves_the_masks_as_they_are),
 		cmocka_unit_test(what_the_source_says_comes_out_and_leaves_no_trace),
 		cmocka_unit_test(a_step_without_a_loss_leaves_no_trace),
 		cmocka_unit_test(progress_tells_the_mean_of_the_last_losses),

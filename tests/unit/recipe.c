@@ -1,0 +1,442 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdarg.h>
+#include <setjmp.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <errno.h>
+#include <math.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "fixture/tiny_vit.h"
+#include "learn/optimiser.h"
+#include "learn/recipe_field.h"
+#include "learn/round_state.h"
+#include "learn/selection.h"
+
+#define N_IMAGES 40u
+#define N_PER_BLOCK 8u
+
+struct bench {
+	struct tiny_vit tiny;
+	struct textures textures;
+	struct image_source source;
+	struct prep prep;
+	struct recipe recipe;
+};
+
+static int set_up(void **state)
+{
+	static struct bench bench;
+	int r;
+
+	r = tiny_vit_new(&bench.tiny, 11);
+	if (r == 0)
+		r = textures_new(&bench.textures, N_IMAGES, 48, 12);
+	if (r < 0)
+		return r;
+	bench.source = textures_source(&bench.textures);
+	bench.prep = vit_native_prep(bench.tiny.vit);
+	bench.recipe = recipe_default(bench.tiny.vit, &bench.prep, N_IMAGES);
+	bench.recipe.steps = 6;
+	bench.recipe.batch = 8;
+	bench.recipe.queue = 0;
+	bench.recipe.score_lr = .6f;
+	*state = &bench;
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	struct bench *bench = *state;
+
+	textures_done(&bench->textures);
+	tiny_vit_done(&bench->tiny);
+	return 0;
+}
+
+static struct round *start(const struct bench *bench, const struct recipe *recipe)
+{
+	struct round *round = NULL;
+	struct diag diag = { "" };
+
+	if (round_new(&round, bench->tiny.vit, recipe, &bench->prep, &bench->source, &diag) < 0)
+		fail_msg("%s", diag.text);
+	return round;
+}
+
+static struct round_progress run(struct round *round)
+{
+	struct round_progress progress = { 0 };
+	int r;
+
+	do {
+		r = round_step(round, &progress);
+		assert_true(r >= 0);
+	} while (r > 0);
+	return progress;
+}
+
+/* ---- fields */
+
+/* Another value of a field: of the right kind, not always of the right range. */
+static void disturb(struct recipe *recipe, const struct recipe_field *field)
+{
+	unsigned char *at = (unsigned char *)recipe + field->offset;
+	float real;
+
+	switch (field->kind) {
+	case RECIPE_REAL:
+		memcpy(&real, at, sizeof(real));
+		real = real * 1.0000002f + 1e-30f;
+		memcpy(at, &real, sizeof(real));
+		break;
+	default:
+		at[0] ^= 1;
+	}
+}
+
+static void every_field_counts_in_the_digest(void **state)
+{
+	const struct bench *bench = *state;
+	struct digest before = recipe_digest(&bench->recipe);
+	unsigned n = 0;
+
+	for (const struct recipe_field *field = recipe_fields; field->name; field++, n++) {
+		struct recipe recipe = bench->recipe;
+		struct digest after;
+
+		disturb(&recipe, field);
+		after = recipe_digest(&recipe);
+		if (digest_equal(&before, &after))
+			fail_msg("%s", field->name);
+	}
+	/* Packed end to end but for what pads a bool: no field of the struct is without a row. */
+	for (size_t i = 0; i < sizeof(struct recipe); i += 4) {
+		bool found = false;
+
+		for (const struct recipe_field *field = recipe_fields; field->name; field++)
+			found = found ||
+				(field->offset <= i &&
+					i < field->offset + (field->kind == RECIPE_SEED ? 8 : 4));
+		if (!found)
+			assert_true(i + 4 == sizeof(struct recipe));
+	}
+	assert_true(n > 20);
+}
+
+static void every_value_out_of_range_is_named(void **state)
+{
+	const struct bench *bench = *state;
+
+	for (const struct recipe_field *field = recipe_fields; field->name; field++) {
+		const double values[] = { field->lo - .5, field->hi * 1.001 + 1, NAN };
+		struct recipe recipe = bench->recipe;
+		struct diag diag = { "" };
+
+		for (unsigned i = 0; i < 3; i++) {
+			float real = (float)values[i];
+			uint32_t count = UINT32_MAX;
+
+			if (field->kind == RECIPE_SEED || field->kind == RECIPE_SWITCH)
+				continue;
+			if (field->kind == RECIPE_COUNT && i == 1)
+				count = (uint32_t)field->hi + 1;
+			memcpy((char *)&recipe + field->offset,
+				field->kind == RECIPE_REAL ? (void *)&real : (void *)&count, 4);
+			assert_int_equal(
+				recipe_check(&recipe, bench->tiny.vit, N_IMAGES, &diag), -EINVAL);
+			assert_non_null(strstr(diag.text, field->name));
+		}
+	}
+}
+
+static void a_recipe_comes_back_from_its_text(void **state)
+{
+	const struct bench *bench = *state;
+	struct recipe recipe = bench->recipe, again = { 0 };
+	struct recipe_text text, other;
+	struct digest a, b;
+	struct diag diag = { "" };
+
+	recipe.seed = UINT64_MAX;
+	recipe.score_lr = 1 / 3.f;
+	recipe.score_threshold = -1e-7f;
+	recipe.mask = RECIPE_TOPK;
+	recipe.alpha_term = false;
+	text = recipe_text(&recipe);
+	print_message("%s\n", text.text);
+	assert_true(strlen(text.text) < sizeof(text.text) / 2);
+	assert_int_equal(recipe_read(&again, text.text, &diag), 0);
+	other = recipe_text(&again);
+	assert_string_equal(text.text, other.text);
+	assert_true(again.score_lr == recipe.score_lr && again.seed == recipe.seed);
+	a = recipe_digest(&recipe);
+	b = recipe_digest(&again);
+	assert_true(digest_equal(&a, &b));
+}
+
+static void a_wrong_word_changes_nothing(void **state)
+{
+	static const char *const wrong[][2] = {
+		{ "colour=1", "colour" },
+		{ "steps", "NAME=VALUE" },
+		{ "steps=", "steps" },
+		{ "steps=1.5", "steps" },
+		{ "steps=-1", "steps" },
+		{ "steps=0", "steps" },
+		{ "steps=7x", "steps" },
+		{ "seed=-1", "seed" },
+		{ "seed=99999999999999999999", "seed" },
+		{ "score_lr=nan", "score_lr" },
+		{ "optimiser=ad", "optimiser" },
+		{ "optimiser=", "optimiser" },
+		{ "alpha_term=yes", "alpha_term" },
+		{ "mask=topk|", "mask" },
+	};
+	const struct bench *bench = *state;
+	struct recipe recipe = bench->recipe;
+	struct digest before = recipe_digest(&recipe), after;
+	struct diag diag;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(wrong); i++) {
+		char text[80];
+
+		diag.text[0] = 0;
+		(void)snprintf(text, sizeof(text), "batch=4  %s", wrong[i][0]);
+		assert_int_equal(recipe_read(&recipe, text, &diag), -EINVAL);
+		assert_non_null(strstr(diag.text, wrong[i][1]));
+	}
+	after = recipe_digest(&recipe);
+	assert_true(digest_equal(&before, &after));
+	assert_int_equal(recipe_read(&recipe, " mask=topk\tkeep=.25 alpha_term=off ", &diag), 0);
+	assert_int_equal(recipe.mask, RECIPE_TOPK);
+	assert_true(recipe.keep == .25f && !recipe.alpha_term);
+}
+
+static void fields_that_do_not_fit_each_other_are_named(void **state)
+{
+	const struct bench *bench = *state;
+	struct recipe recipe = bench->recipe;
+	struct diag diag = { "" };
+
+	recipe.score_threshold = 1;
+	assert_int_equal(recipe_check(&recipe, bench->tiny.vit, N_IMAGES, &diag), -EINVAL);
+	assert_non_null(strstr(diag.text, "score_init"));
+	recipe = bench->recipe;
+	recipe.last_block = 2;
+	assert_int_equal(recipe_check(&recipe, bench->tiny.vit, N_IMAGES, &diag), -EINVAL);
+	assert_non_null(strstr(diag.text, "last_block"));
+	recipe.first_block = 1;
+	recipe.last_block = 0;
+	assert_int_equal(recipe_check(&recipe, bench->tiny.vit, N_IMAGES, &diag), -EINVAL);
+}
+
+/* ---- what the fields do */
+
+static void a_warm_rate_rises_and_falls(void **state)
+{
+	double sum = 0, cold = 0;
+
+	(void)state;
+	for (uint32_t step = 0; step < 100; step++) {
+		float rate = schedule_warm(2, step, 100, 20);
+
+		assert_true(rate > 0 && rate <= 2);
+		if (step < 20)
+			assert_float_equal(rate, 2. * (step + 1) / 21, 1e-6);
+		else
+			assert_true(rate == schedule_cosine(2, step - 20, 80));
+		sum += rate;
+		cold += schedule_cosine(2, step, 100);
+		assert_true(schedule_warm(2, step, 100, 0) == schedule_cosine(2, step, 100));
+		assert_true(isfinite(schedule_warm(2, step, 100, 100)));
+	}
+	/* Scores travel as far as without. */
+	assert_true(fabs(sum / cold - 1) < .02);
+}
+
+/* Adam's first step moves every score by its rate. */
+static void the_score_rate_is_warmed(void **state)
+{
+	const struct bench *bench = *state;
+	struct recipe recipe = bench->recipe;
+	_cleanup_(round_freep) struct round *round = NULL;
+	struct round_progress progress;
+	float most = 0;
+
+	recipe.warm_up = .5f;
+	round = start(bench, &recipe);
+	assert_int_equal(round_step(round, &progress), 1);
+	for (size_t i = 0; i < vit_layout(bench->tiny.vit)->n_elements; i++)
+		most = fmaxf(most, fabsf(round->scores[i] - 1));
+	assert_float_equal(most, .6 / 4, 1e-4);
+}
+
+static void scores_start_spread_around_one(void **state)
+{
+	const struct bench *bench = *state;
+	size_t n = vit_layout(bench->tiny.vit)->n_elements;
+	struct recipe recipe = bench->recipe, moved;
+	_cleanup_(freep) float *scores = malloc(n * sizeof(*scores));
+	_cleanup_(freep) float *again = malloc(n * sizeof(*again));
+	_cleanup_(freep) float *others = malloc(n * sizeof(*others));
+	double sum = 0, sum2 = 0;
+	size_t n_same = 0;
+
+	recipe.score_spread = .3f;
+	moved = recipe;
+	moved.score_init = 3;
+	moved.score_threshold = 1;
+	selection_start(scores, bench->tiny.vit, &recipe);
+	selection_start(again, bench->tiny.vit, &recipe);
+	selection_start(others, bench->tiny.vit, &moved);
+	assert_memory_equal(scores, again, n * sizeof(*scores));
+	for (size_t i = 0; i < n; i++) {
+		assert_true(scores[i] > 0 && others[i] > 1);
+		assert_float_equal(others[i], 1 + 2 * scores[i], 1e-5);
+		sum += scores[i];
+		sum2 += (double)scores[i] * scores[i];
+	}
+	assert_float_equal(sum / (double)n, 1, .01);
+	assert_float_equal(sqrt(sum2 / (double)n - 1), .3, .02);
+	recipe.seed++;
+	selection_start(others, bench->tiny.vit, &recipe);
+	for (size_t i = 0; i < n; i++)
+		n_same += scores[i] == others[i];
+	assert_true(n_same < n / 100);
+	recipe.score_spread = 1;
+	selection_start(scores, bench->tiny.vit, &recipe);
+	for (size_t i = 0; i < n; i++)
+		assert_true(scores[i] > 0);
+}
+
+static void scores_of_topk_start_as_its_authors_have_them(void **state)
+{
+	const struct bench *bench = *state;
+	const struct mask_layout *layout = vit_layout(bench->tiny.vit);
+	_cleanup_(freep) float *scores = malloc(layout->n_elements * sizeof(*scores));
+	struct recipe recipe = bench->recipe;
+
+	recipe.mask = RECIPE_TOPK;
+	selection_start(scores, bench->tiny.vit, &recipe);
+	for (unsigned t = 0; t < layout->n_tensors; t++) {
+		double bound = 1 / sqrt(t % N_PER_BLOCK == 6 ? 96 : 48), sum2 = 0;
+
+		for (size_t i = 0; i < layout->tensors[t].n; i++) {
+			float score = scores[layout->tensors[t].offset + i];
+
+			if (t % 2)
+				assert_true(score == sqrtf(5));
+			else
+				assert_true(fabsf(score) <= bound);
+			sum2 += (double)score * score;
+		}
+		if (t % 2 == 0)
+			assert_float_equal(
+				sum2 / (double)layout->tensors[t].n / bound / bound, 1. / 3, .03);
+	}
+}
+
+static void topk_keeps_its_share_of_every_tensor(void **state)
+{
+	const struct bench *bench = *state;
+	const struct mask_layout *layout = vit_layout(bench->tiny.vit);
+	struct recipe recipe = bench->recipe;
+	_cleanup_(round_freep) struct round *round = NULL, *fresh = NULL;
+
+	recipe.mask = RECIPE_TOPK;
+	recipe.keep = .8f;
+	recipe.score_lr = .05f;
+	round = start(bench, &recipe);
+	fresh = start(bench, &recipe);
+	(void)run(round);
+	for (unsigned t = 0; t < layout->n_tensors; t++)
+		assert_int_equal(round_mask(round)->n_on[t],
+			layout->tensors[t].n - (size_t)(.2 * (double)layout->tensors[t].n + 1e-9));
+	assert_true(mask_distance(round_mask(round), round_mask(fresh)) > 100);
+}
+
+static void weights_outside_the_selection_never_flip(void **state)
+{
+	const struct bench *bench = *state;
+	struct recipe recipe = bench->recipe;
+
+	recipe.first_block = 1;
+	recipe.layers = 1 | 16 | 64;
+	recipe.share = .25f;
+	for (unsigned rule = RECIPE_THRESHOLD; rule <= RECIPE_TOPK; rule++) {
+		_cleanup_(round_freep) struct round *round = NULL;
+		const struct mask *mask, *selection;
+		size_t n_flips = 0;
+
+		recipe.mask = rule;
+		round = start(bench, &recipe);
+		(void)run(round);
+		mask = round_mask(round);
+		selection = round->selection;
+		for (unsigned t = 0; t < mask->layout->n_tensors; t++) {
+			bool in = t == 8 || t == 12 || t == 14;
+			size_t n = mask->layout->tensors[t].n;
+
+			assert_float_equal(
+				(double)selection->n_on[t] / (double)n, in ? .25 : 0, .02);
+			for (size_t i = 0; i < n; i++)
+				if (!mask_get(selection, t, i)) {
+					float score =
+						round->scores[mask->layout->tensors[t].offset + i];
+
+					assert_true(mask_get(mask, t, i));
+					assert_true(rule == RECIPE_TOPK || score == 1);
+				}
+			n_flips += n - mask->n_on[t];
+		}
+		print_message("%zu flips\n", n_flips);
+		assert_true(n_flips > 50);
+	}
+}
+
+static void everything_selected_is_no_selection(void **state)
+{
+	const struct bench *bench = *state;
+	struct mask *mask = (struct mask *)1;
+
+	assert_int_equal(selection_new(&mask, bench->tiny.vit, &bench->recipe), 0);
+	assert_null(mask);
+}
+
+/* Without the term a score's gradient is its own product alone: where W is 0 nothing moves it. */
+static void the_alpha_term_can_be_left_out(void **state)
+{
+	const struct bench *bench = *state;
+	struct recipe recipe = bench->recipe;
+	_cleanup_(round_freep) struct round *with = NULL, *without = NULL;
+
+	with = start(bench, &recipe);
+	recipe.alpha_term = false;
+	without = start(bench, &recipe);
+	(void)run(with);
+	(void)run(without);
+	assert_true(mask_distance(round_mask(with), round_mask(without)) > 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(every_field_counts_in_the_digest),
+		cmocka_unit_test(every_value_out_of_range_is_named),
+		cmocka_unit_test(a_recipe_comes_back_from_its_text),
+		cmocka_unit_test(a_wrong_word_changes_nothing),
+		cmocka_unit_test(fields_that_do_not_fit_each_other_are_named),
+		cmocka_unit_test(a_warm_rate_rises_and_falls),
+		cmocka_unit_test(the_score_rate_is_warmed),
+		cmocka_unit_test(scores_start_spread_around_one),
+		cmocka_unit_test(scores_of_topk_start_as_its_authors_have_them),
+		cmocka_unit_test(topk_keeps_its_share_of_every_tensor),
+		cmocka_unit_test(weights_outside_the_selection_never_flip),
+		cmocka_unit_test(everything_selected_is_no_selection),
+		cmocka_unit_test(the_alpha_term_can_be_left_out),
+	};
+
+	return cmocka_run_group_tests(tests, set_up, tear_down);
+}
