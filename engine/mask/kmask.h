@@ -5,6 +5,11 @@
 #include "base/diag.h"
 #include "mask/bits.h"
 
+/** An ed25519 public key. */
+struct kmask_key {
+	uint8_t bytes[32];
+};
+
 /** What a .kmask says about its mask, beside the bits. */
 struct kmask_header {
 	struct digest base; /* digest of the frozen model's file */
@@ -12,28 +17,78 @@ struct kmask_header {
 	struct digest mask; /* mask_digest() of the bits; filled by the reader */
 	uint64_t seed;
 	uint32_t steps;
-	uint32_t n_tensors;  /* filled by the reader */
-	uint64_t n_elements; /* filled by the reader */
-	uint64_t n_kept;     /* filled by the reader */
+	/* From here on filled by the reader. */
+	uint32_t n_tensors;
+	uint64_t n_elements;
+	uint64_t n_kept;
+	size_t n_bytes;       /* of the whole file */
+	size_t table_bytes;   /* all that is neither payload nor signature */
+	size_t payload_bytes; /* the coded bits */
+	bool is_signed;
+	struct kmask_key signer; /* the signature has been checked, whether to trust it has not */
 };
 
+/** One tensor of a file: a row of its table. */
+struct kmask_tensor {
+	uint32_t n, n_off;
+	size_t at;        /* of its payload */
+	uint32_t n_bytes; /* of it */
+};
+
+/** A file whose sums, table and signature hold. Borrows the bytes. */
+struct kmask {
+	const uint8_t *data;
+	struct kmask_header header;
+	struct kmask_tensor *tensors; /* (n_tensors) */
+};
+
+/** Whether the bits that the payload names are the dropped ones; else they are the kept ones. */
+static inline bool kmask_names_dropped(const struct kmask_tensor *tensor)
+{
+	return tensor->n_off <= tensor->n - tensor->n_off;
+}
+
+/** How many bits the payload names: the rarer ones. */
+static inline uint32_t kmask_n_named(const struct kmask_tensor *tensor)
+{
+	return kmask_names_dropped(tensor) ? tensor->n_off : tensor->n - tensor->n_off;
+}
+
 /**
- * Encodes to the file format of kamen-mask(5): fixed little-endian header, per-tensor table
- * (index, n, n_on, bytes, checksum), entropy-coded bits (static binary range coder, one
- * probability per tensor; coded size within 1 % of the entropy bound plus 64 bytes a tensor),
- * a checksum over the whole, room for a signature.
+ * Encodes to the file format of kamen-mask(5), not signed. A tensor's payload is at most its entropy
+ * under one probability, plus a byte.
  *
  * @param ret_data  malloc'ed
+ * @return 0, -EFBIG: a tensor of 2^31 elements or more, -ENOMEM
  */
 int kmask_encode(const struct mask *mask, const struct kmask_header *header, void **ret_data,
 	size_t *ret_n_bytes);
 
-/** Header and checksums only, without a model: what `kamenctl mask verify` does. -EBADMSG: damaged */
+/** Looks at everything but the bits, without a model. Memory is bounded by the file's size.
+ * @return 0, -EBADMSG: damaged, -EFBIG: promises more than it holds, -EKEYREJECTED: signed wrongly */
+int kmask_open(struct kmask **ret_kmask, const void *data, size_t n_bytes, struct diag *diag);
+void kmask_free(struct kmask *kmask);
+DEFINE_CLEANUP(struct kmask *, kmask_free)
+
+/**
+ * The bits that a tensor's payload names, ascending; the time goes by their number, not by the
+ * tensor's size, and no other tensor is looked at.
+ *
+ * @param ret_positions  room for kmask_n_named()
+ */
+int kmask_positions(
+	const struct kmask *kmask, uint32_t tensor, uint32_t *ret_positions, struct diag *diag);
+
+/** Bytes that the bits would take at n H(n_off / n) a tensor. */
+double kmask_entropy_bytes(const struct kmask *kmask);
+
+/** kmask_open() for who wants the header only. */
 int kmask_verify(
 	const void *data, size_t n_bytes, struct kmask_header *ret_header, struct diag *diag);
 
 /**
- * @return 0, -EBADMSG: damaged, -EXDEV: for another base or layout (diag says which), -ENOMEM
+ * @return 0, -EBADMSG: damaged, -EXDEV: for another base or other shapes, -EFBIG: promises more than
+ * it holds or the base has, -EKEYREJECTED: signed wrongly (diag says which), -ENOMEM
  */
 int kmask_decode(struct mask **ret_mask, struct kmask_header *ret_header,
 	const struct mask_layout *layout, const struct digest *base, const void *data,

@@ -1,46 +1,71 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <endian.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
 #include "mask/kmask.h"
 #include "mask/kmask_format.h"
+#include "mask/kmask_sign.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes);
 
-static void put_checksum(uint8_t *at, const uint8_t *data, size_t n_bytes)
+/* The sums of the rows' payloads. @return whether the rows end where they should */
+static bool mend_rows(uint8_t *rows, const uint8_t *end, const uint8_t *payload, size_t n_left)
 {
-	uint64_t sum = htole64(digest_checksum(data, n_bytes));
+	for (uint8_t *p = rows; p < end;) {
+		uint32_t value[3] = { 0 };
 
-	memcpy(at, &sum, sizeof(sum));
+		for (unsigned i = 0; i < 3; i++) {
+			p = (uint8_t *)(uintptr_t)get_varint(p, end, &value[i]);
+			if (!p)
+				return false;
+		}
+		if (value[2] == 0)
+			continue;
+		if (value[2] > n_left || end - p < KMASK_PAYLOAD_SUM_BYTES)
+			return false;
+		put_u32(p, (uint32_t)digest_checksum(payload, value[2]));
+		p += KMASK_PAYLOAD_SUM_BYTES;
+		payload += value[2];
+		n_left -= value[2];
+	}
+	return true;
 }
 
 /* Random bytes would never get past a checksum: make every one of them right, and the size too. */
 static void mend(uint8_t *data, size_t n_bytes)
 {
-	uint64_t size = htole64(n_bytes);
-	uint32_t n_tensors;
-	size_t at;
+	uint8_t *rows = data + KMASK_HEADER_BYTES;
+	size_t n_table, n_left;
 
-	if (n_bytes < KMASK_HEADER_BYTES + KMASK_TRAILER_BYTES)
+	if (n_bytes < KMASK_HEADER_BYTES + 2 * KMASK_SUM_BYTES)
 		return;
-	memcpy(data + 16, &size, sizeof(size));
-	memcpy(&n_tensors, data + 52, sizeof(n_tensors));
-	n_tensors = le32toh(n_tensors);
-	at = KMASK_HEADER_BYTES + (size_t)n_tensors * KMASK_ROW_BYTES;
-	for (uint32_t t = 0; t < n_tensors && at <= n_bytes; t++) {
-		uint8_t *row = data + KMASK_HEADER_BYTES + (size_t)t * KMASK_ROW_BYTES;
-		uint32_t n_payload;
+	n_left = n_bytes - KMASK_HEADER_BYTES - 2 * KMASK_SUM_BYTES;
+	n_table = get_u32(data + KMASK_AT_TABLE);
+	put_u32(data + KMASK_AT_FLAGS, 0);
+	put_u64(data + KMASK_AT_BYTES, n_bytes);
+	if (n_table <= n_left &&
+		mend_rows(rows, rows + n_table, rows + n_table + KMASK_SUM_BYTES, n_left - n_table))
+		put_u64(rows + n_table, digest_checksum(rows, n_table));
+	put_u64(data + KMASK_AT_SUM, digest_checksum(data, KMASK_AT_SUM));
+	put_u64(data + n_bytes - KMASK_SUM_BYTES, digest_checksum(data, n_bytes - KMASK_SUM_BYTES));
+}
 
-		memcpy(&n_payload, row + 12, sizeof(n_payload));
-		n_payload = le32toh(n_payload);
-		if (n_payload > n_bytes - at)
-			break;
-		put_checksum(row + 16, data + at, n_payload);
-		at += n_payload;
+static void positions(const uint8_t *data, size_t n_bytes)
+{
+	_cleanup_(kmask_freep) struct kmask *kmask = NULL;
+	struct diag diag;
+
+	if (kmask_open(&kmask, data, n_bytes, &diag) < 0)
+		return;
+	(void)kmask_entropy_bytes(kmask);
+	for (uint32_t t = 0; t < kmask->header.n_tensors; t++) {
+		_cleanup_(freep) uint32_t *found =
+			malloc((kmask_n_named(&kmask->tensors[t]) + 1) * sizeof(*found));
+
+		if (found)
+			(void)kmask_positions(kmask, t, found, &diag);
 	}
-	put_checksum(data + KMASK_HEADER_SUM, data, KMASK_HEADER_SUM);
-	put_checksum(data + n_bytes - KMASK_TRAILER_BYTES, data, n_bytes - KMASK_TRAILER_BYTES);
 }
 
 static void decode(const struct mask_layout *layout, const uint8_t *data, size_t n_bytes)
@@ -51,9 +76,22 @@ static void decode(const struct mask_layout *layout, const uint8_t *data, size_t
 	struct diag diag;
 
 	if (n_bytes >= 88)
-		memcpy(base.bytes, data + 56, DIGEST_BYTES);
+		memcpy(base.bytes, data + KMASK_AT_BASE, DIGEST_BYTES);
 	(void)kmask_verify(data, n_bytes, &header, &diag);
 	(void)kmask_decode(&mask, &header, layout, &base, data, n_bytes, &diag);
+	positions(data, n_bytes);
+}
+
+/* What may be mended may be signed: the reader of a good signature behind any content. */
+static void decode_signed(const struct mask_layout *layout, const uint8_t *data, size_t n_bytes)
+{
+	const struct kmask_secret secret = { .seed = { 1 } };
+	_cleanup_(freep) void *with = NULL;
+	struct diag diag;
+	size_t n_with;
+
+	if (kmask_sign(data, n_bytes, &secret, &with, &n_with, &diag) == 0)
+		decode(layout, with, n_with);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes)
@@ -62,12 +100,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes)
 	static const size_t sizes[] = { 300, 64, 9 };
 	_cleanup_(mask_layout_freep) struct mask_layout *layout = NULL;
 	_cleanup_(freep) uint8_t *copy = malloc(n_bytes + 1);
+	struct kmask_key key = { { 0 } };
+	struct kmask_secret secret;
+	struct diag diag;
 
 	if (!copy || mask_layout_new(&layout, 3, names, sizes) < 0)
 		return 0;
 	decode(layout, data, n_bytes);
+	(void)kmask_keys_find((const char *)data, n_bytes, &key, &diag);
+	(void)kmask_secret_read(&secret, (const char *)data, n_bytes, &diag);
 	memcpy(copy, data, n_bytes);
 	mend(copy, n_bytes);
 	decode(layout, copy, n_bytes);
+	decode_signed(layout, copy, n_bytes);
 	return 0;
 }
