@@ -9,6 +9,7 @@
  */
 #include "base/arena.h"
 #include "base/blob.h"
+#include "base/chain.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/diag.h"
@@ -20,6 +21,7 @@
 #include "image/resize.h"
 #include "mask/bits.h"
 #include "mask/kmask.h"
+#include "mask/kmask_sign.h"
 #include "mask/slot.h"
 #include "model/base.h"
 #include "model/random.h"

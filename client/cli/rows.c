@@ -182,6 +182,20 @@ static json_t *text_object(const Kamen__Text *t)
 	return o;
 }
 
+static json_t *audit_object(const Kamen__AuditRow *a)
+{
+	json_t *o = json_object();
+
+	put_int(o, "seq", 1, a->seq);
+	put_int(o, "time_us", 1, a->time_us);
+	put_text(o, "site", a->site);
+	put_text(o, "what", a->what);
+	put_text(o, "detail", a->detail);
+	put_bytes(o, "prev", &a->prev, 1);
+	put_bytes(o, "hash", &a->hash, 1);
+	return o;
+}
+
 json_t *output_object(const Kamen__Reply *reply)
 {
 	switch (reply->row_case) {
@@ -195,6 +209,8 @@ json_t *output_object(const Kamen__Reply *reply)
 		return progress_object(reply->progress);
 	case KAMEN__REPLY__ROW_LEARNT:
 		return learnt_object(reply->learnt);
+	case KAMEN__REPLY__ROW_AUDIT:
+		return audit_object(reply->audit);
 	case KAMEN__REPLY__ROW_TEXT:
 		return text_object(reply->text);
 	default:

@@ -19,6 +19,9 @@ int mask_rollback_run(struct ctl *ctl, int argc, char **argv);
 int mask_export_run(struct ctl *ctl, int argc, char **argv);
 int mask_import_run(struct ctl *ctl, int argc, char **argv);
 int mask_verify_run(struct ctl *ctl, int argc, char **argv);
+int audit_show_run(struct ctl *ctl, int argc, char **argv);
+int audit_verify_run(struct ctl *ctl, int argc, char **argv);
+int audit_export_run(struct ctl *ctl, int argc, char **argv);
 int infer_run(struct ctl *ctl, int argc, char **argv);
 int eval_run(struct ctl *ctl, int argc, char **argv);
 

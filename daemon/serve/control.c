@@ -104,6 +104,11 @@ bool control_has_read(const struct control_client *client)
 	return !client->out.head && ioctl(client->fd, SIOCOUTQ, &n_bytes) == 0 && n_bytes == 0;
 }
 
+void control_who(const struct control_client *client, char ret_who[CONTROL_WHO_BYTES])
+{
+	(void)snprintf(ret_who, CONTROL_WHO_BYTES, "uid %u", client->peer.uid);
+}
+
 void control_done(struct control_client *client, uint64_t id)
 {
 	Kamen__Reply reply = KAMEN__REPLY__INIT;
@@ -160,6 +165,7 @@ static const struct control_verb verbs[] = {
 	{ KAMEN__REQUEST__VERB_MASK_ROLLBACK, true, control_mask_rollback },
 	{ KAMEN__REQUEST__VERB_MASK_EXPORT, false, control_mask_export },
 	{ KAMEN__REQUEST__VERB_MASK_IMPORT, true, control_mask_import },
+	{ KAMEN__REQUEST__VERB_AUDIT_SHOW, false, control_audit_show },
 	{ KAMEN__REQUEST__VERB_METRICS, false, control_metrics },
 };
 

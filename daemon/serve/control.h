@@ -59,7 +59,7 @@ void control_done(struct control_client *client, uint64_t id);
 void control_error(struct control_client *client, uint64_t id, int code, const char *format, ...)
 	__attribute__((format(printf, 4, 5)));
 
-/* ---- verbs: control_site.c, control_mask.c, control_learn.c, metrics_serve.c */
+/* ---- verbs: control_site.c, control_mask.c, control_audit.c, control_learn.c, metrics_serve.c */
 void control_status(struct control_client *client, const Kamen__Request *request);
 void control_site_create(struct control_client *client, const Kamen__Request *request);
 void control_site_list(struct control_client *client, const Kamen__Request *request);
@@ -72,6 +72,7 @@ void control_mask_promote(struct control_client *client, const Kamen__Request *r
 void control_mask_rollback(struct control_client *client, const Kamen__Request *request);
 void control_mask_export(struct control_client *client, const Kamen__Request *request);
 void control_mask_import(struct control_client *client, const Kamen__Request *request);
+void control_audit_show(struct control_client *client, const Kamen__Request *request);
 void control_metrics(struct control_client *client, const Kamen__Request *request);
 
 /* ---- what the learner has to say, to everybody who waits for it */
@@ -82,6 +83,9 @@ void control_learn_failed(
 /** The round is stored, yet what is served has not changed. */
 void control_learn_unserved(struct serve *serve, const struct version_row *row, int code);
 
+/** Who asks, for the audit and the log: "uid 0". */
+#define CONTROL_WHO_BYTES 32
+void control_who(const struct control_client *client, char ret_who[CONTROL_WHO_BYTES]);
 /** Whether everything that was sent has been read. */
 bool control_has_read(const struct control_client *client);
 /** The site that a request names; answers the error itself and returns NULL where there is none. */

@@ -16,7 +16,7 @@ static uint32_t n_steps(const struct site *site, const Kamen__Learn *learn)
 }
 
 static int begin_round(struct serve *serve, struct site *site, const Kamen__Learn *learn,
-	uint32_t *ret_version, struct diag *diag)
+	const char *who, uint32_t *ret_version, struct diag *diag)
 {
 	uint32_t steps = n_steps(site, learn);
 	uint64_t seed = learn->has_seed ? learn->seed : DEFAULT_SEED;
@@ -29,7 +29,7 @@ static int begin_round(struct serve *serve, struct site *site, const Kamen__Lear
 		return diag_set(
 			diag, EINVAL, "objective '%.32s' is not known; swav is", learn->objective);
 	admission_commit(serve);
-	r = state_round_begin(serve->state, site->name, site->settings.learn_min_images, steps,
+	r = state_round_begin(serve->state, site->name, who, site->settings.learn_min_images, steps,
 		seed, ret_version, diag);
 	if (r < 0)
 		return r;
@@ -66,6 +66,7 @@ void control_learn(struct control_client *client, const Kamen__Request *request)
 	struct serve *serve = client->serve;
 	struct control_watch *watch = NULL;
 	struct diag diag = { .text = "" };
+	char who[CONTROL_WHO_BYTES];
 	uint32_t version = 0;
 	struct site *site;
 	int r;
@@ -81,7 +82,8 @@ void control_learn(struct control_client *client, const Kamen__Request *request)
 			return;
 		}
 	}
-	r = begin_round(serve, site, learn, &version, &diag);
+	control_who(client, who);
+	r = begin_round(serve, site, learn, who, &version, &diag);
 	if (r < 0) {
 		control_error(
 			client, request->id, r, "%s", diag.text[0] ? diag.text : strerror(-r));

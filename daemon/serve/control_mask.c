@@ -138,7 +138,7 @@ void control_mask_promote(struct control_client *client, const Kamen__Request *r
 	struct diag diag = { .text = "" };
 	struct version_row row;
 	struct site *site;
-	char who[32];
+	char who[CONTROL_WHO_BYTES];
 	int r;
 
 	if (find_version(client, request->id, named, &site, &row) < 0)
@@ -149,7 +149,7 @@ void control_mask_promote(struct control_client *client, const Kamen__Request *r
 			client, request->id, r, "%s", diag.text[0] ? diag.text : strerror(-r));
 		return;
 	}
-	(void)snprintf(who, sizeof(who), "uid %u", client->peer.uid);
+	control_who(client, who);
 	r = state_promote(serve->state, site->name, named->version, who);
 	if (r < 0) {
 		control_error(client, request->id, r, "version %u of site %s %s", named->version,
@@ -169,7 +169,7 @@ void control_mask_rollback(struct control_client *client, const Kamen__Request *
 	struct site_row row;
 	struct site *site;
 	uint32_t version;
-	char who[32];
+	char who[CONTROL_WHO_BYTES];
 	int r;
 
 	site = control_find_site(client, request->id, request->mask_rollback->site);
@@ -183,7 +183,7 @@ void control_mask_rollback(struct control_client *client, const Kamen__Request *
 			client, request->id, r, "%s", diag.text[0] ? diag.text : strerror(-r));
 		return;
 	}
-	(void)snprintf(who, sizeof(who), "uid %u", client->peer.uid);
+	control_who(client, who);
 	r = state_rollback(serve->state, site->name, who, &version);
 	if (r < 0) {
 		control_error(client, request->id, r, "site %s: %s", site->name,
@@ -276,8 +276,8 @@ static int check_import(
 	return 0;
 }
 
-static int import(
-	struct serve *serve, struct site *site, int fd, uint32_t *ret_version, struct diag *diag)
+static int import(struct serve *serve, struct site *site, int fd, const char *who,
+	uint32_t *ret_version, struct diag *diag)
 {
 	_cleanup_(freep) void *data = NULL;
 	size_t n = 0;
@@ -292,7 +292,7 @@ static int import(
 	r = check_import(serve, site, data, n, diag);
 	if (r < 0)
 		return r;
-	r = state_import_begin(serve->state, site->name, data, n, ret_version, diag);
+	r = state_import_begin(serve->state, site->name, who, data, n, ret_version, diag);
 	if (r < 0)
 		return r;
 	return rounds_add(serve, site, *ret_version, 0, 0, true);
@@ -304,6 +304,7 @@ void control_mask_import(struct control_client *client, const Kamen__Request *re
 	struct serve *serve = client->serve;
 	struct diag diag = { .text = "" };
 	struct version_row row;
+	char who[CONTROL_WHO_BYTES];
 	uint32_t version = 0;
 	struct site *site;
 	int r;
@@ -311,7 +312,8 @@ void control_mask_import(struct control_client *client, const Kamen__Request *re
 	site = control_find_site(client, request->id, request->mask_import->site);
 	if (!site)
 		return;
-	r = import(serve, site, fd, &version, &diag);
+	control_who(client, who);
+	r = import(serve, site, fd, who, &version, &diag);
 	if (r >= 0)
 		r = state_version_get(serve->state, site->name, version, &row);
 	if (r < 0) {

@@ -153,18 +153,21 @@ void control_site_create(struct control_client *client, const Kamen__Request *re
 	struct serve *serve = client->serve;
 	struct diag diag = { .text = "" };
 	struct site_settings settings;
+	char who[CONTROL_WHO_BYTES];
 	uint32_t keys;
 	int r;
 
+	control_who(client, who);
 	r = read_settings(serve, create, &settings, &keys, &diag);
 	if (r >= 0)
-		r = sites_create(serve, create->site, &settings, keys, &diag);
+		r = sites_create(serve, create->site, &settings, keys, who, &diag);
 	if (r < 0) {
 		control_error(client, request->id, r, "%s", diag.text);
 		return;
 	}
 	log_notice("site %s created by uid %u", create->site, client->peer.uid);
 	admission_send_sites(serve);
+	serve_log_audit(serve);
 	serve_notify_status(serve);
 	reply_site(client, request->id, true, sites_find(&serve->sites, create->site));
 }
@@ -195,7 +198,7 @@ void control_site_delete(struct control_client *client, const Kamen__Request *re
 	struct site_message message;
 	struct site_row row;
 	struct site *site;
-	char name[64];
+	char name[64], who[CONTROL_WHO_BYTES];
 	int r;
 
 	site = control_find_site(client, request->id, delete->site);
@@ -222,7 +225,8 @@ void control_site_delete(struct control_client *client, const Kamen__Request *re
 		site_message_fill(&message, site, &row, false);
 		message.site.site = name;
 		message.site.state = (char *)"deleted";
-		r = sites_delete(serve, site);
+		control_who(client, who);
+		r = sites_delete(serve, site, who);
 	}
 	if (r < 0) {
 		control_error(
@@ -231,6 +235,7 @@ void control_site_delete(struct control_client *client, const Kamen__Request *re
 	}
 	log_notice("site %s deleted by uid %u", name, client->peer.uid);
 	admission_send_sites(serve);
+	serve_log_audit(serve);
 	serve_notify_status(serve);
 	reply.row_case = KAMEN__REPLY__ROW_SITE;
 	reply.site = &message.site;

@@ -433,7 +433,7 @@ static int table_add(struct serve *serve, const char *name)
 }
 
 int sites_create(struct serve *serve, const char *name, const struct site_settings *settings,
-	uint32_t keys, struct diag *diag)
+	uint32_t keys, const char *who, struct diag *diag)
 {
 	int r;
 
@@ -442,7 +442,7 @@ int sites_create(struct serve *serve, const char *name, const struct site_settin
 			diag, EINVAL, "'%s' is no site name ([a-z0-9][a-z0-9._-]{0,62})", name);
 	if (sites_find(&serve->sites, name))
 		return diag_set(diag, EEXIST, "site %s exists already", name);
-	r = state_site_create_with(serve->state, name, settings, keys);
+	r = state_site_create_with(serve->state, name, settings, keys, who);
 	if (r < 0)
 		return diag_set(diag, -r, "cannot create site %s: %s", name, strerror(-r));
 	r = table_add(serve, name);
@@ -480,14 +480,14 @@ static void tidy_when_idle(struct serve *serve)
 	(void)sd_event_source_unref(source);
 }
 
-int sites_delete(struct serve *serve, struct site *site)
+int sites_delete(struct serve *serve, struct site *site, const char *who)
 {
 	struct site_table *table = &serve->sites;
 	struct request *dropped, *next;
 	uint32_t at = 0;
 	int r;
 
-	r = state_site_delete(serve->state, site->name);
+	r = state_site_delete(serve->state, site->name, who);
 	if (r < 0)
 		return r;
 	tidy_when_idle(serve);
@@ -514,7 +514,8 @@ static void create_from_files(struct serve *serve)
 
 		if (sites_find(&serve->sites, file->site))
 			continue;
-		if (sites_create(serve, file->site, &serve->config.site_defaults, 0, &diag) < 0)
+		if (sites_create(serve, file->site, &serve->config.site_defaults, 0, file->path,
+			    &diag) < 0)
 			log_error("%s: %s", file->path, diag.text);
 		else
 			log_notice("site %s created from %s", file->site, file->path);

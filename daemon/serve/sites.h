@@ -54,8 +54,8 @@ int sites_check_files(const struct serve *serve, const struct config *config, st
 /** A new site in state.db and in the table; diag says why not. keys: see state_site_create_with().
  */
 int sites_create(struct serve *serve, const char *name, const struct site_settings *settings,
-	uint32_t keys, struct diag *diag);
-int sites_delete(struct serve *serve, struct site *site);
+	uint32_t keys, const char *who, struct diag *diag);
+int sites_delete(struct serve *serve, struct site *site, const char *who);
 struct site *site_ref(struct site *site);
 void site_unref(struct site *site);
 

@@ -85,13 +85,14 @@ DEFINE_CLEANUP(struct state *, state_free)
 /** -EEXIST, -EINVAL. Makes the folders, then the row and its audit row. Keys that differ from the
  * defaults are stored as the site's own. */
 int state_site_create(struct state *state, const char *site, const struct site_settings *settings);
-/** The same, but keys says which are the site's own: bit i is config_site_keys[i]. */
-int state_site_create_with(
-	struct state *state, const char *site, const struct site_settings *settings, uint32_t keys);
+/** The same, but keys says which are the site's own: bit i is config_site_keys[i]. who: for the audit,
+ * as everywhere below: "uid 0", or the policy or file that asked. */
+int state_site_create_with(struct state *state, const char *site,
+	const struct site_settings *settings, uint32_t keys, const char *who);
 /** What every site has that does not have it otherwise: after the configuration was read again. */
 void state_set_defaults(struct state *state, const struct site_settings *defaults);
 /** The rows are gone, the name is free; the files wait for state_tidy(), at the latest for a start. */
-int state_site_delete(struct state *state, const char *site);
+int state_site_delete(struct state *state, const char *site, const char *who);
 /** Removes at most n_entries files of deleted sites. @return 1: there are more, 0, or an error */
 int state_tidy(struct state *state, unsigned n_entries);
 int state_site_get(struct state *state, const char *site, struct site_row *ret_row); /* -ENOENT */
@@ -126,8 +127,8 @@ int state_evict(struct state *state, const char *site, uint64_t max_bytes);
  * every fifth time block of the site's images in order of arrival (site/manifest.h). Inserts the next version as
  * LEARNING. -EBUSY: a round runs, -ENODATA: fewer than min_images (diag).
  */
-int state_round_begin(struct state *state, const char *site, uint32_t min_images, uint32_t steps,
-	uint64_t seed, uint32_t *ret_version, struct diag *diag);
+int state_round_begin(struct state *state, const char *site, const char *who, uint32_t min_images,
+	uint32_t steps, uint64_t seed, uint32_t *ret_version, struct diag *diag);
 /** Of rounds left running by an earlier process. */
 int state_round_list(struct state *state, struct version_row **ret_rows, uint32_t *ret_n);
 /**
@@ -140,8 +141,8 @@ int state_round_fail(struct state *state, const char *site, uint32_t version, co
 /** A foreign mask, already decoded and verified by the caller, becomes the next version; a round
  * folder is prepared so that the learner can judge it (job judge_mask, round/import.kmask).
  * -EBUSY, -ENODATA: no images to judge it on. */
-int state_import_begin(struct state *state, const char *site, const void *kmask, size_t n_bytes,
-	uint32_t *ret_version, struct diag *diag);
+int state_import_begin(struct state *state, const char *site, const char *who, const void *kmask,
+	size_t n_bytes, uint32_t *ret_version, struct diag *diag);
 
 int state_version_get(struct state *state, const char *site, uint32_t version,
 	struct version_row *ret_row); /* -ENOENT */
@@ -163,5 +164,16 @@ int state_audit_head(struct state *state, uint64_t *ret_n, struct digest *ret_he
 /** Walks the chain. *ret_head: hash of its last row. -EBADMSG: diag names the row that is wrong. */
 int state_audit_verify(
 	struct state *state, uint64_t *ret_n, struct digest *ret_head, struct diag *diag);
+/** After which row the last rows begin; site "": of every site. */
+int state_audit_seek(struct state *state, const char *site, uint32_t last, uint64_t *ret_after);
+/**
+ * Hands at most max rows after that one to take(), as they are stored, checked by nobody; a row's
+ * texts live as long as the call.
+ *
+ * @return how many
+ */
+typedef void state_audit_fn(void *data, const struct chain_row *row);
+int state_audit_walk(struct state *state, const char *site, uint64_t after, uint32_t max,
+	state_audit_fn *take, void *data);
 
 #endif

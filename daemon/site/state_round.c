@@ -111,11 +111,29 @@ static int add_version(struct state *state, int64_t id, const struct manifest *m
 }
 
 struct round_start {
+	const char *who;
 	uint32_t min_images, steps;
 	uint64_t seed;
 	const void *kmask;
 	size_t n_bytes;
 };
+
+static int record_start(struct state *state, const char *site, const struct round_start *what,
+	const struct manifest *manifest, uint32_t version)
+{
+	struct digest digest = manifest_digest(manifest);
+	char detail[512], hex[DIGEST_HEX_CHARS + 1];
+
+	digest_to_hex(&digest, hex);
+	if (what->kmask)
+		(void)snprintf(detail, sizeof(detail), "version %u by %.300s", version, what->who);
+	else
+		(void)snprintf(detail, sizeof(detail),
+			"version %u by %.300s: %u images, manifest %.16s, steps %u, seed %llu",
+			version, what->who, manifest->n, hex, what->steps,
+			(unsigned long long)what->seed);
+	return audit_add(state, site, what->kmask ? "mask.import" : "round.begin", detail);
+}
 
 static int start(struct state *state, const char *site, const struct round_start *what,
 	uint32_t *ret_version, struct diag *diag)
@@ -140,7 +158,10 @@ static int start(struct state *state, const char *site, const struct round_start
 	r = prepare_folder(state, site, &manifest, what->kmask, what->n_bytes);
 	if (r < 0)
 		return diag_set(diag, -r, "site %s: round folder: %s", site, strerror(-r));
-	return add_version(state, id, &manifest, what->steps, what->seed, ret_version);
+	r = add_version(state, id, &manifest, what->steps, what->seed, ret_version);
+	if (r < 0)
+		return r;
+	return record_start(state, site, what, &manifest, *ret_version);
 }
 
 static int begin(struct state *state, const char *site, const struct round_start *what,
@@ -160,20 +181,25 @@ static int begin(struct state *state, const char *site, const struct round_start
 	return 0;
 }
 
-int state_round_begin(struct state *state, const char *site, uint32_t min_images, uint32_t steps,
-	uint64_t seed, uint32_t *ret_version, struct diag *diag)
+int state_round_begin(struct state *state, const char *site, const char *who, uint32_t min_images,
+	uint32_t steps, uint64_t seed, uint32_t *ret_version, struct diag *diag)
 {
 	struct round_start what = {
-		.min_images = min_images ? min_images : 1, .steps = steps, .seed = seed
+		.who = who,
+		.min_images = min_images ? min_images : 1,
+		.steps = steps,
+		.seed = seed,
 	};
 
 	return begin(state, site, &what, ret_version, diag);
 }
 
-int state_import_begin(struct state *state, const char *site, const void *kmask, size_t n_bytes,
-	uint32_t *ret_version, struct diag *diag)
+int state_import_begin(struct state *state, const char *site, const char *who, const void *kmask,
+	size_t n_bytes, uint32_t *ret_version, struct diag *diag)
 {
-	struct round_start what = { .min_images = 1, .kmask = kmask, .n_bytes = n_bytes };
+	struct round_start what = {
+		.who = who, .min_images = 1, .kmask = kmask, .n_bytes = n_bytes
+	};
 
 	return begin(state, site, &what, ret_version, diag);
 }
@@ -308,7 +334,7 @@ static int store_version(struct state *state, int64_t id, const struct version_r
 static int end(
 	struct state *state, const struct version_row *row, enum version_state to, size_t n_bytes)
 {
-	char detail[64];
+	char detail[1280];
 	int64_t id;
 	int r;
 
@@ -321,8 +347,9 @@ static int end(
 	r = statement_run(state, SQL_SITE_PIN, "ii", (int64_t)0, id);
 	if (r < 0)
 		return r;
-	(void)snprintf(
-		detail, sizeof(detail), "version %u %s", row->version, version_state_name(to));
+	(void)snprintf(detail, sizeof(detail), "version %u %s by the gate, density %.6f%s%s",
+		row->version, version_state_name(to), row->density, row->reasons[0] ? ": " : "",
+		row->reasons);
 	return audit_add(state, row->site, "round.end", detail);
 }
 
@@ -368,7 +395,7 @@ int state_round_end(struct state *state, const struct version_row *row)
 static int fail(struct state *state, const char *site, uint32_t version, const char *reason)
 {
 	char text[sizeof(((struct version_row *)NULL)->reasons)];
-	char detail[256];
+	char detail[640];
 	int64_t id;
 	int r;
 
@@ -384,7 +411,7 @@ static int fail(struct state *state, const char *site, uint32_t version, const c
 	r = statement_run(state, SQL_SITE_PIN, "ii", (int64_t)0, id);
 	if (r < 0)
 		return r;
-	(void)snprintf(detail, sizeof(detail), "version %u: %.200s", version, reason);
+	(void)snprintf(detail, sizeof(detail), "version %u: %.600s", version, reason);
 	return audit_add(state, site, "round.fail", detail);
 }
 

@@ -43,9 +43,25 @@ static int store_settings(
 	return 0;
 }
 
-static int add_site(
-	struct state *state, const char *site, const struct site_settings *settings, uint32_t keys)
+/* "by WHO: key=value ...", as long as there is room; state.db has the whole of it. */
+static void describe_settings(char *text, size_t n_bytes, const struct site_settings *settings,
+	uint32_t keys, const char *who)
 {
+	size_t n = (size_t)snprintf(text, n_bytes, "by %.100s", who);
+	char value[320];
+
+	for (unsigned i = 0; config_site_keys[i] && n < n_bytes; i++) {
+		const char *key = config_site_keys[i];
+
+		if (keys & 1u << i && site_settings_get(settings, key, value, sizeof(value)) == 0)
+			n += (size_t)snprintf(text + n, n_bytes - n, ", %s=%s", key, value);
+	}
+}
+
+static int add_site(struct state *state, const char *site, const struct site_settings *settings,
+	uint32_t keys, const char *who)
+{
+	char detail[1024];
 	int64_t id;
 	int r;
 
@@ -58,7 +74,8 @@ static int add_site(
 	r = store_settings(state, id, settings, keys);
 	if (r < 0)
 		return r;
-	return audit_add(state, site, "site.create", "");
+	describe_settings(detail, sizeof(detail), settings, keys, who);
+	return audit_add(state, site, "site.create", detail);
 }
 
 int state_site_create(struct state *state, const char *site, const struct site_settings *settings)
@@ -77,11 +94,11 @@ int state_site_create(struct state *state, const char *site, const struct site_s
 		if (strcmp(value, usual) != 0)
 			keys |= 1u << i;
 	}
-	return state_site_create_with(state, site, settings, keys);
+	return state_site_create_with(state, site, settings, keys, "the daemon");
 }
 
-int state_site_create_with(
-	struct state *state, const char *site, const struct site_settings *settings, uint32_t keys)
+int state_site_create_with(struct state *state, const char *site,
+	const struct site_settings *settings, uint32_t keys, const char *who)
 {
 	int64_t id;
 	int r;
@@ -97,7 +114,7 @@ int state_site_create_with(
 	r = state_begin(state);
 	if (r < 0)
 		return r;
-	return state_end(state, add_site(state, site, settings, keys));
+	return state_end(state, add_site(state, site, settings, keys, who));
 }
 
 void state_set_defaults(struct state *state, const struct site_settings *defaults)
@@ -105,11 +122,13 @@ void state_set_defaults(struct state *state, const struct site_settings *default
 	state->defaults = *defaults;
 }
 
-int state_site_delete(struct state *state, const char *site)
+int state_site_delete(struct state *state, const char *site, const char *who)
 {
+	char detail[128];
 	int64_t id;
 	int r;
 
+	(void)snprintf(detail, sizeof(detail), "by %.100s", who);
 	r = state_begin(state);
 	if (r < 0)
 		return r;
@@ -117,7 +136,7 @@ int state_site_delete(struct state *state, const char *site)
 	if (r >= 0)
 		r = statement_run(state, SQL_SITE_DELETE, "i", id);
 	if (r >= 0)
-		r = audit_add(state, site, "site.delete", "");
+		r = audit_add(state, site, "site.delete", detail);
 	r = state_end(state, r);
 	if (r < 0)
 		return r;

@@ -22,6 +22,10 @@ static const char *const texts[SQL_N] = {
 			  "VALUES (?, ?, ?, ?, ?, ?, ?)",
 	[SQL_AUDIT_ALL] = "SELECT seq, time_us, site, what, detail, prev, hash FROM audit "
 			  "ORDER BY seq",
+	[SQL_AUDIT_SEEK] = "SELECT seq FROM audit WHERE ?1 = '' OR site = ?1 "
+			   "ORDER BY seq DESC LIMIT 1 OFFSET ?2",
+	[SQL_AUDIT_FROM] = "SELECT seq, time_us, site, what, detail, prev, hash FROM audit "
+			   "WHERE seq > ?1 AND (?2 = '' OR site = ?2) ORDER BY seq LIMIT ?3",
 	[SQL_SITE_ID] = "SELECT id FROM site WHERE name = ?",
 	[SQL_SITE_ADD] = "INSERT INTO site (name, created_us) VALUES (?, ?)",
 	[SQL_SITE_DELETE] = "DELETE FROM site WHERE id = ?",

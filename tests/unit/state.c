@@ -52,8 +52,10 @@ static void what_a_site_was_told_outlives_new_defaults(void **state)
 	for (unsigned i = 0; config_site_keys[i]; i++)
 		if (strcmp(config_site_keys[i], "learn_min_images") == 0)
 			keys = 1u << i;
-	assert_int_equal(state_site_create_with(fixture->state, "own", &settings, keys), 0);
-	assert_int_equal(state_site_create_with(fixture->state, "plain", &settings, 0), 0);
+	assert_int_equal(
+		state_site_create_with(fixture->state, "own", &settings, keys, "a test"), 0);
+	assert_int_equal(
+		state_site_create_with(fixture->state, "plain", &settings, 0, "a test"), 0);
 	next.learn_min_images = settings.learn_min_images + 1;
 	state_set_defaults(fixture->state, &next);
 	assert_int_equal(state_site_get(fixture->state, "own", &row), 0);
@@ -72,10 +74,10 @@ static void a_deleted_site_leaves_nothing(void **state)
 	fixture_fill(fixture, "a", 0, 5);
 	assert_int_equal(state_path(fixture->state, path, "a", ""), 0);
 	assert_int_equal(access(path, F_OK), 0);
-	assert_int_equal(state_site_delete(fixture->state, "a"), 0);
+	assert_int_equal(state_site_delete(fixture->state, "a", "a test"), 0);
 	assert_int_equal(access(path, F_OK), -1);
 	assert_int_equal(state_site_get(fixture->state, "a", &row), -ENOENT);
-	assert_int_equal(state_site_delete(fixture->state, "a"), -ENOENT);
+	assert_int_equal(state_site_delete(fixture->state, "a", "a test"), -ENOENT);
 	/* The name is free again and begins empty. */
 	assert_int_equal(state_site_create(fixture->state, "a", &fixture->defaults), 0);
 	assert_int_equal(state_site_get(fixture->state, "a", &row), 0);
@@ -107,7 +109,7 @@ static void a_deleted_sites_files_go_in_slices(void **state)
 	fixture_fill(fixture, "a", 0, 50);
 	assert_int_equal(state_tidy(fixture->state, 8), 0);
 	assert_int_equal(fixture_count_files(fixture, "a", "replay"), 50);
-	assert_int_equal(state_site_delete(fixture->state, "a"), 0);
+	assert_int_equal(state_site_delete(fixture->state, "a", "a test"), 0);
 	assert_int_equal(state_site_create(fixture->state, "a", &fixture->defaults), 0);
 	fixture_fill(fixture, "a", 0, 3);
 	assert_int_equal(count_sites(fixture), 2);
@@ -118,7 +120,7 @@ static void a_deleted_sites_files_go_in_slices(void **state)
 	assert_int_equal(count_sites(fixture), 1);
 	assert_int_equal(fixture_count_files(fixture, "a", "replay"), 3);
 	/* Or at the next start. */
-	assert_int_equal(state_site_delete(fixture->state, "a"), 0);
+	assert_int_equal(state_site_delete(fixture->state, "a", "a test"), 0);
 	assert_int_equal(count_sites(fixture), 1);
 	fixture_reopen(fixture);
 	assert_int_equal(count_sites(fixture), 0);
@@ -290,7 +292,8 @@ static void eviction_spares_what_a_round_learns_from(void **state)
 
 	assert_int_equal(state_site_create(fixture->state, "a", &fixture->defaults), 0);
 	fixture_fill(fixture, "a", 0, 40);
-	assert_int_equal(state_round_begin(fixture->state, "a", 32, 5, 1, &version, &diag), 0);
+	assert_int_equal(
+		state_round_begin(fixture->state, "a", "a test", 32, 5, 1, &version, &diag), 0);
 	fixture_fill(fixture, "a", 40, 80);
 	assert_int_equal(state_evict(fixture->state, "a", 10 * FIXTURE_BLOB_BYTES), 0);
 	assert_int_equal(state_site_get(fixture->state, "a", &site), 0);
@@ -320,7 +323,8 @@ static void a_store_that_a_round_holds_is_not_looked_at_for_every_image(void **s
 
 	assert_int_equal(state_site_create(fixture->state, "a", &fixture->defaults), 0);
 	fixture_fill(fixture, "a", 0, 100);
-	assert_int_equal(state_round_begin(fixture->state, "a", 32, 5, 1, &version, &diag), 0);
+	assert_int_equal(
+		state_round_begin(fixture->state, "a", "a test", 32, 5, 1, &version, &diag), 0);
 	fixture_fill(fixture, "a", 100, 140);
 	assert_int_equal(state_evict(fixture->state, "a", bound), 0);
 	assert_int_equal(n_images(fixture), 131);
@@ -515,7 +519,8 @@ static void an_older_database_is_upgraded(void **state)
 
 	assert_int_equal(state_site_create(fixture->state, "a", &fixture->defaults), 0);
 	fixture_fill(fixture, "a", 0, 40);
-	assert_int_equal(state_round_begin(fixture->state, "a", 32, 50, 7, &version, NULL), 0);
+	assert_int_equal(
+		state_round_begin(fixture->state, "a", "a test", 32, 50, 7, &version, NULL), 0);
 	row = fixture_results(fixture, "a", version, false);
 	assert_int_equal(state_round_end(fixture->state, &row), 0);
 	assert_int_equal(query(fixture, "ALTER TABLE version DROP COLUMN retrieval_error;"

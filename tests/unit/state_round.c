@@ -27,7 +27,7 @@ static uint32_t begin(struct fixture *fixture, const char *site)
 {
 	struct diag diag = { "" };
 	uint32_t version = 0;
-	int r = state_round_begin(fixture->state, site, 32, 50, 7, &version, &diag);
+	int r = state_round_begin(fixture->state, site, "a test", 32, 50, 7, &version, &diag);
 
 	if (r < 0)
 		fail_msg("%s", diag.text);
@@ -120,15 +120,19 @@ static void rounds_need_images_and_run_one_at_a_time(void **state)
 	uint32_t version;
 
 	assert_int_equal(
-		state_round_begin(fixture->state, "a", 32, 5, 1, &version, &diag), -ENOENT);
+		state_round_begin(fixture->state, "a", "a test", 32, 5, 1, &version, &diag),
+		-ENOENT);
 	assert_int_equal(state_site_create(fixture->state, "a", &fixture->defaults), 0);
 	fixture_fill(fixture, "a", 0, 31);
 	assert_int_equal(
-		state_round_begin(fixture->state, "a", 32, 5, 1, &version, &diag), -ENODATA);
+		state_round_begin(fixture->state, "a", "a test", 32, 5, 1, &version, &diag),
+		-ENODATA);
 	assert_non_null(strstr(diag.text, "31"));
 	fixture_fill(fixture, "a", 31, 40);
 	assert_int_equal(begin(fixture, "a"), 1);
-	assert_int_equal(state_round_begin(fixture->state, "a", 32, 5, 1, &version, &diag), -EBUSY);
+	assert_int_equal(
+		state_round_begin(fixture->state, "a", "a test", 32, 5, 1, &version, &diag),
+		-EBUSY);
 	assert_int_equal(state_round_fail(fixture->state, "a", 1, "killed"), 0);
 	assert_int_equal(state_round_fail(fixture->state, "a", 1, "killed"), -ENOENT);
 	assert_int_equal(begin(fixture, "a"), 2);
@@ -235,9 +239,11 @@ static void an_import_brings_its_mask_to_the_round_folder(void **state)
 
 	assert_int_equal(state_site_create(fixture->state, "a", &fixture->defaults), 0);
 	assert_int_equal(
-		state_import_begin(fixture->state, "a", "bits", 4, &version, &diag), -ENODATA);
+		state_import_begin(fixture->state, "a", "a test", "bits", 4, &version, &diag),
+		-ENODATA);
 	fixture_fill(fixture, "a", 0, 3);
-	assert_int_equal(state_import_begin(fixture->state, "a", "bits", 4, &version, &diag), 0);
+	assert_int_equal(
+		state_import_begin(fixture->state, "a", "a test", "bits", 4, &version, &diag), 0);
 	assert_int_equal(version, 1);
 	text = read_file(fixture, "a", "round/import.kmask", &n);
 	assert_string_equal(text, "bits");
@@ -326,7 +332,8 @@ static void busy(struct fixture *fixture, int out)
 		if (i % 16 == 12) {
 			struct version_row row;
 
-			if (state_round_begin(state, "a", 1, 5, 1, &version, &diag) == 0) {
+			if (state_round_begin(state, "a", "a test", 1, 5, 1, &version, &diag) ==
+				0) {
 				row = fixture_results(fixture, "a", version, true);
 				if (state_round_end(state, &row) < 0 ||
 					state_promote(state, "a", version, "busy") < 0)
@@ -384,7 +391,7 @@ static void a_kill_at_any_moment_loses_nothing_accepted(void **state)
 		pid_t pid;
 
 		if (run > 0)
-			assert_int_equal(state_site_delete(fixture->state, "a"), 0);
+			assert_int_equal(state_site_delete(fixture->state, "a", "a test"), 0);
 		assert_int_equal(state_site_create(fixture->state, "a", &fixture->defaults), 0);
 		state_free(fixture->state);
 		fixture->state = NULL;
