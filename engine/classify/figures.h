@@ -40,6 +40,13 @@ int figures_compare(struct figures_diff *ret_knn, struct figures_diff *ret_shot1
 	struct figures_diff *ret_shot5, const struct figures_detail *a,
 	const struct figures_detail *b, uint32_t n, uint64_t seed);
 
+/**
+ * What figures_compare() does for each figure: the mean of n paired differences with its interval. stream
+ * keeps the draws of several figures apart. -EINVAL: n is 0.
+ */
+int figures_interval(struct figures_diff *ret_diff, const double *differences, uint32_t n,
+	uint64_t seed, uint32_t stream);
+
 /** Area under the ROC curve: the chance that a positive scores above a negative (ties half). */
 double figures_auroc(const double *scores, const uint8_t *positive, size_t n);
 

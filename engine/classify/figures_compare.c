@@ -15,8 +15,7 @@ static int compare_double(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* Percentile bootstrap of the mean of paired differences; stream keeps the three figures apart. */
-static int bootstrap(struct figures_diff *ret_diff, const double *differences, uint32_t n,
+int figures_interval(struct figures_diff *ret_diff, const double *differences, uint32_t n,
 	uint64_t seed, uint32_t stream)
 {
 	_cleanup_(freep) double *means = malloc(N_RESAMPLES * sizeof(*means));
@@ -24,6 +23,8 @@ static int bootstrap(struct figures_diff *ret_diff, const double *differences, u
 
 	if (!means)
 		return -ENOMEM;
+	if (n == 0)
+		return -EINVAL;
 	for (uint32_t i = 0; i < n; i++)
 		sum += differences[i];
 	for (uint32_t b = 0; b < N_RESAMPLES; b++) {
@@ -59,17 +60,17 @@ int figures_compare(struct figures_diff *ret_knn, struct figures_diff *ret_shot1
 
 	for (uint32_t i = 0; i < n; i++)
 		differences[i] = (double)b->knn_right[i] - a->knn_right[i];
-	r = bootstrap(&knn, differences, n, seed, 0);
+	r = figures_interval(&knn, differences, n, seed, 0);
 	if (r < 0)
 		return r;
 	for (uint32_t i = 0; i < a->n_episodes; i++)
 		differences[i] = b->shot1[i] - a->shot1[i];
-	r = bootstrap(&shot1, differences, a->n_episodes, seed, 1);
+	r = figures_interval(&shot1, differences, a->n_episodes, seed, 1);
 	if (r < 0)
 		return r;
 	for (uint32_t i = 0; i < a->n_episodes; i++)
 		differences[i] = b->shot5[i] - a->shot5[i];
-	r = bootstrap(&shot5, differences, a->n_episodes, seed, 2);
+	r = figures_interval(&shot5, differences, a->n_episodes, seed, 2);
 	if (r < 0)
 		return r;
 
