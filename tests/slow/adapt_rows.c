@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "adapt_rows.h"
+#include "base/blob.h"
+#include "base/cleanup.h"
+
+#define MAX_DETAIL_BYTES (64u << 20)
+
+static const char head[] =
+	"set,arm,resize,images,recipe,px,seed,learn,held,classes,steps,knn,shot1,shot1_ci,shot5,"
+	"shot5_ci,linear,ms,density,lowest_density,loss_ratio,seconds,bytes,flips,retrieval,margin,"
+	"rank,base_retrieval,base_margin,base_rank,passed,reasons\n";
+
+static bool parse(struct adapt_row *row, char *line)
+{
+	char *reasons = strchr(line, '"'), *end = strrchr(line, '"');
+	size_t n;
+
+	*row = (struct adapt_row){ 0 };
+	if (!reasons || end == reasons)
+		return false;
+	*reasons++ = 0;
+	*end = 0;
+	n = strlen(reasons);
+	memcpy(row->reasons, reasons,
+		(n < sizeof(row->reasons) ? n : sizeof(row->reasons) - 1) * sizeof(char));
+	return sscanf(line,
+		       "%47[^,],%15[^,],%7[^,],%16[^,],%16[^,],%" SCNu32 ",%" SCNu64 ",%" SCNu32
+		       ",%" SCNu32 ",%" SCNu32 ",%" SCNu32
+		       ",%lf,%lf,%lf,%lf,%lf,%lf,%lf,%lf,%lf,%lf,%lf,%" SCNu64 ",%" SCNu64
+		       ",%lf,%lf,%lf,%lf,%lf,%lf,%d,",
+		       row->set, row->arm, row->resize, row->images, row->recipe, &row->px,
+		       &row->seed, &row->n_learn, &row->n_held, &row->n_classes, &row->steps,
+		       &row->knn, &row->shot1, &row->shot1_ci, &row->shot5, &row->shot5_ci,
+		       &row->linear, &row->ms, &row->density, &row->lowest_density,
+		       &row->loss_ratio, &row->seconds, &row->n_bytes, &row->n_flips,
+		       &row->retrieval, &row->margin, &row->rank, &row->base_retrieval,
+		       &row->base_margin, &row->base_rank, &row->passed) == 31;
+}
+
+static int keep(struct adapt_rows *rows, const struct adapt_row *row)
+{
+	struct adapt_row *more = realloc(rows->rows, (rows->n + 1) * sizeof(*more));
+
+	if (!more)
+		return -ENOMEM;
+	rows->rows = more;
+	rows->rows[rows->n++] = *row;
+	return 0;
+}
+
+int adapt_rows_open(struct adapt_rows *rows, const char *path)
+{
+	_cleanup_(fclosep) FILE *file = NULL;
+	_cleanup_(freep) char *line = NULL;
+	struct adapt_row row;
+	size_t n_room = 0;
+	int r = 0;
+
+	*rows = (struct adapt_rows){ 0 };
+	if (strlen(path) > 400)
+		return -ENAMETOOLONG;
+	(void)snprintf(rows->path, sizeof(rows->path), "%s", path);
+	(void)snprintf(rows->dir, sizeof(rows->dir), "%s.d", path);
+	if (mkdir(rows->dir, 0777) < 0 && errno != EEXIST)
+		return -errno;
+	file = fopen(path, "re");
+	if (!file)
+		return errno == ENOENT ? 0 : -errno;
+	while (r == 0 && getline(&line, &n_room, file) > 0)
+		if (parse(&row, line))
+			r = keep(rows, &row);
+	return r;
+}
+
+void adapt_rows_done(struct adapt_rows *rows)
+{
+	free(rows->rows);
+	*rows = (struct adapt_rows){ 0 };
+}
+
+const struct adapt_row *adapt_rows_find(
+	const struct adapt_rows *rows, const struct adapt_row *wanted)
+{
+	for (uint32_t i = rows->n; i-- > 0;) {
+		const struct adapt_row *row = &rows->rows[i];
+
+		if (strcmp(row->set, wanted->set) == 0 && strcmp(row->arm, wanted->arm) == 0 &&
+			strcmp(row->resize, wanted->resize) == 0 &&
+			strcmp(row->images, wanted->images) == 0 &&
+			strcmp(row->recipe, wanted->recipe) == 0 && row->px == wanted->px &&
+			row->seed == wanted->seed)
+			return row;
+	}
+	return NULL;
+}
+
+void adapt_rows_path(const struct adapt_rows *rows, const struct adapt_row *row, uint32_t px,
+	const char *suffix, char ret_path[1024])
+{
+	(void)snprintf(ret_path, 1024, "%s/%s-%s-%s-%s-%s-%u-%" PRIu64 ".%s", rows->dir, row->set,
+		row->images, row->arm, row->resize, row->recipe, px, row->seed, suffix);
+}
+
+/* What was killed while it wrote left a line without an end, which no reader takes. */
+static int begin_line(FILE *file)
+{
+	if (fseek(file, 0, SEEK_END) < 0)
+		return -errno;
+	if (ftell(file) == 0)
+		return fputs(head, file) < 0 ? -EIO : 0;
+	if (fseek(file, -1, SEEK_END) < 0)
+		return -errno;
+	if (fgetc(file) == '\n')
+		return fseek(file, 0, SEEK_END) < 0 ? -errno : 0;
+	return fseek(file, 0, SEEK_END) < 0 || fputc('\n', file) < 0 ? -EIO : 0;
+}
+
+static int append(const struct adapt_rows *rows, const struct adapt_row *row)
+{
+	_cleanup_(fclosep) FILE *file = fopen(rows->path, "a+e");
+	int r;
+
+	if (!file)
+		return -errno;
+	r = begin_line(file);
+	if (r < 0)
+		return r;
+	(void)fprintf(file,
+		"%s,%s,%s,%s,%s,%" PRIu32 ",%" PRIu64 ",%" PRIu32 ",%" PRIu32 ",%" PRIu32
+		",%" PRIu32 ",%.6f,%.6f,%.6f,%.6f,%.6f,%.6f,%.4f,%.7f,%.7f,%.5f,%.1f,%" PRIu64
+		",%" PRIu64 ",%.5f,%.5f,%.3f,%.5f,%.5f,%.3f,%d,\"",
+		row->set, row->arm, row->resize, row->images, row->recipe, row->px, row->seed,
+		row->n_learn, row->n_held, row->n_classes, row->steps, row->knn, row->shot1,
+		row->shot1_ci, row->shot5, row->shot5_ci, row->linear, row->ms, row->density,
+		row->lowest_density, row->loss_ratio, row->seconds, row->n_bytes, row->n_flips,
+		row->retrieval, row->margin, row->rank, row->base_retrieval, row->base_margin,
+		row->base_rank, row->passed);
+	for (const char *c = row->reasons; *c; c++)
+		(void)fputc(*c == '"' ? '\'' : *c, file);
+	(void)fputs("\"\n", file);
+	return fflush(file) == 0 && fsync(fileno(file)) == 0 ? 0 : -EIO;
+}
+
+/* Native order: read by the machine that wrote it. */
+struct detail_head {
+	uint32_t n, n_episodes;
+};
+
+static int write_detail(
+	const struct adapt_rows *rows, const struct adapt_row *row, const struct adapt_detail *d)
+{
+	struct detail_head counts = { d->n, d->figures.n_episodes };
+	size_t n_shots = counts.n_episodes * sizeof(double);
+	size_t n_bytes = sizeof(counts) + 2 * (size_t)counts.n + 2 * n_shots;
+	_cleanup_(freep) char *data = malloc(n_bytes);
+	char path[1024], *at = data;
+
+	if (!data)
+		return -ENOMEM;
+	memcpy(at, &counts, sizeof(counts));
+	at += sizeof(counts);
+	memcpy(at, d->figures.knn_right, counts.n);
+	memcpy(at + counts.n, d->linear_right, counts.n);
+	at += 2 * (size_t)counts.n;
+	memcpy(at, d->figures.shot1, n_shots);
+	memcpy(at + n_shots, d->figures.shot5, n_shots);
+	adapt_rows_path(rows, row, row->px, "detail", path);
+	return blob_write(AT_FDCWD, path, data, n_bytes);
+}
+
+int adapt_rows_add(
+	struct adapt_rows *rows, const struct adapt_row *row, const struct adapt_detail *detail)
+{
+	int r = write_detail(rows, row, detail);
+
+	if (r == 0)
+		r = append(rows, row);
+	return r < 0 ? r : keep(rows, row);
+}
+
+static int split(struct adapt_detail *detail, const char *data, size_t n_bytes)
+{
+	struct detail_head counts;
+	size_t n_shots;
+
+	if (n_bytes < sizeof(counts))
+		return -EBADMSG;
+	memcpy(&counts, data, sizeof(counts));
+	n_shots = counts.n_episodes * sizeof(double);
+	if (n_bytes != sizeof(counts) + 2 * (size_t)counts.n + 2 * n_shots)
+		return -EBADMSG;
+	detail->n = counts.n;
+	detail->figures.n_episodes = counts.n_episodes;
+	detail->figures.knn_right = malloc(counts.n + 1u);
+	detail->linear_right = malloc(counts.n + 1u);
+	detail->figures.shot1 = malloc(n_shots + 1);
+	detail->figures.shot5 = malloc(n_shots + 1);
+	if (!detail->figures.knn_right || !detail->linear_right || !detail->figures.shot1 ||
+		!detail->figures.shot5)
+		return -ENOMEM;
+	data += sizeof(counts);
+	memcpy(detail->figures.knn_right, data, counts.n);
+	memcpy(detail->linear_right, data + counts.n, counts.n);
+	data += 2 * (size_t)counts.n;
+	memcpy(detail->figures.shot1, data, n_shots);
+	memcpy(detail->figures.shot5, data + n_shots, n_shots);
+	return 0;
+}
+
+int adapt_rows_detail(
+	struct adapt_detail *ret_detail, const struct adapt_rows *rows, const struct adapt_row *row)
+{
+	struct adapt_detail detail = { 0 };
+	_cleanup_(freep) void *data = NULL;
+	char path[1024];
+	size_t n_bytes;
+	int r;
+
+	adapt_rows_path(rows, row, row->px, "detail", path);
+	r = blob_read(AT_FDCWD, path, MAX_DETAIL_BYTES, &data, &n_bytes);
+	if (r == 0)
+		r = split(&detail, data, n_bytes);
+	if (r < 0) {
+		adapt_detail_done(&detail);
+		return r;
+	}
+	*ret_detail = detail;
+	return 0;
+}
+
+void adapt_detail_done(struct adapt_detail *detail)
+{
+	figures_detail_done(&detail->figures);
+	free(detail->linear_right);
+	*detail = (struct adapt_detail){ 0 };
+}

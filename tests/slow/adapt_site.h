@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef KAMEN_TESTS_ADAPT_SITE_H
+#define KAMEN_TESTS_ADAPT_SITE_H
+
+#include "adapt_rows.h"
+#include "learn/folder.h"
+#include "learn/judge.h"
+
+/** Four fifths of the learning part, which are learnt from, or the last one, which the gate sees. */
+struct adapt_share {
+	struct folder *folder;
+	bool judged;
+};
+
+/** A folder of class folders as a site: what is learnt from never meets what is evaluated. */
+struct adapt_site {
+	struct vit *vit; /* borrowed, as the slot */
+	struct slot *slot;
+	char name[48];
+	char images[17]; /* of both manifests */
+	struct folder *learn, *held;
+	uint32_t *classes;  /* (learn->n) in the numbering of the held part */
+	uint32_t n_classes; /* of both parts */
+	struct adapt_share shares[2];
+	struct judge_image frozen_images[JUDGE_MAX_IMAGES];
+	struct judgement frozen;
+	/* For which the frozen model was judged; px 0: not yet. */
+	uint32_t frozen_px;
+	uint64_t frozen_seed;
+};
+
+/**
+ * @param max_shorter  images are kept at most so large
+ * @return 0, what folder_open() says, or -EINVAL: the held part has no two classes (diag)
+ */
+int adapt_site_open(struct adapt_site *site, struct vit *vit, struct slot *slot, const char *path,
+	uint32_t max_shorter, struct diag *diag);
+void adapt_site_done(struct adapt_site *site);
+
+/** What is learnt from (false) or judged (true) of the learning part. */
+struct image_source adapt_site_source(struct adapt_site *site, bool judged);
+
+/** Embeds the whole learning part, then the held part: (learn->n + held->n, width), malloc'ed.
+ * *ret_ms: of one held image. mask NULL: the frozen model. */
+int adapt_site_embed(float **ret_rows, double *ret_ms, struct adapt_site *site,
+	const struct mask *mask, const struct prep *prep);
+
+/** All labelled figures of such rows into row and *ret_detail. */
+int adapt_site_measure(struct adapt_row *row, struct adapt_detail *ret_detail,
+	const struct adapt_site *site, const float *rows, uint32_t width);
+
+/** The unlabelled figures into row, and, of a mask, what the daemon's gate says. The fields of row
+ * that tell how it was learnt are filled before. mask NULL: the frozen model. */
+int adapt_site_judge(struct adapt_row *row, struct adapt_site *site, const struct mask *mask,
+	const struct recipe *recipe, const struct prep *prep);
+
+#endif
