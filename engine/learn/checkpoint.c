@@ -7,7 +7,7 @@
 #include "base/blob.h"
 #include "learn/round_state.h"
 
-#define MAGIC "KAMNRND2"
+#define MAGIC "KAMNRND3"
 
 /**
  * A checkpoint is read by the machine that wrote it and lives only while its round runs: native
@@ -20,8 +20,7 @@ struct checkpoint {
 	char isa[32];
 	uint32_t n_threads;
 	uint32_t step;
-	uint32_t n_queued[SWAV_TARGETS];
-	uint32_t is_warm;
+	uint32_t is_started;
 	uint32_t reserved;
 };
 
@@ -36,8 +35,7 @@ static struct checkpoint describe(const struct round *round)
 		.manifest = round->source.manifest,
 		.n_threads = (uint32_t)omp_get_max_threads(),
 		.step = round->step,
-		.n_queued = { round->queues[0].n, round->queues[1].n },
-		.is_warm = round->is_warm,
+		.is_started = round->is_started,
 	};
 
 	(void)strncpy(checkpoint.isa, vit_isa(round->vit), sizeof(checkpoint.isa) - 1);
@@ -100,13 +98,9 @@ static int check(const struct round *round, const char *data, size_t n_bytes,
 	if (checkpoint.n_state != round->n_state || n_bytes != file_bytes(round))
 		return diag_set(diag, EBADMSG, "checkpoint: %zu bytes, not %zu", n_bytes,
 			file_bytes(round));
-	if (checkpoint.step > round->recipe.steps || checkpoint.is_warm > 1)
+	if (checkpoint.step > round->recipe.steps || checkpoint.is_started > 1)
 		return diag_set(diag, EBADMSG, "checkpoint: step %u of %u", checkpoint.step,
 			round->recipe.steps);
-	for (uint32_t v = 0; v < SWAV_TARGETS; v++)
-		if (checkpoint.n_queued[v] > round->queues[v].n_max)
-			return diag_set(diag, EBADMSG, "checkpoint: queue of %u, not %u",
-				checkpoint.n_queued[v], round->queues[v].n_max);
 	*ret_checkpoint = checkpoint;
 	return 0;
 }
@@ -128,9 +122,7 @@ int round_resume(struct round *round, int dir_fd, const char *path, struct diag 
 		return r;
 	memcpy(round->state, data + sizeof(checkpoint), round->n_state * sizeof(float));
 	round->step = checkpoint.step;
-	round->is_warm = checkpoint.is_warm;
-	for (uint32_t v = 0; v < SWAV_TARGETS; v++)
-		round->queues[v].n = checkpoint.n_queued[v];
+	round->is_started = checkpoint.is_started;
 	round_take_scores(round);
 	return 0;
 }

@@ -279,5 +279,12 @@ static int folder_get(void *owner, uint32_t i, struct image_view *ret_view)
 
 struct image_source folder_source(struct folder *folder)
 {
-	return (struct image_source){ folder, folder->n, folder_get, folder->manifest };
+	return (struct image_source){
+		.owner = folder,
+		.n = folder->n,
+		.get = folder_get,
+		.manifest = folder->manifest,
+		.labels = folder->labels,
+		.n_classes = folder->n_names,
+	};
 }

@@ -78,6 +78,19 @@ void head_score(const struct head *head, const float *z, uint32_t n, float *o)
 			z + (size_t)i * head->dim, head->dim);
 }
 
+void head_score_backward(float *d_prototypes, float *d_z, const struct head *head, const float *z,
+	const float *d_o, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		const float *d_o_i = d_o + (size_t)i * head->n_prototypes;
+
+		add_outer(d_prototypes, d_o_i, head->n_prototypes, z + (size_t)i * head->dim,
+			head->dim);
+		combine(d_z + (size_t)i * head->dim, head->prototypes, d_o_i, head->n_prototypes,
+			head->dim);
+	}
+}
+
 /* d_z becomes dL/dy: what lies along z cannot change a direction. */
 static void normalise_backward(float *d_z, const float *z, float length, uint32_t dim)
 {
@@ -92,14 +105,11 @@ void head_backward(const struct head *grad, float *d_f, const struct head *head,
 {
 	memset(grad->weight, 0,
 		head_size(head->width, head->dim, head->n_prototypes) * sizeof(*grad->weight));
+	head_score_backward(grad->prototypes, d_z, head, z, d_o, n);
 	for (uint32_t i = 0; i < n; i++) {
-		const float *d_o_i = d_o + (size_t)i * head->n_prototypes;
-		const float *z_i = z + (size_t)i * head->dim;
 		float *d_y = d_z + (size_t)i * head->dim;
 
-		add_outer(grad->prototypes, d_o_i, head->n_prototypes, z_i, head->dim);
-		combine(d_y, head->prototypes, d_o_i, head->n_prototypes, head->dim);
-		normalise_backward(d_y, z_i, lengths[i], head->dim);
+		normalise_backward(d_y, z + (size_t)i * head->dim, lengths[i], head->dim);
 		add_outer(grad->weight, d_y, head->dim, f + (size_t)i * head->width, head->width);
 		add_scaled(grad->bias, d_y, 1, head->dim);
 		combine(d_f + (size_t)i * head->width, head->weight, d_y, head->dim, head->width);

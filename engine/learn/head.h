@@ -33,6 +33,15 @@ void head_project(const struct head *head, const float *f, uint32_t n, float *z,
 void head_score(const struct head *head, const float *z, uint32_t n, float *o);
 
 /**
+ * The scores' part of the way back.
+ *
+ * @param d_prototypes  (n_prototypes, dim), added to
+ * @param d_z           (n, dim), overwritten
+ */
+void head_score_backward(float *d_prototypes, float *d_z, const struct head *head, const float *z,
+	const float *d_o, uint32_t n);
+
+/**
  * @param grad   overwritten
  * @param d_f    (n, width), overwritten
  * @param f, z, lengths  of the forward pass

@@ -44,7 +44,7 @@ static int lens_open(struct lens *lens, const struct prep *prep)
 		(size_t)N_SIDES * lens->batch * vit_shape(lens->vit)->width * sizeof(*lens->out));
 	if (!lens->out)
 		return -ENOMEM;
-	r = views_new(&lens->views, lens->recipe, prep, lens->source);
+	r = views_new(&lens->views, lens->recipe, N_SIDES, prep, lens->source);
 	if (r < 0)
 		return r;
 	return vit_plan_new(&lens->plan, lens->vit, N_SIDES * lens->batch, lens->recipe->large_px);

@@ -40,6 +40,11 @@ float recipe_score_lr(uint32_t steps)
 	return fminf(2 * RECIPE_TRAVEL / (float)at_least(steps, 1), RECIPE_MAX_SCORE_LR);
 }
 
+uint32_t recipe_warm_steps(const struct recipe *recipe)
+{
+	return (uint32_t)lroundf(recipe->warm_up * (float)recipe->steps);
+}
+
 struct recipe recipe_default(const struct vit *vit, const struct prep *prep, uint32_t n_images)
 {
 	const struct vit_shape *shape = vit_shape(vit);
@@ -74,6 +79,13 @@ struct recipe recipe_default(const struct vit *vit, const struct prep *prep, uin
 		.sinkhorn_iterations = 3,
 		.alpha_term = true,
 	};
+}
+
+void recipe_set_objective(struct recipe *recipe, enum recipe_objective objective)
+{
+	recipe->objective = objective;
+	if (objective == RECIPE_SUPERVISED)
+		recipe->n_small = recipe->queue = 0;
 }
 
 /* What depends on the model or on another field. */

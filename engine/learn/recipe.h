@@ -10,6 +10,8 @@
 #include "image/prep.h"
 #include "model/vit.h"
 
+/** What the round learns by (objective.h). */
+enum recipe_objective { RECIPE_SWAV, RECIPE_SUPERVISED };
 enum recipe_optimiser { RECIPE_ADAM, RECIPE_SGD };
 /** How scores become bits (algorithms.md 1.2): above the threshold, or the highest of a tensor. */
 enum recipe_mask { RECIPE_THRESHOLD, RECIPE_TOPK };
@@ -21,6 +23,7 @@ enum recipe_mask { RECIPE_THRESHOLD, RECIPE_TOPK };
  * (recipe_field.c) too: its range, its text and the digest go by that. */
 struct recipe {
 	uint64_t seed;
+	enum recipe_objective objective;
 	uint32_t steps;
 	uint32_t batch;        /* images a step */
 	uint32_t n_prototypes; /* K */
@@ -64,9 +67,15 @@ struct recipe {
  */
 float recipe_score_lr(uint32_t steps);
 
+/** Of the score rate's warm-up. */
+uint32_t recipe_warm_steps(const struct recipe *recipe);
+
 /** design.md section 5: Adam .03 cosine over 100 steps, batch 64, K 100, crops of 112 and 64. Fewer
  * images give fewer prototypes and a smaller batch; a large input is learnt at its half. */
 struct recipe recipe_default(const struct vit *vit, const struct prep *prep, uint32_t n_images);
+/** Changes what the other objective wants otherwise: supervised takes neither small crops nor a
+ * queue. */
+void recipe_set_objective(struct recipe *recipe, enum recipe_objective objective);
 /** @return 0, or -EINVAL with field and range in diag */
 int recipe_check(
 	const struct recipe *recipe, const struct vit *vit, uint32_t n_images, struct diag *diag);

@@ -31,6 +31,7 @@
 
 const struct recipe_field recipe_fields[] = {
 	SEED(seed),
+	CHOICE(objective, "swav|supervised"),
 	COUNT(steps, 1, 100000),
 	COUNT(batch, 2, 1024),
 	COUNT(n_prototypes, 2, 65536),

@@ -11,6 +11,9 @@ struct image_source {
 	/** View of image i, valid until the source is closed or the next get. 0 or a negative errno. */
 	int (*get)(void *owner, uint32_t i, struct image_view *ret_view);
 	struct digest manifest; /* digest of the sorted list of image hashes */
+	/* (n) class of each image, n_classes or above: not known. NULL: none is. */
+	const uint32_t *labels;
+	uint32_t n_classes;
 };
 
 struct round_progress {
@@ -22,8 +25,8 @@ struct round_progress {
 };
 
 /**
- * A learning round of Self-Masking Networks (algorithms.md 1.6) over one manifest: starts at the
- * base with a warm-started head (design.md section 5). A pure function of base, recipe, manifest,
+ * A learning round of Self-Masking Networks (algorithms.md 1) over one manifest: starts at the base
+ * with a fresh head of its objective. A pure function of base, recipe, manifest,
  * instruction set and thread count: same bits, also across save and resume. This holds for one
  * build with its libraries: another oneDNN, LAPACK or BLAS rounds differently (the reference LAPACK
  * and OpenBLAS do), and the warm start's principal directions then differ in their last bits. One

@@ -13,6 +13,7 @@ enum stream {
 	STREAM_JUDGE,         /* (seed, image, view + STREAM_JUDGE): views of the judge */
 	STREAM_START = 0x200, /* (seed, tensor, 0): spread of the first scores */
 	STREAM_SELECTION,     /* (seed, tensor, 0): which bits may flip */
+	STREAM_HEAD,          /* (seed, 0, 0): the random head of supervised */
 };
 
 #endif

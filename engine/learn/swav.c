@@ -1,25 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <math.h>
 #include <stddef.h>
 
+#include "learn/softmax.h"
 #include "learn/swav.h"
-
-/* One row's softmax of o / temperature into p; returns log of its normaliser over the scaled row. */
-static double softmax(float *p, const float *o, uint32_t k, float temperature)
-{
-	float top = o[0];
-	double sum = 0;
-
-	for (uint32_t j = 1; j < k; j++)
-		top = fmaxf(top, o[j]);
-	for (uint32_t j = 0; j < k; j++) {
-		p[j] = expf((o[j] - top) / temperature);
-		sum += p[j];
-	}
-	for (uint32_t j = 0; j < k; j++)
-		p[j] = (float)(p[j] / sum);
-	return (double)top / temperature + log(sum);
-}
 
 /* Cross-entropy of one row against one target. */
 static double row_loss(
@@ -46,7 +29,7 @@ static double view_row(const struct swav_shape *shape, uint32_t view, uint32_t b
 	const float *q, float *d_o, float weight)
 {
 	uint32_t k = shape->n_prototypes;
-	double log_sum = softmax(d_o, o, k, shape->temperature);
+	double log_sum = softmax_row(d_o, o, k, shape->temperature);
 	float scale = weight / shape->temperature;
 	double loss = 0;
 	float share = 0;

@@ -5,7 +5,6 @@
 #include "base/rng.h"
 #include "image/augment.h"
 #include "learn/streams.h"
-#include "learn/swav.h"
 #include "learn/views.h"
 
 #define MIN_AREA .05f
@@ -16,13 +15,13 @@ struct views {
 	struct image_source source;
 	struct augment large, small;
 	struct augment_scratch *scratch[VIEWS_MAX]; /* one a view: they are made side by side */
-	uint32_t n_views;
+	uint32_t n_large, n_views;
 	uint32_t *order; /* (source.n), of `epoch` */
 	uint32_t epoch;
 };
 
-int views_new(struct views **ret_views, const struct recipe *recipe, const struct prep *prep,
-	const struct image_source *source)
+int views_new(struct views **ret_views, const struct recipe *recipe, uint32_t n_large,
+	const struct prep *prep, const struct image_source *source)
 {
 	_cleanup_(views_freep) struct views *views = calloc(1, sizeof(*views));
 	uint32_t max_px = recipe->large_px > recipe->small_px ? recipe->large_px : recipe->small_px;
@@ -30,12 +29,13 @@ int views_new(struct views **ret_views, const struct recipe *recipe, const struc
 
 	if (!views)
 		return -ENOMEM;
-	if (SWAV_TARGETS + recipe->n_small > VIEWS_MAX)
+	if (n_large + recipe->n_small > VIEWS_MAX)
 		return -EINVAL;
 	views->recipe = *recipe;
 	views->prep = *prep;
 	views->source = *source;
-	views->n_views = SWAV_TARGETS + recipe->n_small;
+	views->n_large = n_large;
+	views->n_views = n_large + recipe->n_small;
 	views->epoch = UINT32_MAX;
 	views->large =
 		augment_default(recipe->large_px, recipe->min_area, 1, prep->mean, prep->std);
@@ -96,18 +96,18 @@ int views_apply(struct views *views, const struct image_view *image, struct rng 
 {
 	struct image_view part = served_part(&views->prep, image);
 
-	return augment_apply(view < SWAV_TARGETS ? &views->large : &views->small, &part, &rng, dst,
-		views->scratch[view]);
+	return augment_apply(view < views->n_large ? &views->large : &views->small, &part, &rng,
+		dst, views->scratch[view]);
 }
 
 static float *row_of(
-	const struct recipe *recipe, float *large, float *small, uint32_t view, uint32_t b)
+	const struct views *views, float *large, float *small, uint32_t view, uint32_t b)
 {
-	size_t px = view < SWAV_TARGETS ? recipe->large_px : recipe->small_px;
-	float *rows = view < SWAV_TARGETS ? large : small;
-	uint32_t v = view < SWAV_TARGETS ? view : view - SWAV_TARGETS;
+	bool is_large = view < views->n_large;
+	size_t px = is_large ? views->recipe.large_px : views->recipe.small_px;
+	uint32_t v = is_large ? view : view - views->n_large;
 
-	return rows + ((size_t)v * recipe->batch + b) * 3 * px * px;
+	return (is_large ? large : small) + ((size_t)v * views->recipe.batch + b) * 3 * px * px;
 }
 
 static int fill_image(struct views *views, uint32_t step, uint32_t b, float *large, float *small)
@@ -125,7 +125,7 @@ static int fill_image(struct views *views, uint32_t step, uint32_t b, float *lar
 	for (uint32_t v = 0; v < views->n_views; v++)
 		failed[v] =
 			views_apply(views, &pixels, rng_stream(views->recipe.seed, step, image, v),
-				v, row_of(&views->recipe, large, small, v, b));
+				v, row_of(views, large, small, v, b));
 	for (uint32_t v = 0; v < views->n_views; v++)
 		if (failed[v] < 0)
 			return failed[v];
@@ -142,4 +142,10 @@ int views_fill(struct views *views, uint32_t step, float *large, float *small)
 			return r;
 	}
 	return 0;
+}
+
+void views_images(struct views *views, uint32_t step, uint32_t *images)
+{
+	for (uint32_t b = 0; b < views->recipe.batch; b++)
+		images[b] = image_at(views, step, b);
 }

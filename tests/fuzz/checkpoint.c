@@ -131,8 +131,6 @@ static void resume(struct bench *bench)
 		return;
 	}
 	assert(round->step <= bench->recipe.steps);
-	for (unsigned v = 0; v < SWAV_TARGETS; v++)
-		assert(round->queues[v].n <= bench->recipe.queue);
 	r = round_step(round, &progress);
 	assert(r < 0 || progress.step <= progress.steps);
 }

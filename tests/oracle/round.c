@@ -15,6 +15,7 @@
 #include "fixture/random_vit.h"
 #include "golden/golden.h"
 #include "learn/round_state.h"
+#include "learn/swav_objective.h"
 #include "model/safetensors.h"
 
 enum { WIDTH = 16, DEPTH = 2, MLP = 24, PATCH = 4, GRID = 4, N_TENSORS = 4 + 12 * DEPTH + 2 };
@@ -125,6 +126,7 @@ static struct round *start(struct vit *vit, struct golden *golden)
 	const struct image_source source = { .n = N_IMAGES, .get = no_image };
 	const struct prep prep = vit_native_prep(vit);
 	struct recipe recipe = recipe_default(vit, &prep, N_IMAGES);
+	struct swav_objective *swav;
 	struct round *round = NULL;
 	struct diag diag = { "" };
 
@@ -139,9 +141,9 @@ static struct round *start(struct vit *vit, struct golden *golden)
 	recipe.score_lr = .4f;
 	if (round_new(&round, vit, &recipe, &prep, &source, &diag) < 0)
 		fail_msg("%s", diag.text);
-	memcpy(round->head_values, golden_take(golden, round->n_head),
-		round->n_head * sizeof(float));
-	round->is_warm = true;
+	swav = (struct swav_objective *)round->objective;
+	memcpy(swav->values, golden_take(golden, swav->n_head), swav->n_head * sizeof(float));
+	round->is_started = true;
 	return round;
 }
 
@@ -177,6 +179,7 @@ static void a_whole_round_equals_the_golden(void **state)
 	_cleanup_(vit_freep) struct vit *vit = NULL;
 	_cleanup_(round_freep) struct round *round = NULL;
 	const float *losses, *scores;
+	const struct swav_objective *swav;
 	unsigned n_astray = 0, n_flips = 0;
 	size_t n;
 
@@ -205,8 +208,9 @@ static void a_whole_round_equals_the_golden(void **state)
 			differ += mask_get(round->mask, t, i) != want;
 			assert_true(differ <= MAX_STRAYS);
 		}
-	assert_true(relative_difference(round->head_values, golden_take(&golden, round->n_head),
-			    round->n_head) < HEAD_TOLERANCE);
+	swav = (const struct swav_objective *)round->objective;
+	assert_true(relative_difference(swav->values, golden_take(&golden, swav->n_head),
+			    swav->n_head) < HEAD_TOLERANCE);
 	assert_int_equal(golden.used, golden.n);
 	golden_done(&golden);
 }

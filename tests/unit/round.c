@@ -14,6 +14,7 @@
 #include "fixture/tiny_vit.h"
 #include "learn/judge.h"
 #include "learn/round_state.h"
+#include "learn/swav_objective.h"
 
 #define N_IMAGES 40u
 
@@ -330,20 +331,21 @@ static void a_step_without_a_loss_leaves_no_trace(void **state)
 {
 	const struct bench *bench = *state;
 	_cleanup_(round_freep) struct round *round = start(bench, &bench->recipe);
+	struct swav_objective *swav = (struct swav_objective *)round->objective;
 	_cleanup_(freep) float *before = NULL;
 	struct round_progress progress;
 	float bias;
 
 	(void)run(round, 9);
-	assert_true(round->queues[0].n > 0);
-	bias = round->head.bias[0];
-	round->head.bias[0] = nanf("");
+	assert_true(swav->queues[0].n > 0);
+	bias = swav->head.bias[0];
+	swav->head.bias[0] = nanf("");
 	before = malloc(round->n_state * sizeof(*before));
 	memcpy(before, round->state, round->n_state * sizeof(*before));
 	assert_int_equal(round_step(round, &progress), -EDOM);
 	assert_memory_equal(before, round->state, round->n_state * sizeof(*before));
 	assert_int_equal(round->step, 9);
-	round->head.bias[0] = bias;
+	swav->head.bias[0] = bias;
 	assert_int_equal(run(round, 1).step, 10);
 }
 
@@ -433,9 +435,9 @@ static void what_a_site_crops_away_is_not_seen(void **state)
 	prep.input_px = 40;
 	prep.crop = 40 / 48.f;
 	prep.resize = PREP_CROP;
-	assert_int_equal(views_new(&crop, &bench->recipe, &prep, &bench->source), 0);
+	assert_int_equal(views_new(&crop, &bench->recipe, 2, &prep, &bench->source), 0);
 	prep.resize = PREP_SQUASH;
-	assert_int_equal(views_new(&squash, &bench->recipe, &prep, &bench->source), 0);
+	assert_int_equal(views_new(&squash, &bench->recipe, 2, &prep, &bench->source), 0);
 	for (unsigned i = 0; i < 20; i++) {
 		assert_int_equal(views_apply(crop, &all, rng_stream(5, i, 0, 0), 0, a), 0);
 		assert_int_equal(views_apply(squash, &served, rng_stream(5, i, 0, 0), 0, b), 0);
