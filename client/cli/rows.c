@@ -79,6 +79,12 @@ static json_t *site_object(const Kamen__Site *s)
 	put_int(o, "gaps", s->has_gaps, s->gaps);
 	put_int(o, "replay_bytes", s->has_replay_bytes, s->replay_bytes);
 	put_int(o, "requests", s->has_requests, s->requests);
+	put_text(o, "drift", s->drift);
+	put_number(o, "novelty", s->has_novelty, s->novelty);
+	put_int(o, "answers", s->has_answers, s->answers);
+	put_int(o, "drift_answers", s->has_drift_answers, s->drift_answers);
+	put_int(o, "shadow", s->has_shadow, s->shadow);
+	put_int(o, "watch_left", s->has_watch_left, s->watch_left);
 	put_bytes(o, "prep_digest", &s->prep_digest, s->has_prep_digest);
 	put(o, "settings", pairs_object(s->settings, s->n_settings));
 	put(o, "set_by", pairs_object(s->set_by, s->n_set_by));
@@ -98,6 +104,10 @@ static json_t *judgement_object(const Kamen__Judgement *j)
 	put_number(o, "effective_rank", j->has_effective_rank, (double)j->effective_rank);
 	put_number(o, "retrieval_error", j->has_retrieval_error, (double)j->retrieval_error);
 	put_number(o, "margin_error", j->has_margin_error, (double)j->margin_error);
+	if (j->has_prototype_entropy)
+		put_number(o, "prototype_entropy", 1, (double)j->prototype_entropy);
+	if (j->has_neighbours)
+		put_number(o, "neighbours", 1, (double)j->neighbours);
 	return o;
 }
 
@@ -115,6 +125,24 @@ static json_t *gate_object(const Kamen__Gate *g)
 	put(o, "reasons", reasons);
 	put(o, "frozen", judgement_object(g->frozen));
 	put(o, "candidate", judgement_object(g->candidate));
+	return o;
+}
+
+static json_t *shadow_object(const Kamen__Shadow *s)
+{
+	json_t *o;
+
+	if (!s)
+		return json_null();
+	o = json_object();
+	put_int(o, "n", 1, s->n);
+	put_int(o, "agreed", s->has_agreed, s->agreed);
+	put_int(o, "ng", s->has_ng, s->ng);
+	put_int(o, "champion_ng", s->has_champion_ng, s->champion_ng);
+	put_number(o, "novelty", s->has_novelty, s->novelty);
+	put_number(o, "champion_novelty", s->has_champion_novelty, s->champion_novelty);
+	put_number(o, "cosine", s->has_cosine, s->cosine);
+	put_number(o, "seconds", s->has_seconds, s->seconds);
 	return o;
 }
 
@@ -140,6 +168,8 @@ static json_t *mask_object(const Kamen__Mask *m)
 	put_bytes(o, "manifest_digest", &m->manifest_digest, m->has_manifest_digest);
 	put_bytes(o, "recipe_digest", &m->recipe_digest, m->has_recipe_digest);
 	put(o, "gate", gate_object(m->gate));
+	put_text(o, "withdrawn", m->withdrawn);
+	put(o, "shadow", shadow_object(m->shadow));
 	return o;
 }
 

@@ -21,8 +21,11 @@ struct job {
 	struct recipe recipe;
 	struct images *images;
 	struct images_part learn_part;
-	struct round *round; /* NULL: a mask is only judged, or the round is done */
-	struct mask *mask;   /* the finished one */
+	struct round *round;   /* NULL: a mask is only judged, or the round is done */
+	struct mask *mask;     /* the finished one */
+	struct mask *champion; /* NULL: the base */
+	struct head head;      /* of the finished round */
+	float *head_values;    /* what it lies in; NULL: nothing was learnt */
 	struct round_progress last;
 	uint64_t seed; /* of the mask */
 	char *round_path;
@@ -167,6 +170,18 @@ static int read_mask(struct job *job, const char *path, struct diag *diag)
 	return 0;
 }
 
+/* It is only compared with: without it the comparison is with the base. */
+static void read_champion(struct job *job, const char *path)
+{
+	_cleanup_(freep) void *data = NULL;
+	struct kmask_header header;
+	size_t n_bytes;
+
+	if (blob_read(AT_FDCWD, path, KMASK_MAX_BYTES, &data, &n_bytes) == 0)
+		(void)kmask_decode(&job->champion, &header, vit_layout(job->vit),
+			vit_digest(job->vit), data, n_bytes, NULL);
+}
+
 static int set_up(struct job *job, const Kamen__LearnJob *message, struct interrupt interrupt,
 	struct diag *notice, struct diag *diag)
 {
@@ -189,6 +204,8 @@ static int set_up(struct job *job, const Kamen__LearnJob *message, struct interr
 	r = set_recipe(job, message, n, diag);
 	if (r < 0)
 		return r;
+	if (message->champion)
+		read_champion(job, message->champion);
 	return message->judge_mask ? read_mask(job, message->judge_mask, diag)
 				   : start_round(job, notice, diag);
 }
@@ -218,6 +235,8 @@ void job_free(struct job *job)
 		return;
 	round_free(job->round);
 	mask_free(job->mask);
+	mask_free(job->champion);
+	free(job->head_values);
 	images_free(job->images);
 	free(job->round_path);
 	closep(&job->round_fd);
@@ -258,6 +277,22 @@ static int save_in_time(struct job *job)
 	return job_save(job);
 }
 
+static int take_head(struct job *job)
+{
+	const struct head *head = round_head(job->round);
+	size_t n;
+
+	if (!head)
+		return 0;
+	n = head_size(head->width, head->dim, head->n_prototypes);
+	job->head_values = malloc(n * sizeof(*job->head_values));
+	if (!job->head_values)
+		return -ENOMEM;
+	memcpy(job->head_values, head->weight, n * sizeof(*job->head_values));
+	job->head = head_map(job->head_values, head->width, head->dim, head->n_prototypes);
+	return 0;
+}
+
 static int take_mask(struct job *job)
 {
 	const struct mask *mask = round_mask(job->round);
@@ -268,6 +303,9 @@ static int take_mask(struct job *job)
 		return r;
 	memcpy(job->mask->words, mask->words, mask->layout->n_words * sizeof(*mask->words));
 	memcpy(job->mask->n_on, mask->n_on, mask->layout->n_tensors * sizeof(*mask->n_on));
+	r = take_head(job);
+	if (r < 0)
+		return r;
 	/* Its scores and activations are many times the mask: not needed while judging. */
 	round_free(TAKE_PTR(job->round));
 	return 0;
@@ -305,6 +343,8 @@ int job_finish(struct job *job, struct job_done *ret_done, struct diag *diag)
 		.prep = &job->prep,
 		.images = job->images,
 		.mask = job->mask,
+		.champion = job->champion,
+		.head = job->head_values ? &job->head : NULL,
 		.round = job->round_path,
 		.steps = job->last.steps,
 		.seed = job->seed,

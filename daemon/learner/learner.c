@@ -132,6 +132,17 @@ static Kamen__Judgement judgement_message(const struct judgement *judgement)
 	return out;
 }
 
+static Kamen__Judgement candidate_message(const struct results *results)
+{
+	Kamen__Judgement out = judgement_message(&results->candidate);
+
+	out.has_prototype_entropy = results->has_entropy;
+	out.prototype_entropy = results->entropy;
+	out.has_neighbours = results->has_neighbours;
+	out.neighbours = results->neighbours;
+	return out;
+}
+
 static ProtobufCBinaryData digest_bytes(struct digest *digest)
 {
 	return (ProtobufCBinaryData){ .len = DIGEST_BYTES, .data = digest->bytes };
@@ -141,7 +152,7 @@ static void say_done(struct learner *learner, struct job_done *done)
 {
 	static const struct digest none;
 	Kamen__Judgement frozen = judgement_message(&done->results.frozen);
-	Kamen__Judgement candidate = judgement_message(&done->results.candidate);
+	Kamen__Judgement candidate = candidate_message(&done->results);
 	Kamen__RoleMessage message = KAMEN__ROLE_MESSAGE__INIT;
 	Kamen__LearnDone out = KAMEN__LEARN_DONE__INIT;
 

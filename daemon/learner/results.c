@@ -23,37 +23,54 @@ static int embed(float **ret_rows, const struct results_job *job, const struct s
 	return 0;
 }
 
+/** The held-out images in the space of one mask. */
+struct held {
+	uint32_t n;
+	float *rows; /* (n, width) */
+};
+
+static void held_done(struct held *held)
+{
+	free(held->rows);
+}
+
 /* References of the learning part; the distances of the held-out part are their scale. */
 static int make_reference(struct reference **ret_reference, const struct results_job *job,
-	const struct slot *slot, const struct digest *space)
+	const struct slot *slot, const struct digest *space, const struct held *held)
 {
-	struct images_part learn_part, held_part;
-	struct image_source learn = images_source(job->images, &learn_part, false, REFERENCE_MAX);
-	struct image_source held = images_source(job->images, &held_part, true, REFERENCE_MAX);
+	struct images_part part;
+	struct image_source learn = images_source(job->images, &part, false, REFERENCE_MAX);
 	_cleanup_(reference_freep) struct reference *bare = NULL;
-	_cleanup_(freep) float *rows = NULL, *held_rows = NULL, *distances = NULL;
+	_cleanup_(freep) float *rows = NULL, *distances = NULL;
 	uint32_t width = vit_shape(job->vit)->width;
 	int r;
 
 	r = embed(&rows, job, slot, &learn);
 	if (r == 0)
-		r = embed(&held_rows, job, slot, &held);
-	if (r == 0)
 		r = reference_new(&bare, rows, learn.n, NULL, 0, width, space);
 	if (r < 0)
 		return r;
-	distances = malloc((held.n + 1) * sizeof(*distances));
+	distances = malloc((held->n + 1) * sizeof(*distances));
 	if (!distances)
 		return -ENOMEM;
-	for (uint32_t i = 0; i < held.n; i++)
-		distances[i] = reference_distance(bare, held_rows + (size_t)i * width);
-	return reference_new(ret_reference, rows, learn.n, distances, held.n, width, space);
+	for (uint32_t i = 0; i < held->n; i++)
+		distances[i] = reference_distance(bare, held->rows + (size_t)i * width);
+	return reference_new(ret_reference, rows, learn.n, distances, held->n, width, space);
 }
 
-/* One mask: figures, and its reference file. */
+static int embed_held(struct held *ret_held, const struct results_job *job, const struct slot *slot)
+{
+	struct images_part part;
+	struct image_source source = images_source(job->images, &part, true, REFERENCE_MAX);
+
+	ret_held->n = source.n;
+	return embed(&ret_held->rows, job, slot, &source);
+}
+
+/* One mask: figures, its reference file, and the held-out images as it sees them. */
 static int judge_one(struct judgement *ret_judgement, struct judge_image *images,
-	const struct results_job *job, struct slot *slot, const struct mask *mask, int dir_fd,
-	const char *name)
+	struct held *ret_held, const struct results_job *job, struct slot *slot,
+	const struct mask *mask, int dir_fd, const char *name)
 {
 	const struct digest prep = prep_digest(job->prep), bits = mask_digest(mask);
 	const struct digest space = space_digest(vit_digest(job->vit), &bits, &prep, "f32", "cls");
@@ -69,13 +86,42 @@ static int judge_one(struct judgement *ret_judgement, struct judge_image *images
 	if (r == 0 && held.n >= JUDGE_MIN_IMAGES)
 		r = judge_views(&judgement, images, job->vit, slot, job->recipe, job->prep, &held);
 	if (r == 0)
-		r = make_reference(&reference, job, slot, &space);
+		r = embed_held(ret_held, job, slot);
+	if (r == 0)
+		r = make_reference(&reference, job, slot, &space, ret_held);
 	if (r == 0)
 		r = reference_encode(reference, &data, &n_bytes);
 	if (r == 0)
 		r = blob_write(dir_fd, name, data, n_bytes);
 	if (r == 0)
 		*ret_judgement = judgement;
+	return r;
+}
+
+/* What the served embeddings of the held-out images show beside the views. */
+static int judge_held(struct results *results, const struct results_job *job, struct slot *slot,
+	const struct held *frozen, const struct held *candidate)
+{
+	_cleanup_(held_done) struct held own = { 0 };
+	const struct held *champion = job->champion ? &own : frozen;
+	int r = 0;
+
+	if (job->head && candidate->n >= JUDGE_MIN_IMAGES) {
+		r = judge_entropy(&results->entropy, job->head, job->recipe->temperature,
+			candidate->rows, candidate->n);
+		results->has_entropy = r == 0;
+	}
+	if (r < 0 || candidate->n < 2 * JUDGE_NEIGHBOURS)
+		return r;
+	if (job->champion) {
+		r = slot_apply(slot, job->champion);
+		if (r == 0)
+			r = embed_held(&own, job, slot);
+	}
+	if (r == 0)
+		r = judge_neighbours(&results->neighbours, candidate->rows, champion->rows,
+			candidate->n, vit_shape(job->vit)->width);
+	results->has_neighbours = r == 0;
 	return r;
 }
 
@@ -112,8 +158,9 @@ int results_write(struct results *ret_results, const struct results_job *job, st
 	_cleanup_(closep) int dir_fd = open(job->round, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	_cleanup_(mask_freep) struct mask *all = NULL;
 	_cleanup_(slot_freep) struct slot *slot = NULL;
+	_cleanup_(held_done) struct held of_frozen = { 0 }, of_candidate = { 0 };
 	struct judge_image frozen[JUDGE_MAX_IMAGES], candidate[JUDGE_MAX_IMAGES];
-	struct results results;
+	struct results results = { 0 };
 	int r;
 
 	if (dir_fd < 0)
@@ -122,10 +169,13 @@ int results_write(struct results *ret_results, const struct results_job *job, st
 	if (r == 0)
 		r = vit_slot_new(&slot, job->vit, SLOT_INFER);
 	if (r == 0)
-		r = judge_one(&results.frozen, frozen, job, slot, all, dir_fd, "base.kref");
+		r = judge_one(
+			&results.frozen, frozen, &of_frozen, job, slot, all, dir_fd, "base.kref");
 	if (r == 0)
-		r = judge_one(&results.candidate, candidate, job, slot, job->mask, dir_fd,
-			"candidate.kref");
+		r = judge_one(&results.candidate, candidate, &of_candidate, job, slot, job->mask,
+			dir_fd, "candidate.kref");
+	if (r == 0)
+		r = judge_held(&results, job, slot, &of_frozen, &of_candidate);
 	if (r == 0 && results.candidate.n > 0)
 		judge_compare(&results.candidate, candidate, frozen);
 	if (r == 0)

@@ -11,13 +11,18 @@ struct results_job {
 	const struct prep *prep;
 	struct images *images;
 	const struct mask *mask;
-	const char *round; /* folder */
+	const struct mask *champion; /* NULL: the base */
+	const struct head *head;     /* NULL: nothing was learnt */
+	const char *round;           /* folder */
 	uint32_t steps;
 	uint64_t seed;
 };
 
 struct results {
 	struct judgement frozen, candidate; /* n = 0: too few held-out images */
+	bool has_entropy, has_neighbours;
+	float entropy;    /* of the head's assignments over the held-out images */
+	float neighbours; /* common with the champion, of the held-out images */
 };
 
 /**

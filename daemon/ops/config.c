@@ -51,7 +51,9 @@ static const struct setting site_settings[] = {
 	SITE(settle_ms, COUNT, .max = 600000),
 	SITE(replay_bytes, BYTES, .min = 1 << 20, .max = 1024.0 * (1 << 30)),
 	SITE(novelty_threshold, DOUBLE, .max = 1),
-	SITE(policy, CHOICE, .choices = "auto|manual"),
+	SITE(policy, CHOICE, .choices = "auto|shadow|manual"),
+	SITE(watch_answers, COUNT, .max = 100000),
+	SITE(shadow_share, DOUBLE, .max = 1),
 	SITE(learn_steps, COUNT, .max = 100000),
 	SITE(learn_min_images, COUNT, .min = 2, .max = 1000000),
 };
@@ -69,6 +71,8 @@ const char *const config_site_keys[] = {
 	"replay_bytes",
 	"novelty_threshold",
 	"policy",
+	"watch_answers",
+	"shadow_share",
 	"learn_steps",
 	"learn_min_images",
 	NULL,
@@ -109,6 +113,8 @@ void config_default(struct config *ret_config)
 			.replay_bytes = 1u << 30,
 			.novelty_threshold = .99,
 			.policy = "auto",
+			.watch_answers = 500,
+			.shadow_share = .1,
 			.learn_min_images = 32,
 		},
 	};

@@ -26,7 +26,9 @@ struct site_settings {
 	uint32_t settle_ms;        /* spool files must be this old; default 0 */
 	uint64_t replay_bytes;     /* bound of the replay store, default 1 GiB */
 	double novelty_threshold;  /* NG at or above this novelty, default .99 */
-	char policy[8];            /* auto: a candidate that passes is promoted; manual */
+	char policy[8];            /* auto: a candidate that passes is promoted; shadow; manual */
+	uint32_t watch_answers;    /* a new champion is on trial for so many; 0: it is not */
+	double shadow_share;       /* of the requests that a shadow sees too */
 	uint32_t learn_steps;      /* 0: the recipe's default */
 	uint32_t learn_min_images; /* refuse to learn from fewer, default 32 */
 };

@@ -3,9 +3,9 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
-#include "ops/log.h"
 #include "serve/control.h"
 #include "serve/limits.h"
+#include "serve/promotion.h"
 #include "serve/rows.h"
 #include "serve/serve.h"
 
@@ -134,7 +134,6 @@ static void changed(struct control_client *client, uint64_t id, struct site *sit
 void control_mask_promote(struct control_client *client, const Kamen__Request *request)
 {
 	const Kamen__SiteVersion *named = request->mask_promote;
-	struct serve *serve = client->serve;
 	struct diag diag = { .text = "" };
 	struct version_row row;
 	struct site *site;
@@ -143,30 +142,17 @@ void control_mask_promote(struct control_client *client, const Kamen__Request *r
 
 	if (find_version(client, request->id, named, &site, &row) < 0)
 		return;
-	r = site_check_promotion(serve, site, named->version, &diag);
-	if (r < 0) {
-		control_error(
-			client, request->id, r, "%s", diag.text[0] ? diag.text : strerror(-r));
-		return;
-	}
 	control_who(client, who);
-	r = state_promote(serve->state, site->name, named->version, who);
-	if (r < 0) {
-		control_error(client, request->id, r, "version %u of site %s %s", named->version,
-			site->name,
-			r == -EPERM ? "is held or failed: it cannot be promoted" : strerror(-r));
-		return;
-	}
-	log_notice("site %s: version %u is champion now (%s)", site->name, named->version, who);
-	serve_log_audit(serve);
-	changed(client, request->id, site, named->version);
+	r = promotion_make(client->serve, site, named->version, who, &diag);
+	if (r < 0)
+		control_error(client, request->id, r, "%s", diag.text);
+	else
+		changed(client, request->id, site, named->version);
 }
 
 void control_mask_rollback(struct control_client *client, const Kamen__Request *request)
 {
-	struct serve *serve = client->serve;
 	struct diag diag = { .text = "" };
-	struct site_row row;
 	struct site *site;
 	uint32_t version;
 	char who[CONTROL_WHO_BYTES];
@@ -175,24 +161,12 @@ void control_mask_rollback(struct control_client *client, const Kamen__Request *
 	site = control_find_site(client, request->id, request->mask_rollback->site);
 	if (!site)
 		return;
-	r = state_site_get(serve->state, site->name, &row);
-	if (r >= 0)
-		r = site_check_servable(serve, site, row.predecessor, &diag);
-	if (r < 0) {
-		control_error(
-			client, request->id, r, "%s", diag.text[0] ? diag.text : strerror(-r));
-		return;
-	}
 	control_who(client, who);
-	r = state_rollback(serve->state, site->name, who, &version);
-	if (r < 0) {
-		control_error(client, request->id, r, "site %s: %s", site->name,
-			r == -ENODATA ? "there is nothing to roll back to" : strerror(-r));
-		return;
-	}
-	log_notice("site %s: rolled back to version %u (%s)", site->name, version, who);
-	serve_log_audit(serve);
-	changed(client, request->id, site, version);
+	r = promotion_take_back(client->serve, site, who, &version, &diag);
+	if (r < 0)
+		control_error(client, request->id, r, "%s", diag.text);
+	else
+		changed(client, request->id, site, version);
 }
 
 /* ---- files */

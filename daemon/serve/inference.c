@@ -190,7 +190,6 @@ static void write_answer(struct request *request, const float *embedding, uint32
 {
 	struct answer *answer = &request->answer;
 
-	answer->version = serving->version;
 	answer->space = serving->space;
 	memcpy(request->embedding, embedding, width * sizeof(float));
 	answer->n_embedding = width;
@@ -209,6 +208,8 @@ static void run_batch(struct inference *inference, struct request *const *batch,
 	for (uint32_t i = 0; i < n; i++) {
 		batch[i]->answer.code = r;
 		batch[i]->answer.reason = r < 0 ? "the forward pass failed" : NULL;
+		batch[i]->answer.version = serving->version;
+		batch[i]->answer.is_broken = r < 0;
 		if (r >= 0)
 			write_answer(batch[i], inference->embeddings + (size_t)i * width, width,
 				serving);

@@ -139,6 +139,36 @@ static void write_verdicts(struct metrics_text *out, const struct site_table *ta
 		}
 }
 
+static void write_live(struct metrics_text *out, const struct site_table *table)
+{
+	static const struct {
+		const char *name, *type, *help;
+	} rows[] = {
+		{ "kamen_drift", "gauge", "1 while the site's drift alarm is raised" },
+		{ "kamen_drift_alarms_total", "counter", "Drift alarms raised" },
+		{ "kamen_novelty_mean", "gauge", "Mean novelty of the last answers" },
+		{ "kamen_rollbacks_auto_total", "counter", "Champions rolled back by themselves" },
+		{ "kamen_shadow_samples_total", "counter", "Requests that the shadow saw" },
+		{ "kamen_shadow_agreed_total", "counter", "Of these, with the same verdict" },
+		{ "kamen_shadow_dropped_total", "counter", "Requests left out for lack of time" },
+	};
+	char labels[96];
+
+	for (unsigned k = 0; k < ARRAY_SIZE(rows); k++) {
+		metrics_help(out, rows[k].name, rows[k].type, rows[k].help);
+		for (uint32_t i = 0; i < table->n; i++) {
+			const struct live *l = &table->sites[i]->live;
+			const double values[] = { l->drift.alarm != DRIFT_NONE, (double)l->n_alarms,
+				l->drift.mean, (double)l->n_rollbacks, (double)l->n_shadow,
+				(double)l->n_shadow_agreed, (double)l->n_shadow_dropped };
+
+			(void)snprintf(
+				labels, sizeof(labels), "site=\"%s\"", table->sites[i]->name);
+			metrics_value(out, rows[k].name, labels, values[k]);
+		}
+	}
+}
+
 static void write_sites(struct metrics_text *out, struct serve *serve)
 {
 	static const struct {
@@ -164,6 +194,7 @@ static void write_sites(struct metrics_text *out, struct serve *serve)
 		}
 	}
 	write_verdicts(out, table);
+	write_live(out, table);
 	metrics_help(
 		out, "kamen_request_seconds", "histogram", "From receipt to the answer, by site");
 	for (uint32_t i = 0; i < table->n; i++) {

@@ -27,6 +27,7 @@ struct serve;
 struct answer {
 	int code;
 	const char *reason; /* NULL: nothing to say */
+	bool is_broken;     /* the forward pass failed */
 	enum shm_verdict verdict;
 	float novelty, distance;
 	uint32_t version, outcome, n_embedding;

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "ops/log.h"
+#include "serve/promotion.h"
 #include "serve/serve.h"
 #include "site/gate.h"
 
@@ -187,7 +188,8 @@ static void fill_prep(Kamen__Prep *out, struct prep *prep)
 
 static int post_job(struct serve *serve, struct round_job *job)
 {
-	char manifest[512], replay[512], round[512], judge[512];
+	char manifest[512], replay[512], round[512], judge[512], champion[512], name[32];
+	const struct site *site = sites_find(&serve->sites, job->site);
 	Kamen__RoleMessage message = KAMEN__ROLE_MESSAGE__INIT;
 	Kamen__LearnJob learn = KAMEN__LEARN_JOB__INIT;
 	Kamen__Prep prep;
@@ -200,6 +202,9 @@ static int post_job(struct serve *serve, struct round_job *job)
 		r = state_path(serve->state, round, job->site, "round");
 	if (r >= 0)
 		r = state_path(serve->state, judge, job->site, "round/import.kmask");
+	(void)snprintf(name, sizeof(name), "masks/%u.kmask", site ? site->champion : 0);
+	if (r >= 0)
+		r = state_path(serve->state, champion, job->site, name);
 	if (r < 0)
 		return r;
 	fill_prep(&prep, &job->prep);
@@ -214,6 +219,7 @@ static int post_job(struct serve *serve, struct round_job *job)
 	learn.has_seed = true;
 	learn.seed = job->seed;
 	learn.judge_mask = job->judge ? judge : NULL;
+	learn.champion = site && site->champion > 0 ? champion : NULL;
 	message.kind_case = KAMEN__ROLE_MESSAGE__KIND_LEARN;
 	message.learn = &learn;
 	return role_post(&serve->roles[ROLE_LEARNER], &message, -1);
@@ -316,8 +322,18 @@ static struct judgement_row read_judgement(const Kamen__Judgement *j)
 {
 	if (!j)
 		return (struct judgement_row){ 0 };
-	return (struct judgement_row){ j->n, j->retrieval, j->margin, j->effective_rank,
-		j->retrieval_error, j->margin_error };
+	return (struct judgement_row){
+		.n = j->n,
+		.retrieval = j->retrieval,
+		.margin = j->margin,
+		.effective_rank = j->effective_rank,
+		.retrieval_error = j->retrieval_error,
+		.margin_error = j->margin_error,
+		.has_entropy = j->has_prototype_entropy,
+		.has_neighbours = j->has_neighbours,
+		.entropy = j->prototype_entropy,
+		.neighbours = j->neighbours,
+	};
 }
 
 static struct digest read_digest(bool has, const ProtobufCBinaryData *data)
@@ -422,26 +438,6 @@ static int read_done(struct serve *serve, const struct round_job *job, const Kam
 	return verify_reference(serve, job, ret_row, diag);
 }
 
-static void promote_if_auto(struct serve *serve, struct site *site, const struct version_row *row)
-{
-	struct diag diag = { .text = "" };
-	int r;
-
-	if (!row->passed || strcmp(site->settings.policy, "auto") != 0)
-		return;
-	r = site_check_promotion(serve, site, row->version, &diag);
-	if (r >= 0)
-		r = state_promote(serve->state, site->name, row->version, "policy auto");
-	if (r < 0) {
-		log_error("site %s: version %u stays a candidate: %s", site->name, row->version,
-			diag.text[0] ? diag.text : strerror(-r));
-		return;
-	}
-	serve->rounds.n_promoted++;
-	log_notice("site %s: version %u is champion now (policy auto)", site->name, row->version);
-	serve_log_audit(serve);
-}
-
 static int store(struct serve *serve, struct version_row *row)
 {
 	int r;
@@ -466,7 +462,7 @@ static void settle(struct serve *serve, struct site *site, struct version_row *r
 	rounds->n_done++;
 	/* First what the round wrote: a promotion takes the snapshot that it has checked. */
 	r = site_renew(serve, site);
-	promote_if_auto(serve, site, row);
+	promotion_auto(serve, site, row);
 	q = site_publish(serve, site);
 	r = r < 0 ? r : q;
 	/* The promotion may have changed what the row says. */

@@ -14,6 +14,10 @@ static void fill_judgement(Kamen__Judgement *out, const struct judgement_row *ro
 	out->has_retrieval_error = out->has_margin_error = true;
 	out->retrieval_error = row->retrieval_error;
 	out->margin_error = row->margin_error;
+	out->has_prototype_entropy = row->has_entropy;
+	out->prototype_entropy = row->entropy;
+	out->has_neighbours = row->has_neighbours;
+	out->neighbours = row->neighbours;
 }
 
 void gate_message_fill(struct gate_message *out, const struct version_row *row)
@@ -53,6 +57,35 @@ static void fill_origin(Kamen__Mask *m, const struct version_row *row)
 	m->created_us = row->created_us;
 }
 
+static void fill_live(struct mask_message *out, const struct version_row *row)
+{
+	const struct shadow_row *s = &row->shadow;
+
+	out->mask.withdrawn = row->withdrawn[0] ? (char *)row->withdrawn : NULL;
+	if (s->n == 0)
+		return;
+	kamen__shadow__init(&out->shadow);
+	out->shadow = (Kamen__Shadow){
+		.base = out->shadow.base,
+		.n = s->n,
+		.has_agreed = true,
+		.agreed = s->n_agreed,
+		.has_ng = true,
+		.ng = s->n_ng,
+		.has_champion_ng = true,
+		.champion_ng = s->n_champion_ng,
+		.has_novelty = true,
+		.novelty = s->novelty,
+		.has_champion_novelty = true,
+		.champion_novelty = s->champion_novelty,
+		.has_cosine = true,
+		.cosine = s->cosine,
+		.has_seconds = true,
+		.seconds = s->seconds,
+	};
+	out->mask.shadow = &out->shadow;
+}
+
 void mask_message_fill(struct mask_message *out, const struct version_row *row)
 {
 	Kamen__Mask *m = &out->mask;
@@ -79,6 +112,7 @@ void mask_message_fill(struct mask_message *out, const struct version_row *row)
 	fill_origin(m, row);
 	gate_message_fill(&out->gate, row);
 	m->gate = &out->gate.gate;
+	fill_live(out, row);
 }
 
 static void fill_settings(struct site_message *out, const struct site *site)
@@ -120,6 +154,21 @@ static void fill_counts(Kamen__Site *m, const struct site *site, const struct si
 	m->requests = site->n_requests;
 }
 
+static void fill_live_site(Kamen__Site *m, const struct live *live)
+{
+	const struct drift *drift = &live->drift;
+
+	m->drift = (char *)drift_name(drift->alarm);
+	m->has_novelty = m->has_answers = m->has_watch_left = true;
+	m->novelty = drift->mean;
+	m->answers = drift->n;
+	m->has_drift_answers = drift->alarm != DRIFT_NONE;
+	m->drift_answers = drift->alarm_n;
+	m->watch_left = watch_is_on(&live->watch) ? live->watch.n_answers - live->watch.now.n : 0;
+	m->has_shadow = live->shadow != NULL;
+	m->shadow = live->shadow ? live->shadow->version : 0;
+}
+
 void site_message_fill(struct site_message *out, const struct site *site,
 	const struct site_row *row, bool learning)
 {
@@ -134,5 +183,6 @@ void site_message_fill(struct site_message *out, const struct site *site,
 	out->prep = prep_digest(&site->prep);
 	m->prep_digest = bytes_of(&out->prep);
 	fill_counts(m, site, row);
+	fill_live_site(m, &site->live);
 	fill_settings(out, site);
 }

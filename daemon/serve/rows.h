@@ -18,6 +18,7 @@ struct gate_message {
 struct mask_message {
 	Kamen__Mask mask;
 	struct gate_message gate;
+	Kamen__Shadow shadow;
 };
 
 struct site_message {

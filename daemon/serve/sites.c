@@ -266,8 +266,10 @@ static int publish(struct serve *serve, struct site *site, bool renewed, struct 
 	site->prep = wanted.prep;
 	site->champion = wanted.champion;
 	forget_pinned(site);
-	if (serving)
+	if (serving) {
+		live_champion(site, serving);
 		scheduler_publish(serve->scheduler, &site->queue, serving);
+	}
 	return 0;
 }
 

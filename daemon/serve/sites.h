@@ -4,6 +4,7 @@
 
 #include "ops/config.h"
 #include "ops/metrics.h"
+#include "serve/live.h"
 #include "serve/serving.h"
 #include "site/state.h"
 
@@ -37,6 +38,7 @@ struct site {
 
 	uint64_t n_requests, n_failed, n_late, n_verdicts[4];
 	struct histogram latency;
+	struct live live;
 };
 
 struct site_table {

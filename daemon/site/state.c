@@ -11,6 +11,17 @@
 #define LARGE_BYTES \
 	(32 << 20) /* a hundred thousand images; quick_check takes a tenth of a second */
 
+/* Figures of versions, and what was rolled back by itself. */
+#define FIGURE_TABLES \
+	"CREATE TABLE figure (" \
+	" site_id INTEGER NOT NULL, version INTEGER NOT NULL, name TEXT NOT NULL, value REAL," \
+	" PRIMARY KEY (site_id, version, name), FOREIGN KEY (site_id, version)" \
+	" REFERENCES version (site_id, version) ON DELETE CASCADE) STRICT, WITHOUT ROWID;" \
+	"CREATE TABLE withdrawal (" \
+	" site_id INTEGER NOT NULL REFERENCES site (id) ON DELETE CASCADE," \
+	" version INTEGER NOT NULL, mask BLOB NOT NULL, reason TEXT NOT NULL," \
+	" PRIMARY KEY (site_id, version)) STRICT, WITHOUT ROWID;"
+
 static const char schema[] =
 	"CREATE TABLE site ("
 	" id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, created_us INTEGER NOT NULL,"
@@ -57,7 +68,7 @@ static const char schema[] =
 	"CREATE TABLE promotion ("
 	" id INTEGER PRIMARY KEY, site_id INTEGER NOT NULL REFERENCES site (id) ON DELETE CASCADE,"
 	" version INTEGER NOT NULL, time_us INTEGER NOT NULL) STRICT;"
-	"CREATE INDEX promotion_of_site ON promotion (site_id, id);"
+	"CREATE INDEX promotion_of_site ON promotion (site_id, id);" FIGURE_TABLES
 	"CREATE TABLE audit ("
 	" seq INTEGER PRIMARY KEY, time_us INTEGER NOT NULL, site TEXT NOT NULL,"
 	" what TEXT NOT NULL, detail TEXT NOT NULL, prev BLOB NOT NULL, hash BLOB NOT NULL"
@@ -67,6 +78,7 @@ static const char schema[] =
 static const char *const upgrades[STATE_SCHEMA - 1] = {
 	"ALTER TABLE version ADD COLUMN retrieval_error REAL;"
 	"ALTER TABLE version ADD COLUMN margin_error REAL;",
+	FIGURE_TABLES,
 };
 
 /* ---- transactions */

@@ -44,6 +44,16 @@ struct judgement_row {
 	uint32_t n;
 	float retrieval, margin, effective_rank;
 	float retrieval_error, margin_error; /* of the candidate's differences; 0 in the frozen's */
+	/* Of the candidate, where they were measured. */
+	bool has_entropy, has_neighbours;
+	float entropy;    /* of the learnt head's assignments, as a share of ln K */
+	float neighbours; /* mean share of common nearest neighbours with the champion */
+};
+
+/** What a candidate did beside the champion, on a sample of the live requests. Means are over n. */
+struct shadow_row {
+	uint64_t n, n_agreed, n_ng, n_champion_ng;
+	double novelty, champion_novelty, cosine, seconds;
 };
 
 struct version_row {
@@ -57,7 +67,9 @@ struct version_row {
 	struct digest base, prep, mask, manifest, recipe, space;
 	struct judgement_row frozen, candidate;
 	bool passed;
-	char reasons[1024]; /* separated by newlines; "" when passed */
+	char reasons[1024];  /* separated by newlines; "" when passed */
+	char withdrawn[160]; /* why it was rolled back by itself; "": it was not */
+	struct shadow_row shadow;
 };
 
 /** What ingest asks to have accepted. */
@@ -153,6 +165,17 @@ int state_version_list(
 int state_promote(struct state *state, const char *site, uint32_t version, const char *who);
 /** Back to the predecessor, and what was before that becomes the predecessor. -ENODATA: there is none. */
 int state_rollback(struct state *state, const char *site, const char *who, uint32_t *ret_version);
+/**
+ * The same because live figures of the champion broke their limits; the version and every other one
+ * of the same mask are marked. -ESTALE: another version is champion by now.
+ */
+int state_withdraw(struct state *state, const char *site, uint32_t version, const char *reason,
+	uint32_t *ret_version);
+/** @return 1: a version of these bits was withdrawn here, 0, or a negative errno */
+int state_is_withdrawn(struct state *state, const char *site, const struct digest *mask);
+/** Overwrites what a version did as a shadow. */
+int state_shadow_store(
+	struct state *state, const char *site, uint32_t version, const struct shadow_row *row);
 
 /** Absolute path of a file of a site, e.g. state_path(s, buf, site, "masks/3.kmask"). */
 int state_path(const struct state *state, char ret_path[512], const char *site, const char *file);

@@ -7,7 +7,7 @@
 
 #include "site/state.h"
 
-#define STATE_SCHEMA 2
+#define STATE_SCHEMA 3
 
 /* Every statement is prepared once, at its first use; statement.c holds the texts. */
 enum statement {
@@ -45,6 +45,11 @@ enum statement {
 	SQL_PROMOTION_ADD,
 	SQL_PROMOTION_POP,
 	SQL_PROMOTION_TOP,
+	SQL_FIGURE_PUT,
+	SQL_FIGURES,
+	SQL_WITHDRAW,
+	SQL_WITHDRAWN,
+	SQL_WITHDRAWN_MASK,
 	SQL_N,
 };
 
@@ -108,6 +113,16 @@ int version_set_state(
 int version_read(struct version_row *ret_row, sqlite3_stmt *statement);
 int version_collect(struct state *state, sqlite3_stmt *statement, struct version_row **ret_rows,
 	uint32_t *ret_n);
+
+/* ---- state_figure.c */
+
+/** Inside a transaction: what the gate measured beside the columns of the version. */
+int figures_put(struct state *state, int64_t id, const struct version_row *row);
+/** Fills what lies in tables of its own. */
+int figures_read(struct state *state, struct version_row *row);
+/** Inside a transaction. */
+int champion_pop(struct state *state, const char *site, int64_t id, const char *what,
+	const char *who, uint32_t *ret_version);
 
 /* ---- sweep.c */
 

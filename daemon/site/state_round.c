@@ -344,6 +344,9 @@ static int end(
 	r = store_version(state, id, row, to, n_bytes);
 	if (r < 0)
 		return r;
+	r = figures_put(state, id, row);
+	if (r < 0)
+		return r;
 	r = statement_run(state, SQL_SITE_PIN, "ii", (int64_t)0, id);
 	if (r < 0)
 		return r;

@@ -112,6 +112,8 @@ int version_collect(struct state *state, sqlite3_stmt *statement, struct version
 			break;
 		}
 	}
+	for (uint32_t i = 0; i < n && r >= 0; i++)
+		r = figures_read(state, &rows[i]);
 	if (r < 0)
 		return r;
 	*ret_rows = TAKE_PTR(rows);
@@ -137,7 +139,7 @@ int state_version_get(
 		return r < 0 ? r : -ENOENT;
 	r = version_read(ret_row, statement);
 	(void)sqlite3_reset(statement);
-	return r;
+	return r < 0 ? r : figures_read(state, ret_row);
 }
 
 int state_version_list(
@@ -231,15 +233,13 @@ int state_promote(struct state *state, const char *site, uint32_t version, const
 	return state_end(state, promote(state, site, version, who));
 }
 
-static int rollback(struct state *state, const char *site, const char *who, uint32_t *ret_version)
+/* What lies below the champion takes its place. */
+int champion_pop(struct state *state, const char *site, int64_t id, const char *what,
+	const char *who, uint32_t *ret_version)
 {
 	uint32_t champion, predecessor;
-	int64_t id;
 	int r;
 
-	r = site_id(state, site, &id);
-	if (r < 0)
-		return r;
 	r = promotion_top(state, id, &champion, &predecessor);
 	if (r <= 0)
 		return r < 0 ? r : -ENODATA;
@@ -247,7 +247,15 @@ static int rollback(struct state *state, const char *site, const char *who, uint
 	if (r < 0)
 		return r;
 	*ret_version = predecessor;
-	return change_champion(state, site, id, champion, predecessor, "mask.rollback", who);
+	return change_champion(state, site, id, champion, predecessor, what, who);
+}
+
+static int rollback(struct state *state, const char *site, const char *who, uint32_t *ret_version)
+{
+	int64_t id;
+	int r = site_id(state, site, &id);
+
+	return r < 0 ? r : champion_pop(state, site, id, "mask.rollback", who, ret_version);
 }
 
 int state_rollback(struct state *state, const char *site, const char *who, uint32_t *ret_version)

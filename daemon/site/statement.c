@@ -75,6 +75,13 @@ static const char *const texts[SQL_N] = {
 			      "(SELECT max(id) FROM promotion WHERE site_id = ?)",
 	[SQL_PROMOTION_TOP] =
 		"SELECT version FROM promotion WHERE site_id = ? ORDER BY id DESC LIMIT 2",
+	[SQL_FIGURE_PUT] = "INSERT OR REPLACE INTO figure (site_id, version, name, value) "
+			   "VALUES (?, ?, ?, ?)",
+	[SQL_FIGURES] = "SELECT name, value FROM figure WHERE site_id = ? AND version = ?",
+	[SQL_WITHDRAW] = "INSERT OR REPLACE INTO withdrawal (site_id, version, mask, reason) "
+			 "VALUES (?, ?, ?, ?)",
+	[SQL_WITHDRAWN] = "SELECT reason FROM withdrawal WHERE site_id = ? AND version = ?",
+	[SQL_WITHDRAWN_MASK] = "SELECT 1 FROM withdrawal WHERE site_id = ? AND mask = ? LIMIT 1",
 };
 
 int statement_error(const struct state *state, int code)

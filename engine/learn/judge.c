@@ -261,3 +261,91 @@ void judge_compare(struct judgement *judgement, const struct judge_image *images
 	judgement->retrieval_error = standard_error(sum.retrieval, sum2.retrieval, judgement->n);
 	judgement->margin_error = standard_error(sum.margin, sum2.margin, judgement->n);
 }
+
+int judge_entropy(float *ret_share, const struct head *head, float temperature,
+	const float *embeddings, uint32_t n)
+{
+	uint32_t k = head->n_prototypes;
+	_cleanup_(freep) float *z = malloc((size_t)head->dim * sizeof(*z));
+	_cleanup_(freep) float *o = malloc((size_t)k * sizeof(*o));
+	_cleanup_(freep) double *mean = calloc(k, sizeof(*mean));
+	double entropy = 0;
+
+	if (!z || !o || !mean)
+		return -ENOMEM;
+	if (n == 0 || k < 2)
+		return -EINVAL;
+	for (uint32_t i = 0; i < n; i++) {
+		double sum = 0;
+		float most = -INFINITY, length;
+
+		head_project(head, embeddings + (size_t)i * head->width, 1, z, &length);
+		head_score(head, z, 1, o);
+		for (uint32_t j = 0; j < k; j++)
+			most = fmaxf(most, o[j]);
+		for (uint32_t j = 0; j < k; j++) {
+			o[j] = expf((o[j] - most) / temperature);
+			sum += (double)o[j];
+		}
+		for (uint32_t j = 0; j < k; j++)
+			mean[j] += (double)o[j] / sum / n;
+	}
+	for (uint32_t j = 0; j < k; j++)
+		if (!(mean[j] <= 0)) /* what is not a number stays one */
+			entropy -= mean[j] * log(mean[j]);
+	*ret_share = (float)(entropy / log(k));
+	return 0;
+}
+
+/* The k nearest of row i by cosine, rows normalised; nearest first. */
+static void nearest(
+	uint32_t *ret_near, const float *rows, uint32_t i, uint32_t n, uint32_t width, uint32_t k)
+{
+	float best[JUDGE_NEIGHBOURS];
+	uint32_t n_near = 0;
+
+	for (uint32_t j = 0; j < n; j++) {
+		float cosine;
+		uint32_t at;
+
+		if (j == i)
+			continue;
+		cosine = cosine_dot(rows + (size_t)i * width, rows + (size_t)j * width, width);
+		for (at = n_near; at > 0 && best[at - 1] < cosine; at--) {
+			if (at == k)
+				continue;
+			best[at] = best[at - 1];
+			ret_near[at] = ret_near[at - 1];
+		}
+		if (at == k)
+			continue;
+		best[at] = cosine;
+		ret_near[at] = j;
+		n_near += n_near < k;
+	}
+}
+
+int judge_neighbours(float *ret_share, const float *a, const float *b, uint32_t n, uint32_t width)
+{
+	size_t size = (size_t)n * width;
+	_cleanup_(freep) float *rows = malloc((2 * size + 1) * sizeof(*rows));
+	uint32_t of_a[JUDGE_NEIGHBOURS], of_b[JUDGE_NEIGHBOURS];
+	const uint32_t k = JUDGE_NEIGHBOURS;
+	uint64_t n_common = 0;
+
+	if (n < 2 * JUDGE_NEIGHBOURS)
+		return -EINVAL;
+	if (!rows)
+		return -ENOMEM;
+	cosine_normalise(rows, a, n, width);
+	cosine_normalise(rows + size, b, n, width);
+	for (uint32_t i = 0; i < n; i++) {
+		nearest(of_a, rows, i, n, width, k);
+		nearest(of_b, rows + size, i, n, width, k);
+		for (uint32_t x = 0; x < k; x++)
+			for (uint32_t y = 0; y < k; y++)
+				n_common += of_a[x] == of_b[y];
+	}
+	*ret_share = (float)((double)n_common / ((double)n * k));
+	return 0;
+}

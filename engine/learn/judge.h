@@ -2,6 +2,7 @@
 #ifndef KAMEN_LEARN_JUDGE_H
 #define KAMEN_LEARN_JUDGE_H
 
+#include "learn/head.h"
 #include "learn/round.h"
 
 #define JUDGE_MIN_IMAGES 3u   /* a twin, and others to compare it with */
@@ -44,6 +45,21 @@ int judge_rows(struct judgement *ret_judgement, struct judge_image *images, floa
  */
 void judge_compare(struct judgement *judgement, const struct judge_image *images,
 	const struct judge_image *frozen);
+
+/**
+ * Entropy of a head's mean soft assignment over embeddings (n, width), as a share of ln K: 1 where
+ * all prototypes are used alike, little where everything looks the same to the head.
+ */
+int judge_entropy(float *ret_share, const struct head *head, float temperature,
+	const float *embeddings, uint32_t n);
+
+#define JUDGE_NEIGHBOURS 10u
+/**
+ * Mean share of common nearest neighbours, JUDGE_NEIGHBOURS or as many as there are, of the same
+ * images in two spaces: a, b (n, width), not normalised. By chance it is k / (n - 1).
+ * -EINVAL: fewer than 2 * JUDGE_NEIGHBOURS images.
+ */
+int judge_neighbours(float *ret_share, const float *a, const float *b, uint32_t n, uint32_t width);
 
 /** Embeds every image of the source by the site's preprocessing: (n, width), not normalised. */
 int judge_embed(float *embeddings, struct vit *vit, const struct slot *slot,

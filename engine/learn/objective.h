@@ -2,6 +2,7 @@
 #ifndef KAMEN_LEARN_OBJECTIVE_H
 #define KAMEN_LEARN_OBJECTIVE_H
 
+#include "learn/head.h"
 #include "learn/round.h"
 
 /*
@@ -40,6 +41,8 @@ struct objective_kind {
 	/** d_f, like f, overwritten. Leaves nothing in the state: the step may still fail. */
 	int (*loss)(struct objective *objective, const struct objective_batch *batch, float *d_f,
 		double *ret_loss);
+	/** The head over prototypes; NULL: there is none. */
+	const struct head *(*head)(const struct objective *objective);
 	/** Takes the step that the last loss() prepared. */
 	void (*update)(struct objective *objective, const struct objective_batch *batch);
 };

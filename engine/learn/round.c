@@ -184,6 +184,13 @@ const struct mask *round_mask(const struct round *round)
 	return round->mask;
 }
 
+const struct head *round_head(const struct round *round)
+{
+	const struct objective_kind *kind = round->objective->kind;
+
+	return kind->head ? kind->head(round->objective) : NULL;
+}
+
 static int start_from_features(struct round *round)
 {
 	struct embed_subset subset;

@@ -33,6 +33,7 @@ struct round_progress {
  * thread.
  */
 struct round;
+struct head;
 
 int round_new(struct round **ret_round, struct vit *vit, const struct recipe *recipe,
 	const struct prep *prep, const struct image_source *source, struct diag *diag);
@@ -50,5 +51,7 @@ int round_resume(struct round *round, int dir_fd, const char *path, struct diag 
 
 /** The present mask; the round keeps it. */
 const struct mask *round_mask(const struct round *round);
+/** The present head over prototypes, NULL: the objective has none; the round keeps it. */
+const struct head *round_head(const struct round *round);
 
 #endif

@@ -153,6 +153,11 @@ static void swav_update(struct objective *objective, const struct objective_batc
 	head_renormalise(&swav->head);
 }
 
+static const struct head *swav_head(const struct objective *objective)
+{
+	return &((const struct swav_objective *)objective)->head;
+}
+
 const struct objective_kind objective_swav = {
 	.name = "swav",
 	.n_large = SWAV_TARGETS,
@@ -162,5 +167,6 @@ const struct objective_kind objective_swav = {
 	.map = swav_map,
 	.start = swav_start,
 	.loss = swav_step_loss,
+	.head = swav_head,
 	.update = swav_update,
 };

@@ -527,6 +527,48 @@ static void twins_are_found_where_there_are_twins(void **state)
 	assert_int_equal(judge_rows(&twins, found, rows, 2, WIDTH), -EINVAL);
 }
 
+static void neighbours_are_shared_as_far_as_spaces_agree(void **state)
+{
+	enum { N = 200, WIDTH = 16 };
+	static float rows[N * WIDTH], near[N * WIDTH], other[N * WIDTH], same[N * WIDTH];
+	struct rng rng = rng_stream(6, 0, 0, 0);
+	float own, little, none, collapsed;
+
+	(void)state;
+	for (unsigned i = 0; i < N * WIDTH; i++) {
+		rows[i] = rng_normal(&rng);
+		near[i] = 3 * rows[i] + .3f * rng_normal(&rng);
+		other[i] = rng_normal(&rng);
+		same[i] = 1;
+	}
+	assert_int_equal(judge_neighbours(&own, rows, rows, N, WIDTH), 0);
+	assert_int_equal(judge_neighbours(&little, rows, near, N, WIDTH), 0);
+	assert_int_equal(judge_neighbours(&none, rows, other, N, WIDTH), 0);
+	assert_int_equal(judge_neighbours(&collapsed, rows, same, N, WIDTH), 0);
+	assert_float_equal(own, 1, 0);
+	assert_true(little > .6f && little < 1);
+	/* By chance 10 of 199. */
+	assert_true(fabsf(none - 10.f / 199) < .02f);
+	assert_true(fabsf(collapsed - 10.f / 199) < .02f);
+	assert_int_equal(judge_neighbours(&own, rows, rows, 19, WIDTH), -EINVAL);
+}
+
+/* Four prototypes along two axes: embeddings on all of them use all, on one use that one. */
+static void a_heads_entropy_is_how_many_prototypes_are_used(void **state)
+{
+	float values[] = { 1, 0, 0, 1, 0, 0, 1, 0, -1, 0, 0, 1, 0, -1 };
+	const float spread[] = { 2, 0, -3, 0, 0, 1, 0, -1 }, one[] = { 2, 0, 3, 0 };
+	const struct head head = head_map(values, 2, 2, 4);
+	float all, alike;
+
+	(void)state;
+	assert_int_equal(judge_entropy(&all, &head, .1f, spread, 4), 0);
+	assert_int_equal(judge_entropy(&alike, &head, .1f, one, 2), 0);
+	assert_float_equal(all, 1, 1e-4);
+	assert_float_equal(alike, 0, 1e-2);
+	assert_int_equal(judge_entropy(&alike, &head, .1f, one, 0), -EINVAL);
+}
+
 /* By hand: differences 1, 0, -1, 2 have mean .5 and variance 5/3; 1.5 each has no spread. */
 static void differences_are_paired_by_image(void **state)
 {
@@ -560,6 +602,8 @@ int main(void)
 		cmocka_unit_test(the_judge_looks_at_the_size_that_is_served),
 		cmocka_unit_test(the_judge_is_repeatable_and_in_range),
 		cmocka_unit_test(twins_are_found_where_there_are_twins),
+		cmocka_unit_test(neighbours_are_shared_as_far_as_spaces_agree),
+		cmocka_unit_test(a_heads_entropy_is_how_many_prototypes_are_used),
 		cmocka_unit_test(differences_are_paired_by_image),
 	};
 

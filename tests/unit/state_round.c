@@ -267,6 +267,66 @@ static void assert_champion(struct fixture *fixture, uint32_t champion, uint32_t
 	assert_int_equal(site.predecessor, predecessor);
 }
 
+static void what_is_withdrawn_is_known_by_its_bits(void **state)
+{
+	struct fixture *fixture = *state;
+	struct digest other = digest_of("other", 5);
+	struct version_row row;
+	uint32_t version = 9;
+
+	assert_int_equal(state_site_create(fixture->state, "a", &fixture->defaults), 0);
+	fixture_fill(fixture, "a", 0, 40);
+	assert_int_equal(end(fixture, "a", true), 1);
+	assert_int_equal(end(fixture, "a", true), 2);
+	assert_int_equal(state_promote(fixture->state, "a", 1, "me"), 0);
+	assert_int_equal(state_promote(fixture->state, "a", 2, "me"), 0);
+	assert_int_equal(state_version_get(fixture->state, "a", 2, &row), 0);
+	assert_string_equal(row.withdrawn, "");
+	assert_int_equal(state_is_withdrawn(fixture->state, "a", &row.mask), 0);
+	assert_int_equal(state_withdraw(fixture->state, "a", 1, "why", &version), -ESTALE);
+	assert_int_equal(state_withdraw(fixture->state, "a", 2, "9 of 20 are NG", &version), 0);
+	assert_int_equal(version, 1);
+	assert_champion(fixture, 1, 0);
+	fixture_reopen(fixture);
+	assert_int_equal(state_version_get(fixture->state, "a", 2, &row), 0);
+	assert_string_equal(row.withdrawn, "9 of 20 are NG");
+	assert_int_equal(row.state, VERSION_RETIRED);
+	assert_int_equal(state_is_withdrawn(fixture->state, "a", &row.mask), 1);
+	assert_int_equal(state_is_withdrawn(fixture->state, "a", &other), 0);
+	assert_int_equal(state_audit_verify(fixture->state, &(uint64_t){ 0 }, &other, NULL), 0);
+	/* Who says so may. */
+	assert_int_equal(state_promote(fixture->state, "a", 2, "me"), 0);
+}
+
+static void figures_are_kept_with_their_version(void **state)
+{
+	const struct shadow_row shadow = { 100, 97, 3, 2, .51, .49, .93, .004 };
+	struct fixture *fixture = *state;
+	struct version_row row, back, *rows;
+	uint32_t version, n;
+
+	assert_int_equal(state_site_create(fixture->state, "a", &fixture->defaults), 0);
+	fixture_fill(fixture, "a", 0, 40);
+	assert_int_equal(
+		state_round_begin(fixture->state, "a", "me", 32, 50, 7, &version, NULL), 0);
+	row = fixture_results(fixture, "a", version, true);
+	row.candidate.has_entropy = true;
+	row.candidate.entropy = .75f;
+	assert_int_equal(state_round_end(fixture->state, &row), 0);
+	assert_int_equal(state_shadow_store(fixture->state, "a", version, &shadow), 0);
+	assert_int_equal(state_shadow_store(fixture->state, "a", version + 1, &shadow), -EEXIST);
+	fixture_reopen(fixture);
+	assert_int_equal(state_version_get(fixture->state, "a", version, &back), 0);
+	assert_true(back.candidate.has_entropy && !back.candidate.has_neighbours);
+	assert_float_equal(back.candidate.entropy, .75, 0);
+	assert_int_equal(back.shadow.n_agreed, 97);
+	assert_float_equal(back.shadow.cosine, .93, 0);
+	assert_int_equal(state_version_list(fixture->state, "a", &rows, &n), 0);
+	assert_int_equal(rows[n - 1].shadow.n, 100);
+	free(rows);
+	assert_int_equal(state_site_delete(fixture->state, "a", "me"), 0);
+}
+
 static void promotion_and_rollback_are_audited(void **state)
 {
 	struct fixture *fixture = *state;
@@ -428,6 +488,8 @@ int main(void)
 		with_state(results_that_are_not_what_the_row_says_are_refused),
 		with_state(an_import_brings_its_mask_to_the_round_folder),
 		with_state(promotion_and_rollback_are_audited),
+		with_state(what_is_withdrawn_is_known_by_its_bits),
+		with_state(figures_are_kept_with_their_version),
 		with_state(a_kill_at_any_moment_loses_nothing_accepted),
 	};
 

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "serve/promotion.h"
+
+#include <errno.h>
+
+#include "ops/log.h"
+#include "serve/serve.h"
+
+int promotion_make(struct serve *serve, struct site *site, uint32_t version, const char *who,
+	struct diag *diag)
+{
+	int r;
+
+	r = site_check_promotion(serve, site, version, diag);
+	if (r < 0)
+		return diag->text[0] ? r : diag_set(diag, -r, "%s", strerror(-r));
+	r = state_promote(serve->state, site->name, version, who);
+	if (r < 0)
+		return diag_set(diag, -r, "version %u of site %s %s", version, site->name,
+			r == -EPERM ? "is held or failed: it cannot be promoted" : strerror(-r));
+	/* From here on it is on trial (live.h). */
+	site->live.promoted = version;
+	log_notice("site %s: version %u is champion now (%s)", site->name, version, who);
+	serve_log_audit(serve);
+	return 0;
+}
+
+int promotion_take_back(struct serve *serve, struct site *site, const char *who,
+	uint32_t *ret_version, struct diag *diag)
+{
+	struct site_row row;
+	int r;
+
+	r = state_site_get(serve->state, site->name, &row);
+	if (r >= 0)
+		r = site_check_servable(serve, site, row.predecessor, diag);
+	if (r < 0)
+		return diag->text[0] ? r : diag_set(diag, -r, "%s", strerror(-r));
+	r = state_rollback(serve->state, site->name, who, ret_version);
+	if (r < 0)
+		return diag_set(diag, -r, "site %s: %s", site->name,
+			r == -ENODATA ? "there is nothing to roll back to" : strerror(-r));
+	log_notice("site %s: rolled back to version %u (%s)", site->name, *ret_version, who);
+	serve_log_audit(serve);
+	return 0;
+}
+
+void promotion_auto(struct serve *serve, struct site *site, const struct version_row *row)
+{
+	struct diag diag = { .text = "" };
+	int r;
+
+	if (!row->passed || strcmp(site->settings.policy, "auto") != 0)
+		return;
+	r = state_is_withdrawn(serve->state, site->name, &row->mask);
+	if (r > 0)
+		r = diag_set(&diag, EPERM, "a version of the same mask was rolled back");
+	else if (r == 0)
+		r = promotion_make(serve, site, row->version, "policy auto", &diag);
+	if (r < 0) {
+		log_error("site %s: version %u stays a candidate: %s", site->name, row->version,
+			diag.text[0] ? diag.text : strerror(-r));
+		return;
+	}
+	serve->rounds.n_promoted++;
+}
+
+void promotion_withdraw(
+	struct serve *serve, struct site *site, uint32_t version, const char *reason)
+{
+	struct diag diag = { .text = "" };
+	struct site_row row;
+	uint32_t to = 0;
+	int r;
+
+	/* A predecessor that cannot be read is no way out. */
+	r = state_site_get(serve->state, site->name, &row);
+	if (r >= 0)
+		r = site_check_servable(serve, site, row.predecessor, &diag);
+	if (r >= 0)
+		r = state_withdraw(serve->state, site->name, version, reason, &to);
+	if (r < 0) {
+		log_error("site %s: version %u should be rolled back (%s), but: %s", site->name,
+			version, reason, diag.text[0] ? diag.text : strerror(-r));
+		return;
+	}
+	site->live.n_rollbacks++;
+	log_warning("site %s: version %u is rolled back to version %u: %s", site->name, version, to,
+		reason);
+	serve_log_audit(serve);
+	(void)site_publish(serve, site);
+	serve_notify_status(serve);
+}

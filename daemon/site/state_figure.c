@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <stddef.h>
+#include <string.h>
+
+#include "site/state_internal.h"
+
+/* Figures by name: whoever measures one more adds a name, not a column. Counts are exact up to
+ * 2^53. */
+#define ENTROPY "prototype_entropy"
+#define NEIGHBOURS "neighbours"
+
+static const struct shadow_figure {
+	const char *name;
+	size_t offset;
+	bool is_count; /* uint64_t, else double */
+} shadow_figures[] = {
+	{ "shadow.n", offsetof(struct shadow_row, n), true },
+	{ "shadow.agreed", offsetof(struct shadow_row, n_agreed), true },
+	{ "shadow.ng", offsetof(struct shadow_row, n_ng), true },
+	{ "shadow.champion_ng", offsetof(struct shadow_row, n_champion_ng), true },
+	{ "shadow.novelty", offsetof(struct shadow_row, novelty), false },
+	{ "shadow.champion_novelty", offsetof(struct shadow_row, champion_novelty), false },
+	{ "shadow.cosine", offsetof(struct shadow_row, cosine), false },
+	{ "shadow.seconds", offsetof(struct shadow_row, seconds), false },
+};
+
+static double get_shadow(const struct shadow_row *row, const struct shadow_figure *figure)
+{
+	const char *at = (const char *)row + figure->offset;
+	uint64_t count;
+	double value;
+
+	if (figure->is_count) {
+		memcpy(&count, at, sizeof(count));
+		return (double)count;
+	}
+	memcpy(&value, at, sizeof(value));
+	return value;
+}
+
+static void set_shadow(struct shadow_row *row, const struct shadow_figure *figure, double value)
+{
+	char *at = (char *)row + figure->offset;
+	uint64_t count = value > 0 ? (uint64_t)value : 0;
+
+	if (figure->is_count)
+		memcpy(at, &count, sizeof(count));
+	else
+		memcpy(at, &value, sizeof(value));
+}
+
+static int put(struct state *state, int64_t id, uint32_t version, const char *name, double value)
+{
+	return statement_run(state, SQL_FIGURE_PUT, "iitd", id, (int64_t)version, name, value);
+}
+
+int figures_put(struct state *state, int64_t id, const struct version_row *row)
+{
+	const struct judgement_row *candidate = &row->candidate;
+	int r = 0;
+
+	if (candidate->has_entropy)
+		r = put(state, id, row->version, ENTROPY, (double)candidate->entropy);
+	if (r >= 0 && candidate->has_neighbours)
+		r = put(state, id, row->version, NEIGHBOURS, (double)candidate->neighbours);
+	return r;
+}
+
+static void take(struct version_row *row, const char *name, double value)
+{
+	if (strcmp(name, ENTROPY) == 0) {
+		row->candidate.has_entropy = true;
+		row->candidate.entropy = (float)value;
+	} else if (strcmp(name, NEIGHBOURS) == 0) {
+		row->candidate.has_neighbours = true;
+		row->candidate.neighbours = (float)value;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(shadow_figures); i++)
+		if (strcmp(name, shadow_figures[i].name) == 0)
+			set_shadow(&row->shadow, &shadow_figures[i], value);
+}
+
+static int read_withdrawal(struct state *state, int64_t id, struct version_row *row)
+{
+	sqlite3_stmt *statement;
+	int r;
+
+	r = statement_get(state, &statement, SQL_WITHDRAWN, "ii", id, (int64_t)row->version);
+	if (r < 0)
+		return r;
+	r = statement_step(state, statement);
+	if (r > 0) {
+		r = statement_text(statement, 0, row->withdrawn, sizeof(row->withdrawn));
+		(void)sqlite3_reset(statement);
+	}
+	return r;
+}
+
+int figures_read(struct state *state, struct version_row *row)
+{
+	sqlite3_stmt *statement;
+	int64_t id;
+	int r;
+
+	r = site_id(state, row->site, &id);
+	if (r < 0)
+		return r;
+	r = statement_get(state, &statement, SQL_FIGURES, "ii", id, (int64_t)row->version);
+	while (r >= 0 && (r = statement_step(state, statement)) > 0) {
+		const unsigned char *name = sqlite3_column_text(statement, 0);
+
+		if (name)
+			take(row, (const char *)name, sqlite3_column_double(statement, 1));
+	}
+	return r < 0 ? r : read_withdrawal(state, id, row);
+}
+
+/* ---- as a shadow */
+
+static int store_shadow(
+	struct state *state, const char *site, uint32_t version, const struct shadow_row *row)
+{
+	int64_t id;
+	int r = site_id(state, site, &id);
+
+	for (size_t i = 0; i < ARRAY_SIZE(shadow_figures) && r >= 0; i++)
+		r = put(state, id, version, shadow_figures[i].name,
+			get_shadow(row, &shadow_figures[i]));
+	return r;
+}
+
+int state_shadow_store(
+	struct state *state, const char *site, uint32_t version, const struct shadow_row *row)
+{
+	int r = state_begin(state);
+
+	return r < 0 ? r : state_end(state, store_shadow(state, site, version, row));
+}
+
+/* ---- withdrawn */
+
+static int withdraw(struct state *state, const char *site, uint32_t version, const char *reason,
+	uint32_t *ret_version)
+{
+	char kept[sizeof(((struct version_row *)NULL)->withdrawn)];
+	uint32_t champion, predecessor;
+	struct version_row row;
+	char who[128];
+	int64_t id;
+	int r;
+
+	r = site_id(state, site, &id);
+	if (r < 0)
+		return r;
+	r = promotion_top(state, id, &champion, &predecessor);
+	if (r < 0)
+		return r;
+	if (version == 0 || champion != version)
+		return -ESTALE;
+	r = state_version_get(state, site, version, &row);
+	if (r < 0)
+		return r;
+	(void)snprintf(kept, sizeof(kept), "%s", reason);
+	r = statement_run(
+		state, SQL_WITHDRAW, "iiht", id, (int64_t)version, &row.mask, (const char *)kept);
+	if (r < 0)
+		return r;
+	(void)snprintf(who, sizeof(who), "kamend: %.110s", reason);
+	return champion_pop(state, site, id, "mask.withdraw", who, ret_version);
+}
+
+int state_withdraw(struct state *state, const char *site, uint32_t version, const char *reason,
+	uint32_t *ret_version)
+{
+	uint32_t to = 0;
+	int r = state_begin(state);
+
+	if (r < 0)
+		return r;
+	r = state_end(state, withdraw(state, site, version, reason, &to));
+	if (r < 0)
+		return r;
+	*ret_version = to;
+	return 0;
+}
+
+int state_is_withdrawn(struct state *state, const char *site, const struct digest *mask)
+{
+	sqlite3_stmt *statement;
+	int64_t id;
+	int r;
+
+	r = site_id(state, site, &id);
+	if (r < 0)
+		return r;
+	r = statement_get(state, &statement, SQL_WITHDRAWN_MASK, "ih", id, mask);
+	if (r < 0)
+		return r;
+	r = statement_step(state, statement);
+	if (r > 0)
+		(void)sqlite3_reset(statement);
+	return r;
+}
