@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "learn/objective.h"
 #include "learn/recipe_field.h"
 #include "learn/warm.h"
 
@@ -86,6 +87,31 @@ void recipe_set_objective(struct recipe *recipe, enum recipe_objective objective
 	recipe->objective = objective;
 	if (objective == RECIPE_SUPERVISED)
 		recipe->n_small = recipe->queue = 0;
+}
+
+size_t recipe_tape_bytes(const struct recipe *recipe, const struct vit *vit)
+{
+	bool in_parts = recipe->at_once > 0 && recipe->at_once < recipe->batch;
+	uint32_t n = in_parts ? recipe->at_once : recipe->batch;
+	uint32_t n_large = objective_kind(recipe->objective)->n_large;
+	size_t n_bytes = vit_tape_bytes(vit, n_large * n, recipe->large_px);
+
+	if (recipe->n_small > 0)
+		n_bytes += vit_tape_bytes(vit, recipe->n_small * n, recipe->small_px);
+	return n_bytes;
+}
+
+void recipe_fit(struct recipe *recipe, const struct vit *vit, size_t max_bytes)
+{
+	recipe->at_once = 0;
+	if (recipe_tape_bytes(recipe, vit) <= max_bytes)
+		return;
+	/* Parts of equal size as far as it goes: what the last one lacks is computed in vain. */
+	for (uint32_t n_parts = 2; n_parts <= recipe->batch; n_parts++) {
+		recipe->at_once = (recipe->batch + n_parts - 1) / n_parts;
+		if (recipe->at_once == 1 || recipe_tape_bytes(recipe, vit) <= max_bytes)
+			return;
+	}
 }
 
 /* What depends on the model or on another field. */

@@ -25,7 +25,8 @@ struct recipe {
 	uint64_t seed;
 	enum recipe_objective objective;
 	uint32_t steps;
-	uint32_t batch;        /* images a step */
+	uint32_t batch;   /* images a step */
+	uint32_t at_once; /* images whose activations are held at a time (pass.h); 0: the batch */
 	uint32_t n_prototypes; /* K */
 	uint32_t head_dim;     /* E, 128 or fewer (at most width, fewer than images) */
 	uint32_t large_px, small_px;
@@ -76,6 +77,11 @@ struct recipe recipe_default(const struct vit *vit, const struct prep *prep, uin
 /** Changes what the other objective wants otherwise: supervised takes neither small crops nor a
  * queue. */
 void recipe_set_objective(struct recipe *recipe, enum recipe_objective objective);
+/** What the activations of a step take, in bytes. */
+size_t recipe_tape_bytes(const struct recipe *recipe, const struct vit *vit);
+/** Sets at_once: 0 where the batch's activations fit into so many bytes, else what does, 1 at the
+ * least. */
+void recipe_fit(struct recipe *recipe, const struct vit *vit, size_t max_bytes);
 /** @return 0, or -EINVAL with field and range in diag */
 int recipe_check(
 	const struct recipe *recipe, const struct vit *vit, uint32_t n_images, struct diag *diag);

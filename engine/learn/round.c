@@ -101,9 +101,11 @@ static int build(struct round *round)
 	r = vit_slot_new(&round->slot, round->vit, SLOT_LEARN);
 	if (r < 0)
 		return r;
-	r = vit_tape_new(&round->large, round->vit, n_large(round), recipe->large_px);
+	r = pass_new(&round->large, round->vit, n_large(round), recipe->large_px,
+		round->objective->kind->n_large * recipe->at_once);
 	if (r == 0 && recipe->n_small > 0)
-		r = vit_tape_new(&round->small, round->vit, n_small(round), recipe->small_px);
+		r = pass_new(&round->small, round->vit, n_small(round), recipe->small_px,
+			recipe->n_small * recipe->at_once);
 	if (r < 0)
 		return r;
 	return views_new(&round->views, recipe, round->objective->kind->n_large, &round->prep,
@@ -168,8 +170,8 @@ void round_free(struct round *round)
 	if (!round)
 		return;
 	views_free(round->views);
-	vit_tape_free(round->small);
-	vit_tape_free(round->large);
+	pass_free(round->small);
+	pass_free(round->large);
 	slot_free(round->slot);
 	objective_free(round->objective);
 	mask_free(round->selection);
@@ -232,10 +234,10 @@ static int forward(struct round *round)
 	r = slot_apply(round->slot, round->mask);
 	if (r < 0)
 		return r;
-	r = vit_tape_forward(round->large, round->slot, round->f);
+	r = pass_forward(round->large, round->slot, round->f);
 	if (r < 0 || !round->small)
 		return r;
-	return vit_tape_forward(round->small, round->slot, round->f + n);
+	return pass_forward(round->small, round->slot, round->f + n);
 }
 
 static int backward(struct round *round)
@@ -244,10 +246,10 @@ static int backward(struct round *round)
 	int r;
 
 	memset(round->grad, 0, vit_layout(round->vit)->n_elements * sizeof(*round->grad));
-	r = vit_tape_backward(round->large, round->slot, round->d_f, round->grad);
+	r = pass_backward(round->large, round->slot, round->d_f, round->grad);
 	if (r < 0 || !round->small)
 		return r;
-	return vit_tape_backward(round->small, round->slot, round->d_f + n, round->grad);
+	return pass_backward(round->small, round->slot, round->d_f + n, round->grad);
 }
 
 static void update(struct round *round)
@@ -325,14 +327,13 @@ int round_learn(struct round *round)
 
 int round_step(struct round *round, struct round_progress *ret_progress)
 {
-	float *small = round->small ? vit_tape_input(round->small) : NULL;
+	float *small = round->small ? pass_input(round->small) : NULL;
 	int r;
 
 	if (round->step < round->recipe.steps) {
 		r = round->is_started ? 0 : start(round);
 		if (r == 0)
-			r = views_fill(
-				round->views, round->step, vit_tape_input(round->large), small);
+			r = views_fill(round->views, round->step, pass_input(round->large), small);
 		if (r == 0) {
 			views_images(round->views, round->step, round->images);
 			r = round_learn(round);

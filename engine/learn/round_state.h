@@ -3,6 +3,7 @@
 #define KAMEN_LEARN_ROUND_STATE_H
 
 #include "learn/objective.h"
+#include "learn/pass.h"
 #include "learn/plot.h"
 #include "learn/views.h"
 
@@ -13,7 +14,7 @@ struct round {
 	struct prep prep;           /* the site's at large_px */
 	struct image_source source; /* its manifest with the labels, where they count */
 	struct objective *objective;
-	struct vit_tape *large, *small; /* small: NULL without small crops */
+	struct pass *large, *small; /* small: NULL without small crops */
 	struct slot *slot;
 	struct mask *mask;
 	struct mask *selection; /* on where a bit may flip; NULL: everywhere */
@@ -38,7 +39,7 @@ struct round {
 };
 
 /**
- * The step itself, from the views that lie in the tapes' inputs: large (n_large, batch, 3, px, px),
+ * The step itself, from the views that lie in the passes' inputs: large (n_large, batch, 3, px, px),
  * small (n_small, batch, 3, px, px). The objective has been started.
  */
 int round_learn(struct round *round);

@@ -68,6 +68,8 @@ int vit_logits(const struct vit *vit, const float *embeddings, uint32_t n, float
 /** A plan that keeps what the backward pass needs. Same output as vit_forward() to 1e-5. */
 struct vit_tape;
 int vit_tape_new(struct vit_tape **ret_tape, struct vit *vit, uint32_t batch, uint32_t px);
+/** What one of them holds, in bytes; 0: there is none of this size. */
+size_t vit_tape_bytes(const struct vit *vit, uint32_t batch, uint32_t px);
 void vit_tape_free(struct vit_tape *tape);
 DEFINE_CLEANUP(struct vit_tape *, vit_tape_free)
 float *vit_tape_input(struct vit_tape *tape); /* (batch, 3, px, px) */

@@ -140,6 +140,21 @@ int vit_tape_new(struct vit_tape **ret_tape, struct vit *vit, uint32_t batch, ui
 	return 0;
 }
 
+size_t vit_tape_bytes(const struct vit *vit, uint32_t batch, uint32_t px)
+{
+	_cleanup_(vit_tape_freep) struct vit_tape *tape = calloc(1, sizeof(*tape));
+	struct vit_carver carver = { 0 };
+
+	if (!tape)
+		return 0;
+	tape->vit = vit;
+	tape->data = calloc(vit->shape.depth, sizeof(*tape->data));
+	if (!tape->data || vit_stem_size(&tape->stem, vit, batch, px) < 0)
+		return 0;
+	carve(tape, &carver);
+	return carver.n_bytes;
+}
+
 void vit_tape_free(struct vit_tape *tape)
 {
 	if (!tape)

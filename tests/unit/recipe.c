@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "fixture/tiny_vit.h"
+#include "base/rng.h"
 #include "learn/optimiser.h"
 #include "learn/recipe_field.h"
 #include "learn/round_state.h"
@@ -405,6 +406,103 @@ static void everything_selected_is_no_selection(void **state)
 	assert_null(mask);
 }
 
+/* ---- memory */
+
+static double norm_of_difference(const float *a, const float *b, size_t n)
+{
+	double sum = 0, whole = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		sum += ((double)a[i] - b[i]) * ((double)a[i] - b[i]);
+		whole += (double)b[i] * b[i];
+	}
+	return sqrt(sum / whole);
+}
+
+/* Through passes of their own: 20 views at once, in parts of 7 (the last of 6), and of 1. */
+static void gradients_in_parts_equal_those_at_once(void **state)
+{
+	enum { N = 20, PX = 32, WIDTH = 48 };
+	const struct bench *bench = *state;
+	size_t n = vit_layout(bench->tiny.vit)->n_elements, n_input = (size_t)N * 3 * PX * PX;
+	_cleanup_(freep) float *want = calloc(n, sizeof(*want));
+	static float embeddings[N * WIDTH], again[N * WIDTH], d_embeddings[N * WIDTH];
+	_cleanup_(slot_freep) struct slot *slot = NULL;
+	struct rng rng = rng_stream(5, 0, 0, 0);
+
+	assert_int_equal(vit_slot_new(&slot, bench->tiny.vit, SLOT_LEARN), 0);
+	assert_int_equal(slot_apply(slot, NULL), 0);
+	for (unsigned i = 0; i < N * WIDTH; i++)
+		d_embeddings[i] = rng_normal(&rng);
+	for (uint32_t at_once = 0; at_once <= 14; at_once += 7) {
+		_cleanup_(freep) float *grad = calloc(n, sizeof(*grad));
+		_cleanup_(pass_freep) struct pass *pass = NULL;
+		struct rng pixels = rng_stream(6, 0, 0, 0);
+
+		assert_int_equal(
+			pass_new(&pass, bench->tiny.vit, N, PX, at_once == 14 ? 1 : at_once), 0);
+		for (size_t i = 0; i < n_input; i++)
+			pass_input(pass)[i] = rng_normal(&pixels);
+		for (unsigned twice = 0; twice < 2; twice++) {
+			memset(grad, 0, n * sizeof(*grad));
+			assert_int_equal(pass_forward(pass, slot, at_once ? again : embeddings), 0);
+			assert_int_equal(
+				pass_backward(pass, slot, d_embeddings, at_once ? grad : want), 0);
+			if (!at_once)
+				break;
+			print_message("embeddings %.1e, gradient %.1e\n",
+				norm_of_difference(again, embeddings, N * WIDTH),
+				norm_of_difference(grad, want, n));
+			assert_true(norm_of_difference(again, embeddings, N * WIDTH) < 1e-6);
+			assert_true(norm_of_difference(grad, want, n) < 1e-6);
+		}
+	}
+}
+
+/* The same step: the loss sees the whole batch, Sinkhorn and queue included. */
+static void a_round_in_parts_takes_the_same_step(void **state)
+{
+	const struct bench *bench = *state;
+	size_t n = vit_layout(bench->tiny.vit)->n_elements;
+
+	struct recipe recipe = bench->recipe;
+	_cleanup_(round_freep) struct round *whole = NULL, *parts = NULL;
+	struct round_progress a, b;
+
+	recipe.optimiser = RECIPE_SGD;
+	recipe.queue = 16;
+	whole = start(bench, &recipe);
+	recipe.at_once = 3;
+	parts = start(bench, &recipe);
+	assert_true(round_step(whole, &a) >= 0 && round_step(parts, &b) >= 0);
+	print_message(
+		"gradient of the scores %.1e\n", norm_of_difference(parts->grad, whole->grad, n));
+	assert_true(fabsf(a.loss_ratio - b.loss_ratio) < 1e-6f);
+	assert_true(norm_of_difference(parts->grad, whole->grad, n) < 1e-6);
+}
+
+static void a_budget_decides_how_many_images_are_held(void **state)
+{
+	const struct bench *bench = *state;
+	struct vit *vit = bench->tiny.vit;
+	struct recipe recipe = bench->recipe;
+	size_t all;
+
+	recipe.batch = 37;
+	all = recipe_tape_bytes(&recipe, vit);
+	recipe_fit(&recipe, vit, all);
+	assert_int_equal(recipe.at_once, 0);
+	for (size_t budget = all - 1; budget > all / 60; budget -= all / 50) {
+		recipe_fit(&recipe, vit, budget);
+		assert_true(recipe.at_once >= 1 && recipe.at_once <= 19);
+		if (recipe.at_once > 1)
+			assert_true(recipe_tape_bytes(&recipe, vit) <= budget);
+	}
+	recipe_fit(&recipe, vit, 1);
+	assert_int_equal(recipe.at_once, 1);
+	assert_int_equal(vit_tape_bytes(vit, 2, 33), 0);
+}
+
 /* Without the term a score's gradient is its own product alone: where W is 0 nothing moves it. */
 static void the_alpha_term_can_be_left_out(void **state)
 {
@@ -435,6 +533,9 @@ int main(void)
 		cmocka_unit_test(topk_keeps_its_share_of_every_tensor),
 		cmocka_unit_test(weights_outside_the_selection_never_flip),
 		cmocka_unit_test(everything_selected_is_no_selection),
+		cmocka_unit_test(gradients_in_parts_equal_those_at_once),
+		cmocka_unit_test(a_round_in_parts_takes_the_same_step),
+		cmocka_unit_test(a_budget_decides_how_many_images_are_held),
 		cmocka_unit_test(the_alpha_term_can_be_left_out),
 	};
 
