@@ -180,8 +180,9 @@ static void nothing_told_is_lost_wherever_the_power_fails(void **state)
 		assert_false(live(bench, point));
 		cut_at(bench, point);
 	}
-	print_message("%llu points, one in %llu: %llu cuts\n", (unsigned long long)bench->n_points,
-		(unsigned long long)bench->stride, (unsigned long long)bench->n_cuts);
+	print_message("cut off at one point in %llu of %llu: %llu cuts\n",
+		(unsigned long long)bench->stride, (unsigned long long)bench->n_points,
+		(unsigned long long)bench->n_cuts);
 }
 
 /* The proof would prove nothing if the disk never forgot. */

@@ -81,7 +81,8 @@ class Daemon:
         with open(self.path(name), "w", encoding="utf-8") as file:
             file.write(text)
 
-    def spawn(self, **extra):
+    def spawn(self, alone=False, **extra):
+        """alone: in a process group of its own, so that one signal reaches every role."""
         if self.notes:
             self.notes.close()
         self.notes = Notes(self.path("notify"))
@@ -90,7 +91,7 @@ class Daemon:
         self.process = subprocess.Popen(
             [os.path.join(BIN, "kamend"), "--config", self.config, "--model", self.model,
              "--state", self.path("state"), "--runtime", self.path("run"), "--foreground"],
-            env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=alone)
         log.close()
         return self.process
 
