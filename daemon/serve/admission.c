@@ -69,7 +69,7 @@ static void tell(struct serve *serve, struct admitted *row, Kamen__Outcome outco
 	site_unref(TAKE_PTR(row->site));
 }
 
-static void evict(struct serve *serve, struct site *site)
+void admission_trim(struct serve *serve, struct site *site)
 {
 	int r;
 
@@ -104,7 +104,7 @@ void admission_commit(struct serve *serve)
 
 		if (r >= 0 && row->site != last) {
 			last = row->site;
-			evict(serve, last);
+			admission_trim(serve, last);
 		}
 		if (r >= 0) {
 			a->n_accepted += row->outcome == KAMEN__OUTCOME__ACCEPTED;

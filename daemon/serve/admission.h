@@ -28,6 +28,8 @@ void admission_refused(struct serve *serve, const Kamen__Refused *refused);
 void admission_gap(struct serve *serve, const Kamen__Gap *gap);
 /** Commits what is open and tells everybody who waits. */
 void admission_commit(struct serve *serve);
+/** Brings a site's replay store under its bound; NULL and a site that is gone are fine. */
+void admission_trim(struct serve *serve, struct site *site);
 /** The whole table of sites to ingest, after every change of it. */
 void admission_send_sites(struct serve *serve);
 /** How many of n rows go into one message; at least one. */

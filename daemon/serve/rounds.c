@@ -139,6 +139,7 @@ static void fail(struct serve *serve, const char *reason)
 				job->site, strerror(-r));
 	}
 	control_learn_failed(serve, job->site, job->version, reason);
+	admission_trim(serve, sites_find(&serve->sites, job->site));
 	pop(&serve->rounds);
 	rounds_kick(serve);
 }
@@ -467,6 +468,8 @@ static void settle(struct serve *serve, struct site *site, struct version_row *r
 	r = r < 0 ? r : q;
 	/* The promotion may have changed what the row says. */
 	(void)state_version_get(serve->state, row->site, row->version, row);
+	/* Nothing of it is held any more, and the next image may not come for long. */
+	admission_trim(serve, site);
 	pop(rounds);
 	if (r < 0)
 		control_learn_unserved(serve, row, r);

@@ -228,6 +228,20 @@ class Flow(harness.Case):
                            "the same again are duplicates")
         self.assertEqual(daemon.one("site", "show", "s")["images"], 40)
 
+    def test_what_a_round_held_goes_when_it_ends(self):
+        """Images that came meanwhile are over the bound as long as the round needs the older ones."""
+        daemon = self.daemon
+        daemon.ctl("site", "create", "full", "--set", "replay_bytes=1M")
+        daemon.ctl("push", "full", self.images(40000, 190))
+        version = daemon.one("learn", "full", "--steps", "100")["version"]
+        daemon.ctl("push", "full", self.images(41000, 40))
+        show = daemon.one("site", "show", "full")
+        if show["state"] == "learning":
+            self.assertGreater(show["replay_bytes"], 1 << 20)
+        harness.wait_until(lambda: daemon.one("mask", "show", "full", version)["state"] !=
+                           "learning", "the round ends")
+        self.assertLessEqual(daemon.one("site", "show", "full")["replay_bytes"], 1 << 20)
+
     def test_echo_reads_every_byte_and_answers_at_once(self):
         session = self.daemon.session(n_slots=8)
         sums = set()
