@@ -193,6 +193,18 @@ const struct head *round_head(const struct round *round)
 	return kind->head ? kind->head(round->objective) : NULL;
 }
 
+const float *round_scores(const struct round *round)
+{
+	return round->scores;
+}
+
+void round_start_at(struct round *round, const float *scores)
+{
+	memcpy(round->scores, scores, vit_layout(round->vit)->n_elements * sizeof(*scores));
+	round_take_scores(round);
+	round->goes_on = true;
+}
+
 static int start_from_features(struct round *round)
 {
 	struct embed_subset subset;
@@ -203,7 +215,7 @@ static int start_from_features(struct round *round)
 
 	if (!features)
 		return -ENOMEM;
-	r = slot_apply(round->slot, NULL);
+	r = slot_apply(round->slot, round->goes_on ? round->mask : NULL);
 	if (r < 0)
 		return r;
 	r = judge_embed(features, round->vit, round->slot, &round->prep, &images);

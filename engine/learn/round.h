@@ -53,5 +53,10 @@ int round_resume(struct round *round, int dir_fd, const char *path, struct diag 
 const struct mask *round_mask(const struct round *round);
 /** The present head over prototypes, NULL: the objective has none; the round keeps it. */
 const struct head *round_head(const struct round *round);
+/** The present scores (n_elements of the layout), behind round_mask(); the round keeps them. */
+const float *round_scores(const struct round *round);
+/** Starts at the scores of another round of this model instead of the recipe's own, and the head at
+ * what they make of it: an expert of a cascade. Before the first step and before a resume. */
+void round_start_at(struct round *round, const float *scores);
 
 #endif

@@ -23,6 +23,7 @@ struct round {
 
 	uint32_t step;   /* done */
 	bool is_started; /* the objective is */
+	bool goes_on;    /* from another round's scores */
 
 	float *state; /* (n_state), in this order: */
 	size_t n_state;

@@ -14,6 +14,7 @@ enum stream {
 	STREAM_START = 0x200, /* (seed, tensor, 0): spread of the first scores */
 	STREAM_SELECTION,     /* (seed, tensor, 0): which bits may flip */
 	STREAM_HEAD,          /* (seed, 0, 0): the random head of supervised */
+	STREAM_MIXTURE,       /* (seed, 0, 0): first centres of a cascade's mixture */
 };
 
 #endif

@@ -187,6 +187,34 @@ static void a_resumed_round_gives_the_same_bits(void **state)
 	assert_int_equal(rmdir(dir), 0);
 }
 
+/* What an expert of a cascade does. */
+static void a_round_goes_on_from_the_scores_of_another(void **state)
+{
+	const struct bench *bench = *state;
+	_cleanup_(round_freep) struct round *first = start(bench, &bench->recipe);
+	_cleanup_(round_freep) struct round *onward = start(bench, &bench->recipe);
+	_cleanup_(round_freep) struct round *resumed = start(bench, &bench->recipe);
+	_cleanup_(closep) int fd = -1;
+	char dir[] = "/tmp/kamen-round-XXXXXX";
+	size_t n_bytes = vit_layout(bench->tiny.vit)->n_elements * sizeof(float);
+
+	assert_non_null(mkdtemp(dir));
+	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	(void)run(first, 12);
+	round_start_at(onward, round_scores(first));
+	assert_memory_equal(round_scores(onward), round_scores(first), n_bytes);
+	assert_int_equal(mask_distance(round_mask(onward), round_mask(first)), 0);
+	round_start_at(resumed, round_scores(first));
+	assert_int_equal(round_save(resumed, fd, "round"), 0);
+	assert_int_equal(round_resume(resumed, fd, "round", NULL), 0);
+	(void)run(onward, 6);
+	(void)run(resumed, 6);
+	assert_memory_equal(round_scores(onward), round_scores(resumed), n_bytes);
+	assert_true(mask_distance(round_mask(onward), round_mask(first)) > 0);
+	assert_int_equal(unlinkat(fd, "round", 0), 0);
+	assert_int_equal(rmdir(dir), 0);
+}
+
 static void a_checkpoint_of_another_round_is_refused(void **state)
 {
 	struct bench *bench = *state;
@@ -589,6 +617,7 @@ int main(void)
 		cmocka_unit_test(the_loss_falls_and_bits_move),
 		cmocka_unit_test(the_same_seed_gives_the_same_bits),
 		cmocka_unit_test(a_resumed_round_gives_the_same_bits),
+		cmocka_unit_test(a_round_goes_on_from_the_scores_of_another),
 		cmocka_unit_test(a_checkpoint_of_another_round_is_refused),
 		cmocka_unit_test(doubling_scores_and_rate_leaves_every_mask_as_it_is),
 		cmocka_unit_test(doubling_the_rate_alone_changes_the_mask),

@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <string.h>
+
+#include "learn/cascade_state.h"
+
+struct cascade_options cascade_options_default(void)
+{
+	return (struct cascade_options){ .n_experts = 3, .n_route = 20 };
+}
+
+static int part_get(void *owner, uint32_t i, struct image_view *ret_view)
+{
+	const struct cascade_part *part = owner;
+
+	if (i >= part->n)
+		return -ERANGE;
+	return part->whole->get(part->whole->owner, part->images[i], ret_view);
+}
+
+struct image_source cascade_part_source(struct cascade_part *part)
+{
+	struct digest_state digest;
+
+	digest_init(&digest);
+	digest_update(&digest, &part->whole->manifest, sizeof(part->whole->manifest));
+	digest_update(&digest, part->images, part->n * sizeof(*part->images));
+	return (struct image_source){
+		.owner = part, .n = part->n, .get = part_get, .manifest = digest_final(&digest)
+	};
+}
+
+static int copy_mask(struct mask **ret_mask, const struct mask *mask)
+{
+	struct mask *copy;
+	int r = mask_new(&copy, mask->layout);
+
+	if (r < 0)
+		return r;
+	memcpy(copy->words, mask->words, mask->layout->n_words * sizeof(*copy->words));
+	memcpy(copy->n_on, mask->n_on, mask->layout->n_tensors * sizeof(*copy->n_on));
+	*ret_mask = copy;
+	return 0;
+}
+
+static int take_dispatcher(struct cascade *cascade, const struct mask *mask, const float *scores)
+{
+	size_t n_bytes = vit_layout(cascade->vit)->n_elements * sizeof(*scores);
+	int r;
+
+	cascade->scores = malloc(n_bytes);
+	cascade->order = malloc((cascade->source.n + 1u) * sizeof(*cascade->order));
+	if (!cascade->scores || !cascade->order)
+		return -ENOMEM;
+	memcpy(cascade->scores, scores, n_bytes);
+	r = copy_mask(&cascade->masks[0], mask);
+	return r < 0 ? r : vit_slot_new(&cascade->slot, cascade->vit, SLOT_INFER);
+}
+
+int cascade_new(struct cascade **ret_cascade, struct vit *vit,
+	const struct cascade_options *options, const struct recipe *recipe, const struct prep *prep,
+	const struct image_source *source, const struct mask *mask, const float *scores,
+	struct diag *diag)
+{
+	_cleanup_(cascade_freep) struct cascade *cascade = NULL;
+	int r;
+
+	if (options->n_experts == 0 || options->n_experts > CASCADE_MAX_EXPERTS ||
+		options->n_route == 0 || options->n_route > vit_shape(vit)->width)
+		return diag_set(diag, EINVAL, "cascade: %u experts, %u dimensions",
+			options->n_experts, options->n_route);
+	if (source->n < options->n_experts + 2)
+		return diag_set(diag, EINVAL, "cascade: %u images for %u experts", source->n,
+			options->n_experts);
+	cascade = calloc(1, sizeof(*cascade));
+	if (!cascade)
+		return -ENOMEM;
+	cascade->vit = vit;
+	cascade->options = *options;
+	cascade->recipe = *recipe;
+	cascade->prep = *prep;
+	cascade->source = *source;
+	r = take_dispatcher(cascade, mask, scores);
+	if (r == 0)
+		r = cascade_divide(cascade, diag);
+	if (r < 0)
+		return r;
+	*ret_cascade = TAKE_PTR(cascade);
+	return 0;
+}
+
+void cascade_free(struct cascade *cascade)
+{
+	if (!cascade)
+		return;
+	round_free(cascade->round);
+	for (unsigned i = 0; i <= CASCADE_MAX_EXPERTS; i++)
+		mask_free(cascade->masks[i]);
+	for (unsigned i = 0; i < CASCADE_N_MODES; i++)
+		whiten_free(cascade->fusions[i]);
+	whiten_free(cascade->route);
+	gmm_free(cascade->mixture);
+	slot_free(cascade->slot);
+	free(cascade->scores);
+	free(cascade->order);
+	free(cascade);
+}
+
+uint32_t cascade_n_experts(const struct cascade *cascade)
+{
+	return cascade->options.n_experts;
+}
+
+uint32_t cascade_n_images(const struct cascade *cascade, uint32_t expert)
+{
+	return cascade->first[expert + 1] - cascade->first[expert];
+}
+
+const struct mask *cascade_expert(const struct cascade *cascade, uint32_t expert)
+{
+	return cascade->masks[1 + expert];
+}
+
+int cascade_give(struct cascade *cascade, uint32_t expert, const struct mask *mask)
+{
+	if (cascade->round || cascade->masks[1 + expert])
+		return -EBUSY;
+	return copy_mask(&cascade->masks[1 + expert], mask);
+}
+
+/* As the dispatcher learnt, but for what so few images cannot fill. */
+static struct recipe expert_recipe(const struct cascade *cascade, uint32_t n_images)
+{
+	struct recipe recipe = cascade->recipe;
+	struct recipe own = recipe_default(cascade->vit, &cascade->prep, n_images);
+
+	if (recipe.batch > own.batch)
+		recipe.batch = own.batch;
+	if (recipe.n_prototypes > own.n_prototypes)
+		recipe.n_prototypes = own.n_prototypes;
+	if (recipe.head_dim > own.head_dim)
+		recipe.head_dim = own.head_dim;
+	if (recipe.queue > own.queue)
+		recipe.queue = own.queue;
+	return recipe;
+}
+
+static uint32_t first_missing(const struct cascade *cascade)
+{
+	uint32_t expert = 0;
+
+	while (expert < cascade->options.n_experts && cascade->masks[1 + expert])
+		expert++;
+	return expert;
+}
+
+static int begin(struct cascade *cascade, uint32_t expert, struct diag *diag)
+{
+	uint32_t n = cascade_n_images(cascade, expert);
+	struct recipe recipe = expert_recipe(cascade, n);
+	struct image_source source;
+	int r;
+
+	cascade->part = (struct cascade_part){ &cascade->source,
+		cascade->order + cascade->first[expert], n };
+	source = cascade_part_source(&cascade->part);
+	r = round_new(&cascade->round, cascade->vit, &recipe, &cascade->prep, &source, diag);
+	if (r < 0)
+		return r;
+	round_start_at(cascade->round, cascade->scores);
+	return 0;
+}
+
+/* @return 1: the expert is there, 0: it goes on */
+static int learn(struct cascade *cascade, uint32_t expert, struct round_progress *ret_progress,
+	struct diag *diag)
+{
+	int r = 0;
+
+	if (cascade_n_images(cascade, expert) < CASCADE_MIN_IMAGES) {
+		r = copy_mask(&cascade->masks[1 + expert], cascade->masks[0]);
+		return r < 0 ? r : 1;
+	}
+	if (!cascade->round)
+		r = begin(cascade, expert, diag);
+	if (r == 0)
+		r = round_step(cascade->round, ret_progress);
+	if (r != 0)
+		return r < 0 ? r : 0;
+	r = copy_mask(&cascade->masks[1 + expert], round_mask(cascade->round));
+	if (r < 0)
+		return r;
+	round_free(TAKE_PTR(cascade->round));
+	return 1;
+}
+
+int cascade_step(struct cascade *cascade, struct cascade_progress *ret_progress, struct diag *diag)
+{
+	uint32_t expert = first_missing(cascade), n = cascade->options.n_experts;
+	struct cascade_progress progress = { .expert = expert, .n_experts = n };
+	int r;
+
+	if (expert < n) {
+		r = learn(cascade, expert, &progress.round, diag);
+		if (r < 0)
+			return r;
+	}
+	if (first_missing(cascade) < n) {
+		*ret_progress = progress;
+		return 1;
+	}
+	r = cascade->fusions[CASCADE_UNCONDITIONAL] ? 0 : cascade_fuse(cascade);
+	if (r == 0)
+		*ret_progress = progress;
+	return r;
+}

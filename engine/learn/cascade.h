@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef KAMEN_LEARN_CASCADE_H
+#define KAMEN_LEARN_CASCADE_H
+
+#include "learn/round.h"
+
+#define CASCADE_MAX_EXPERTS 8u
+#define CASCADE_MIN_IMAGES 16u /* a component of fewer keeps the dispatcher for its expert */
+
+/**
+ * A model cascade (algorithms.md 1.10): the mask of a round is the dispatcher; a Gaussian mixture
+ * over its whitened embeddings sends an image to one of some experts, each learnt on from the
+ * dispatcher's scores on the images of its component; what dispatcher and experts say is fused by a
+ * whitening of all of it. For one thread.
+ */
+struct cascade;
+
+/** Whose embeddings are put side by side; the others' places are 0. */
+enum cascade_mode {
+	CASCADE_CONDITIONAL,   /* dispatcher and the expert it chose: two forwards */
+	CASCADE_UNCONDITIONAL, /* dispatcher and every expert */
+	CASCADE_N_MODES
+};
+
+struct cascade_options {
+	uint32_t n_experts; /* 1..CASCADE_MAX_EXPERTS */
+	uint32_t n_route;   /* dimensions in which the mixture sees an embedding */
+};
+/** 3 experts, 20 dimensions. */
+struct cascade_options cascade_options_default(void);
+
+struct cascade_progress {
+	uint32_t expert, n_experts; /* expert: the one that learns */
+	struct round_progress round;
+};
+
+/**
+ * Embeds the source, fits the mixture. Fewer images than it takes give fewer dimensions.
+ *
+ * @param recipe  of the dispatcher: experts learn as many steps at the same rates
+ * @param source  what the dispatcher learnt from; must outlive the cascade, as vit
+ * @param mask    the dispatcher's, copied
+ * @param scores  (n_elements) of the dispatcher, copied
+ * @return 0, -EINVAL: options out of range or too few images (diag), -ENOMEM, -EIO, -EDOM
+ */
+int cascade_new(struct cascade **ret_cascade, struct vit *vit,
+	const struct cascade_options *options, const struct recipe *recipe, const struct prep *prep,
+	const struct image_source *source, const struct mask *mask, const float *scores,
+	struct diag *diag);
+void cascade_free(struct cascade *cascade);
+DEFINE_CLEANUP(struct cascade *, cascade_free)
+
+/** One step of one expert; after the last one's last, fits both fusions.
+ * @return 1: more to do, 0: done, or a negative errno as round_step() */
+int cascade_step(struct cascade *cascade, struct cascade_progress *ret_progress, struct diag *diag);
+
+uint32_t cascade_n_experts(const struct cascade *cascade);
+/** Images of the source in an expert's component. */
+uint32_t cascade_n_images(const struct cascade *cascade, uint32_t expert);
+/** The mask of an expert, NULL: not learnt yet; the cascade keeps it. */
+const struct mask *cascade_expert(const struct cascade *cascade, uint32_t expert);
+/** An expert that was learnt before, copied: it is not learnt again. -EBUSY: it has begun. */
+int cascade_give(struct cascade *cascade, uint32_t expert, const struct mask *mask);
+
+/** Dimensions of what is fused: the model's width, or fewer where the images span fewer. */
+uint32_t cascade_width(const struct cascade *cascade);
+/** (n, cascade_width) of a cascade that is done. slot: any of this model, for SLOT_INFER. */
+int cascade_embed(float *embeddings, struct cascade *cascade, enum cascade_mode mode,
+	struct slot *slot, const struct image_source *source);
+/** What must be stored beside the masks, in f32: mixture, its whitening, the mode's fusion. */
+size_t cascade_bytes(const struct cascade *cascade, enum cascade_mode mode);
+
+#endif

@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdarg.h>
+#include <setjmp.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <errno.h>
+#include <math.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "fixture/tiny_vit.h"
+#include "learn/cascade.h"
+
+enum { N_IMAGES = 60, WIDTH = 48, STEPS = 6 };
+
+/** A dispatcher that a short round has learnt. */
+struct bench {
+	struct tiny_vit tiny;
+	struct textures textures;
+	struct image_source source;
+	struct prep prep;
+	struct recipe recipe;
+	struct round *round;
+	struct slot *slot;
+};
+
+static int set_up(void **state)
+{
+	static struct bench bench;
+	struct round_progress progress;
+	int r;
+
+	r = tiny_vit_new(&bench.tiny, 11);
+	if (r == 0)
+		r = textures_new(&bench.textures, N_IMAGES, 48, 12);
+	if (r == 0)
+		r = vit_slot_new(&bench.slot, bench.tiny.vit, SLOT_INFER);
+	if (r < 0)
+		return r;
+	bench.source = textures_source(&bench.textures);
+	bench.prep = vit_native_prep(bench.tiny.vit);
+	bench.recipe = recipe_default(bench.tiny.vit, &bench.prep, N_IMAGES);
+	bench.recipe.steps = STEPS;
+	bench.recipe.batch = 8;
+	bench.recipe.queue = 16;
+	bench.recipe.score_lr = .4f;
+	r = round_new(
+		&bench.round, bench.tiny.vit, &bench.recipe, &bench.prep, &bench.source, NULL);
+	while (r >= 0) {
+		r = round_step(bench.round, &progress);
+		if (r == 0)
+			break;
+	}
+	*state = &bench;
+	return r;
+}
+
+static int tear_down(void **state)
+{
+	struct bench *bench = *state;
+
+	round_free(bench->round);
+	slot_free(bench->slot);
+	textures_done(&bench->textures);
+	tiny_vit_done(&bench->tiny);
+	return 0;
+}
+
+static struct cascade *start(const struct bench *bench, uint32_t n_experts)
+{
+	struct cascade_options options = cascade_options_default();
+	struct cascade *cascade = NULL;
+	struct diag diag = { "" };
+	int r;
+
+	options.n_experts = n_experts;
+	options.n_route = 4;
+	r = cascade_new(&cascade, bench->tiny.vit, &options, &bench->recipe, &bench->prep,
+		&bench->source, round_mask(bench->round), round_scores(bench->round), &diag);
+	if (r < 0)
+		print_message("%d: %s\n", r, diag.text);
+	assert_int_equal(r, 0);
+	return cascade;
+}
+
+/* @return how many steps it took */
+static uint32_t run(struct cascade *cascade)
+{
+	struct cascade_progress progress;
+	uint32_t n = 0;
+	int r;
+
+	do {
+		r = cascade_step(cascade, &progress, NULL);
+		assert_true(r >= 0);
+		n++;
+	} while (r > 0);
+	return n;
+}
+
+static float *embed(const struct bench *bench, struct cascade *cascade, enum cascade_mode mode)
+{
+	float *rows = malloc((size_t)N_IMAGES * cascade_width(cascade) * sizeof(*rows));
+
+	assert_non_null(rows);
+	assert_int_equal(cascade_embed(rows, cascade, mode, bench->slot, &bench->source), 0);
+	return rows;
+}
+
+static void every_image_has_one_expert_and_all_learn_alike(void **state)
+{
+	const struct bench *bench = *state;
+	_cleanup_(cascade_freep) struct cascade *cascade = start(bench, 2);
+	uint32_t sum = 0, n_large = 0;
+
+	for (uint32_t k = 0; k < 2; k++) {
+		sum += cascade_n_images(cascade, k);
+		n_large += cascade_n_images(cascade, k) >= CASCADE_MIN_IMAGES;
+		assert_null(cascade_expert(cascade, k));
+	}
+	assert_int_equal(sum, N_IMAGES);
+	assert_true(n_large > 0);
+	/* A component that is too small takes one call and keeps the dispatcher's mask. */
+	assert_int_equal(run(cascade), n_large * STEPS + (2 - n_large));
+	for (uint32_t k = 0; k < 2; k++) {
+		size_t moved = mask_distance(cascade_expert(cascade, k), round_mask(bench->round));
+
+		assert_int_equal(moved > 0, cascade_n_images(cascade, k) >= CASCADE_MIN_IMAGES);
+	}
+}
+
+static void fused_embeddings_of_its_own_images_are_white(void **state)
+{
+	const struct bench *bench = *state;
+	_cleanup_(cascade_freep) struct cascade *cascade = start(bench, 2);
+
+	(void)run(cascade);
+	for (enum cascade_mode mode = 0; mode < CASCADE_N_MODES; mode++) {
+		_cleanup_(freep) float *rows = embed(bench, cascade, mode);
+		uint32_t width = cascade_width(cascade);
+
+		assert_int_equal(width, WIDTH);
+		/* The first directions; the last ones may be noise of the embeddings. */
+		for (uint32_t a = 0; a < 6; a++)
+			for (uint32_t b = 0; b <= a; b++) {
+				double sum = 0;
+
+				for (uint32_t i = 0; i < N_IMAGES; i++)
+					sum += (double)rows[(size_t)i * width + a] *
+					       (double)rows[(size_t)i * width + b];
+				assert_true(fabs(sum - (a == b)) < 1e-3);
+			}
+	}
+}
+
+static void a_given_expert_is_not_learnt_again(void **state)
+{
+	const struct bench *bench = *state;
+	_cleanup_(cascade_freep) struct cascade *first = start(bench, 2), *second = start(bench, 2);
+	_cleanup_(freep) float *a = NULL, *b = NULL;
+
+	(void)run(first);
+	assert_int_equal(
+		cascade_embed(NULL, second, CASCADE_CONDITIONAL, bench->slot, &bench->source),
+		-ENODATA);
+	for (uint32_t k = 0; k < 2; k++)
+		assert_int_equal(cascade_give(second, k, cascade_expert(first, k)), 0);
+	assert_int_equal(cascade_give(second, 0, cascade_expert(first, 0)), -EBUSY);
+	assert_int_equal(run(second), 1);
+	a = embed(bench, first, CASCADE_CONDITIONAL);
+	b = embed(bench, second, CASCADE_CONDITIONAL);
+	assert_memory_equal(a, b, (size_t)N_IMAGES * WIDTH * sizeof(*a));
+	assert_int_equal(cascade_bytes(first, CASCADE_CONDITIONAL),
+		((4 + 1) * WIDTH + 2 * (1 + 4 + 10) + (WIDTH + 1) * 3 * WIDTH) * 4);
+}
+
+static void options_out_of_range_are_refused(void **state)
+{
+	const struct bench *bench = *state;
+	const struct cascade_options options[] = { { 0, 4 }, { CASCADE_MAX_EXPERTS + 1, 4 },
+		{ 2, 0 }, { 2, WIDTH + 1 } };
+	struct cascade *cascade = NULL;
+
+	for (size_t i = 0; i < ARRAY_SIZE(options); i++)
+		assert_int_equal(cascade_new(&cascade, bench->tiny.vit, &options[i], &bench->recipe,
+					 &bench->prep, &bench->source, round_mask(bench->round),
+					 round_scores(bench->round), NULL),
+			-EINVAL);
+	assert_null(cascade);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(every_image_has_one_expert_and_all_learn_alike),
+		cmocka_unit_test(fused_embeddings_of_its_own_images_are_white),
+		cmocka_unit_test(a_given_expert_is_not_learnt_again),
+		cmocka_unit_test(options_out_of_range_are_refused),
+	};
+
+	return cmocka_run_group_tests(tests, set_up, tear_down);
+}
