@@ -100,17 +100,36 @@ static int open_images(struct job *job, const Kamen__LearnJob *message, struct i
 	return 0;
 }
 
+/* The objective first: it changes what the site's own wishes then go on from. */
+static int change_recipe(struct recipe *recipe, const Kamen__LearnJob *message, struct diag *diag)
+{
+	int r = 0;
+
+	if (message->objective && message->objective[0]) {
+		r = recipe_set(recipe, "objective", message->objective, diag);
+		if (r == 0)
+			recipe_set_objective(recipe, recipe->objective);
+	}
+	if (r == 0 && message->changes)
+		r = recipe_read(recipe, message->changes, diag);
+	return r;
+}
+
 static int set_recipe(
 	struct job *job, const Kamen__LearnJob *message, uint32_t n, struct diag *diag)
 {
-	if (message->objective && message->objective[0] && strcmp(message->objective, "swav") != 0)
-		return diag_set(
-			diag, EINVAL, "objective '%.32s' is not known: swav", message->objective);
+	int r;
+
 	job->recipe = recipe_default(job->vit, &job->prep, n);
 	if (message->has_steps && message->steps > 0) {
 		job->recipe.steps = message->steps;
 		job->recipe.score_lr = recipe_score_lr(message->steps);
 	}
+	r = change_recipe(&job->recipe, message, diag);
+	if (r < 0)
+		return r;
+	if (message->has_memory)
+		recipe_fit(&job->recipe, job->vit, message->memory);
 	if (message->has_seed)
 		job->recipe.seed = message->seed;
 	job->seed = job->recipe.seed;

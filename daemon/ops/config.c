@@ -36,6 +36,7 @@ static const struct setting daemon_settings[] = {
 	DAEMON("learner", "enabled", ON_OFF, learner_on),
 	DAEMON("learner", "cpu", CPU, learner_cpu, .min = 1, .max = 100),
 	DAEMON("learner", "threads", COUNT, learner_threads, .max = 256),
+	DAEMON("learner", "memory", BYTES, learner_memory, .min = 1 << 24, .max = 0x1p44),
 };
 
 /* In the order of config_site_keys[]. */
@@ -55,6 +56,7 @@ static const struct setting site_settings[] = {
 	SITE(watch_answers, COUNT, .max = 100000),
 	SITE(shadow_share, DOUBLE, .max = 1),
 	SITE(learn_steps, COUNT, .max = 100000),
+	SITE(recipe, RECIPE),
 	SITE(learn_min_images, COUNT, .min = 2, .max = 1000000),
 };
 
@@ -74,6 +76,7 @@ const char *const config_site_keys[] = {
 	"watch_answers",
 	"shadow_share",
 	"learn_steps",
+	"recipe",
 	"learn_min_images",
 	NULL,
 };
@@ -108,6 +111,7 @@ void config_default(struct config *ret_config)
 		.decode_timeout_ms = 10000,
 		.learner_on = true,
 		.learner_cpu = "idle",
+		.learner_memory = UINT64_C(4) << 30,
 		.site_defaults = {
 			.spool_on = true,
 			.replay_bytes = 1u << 30,

@@ -30,6 +30,7 @@ struct site_settings {
 	uint32_t watch_answers;    /* a new champion is on trial for so many; 0: it is not */
 	double shadow_share;       /* of the requests that a shadow sees too */
 	uint32_t learn_steps;      /* 0: the recipe's default */
+	char recipe[200];          /* changes of the default recipe, "": none */
 	uint32_t learn_min_images; /* refuse to learn from fewer, default 32 */
 };
 
@@ -38,7 +39,7 @@ struct site_file {
 	char site[64];
 	struct site_settings settings;
 	char path[256];
-	uint32_t lines[16]; /* by index in config_site_keys[], 0: not set here */
+	uint32_t lines[32]; /* by index in config_site_keys[], 0: not set here */
 };
 
 struct config {
@@ -58,6 +59,7 @@ struct config {
 	bool learner_on;
 	char learner_cpu[8];      /* "idle" or a percentage 1-100 */
 	uint32_t learner_threads; /* 0: all cores */
+	uint64_t learner_memory;  /* of the activations of a step, default 4 GiB */
 	struct site_settings site_defaults;
 	/* Where [site] input_px was set: only with the model it is known to be right. "": nowhere. */
 	char input_px_from[300];

@@ -88,6 +88,15 @@ static bool is_cpu(const struct setting *s, const char *value)
 	return *value != '0' && parse_digits(value, &x, &end) && !*end && in_range(s, (double)x);
 }
 
+/* Names and ranges; what depends on the model is seen when a round begins. */
+static bool is_recipe(const char *value)
+{
+	struct recipe recipe = { 0 };
+	struct diag diag;
+
+	return recipe_read(&recipe, value, &diag) == 0;
+}
+
 static bool set_text(const struct setting *s, char *field, const char *value)
 {
 	bool fits = strlen(value) < s->size, good;
@@ -104,6 +113,8 @@ static bool set_text(const struct setting *s, char *field, const char *value)
 		good = is_choice(s->choices, value);
 	else if (s->kind == SETTING_CPU)
 		good = is_cpu(s, value);
+	else if (s->kind == SETTING_RECIPE)
+		good = is_recipe(value);
 	else
 		good = true;
 	if (fits && good)
@@ -174,6 +185,7 @@ int setting_set(const struct setting *setting, void *base, const char *value, st
 	case SETTING_ENDPOINT:
 	case SETTING_CHOICE:
 	case SETTING_CPU:
+	case SETTING_RECIPE:
 		good = set_text(setting, field, value);
 		break;
 	case SETTING_ON_OFF:
@@ -231,6 +243,7 @@ int setting_get(const struct setting *setting, const void *base, char *ret_value
 	case SETTING_ENDPOINT:
 	case SETTING_CHOICE:
 	case SETTING_CPU:
+	case SETTING_RECIPE:
 		n = snprintf(text, sizeof(text), "%s", (const char *)field);
 		break;
 	case SETTING_ON_OFF:
@@ -306,6 +319,11 @@ void setting_range(const struct setting *setting, char *ret_text, size_t n_bytes
 		(void)snprintf(ret_text, n_bytes,
 			"three numbers from %.15g to %.15g with commas between, or nothing",
 			setting->min, setting->max);
+		break;
+	case SETTING_RECIPE:
+		(void)snprintf(ret_text, n_bytes,
+			"NAME=VALUE of RECIPE with spaces between, %zu bytes, or nothing",
+			setting->size - 1);
 		break;
 	case SETTING_CPU:
 		(void)snprintf(

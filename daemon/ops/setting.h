@@ -23,6 +23,7 @@ enum setting_kind {
 	SETTING_FLOAT,   /* float */
 	SETTING_DOUBLE,  /* double */
 	SETTING_FLOAT_3, /* float[3], separated by commas; "" is three zeros: not set */
+	SETTING_RECIPE,  /* changes of a recipe: recipe_read() */
 	SETTING_CPU,     /* "idle", or a percentage from min to max */
 };
 

@@ -15,6 +15,23 @@ static uint32_t n_steps(const struct site *site, const Kamen__Learn *learn)
 	return learn->has_steps ? learn->steps : site->settings.learn_steps;
 }
 
+/* Nothing tells a site's images apart but their pixels: what learns from labels cannot. */
+static int check_objective(const char *name, struct diag *diag)
+{
+	struct recipe recipe = { 0 };
+	int r;
+
+	if (!name)
+		return 0;
+	r = recipe_set(&recipe, "objective", name, diag);
+	if (r < 0)
+		return r;
+	if (recipe.objective == RECIPE_SUPERVISED)
+		return diag_set(diag, EOPNOTSUPP,
+			"objective supervised learns from labels, and a site's images have none");
+	return 0;
+}
+
 static int begin_round(struct serve *serve, struct site *site, const Kamen__Learn *learn,
 	const char *who, uint32_t *ret_version, struct diag *diag)
 {
@@ -25,9 +42,9 @@ static int begin_round(struct serve *serve, struct site *site, const Kamen__Lear
 	if (!serve->config.learner_on)
 		return diag_set(
 			diag, EOPNOTSUPP, "the learner is off ([learner] in the configuration)");
-	if (learn->objective && strcmp(learn->objective, "swav") != 0)
-		return diag_set(
-			diag, EINVAL, "objective '%.32s' is not known; swav is", learn->objective);
+	r = check_objective(learn->objective, diag);
+	if (r < 0)
+		return r;
 	admission_commit(serve);
 	r = state_round_begin(serve->state, site->name, who, site->settings.learn_min_images, steps,
 		seed, ret_version, diag);

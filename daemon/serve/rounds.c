@@ -219,6 +219,9 @@ static int post_job(struct serve *serve, struct round_job *job)
 	learn.steps = job->steps;
 	learn.has_seed = true;
 	learn.seed = job->seed;
+	learn.changes = site ? (char *)site->settings.recipe : NULL;
+	learn.has_memory = true;
+	learn.memory = serve->config.learner_memory;
 	learn.judge_mask = job->judge ? judge : NULL;
 	learn.champion = site && site->champion > 0 ? champion : NULL;
 	message.kind_case = KAMEN__ROLE_MESSAGE__KIND_LEARN;

@@ -256,6 +256,33 @@ static void assert_failed(
 		fail_msg("'%s' does not say '%s'", message->failed->reason, reason);
 }
 
+/* What a site wants otherwise, and too little memory, show in the recipe and in the mask. */
+static void a_job_may_change_the_recipe(void **state)
+{
+	struct harness *harness = *state;
+	const Kamen__RoleMessage *message;
+	uint8_t first[DIGEST_BYTES];
+	struct harness_job job;
+
+	harness_start(harness, "100");
+	harness_job(harness, &job, 1, SEED);
+	job.message.changes = (char *)"mask=topk keep=.75";
+	harness_send_job(harness, &job);
+	message = harness_finish(harness, NULL);
+	assert_int_equal(message->kind_case, KAMEN__ROLE_MESSAGE__KIND_DONE);
+	assert_true(fabs(message->done->density - .75) < .001);
+	memcpy(first, message->done->recipe_digest.data, DIGEST_BYTES);
+	job.message.has_memory = true;
+	job.message.memory = 1 << 20;
+	harness_send_job(harness, &job);
+	message = harness_finish(harness, NULL);
+	assert_int_equal(message->kind_case, KAMEN__ROLE_MESSAGE__KIND_DONE);
+	assert_true(fabs(message->done->density - .75) < .001);
+	assert_memory_not_equal(first, message->done->recipe_digest.data, DIGEST_BYTES);
+	assert_int_equal(shutdown(harness->sock, SHUT_RDWR), 0);
+	assert_int_equal(harness_wait(harness), 0);
+}
+
 static void a_cancelled_job_makes_room_for_the_next(void **state)
 {
 	struct harness *harness = *state;
@@ -299,6 +326,11 @@ static void bad_jobs_fail_with_a_reason_and_cost_nothing_else(void **state)
 	bad = job;
 	bad.message.objective = (char *)"labels";
 	assert_failed(harness, &bad, "labels");
+	bad.message.objective = (char *)"supervised";
+	assert_failed(harness, &bad, "have no labels");
+	bad = job;
+	bad.message.changes = (char *)"last_block=99";
+	assert_failed(harness, &bad, "last_block");
 	bad = job;
 	bad.message.manifest = (char *)"/nowhere";
 	assert_failed(harness, &bad, "/nowhere");
@@ -419,6 +451,7 @@ int main(int argc, char **argv)
 		with_learner(the_same_seed_gives_the_same_bits),
 		with_learner(a_killed_round_goes_on_to_the_same_bits),
 		with_learner(serve_going_away_leaves_a_checkpoint),
+		with_learner(a_job_may_change_the_recipe),
 		with_learner(a_cancelled_job_makes_room_for_the_next),
 		with_learner(bad_jobs_fail_with_a_reason_and_cost_nothing_else),
 		with_learner(damaged_images_are_left_out_and_recorded),

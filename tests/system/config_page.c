@@ -7,6 +7,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "learn/recipe_field.h"
 #include "ops/config.h"
 #include "ops/setting.h"
 
@@ -62,10 +63,30 @@ static void the_page_has_every_key_with_range_and_default(void **state)
 	assert_int_equal(n_lines, n_rows);
 }
 
+/* Under "# RECIPE", in a line of terms: "*name* (..." or "*name*, *other* (...". */
+static void the_page_has_every_field_of_a_recipe(void **state)
+{
+	const char *section = strstr(page, "\n# RECIPE\n");
+	const char *end = section ? strstr(section, "\n# EXAMPLE\n") : NULL;
+
+	(void)state;
+	assert_non_null(end);
+	for (const struct recipe_field *field = recipe_fields; field->name; field++) {
+		const char *line;
+		char want[64];
+
+		(void)snprintf(want, sizeof(want), "*%s*", field->name);
+		line = strstr(section, want);
+		if (!line || line > end || (line[-1] != '\n' && line[-1] != ' '))
+			fail_msg("RECIPE does not say: %s", field->name);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_page_has_every_key_with_range_and_default),
+		cmocka_unit_test(the_page_has_every_field_of_a_recipe),
 	};
 	FILE *file = fopen(argc == 2 ? argv[1] : "man/kamend.conf.5.scd", "re");
 

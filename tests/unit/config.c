@@ -206,6 +206,9 @@ static void what_is_not_understood_is_named_with_file_and_line(void **state)
 	assert_refused(f, "[serve]\nmax_batch=0\n", "max_batch: '0' is not allowed, only 1 to 64");
 	assert_refused(f, "[site]\ninput_px=15\n", "only 0 or 16 to 1024");
 	assert_refused(f, "[site]\nresize=fit\n", "only nothing or crop or squash");
+	assert_refused(f, "[site]\nrecipe=colour=1\n", "recipe: 'colour=1' is not allowed");
+	assert_refused(f, "[site]\nrecipe=keep=2\n", "only NAME=VALUE of RECIPE");
+	assert_refused(f, "[learner]\nmemory=1M\n", "memory: '1M' is not allowed");
 	/* The first error is the one reported. */
 	assert_refused(f, "[serve]\nmax_batch=0\n[nope]\n", ":2: max_batch");
 	(void)snprintf(line, sizeof(line), "[model]\npath=/%01200d\n", 0);
@@ -307,6 +310,12 @@ static void check_row(const struct setting *s, void *base)
 		assert_int_equal(setting_set(s, base, "on", &diag), 0);
 		assert_int_equal(setting_set(s, base, "off", &diag), 0);
 		assert_int_equal(setting_set(s, base, "1", &diag), -EINVAL);
+		break;
+	case SETTING_RECIPE:
+		assert_int_equal(setting_set(s, base, "mask=topk keep=.8", &diag), 0);
+		assert_int_equal(setting_set(s, base, "keep=2", &diag), -EINVAL);
+		assert_int_equal(setting_set(s, base, "mask", &diag), -EINVAL);
+		assert_int_equal(setting_set(s, base, "", &diag), 0);
 		break;
 	case SETTING_CPU:
 		assert_int_equal(setting_set(s, base, "idle", &diag), 0);
