@@ -4,7 +4,11 @@
  * The main job on real images, in one process: learns NEU (contract.md's split) at 112 px (or N) on
  * the learning part and prints, on the held part, what the mask gains over the frozen model.
  *
- *   neu_gain [--px N] [--resize squash|crop] [--steps N] [--travel X] [--first SEED] [--seeds N] [--trace] [DIR]
+ *   neu_gain [--px N] [--resize squash|crop] [--steps N] [--travel X] [--first SEED] [--seeds N] [--trace]
+ *            [--objective NAME] [--recipe "NAME=VALUE ..."] [--memory BYTES] [DIR]
+ *
+ * --objective supervised learns from the names of DIR's class folders. --recipe changes what is left;
+ * --memory is what the activations of a step may take.
  *
  * Exit 0: the average gain over frozen at this size reaches .03 / .13 / .05 (knn / shot1 / shot5),
  * 1: it does not, 77: no model or no images here.
@@ -33,7 +37,8 @@ struct options {
 	uint32_t px, steps, first_seed, n_seeds;
 	float travel;
 	bool trace;
-	const char *dir;
+	const char *dir, *objective, *recipe;
+	size_t memory; /* 0: all of it */
 };
 
 /** One embedding of the held part, judged. */
@@ -186,6 +191,26 @@ static int learn(struct round *round, const struct study *study, uint64_t seed)
 	return 0;
 }
 
+static int change_recipe(struct recipe *recipe, const struct study *study, struct diag *diag)
+{
+	const struct options *options = &study->options;
+	int r = 0;
+
+	if (options->objective) {
+		r = recipe_set(recipe, "objective", options->objective, diag);
+		if (r == 0)
+			recipe_set_objective(recipe, recipe->objective);
+	}
+	if (r == 0 && options->recipe)
+		r = recipe_read(recipe, options->recipe, diag);
+	if (r == 0 && options->memory)
+		recipe_fit(recipe, study->vit, options->memory);
+	if (r == 0 && (options->objective || options->recipe || options->memory))
+		printf("%s\nactivations: %zu MiB\n", recipe_text(recipe).text,
+			recipe_tape_bytes(recipe, study->vit) >> 20);
+	return r;
+}
+
 static int run_seed(struct figures *sum, struct study *study, uint64_t seed)
 {
 	_cleanup_(round_freep) struct round *round = NULL;
@@ -203,7 +228,9 @@ static int run_seed(struct figures *sum, struct study *study, uint64_t seed)
 	/* What is known to ruin a model: see what the gate's figures make of it. */
 	if (study->options.travel > 0)
 		recipe.score_lr = 2 * study->options.travel / (float)recipe.steps;
-	r = round_new(&round, study->vit, &recipe, &study->small, &source, &diag);
+	r = change_recipe(&recipe, study, &diag);
+	if (r == 0)
+		r = round_new(&round, study->vit, &recipe, &study->small, &source, &diag);
 	if (r == 0)
 		r = learn(round, study, seed);
 	if (r == 0)
@@ -270,6 +297,9 @@ static int parse(struct options *options, int argc, char **argv)
 		{ "first", required_argument, NULL, 'f' },
 		{ "seeds", required_argument, NULL, 'n' },
 		{ "trace", no_argument, NULL, 't' },
+		{ "objective", required_argument, NULL, 'o' },
+		{ "recipe", required_argument, NULL, 'c' },
+		{ "memory", required_argument, NULL, 'm' },
 		{ NULL, 0, NULL, 0 },
 	};
 	int c;
@@ -290,6 +320,12 @@ static int parse(struct options *options, int argc, char **argv)
 			options->first_seed = (uint32_t)strtoul(optarg, NULL, 10);
 		else if (c == 'n')
 			options->n_seeds = (uint32_t)strtoul(optarg, NULL, 10);
+		else if (c == 'o')
+			options->objective = optarg;
+		else if (c == 'c')
+			options->recipe = optarg;
+		else if (c == 'm')
+			options->memory = strtoull(optarg, NULL, 10);
 		else if (c == 't')
 			options->trace = true;
 		else
