@@ -14,7 +14,8 @@ struct pass {
 	size_t n_pixels, width; /* of one view */
 };
 
-int pass_new(struct pass **ret_pass, struct vit *vit, uint32_t n, uint32_t px, uint32_t n_at_once)
+int pass_new(struct pass **ret_pass, struct vit *vit, uint32_t n, uint32_t px, uint32_t n_at_once,
+	uint32_t first_block)
 {
 	_cleanup_(pass_freep) struct pass *pass = calloc(1, sizeof(*pass));
 	int r;
@@ -28,6 +29,7 @@ int pass_new(struct pass **ret_pass, struct vit *vit, uint32_t n, uint32_t px, u
 	r = vit_tape_new(&pass->tape, vit, pass->n_at_once, px);
 	if (r < 0)
 		return r;
+	vit_tape_end_at(pass->tape, first_block);
 	pass->input = vit_tape_input(pass->tape);
 	if (pass->n_at_once < n) {
 		r = plot_lay_out(&pass->arena,

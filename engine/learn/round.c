@@ -102,10 +102,10 @@ static int build(struct round *round)
 	if (r < 0)
 		return r;
 	r = pass_new(&round->large, round->vit, n_large(round), recipe->large_px,
-		round->objective->kind->n_large * recipe->at_once);
+		round->objective->kind->n_large * recipe->at_once, recipe->first_block);
 	if (r == 0 && recipe->n_small > 0)
 		r = pass_new(&round->small, round->vit, n_small(round), recipe->small_px,
-			recipe->n_small * recipe->at_once);
+			recipe->n_small * recipe->at_once, recipe->first_block);
 	if (r < 0)
 		return r;
 	return views_new(&round->views, recipe, round->objective->kind->n_large, &round->prep,

@@ -74,6 +74,8 @@ void vit_tape_free(struct vit_tape *tape);
 DEFINE_CLEANUP(struct vit_tape *, vit_tape_free)
 float *vit_tape_input(struct vit_tape *tape); /* (batch, 3, px, px) */
 int vit_tape_forward(struct vit_tape *tape, const struct slot *slot, float *embeddings);
+/** The way back ends at this block (0 at first): what lies below gets no gradient. */
+void vit_tape_end_at(struct vit_tape *tape, uint32_t block);
 /**
  * @param d_embeddings  (batch, width)
  * @param grad          flat, in the layout's order: dL/dW' of every maskable tensor is added to it

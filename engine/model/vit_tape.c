@@ -16,6 +16,7 @@ struct vit_tape {
 	struct op *norm, *norm_backward;
 	float *mean, *variance; /* (n) of the last norm */
 	float *d_class;         /* (n, D) */
+	uint32_t end;           /* block at which the way back ends */
 };
 
 static void carve_block(struct vit_tape *tape, uint32_t b, struct vit_carver *carver)
@@ -193,6 +194,11 @@ int vit_tape_forward(struct vit_tape *tape, const struct slot *slot, float *embe
 	return r < 0 ? -EIO : 0;
 }
 
+void vit_tape_end_at(struct vit_tape *tape, uint32_t block)
+{
+	tape->end = block;
+}
+
 int vit_tape_backward(
 	struct vit_tape *tape, const struct slot *slot, const float *d_embeddings, float *grad)
 {
@@ -213,9 +219,11 @@ int vit_tape_backward(
 
 	d.grad = grad;
 	d.g = tape->d_class;
-	r = vit_block_backward(&tape->last_grad, vit, slot, last, &tape->data[last], &d, last > 0);
+	r = vit_block_backward(
+		&tape->last_grad, vit, slot, last, &tape->data[last], &d, last > tape->end);
 	d.g = d.below;
-	for (uint32_t b = last; r == 0 && b-- > 0;)
-		r = vit_block_backward(&tape->grads, vit, slot, b, &tape->data[b], &d, b > 0);
+	for (uint32_t b = last; r == 0 && b-- > tape->end;)
+		r = vit_block_backward(
+			&tape->grads, vit, slot, b, &tape->data[b], &d, b > tape->end);
 	return r;
 }

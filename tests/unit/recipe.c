@@ -440,7 +440,7 @@ static void gradients_in_parts_equal_those_at_once(void **state)
 		struct rng pixels = rng_stream(6, 0, 0, 0);
 
 		assert_int_equal(
-			pass_new(&pass, bench->tiny.vit, N, PX, at_once == 14 ? 1 : at_once), 0);
+			pass_new(&pass, bench->tiny.vit, N, PX, at_once == 14 ? 1 : at_once, 0), 0);
 		for (size_t i = 0; i < n_input; i++)
 			pass_input(pass)[i] = rng_normal(&pixels);
 		for (unsigned twice = 0; twice < 2; twice++) {
@@ -457,6 +457,39 @@ static void gradients_in_parts_equal_those_at_once(void **state)
 			assert_true(norm_of_difference(grad, want, n) < 1e-6);
 		}
 	}
+}
+
+/* What lies above an unselected block learns as with it. */
+static void the_way_back_ends_at_the_first_block(void **state)
+{
+	enum { N = 3, PX = 32, WIDTH = 48 };
+	const struct bench *bench = *state;
+	const struct mask_layout *layout = vit_layout(bench->tiny.vit);
+	size_t n = layout->n_elements, first = layout->tensors[N_PER_BLOCK].offset;
+	_cleanup_(freep) float *grad = calloc(n, sizeof(*grad));
+	_cleanup_(freep) float *want = calloc(n, sizeof(*want));
+	float embeddings[N * WIDTH], d_embeddings[N * WIDTH];
+	_cleanup_(slot_freep) struct slot *slot = NULL;
+	struct rng rng = rng_stream(5, 0, 0, 0);
+
+	assert_int_equal(vit_slot_new(&slot, bench->tiny.vit, SLOT_LEARN), 0);
+	assert_int_equal(slot_apply(slot, NULL), 0);
+	for (unsigned i = 0; i < N * WIDTH; i++)
+		d_embeddings[i] = rng_normal(&rng);
+	for (uint32_t block = 0; block < 2; block++) {
+		_cleanup_(pass_freep) struct pass *pass = NULL;
+		struct rng pixels = rng_stream(6, 0, 0, 0);
+
+		assert_int_equal(pass_new(&pass, bench->tiny.vit, N, PX, 0, block), 0);
+		for (size_t i = 0; i < (size_t)N * 3 * PX * PX; i++)
+			pass_input(pass)[i] = rng_normal(&pixels);
+		assert_int_equal(pass_forward(pass, slot, embeddings), 0);
+		assert_int_equal(pass_backward(pass, slot, d_embeddings, block ? grad : want), 0);
+	}
+	for (size_t i = 0; i < first; i++)
+		assert_true(grad[i] == 0);
+	assert_memory_equal(grad + first, want + first, (n - first) * sizeof(*grad));
+	assert_true(fabsf(want[0]) > 0);
 }
 
 /* The same step: the loss sees the whole batch, Sinkhorn and queue included. */
@@ -534,6 +567,7 @@ int main(void)
 		cmocka_unit_test(weights_outside_the_selection_never_flip),
 		cmocka_unit_test(everything_selected_is_no_selection),
 		cmocka_unit_test(gradients_in_parts_equal_those_at_once),
+		cmocka_unit_test(the_way_back_ends_at_the_first_block),
 		cmocka_unit_test(a_round_in_parts_takes_the_same_step),
 		cmocka_unit_test(a_budget_decides_how_many_images_are_held),
 		cmocka_unit_test(the_alpha_term_can_be_left_out),
