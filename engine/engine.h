@@ -28,6 +28,7 @@
 #include "model/vit.h"
 #include "classify/figures.h"
 #include "classify/reference.h"
+#include "learn/early_stop.h"
 #include "learn/head.h"
 #include "learn/judge.h"
 #include "learn/recipe.h"

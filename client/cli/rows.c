@@ -163,6 +163,7 @@ static json_t *mask_object(const Kamen__Mask *m)
 	put_int(o, "created_us", m->has_created_us, m->created_us);
 	put_text(o, "isa", m->isa);
 	put_int(o, "threads", m->has_threads, m->threads);
+	put_int(o, "kept_step", m->has_kept_step, m->kept_step);
 	put_bytes(o, "base_digest", &m->base_digest, m->has_base_digest);
 	put_bytes(o, "space", &m->space, m->has_space);
 	put_bytes(o, "manifest_digest", &m->manifest_digest, m->has_manifest_digest);

@@ -5,11 +5,13 @@
 #include <string.h>
 
 #include "learner/job.h"
+#include "site/gate.h"
 
 #define MANIFEST_MAX_BYTES (256u << 20)
 #define KMASK_MAX_BYTES (256u << 20)
 #define CACHE_BYTES ((size_t)1 << 30)
 #define CHECKPOINT "checkpoint"
+#define BEST "best"
 #define CHECKPOINT_STEPS 5u
 #define CHECKPOINT_NS (30 * NS_PER_S)
 
@@ -20,11 +22,12 @@ struct job {
 	struct prep prep;
 	struct recipe recipe;
 	struct images *images;
-	struct images_part learn_part;
-	struct round *round;   /* NULL: a mask is only judged, or the round is done */
+	struct images_part learn_part, held_part;
+	struct round *round; /* NULL: a mask is only judged, or the round is done */
+	struct early_stop *stop;
 	struct mask *mask;     /* the finished one */
 	struct mask *champion; /* NULL: the base */
-	struct head head;      /* of the finished round */
+	struct head head;      /* of the round's last step */
 	float *head_values;    /* what it lies in; NULL: nothing was learnt */
 	struct round_progress last;
 	uint64_t seed; /* of the mask */
@@ -138,20 +141,49 @@ static int set_recipe(
 
 /* ---- the two kinds of job */
 
+static int make_round(struct job *job, struct diag *diag)
+{
+	static const struct early_stop_limits limits = { .density = GATE_MIN_DENSITY,
+		.lowest_density = GATE_MIN_LOWEST,
+		.rank_share = GATE_RANK_SHARE };
+	const struct image_source learn =
+		images_source(job->images, &job->learn_part, false, UINT32_MAX);
+	const struct image_source held =
+		images_source(job->images, &job->held_part, true, UINT32_MAX);
+	int r;
+
+	r = round_new(&job->round, job->vit, &job->recipe, &job->prep, &learn, diag);
+	if (r < 0)
+		return r;
+	r = early_stop_new(&job->stop, job->vit, &job->recipe, &job->prep, &held, &limits);
+	return r < 0 ? diag_set(diag, -r, "early stop: %s", strerror(-r)) : 0;
+}
+
+static void drop_round(struct job *job)
+{
+	round_free(TAKE_PTR(job->round));
+	early_stop_free(TAKE_PTR(job->stop));
+}
+
+static int resume(struct job *job, struct diag *why)
+{
+	int r = round_resume(job->round, job->round_fd, CHECKPOINT, why);
+
+	return r < 0 ? r : early_stop_resume(job->stop, job->round_fd, BEST, why);
+}
+
 static int start_round(struct job *job, struct diag *notice, struct diag *diag)
 {
-	struct image_source source =
-		images_source(job->images, &job->learn_part, false, UINT32_MAX);
 	struct diag why = { "" };
 	size_t n;
 	int r;
 
-	r = round_new(&job->round, job->vit, &job->recipe, &job->prep, &source, diag);
+	r = make_round(job, diag);
 	if (r < 0)
 		return r;
 	if (faccessat(job->round_fd, CHECKPOINT, R_OK, 0) < 0)
 		return 0;
-	r = round_resume(job->round, job->round_fd, CHECKPOINT, &why);
+	r = resume(job, &why);
 	if (r >= 0)
 		return 0;
 	n = strlen(notice->text);
@@ -159,8 +191,8 @@ static int start_round(struct job *job, struct diag *notice, struct diag *diag)
 		"%sthe round begins anew, its checkpoint does not fit: %s", n ? "; " : "",
 		why.text[0] ? why.text : strerror(-r));
 	/* A resume that failed half way may have written some of the state. */
-	round_free(TAKE_PTR(job->round));
-	return round_new(&job->round, job->vit, &job->recipe, &job->prep, &source, diag);
+	drop_round(job);
+	return make_round(job, diag);
 }
 
 static int read_mask(struct job *job, const char *path, struct diag *diag)
@@ -252,7 +284,7 @@ void job_free(struct job *job)
 {
 	if (!job)
 		return;
-	round_free(job->round);
+	drop_round(job);
 	mask_free(job->mask);
 	mask_free(job->champion);
 	free(job->head_values);
@@ -281,10 +313,13 @@ double job_seconds(const struct job *job)
 
 int job_save(struct job *job)
 {
+	int r;
+
 	if (!job->round || job->last.step == 0)
 		return 0;
 	job->saved_ns = clock_now_ns();
-	return round_save(job->round, job->round_fd, CHECKPOINT);
+	r = early_stop_save(job->stop, job->round_fd, BEST);
+	return r < 0 ? r : round_save(job->round, job->round_fd, CHECKPOINT);
 }
 
 /* Not after the last step: a resumed round has a step to tell its figures from. */
@@ -312,44 +347,69 @@ static int take_head(struct job *job)
 	return 0;
 }
 
-static int take_mask(struct job *job)
+/* The best mask, not the last; what is told of the round is what it was then. */
+static int take_mask(struct job *job, struct diag *diag)
 {
-	const struct mask *mask = round_mask(job->round);
+	const struct mask *mask = early_stop_mask(job->stop);
 	int r;
 
+	/* Where the round was stopped, diag says why already. */
+	if (!mask && !diag->text[0])
+		(void)diag_set(diag, ERANGE, "no mask of this round is worth keeping");
+	if (!mask)
+		return -ERANGE;
 	r = mask_new(&job->mask, vit_layout(job->vit));
 	if (r < 0)
 		return r;
-	memcpy(job->mask->words, mask->words, mask->layout->n_words * sizeof(*mask->words));
-	memcpy(job->mask->n_on, mask->n_on, mask->layout->n_tensors * sizeof(*mask->n_on));
+	mask_copy(job->mask, mask);
+	job->last = early_stop_best(job->stop).progress;
 	r = take_head(job);
 	if (r < 0)
 		return r;
 	/* Its scores and activations are many times the mask: not needed while judging. */
-	round_free(TAKE_PTR(job->round));
+	drop_round(job);
 	return 0;
+}
+
+static int learn_step(struct job *job, struct round_progress *ret_progress, struct diag *diag)
+{
+	int r;
+
+	/* The first step embeds everything and may be left; a later one is too dear to lose. */
+	images_set_interruptible(job->images, job->last.step == 0);
+	r = round_step(job->round, ret_progress);
+	images_set_interruptible(job->images, true);
+	if (r < 0)
+		return diag_set(diag, -r, "step %u: %s %s", job->last.step + 1, strerror(-r),
+			images_error(job->images));
+	if (!isfinite(ret_progress->loss_ratio))
+		return diag_set(
+			diag, EDOM, "step %u: the loss is not a number", ret_progress->step);
+	return r;
 }
 
 int job_step(struct job *job, struct round_progress *ret_progress, struct diag *diag)
 {
 	struct round_progress progress;
-	int r;
+	int r, stopped;
 
 	if (!job->round)
 		return 0;
-	/* The first step embeds everything and may be left; a later one is too dear to lose. */
-	images_set_interruptible(job->images, job->last.step == 0);
-	r = round_step(job->round, &progress);
-	images_set_interruptible(job->images, true);
+	r = learn_step(job, &progress, diag);
 	if (r < 0)
-		return diag_set(diag, -r, "step %u: %s %s", job->last.step + 1, strerror(-r),
-			images_error(job->images));
-	if (!isfinite(progress.loss_ratio))
-		return diag_set(diag, EDOM, "step %u: the loss is not a number", progress.step);
+		return r;
 	job->last = progress;
-	r = r == 0 ? take_mask(job) : save_in_time(job);
-	if (r < 0)
+	images_set_interruptible(job->images, false);
+	stopped = early_stop_step(job->stop, &progress, round_mask(job->round), diag);
+	images_set_interruptible(job->images, true);
+	if (stopped < 0)
+		return diag_set(diag, -stopped, "step %u: judging: %s %s", progress.step,
+			strerror(-stopped), images_error(job->images));
+	r = r == 0 || stopped ? take_mask(job, diag) : save_in_time(job);
+	if (r < 0 && r != -ERANGE)
 		return diag_set(diag, -r, "step %u: %s", progress.step, strerror(-r));
+	if (r < 0)
+		return r;
 	*ret_progress = progress;
 	return 1;
 }

@@ -25,8 +25,9 @@ const char *job_site(const struct job *job);
 uint32_t job_version(const struct job *job);
 
 /**
- * One step and, where it is time, a checkpoint.
+ * One step and, where it is time, a look at what the mask is worth and a checkpoint.
  *
+ * @param diag  also set, with 1, where the round ends before its last step: why
  * @return 1: a step is done and ret_progress filled, 0: nothing is left but job_finish(), or a
  *         negative errno
  */
@@ -38,7 +39,7 @@ int job_save(struct job *job);
 struct job_done {
 	struct results results;
 	struct digest manifest, recipe;
-	struct round_progress last; /* loss_ratio 0: nothing was learnt */
+	struct round_progress last; /* of the step whose mask this is; loss_ratio 0: an import */
 	uint64_t seed;
 	uint32_t n_images;
 	double seconds;

@@ -162,6 +162,8 @@ static void say_done(struct learner *learner, struct job_done *done)
 	out.has_lowest_density = out.has_n_flips = out.has_n_images = out.has_threads = true;
 	out.has_manifest_digest = true;
 	out.steps = done->last.steps;
+	out.has_kept_step = true;
+	out.kept_step = done->last.step;
 	out.seed = done->seed;
 	out.seconds = done->seconds;
 	out.has_loss_ratio = done->last.loss_ratio != 0;
@@ -318,12 +320,13 @@ static void finish_job(struct learner *learner)
 		give_up(learner, r, diag.text[0] ? diag.text : strerror(-r));
 		return;
 	}
-	log_info(
-		"site %s: version %u: density %.5f, two-view retrieval %.3f from %.3f, margin %.3f "
-		"from %.3f",
-		job_site(learner->job), job_version(learner->job), done.last.density,
-		(double)done.results.candidate.retrieval, (double)done.results.frozen.retrieval,
-		(double)done.results.candidate.margin, (double)done.results.frozen.margin);
+	log_info("site %s: version %u: step %u of %u, density %.5f, two-view retrieval %.3f from "
+		 "%.3f, margin %.3f "
+		 "from %.3f",
+		job_site(learner->job), job_version(learner->job), done.last.step, done.last.steps,
+		done.last.density, (double)done.results.candidate.retrieval,
+		(double)done.results.frozen.retrieval, (double)done.results.candidate.margin,
+		(double)done.results.frozen.margin);
 	say_done(learner, &done);
 	drop_job(learner);
 }
@@ -344,6 +347,9 @@ static void step_job(struct learner *learner)
 		finish_job(learner);
 		return;
 	}
+	if (diag.text[0])
+		log_notice("site %s: version %u ends early: %s", job_site(learner->job),
+			job_version(learner->job), diag.text);
 	worked_ns = clock_now_ns() - started_ns;
 	if (!learner->has_stepped && progress.step > 1)
 		log_info("site %s: version %u goes on after step %u", job_site(learner->job),

@@ -429,6 +429,7 @@ static int read_done(struct serve *serve, const struct round_job *job, const Kam
 		.steps = done->steps,
 		.n_images = done->n_images,
 		.threads = done->threads,
+		.kept_step = done->kept_step,
 		.manifest = read_digest(done->has_manifest_digest, &done->manifest_digest),
 		.recipe = read_digest(done->has_recipe_digest, &done->recipe_digest),
 		.frozen = read_judgement(done->frozen),

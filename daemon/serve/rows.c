@@ -53,6 +53,8 @@ static void fill_origin(Kamen__Mask *m, const struct version_row *row)
 	m->isa = (char *)row->isa;
 	m->has_threads = m->has_n_images = m->has_created_us = true;
 	m->threads = row->threads;
+	m->has_kept_step = true;
+	m->kept_step = row->kept_step;
 	m->n_images = row->n_images;
 	m->created_us = row->created_us;
 }

@@ -4,7 +4,7 @@
 
 #include "site/gate.h"
 
-/* Limits from what was measured on real and rendered sets (design.md section 5). Good masks raised the
+/* Limits (three of them in gate.h) from what was measured on real and rendered sets (design.md section 5). Good masks raised the
  * margin (2.2 to 2.9, 1.38 to 1.9-2.0, 1.15 to 1.5-1.7) and kept .57 to .92 of the frozen effective
  * rank; ruined ones had a margin of .2 to .7 of the frozen one and .13 to .54 of the rank: the floor
  * is for a collapse that the margin does not see. Good masks kept .993 to .999 of the weights. The
@@ -13,10 +13,7 @@
 #define GATE_MIN_HELD 16u /* below this two-view retrieval is a matter of luck */
 /* Standard errors, 99 %: figures of a few hundred images are never exact. */
 #define GATE_SURE 2.576f
-#define GATE_RANK_SHARE .4f  /* of the frozen effective rank */
-#define GATE_MAX_LOSS 1.05   /* of ln K */
-#define GATE_MIN_DENSITY .90 /* over all tensors */
-#define GATE_MIN_LOWEST .50  /* of the tensor that lost most */
+#define GATE_MAX_LOSS 1.05 /* of ln K */
 
 __attribute__((format(printf, 2, 3))) static void hold(
 	struct version_row *row, const char *format, ...)

@@ -4,6 +4,11 @@
 
 #include "site/state.h"
 
+/* What no mask may come to: a round that does is stopped, the gate holds it. */
+#define GATE_MIN_DENSITY .90 /* over all tensors */
+#define GATE_MIN_LOWEST .50  /* of the tensor that lost most */
+#define GATE_RANK_SHARE .4f  /* of the frozen effective rank */
+
 /**
  * Decides on a candidate from unlabelled figures alone (design.md section 5). A pure function.
  * Passes when, on held-out images, the two-view margin is surely above the frozen model's and the

@@ -61,6 +61,7 @@ static const char schema[] =
 	" frozen_rank REAL, candidate_n INTEGER, candidate_retrieval REAL, candidate_margin REAL,"
 	" candidate_rank REAL, passed INTEGER NOT NULL DEFAULT 0,"
 	" reasons TEXT NOT NULL DEFAULT '', retrieval_error REAL, margin_error REAL,"
+	" kept_step INTEGER,"
 	" PRIMARY KEY (site_id, version)"
 	") STRICT, WITHOUT ROWID;"
 	"CREATE UNIQUE INDEX one_round_a_site ON version (site_id) WHERE state = 'learning';"
@@ -79,6 +80,7 @@ static const char *const upgrades[STATE_SCHEMA - 1] = {
 	"ALTER TABLE version ADD COLUMN retrieval_error REAL;"
 	"ALTER TABLE version ADD COLUMN margin_error REAL;",
 	FIGURE_TABLES,
+	"ALTER TABLE version ADD COLUMN kept_step INTEGER;",
 };
 
 /* ---- transactions */

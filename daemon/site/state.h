@@ -63,6 +63,7 @@ struct version_row {
 	double density, lowest_density, loss_ratio, seconds;
 	uint64_t n_bytes, n_elements, n_flips, seed, created_us;
 	uint32_t steps, n_images, threads;
+	uint32_t kept_step; /* the step whose mask it is */
 	char isa[32];
 	struct digest base, prep, mask, manifest, recipe, space;
 	struct judgement_row frozen, candidate;

@@ -320,7 +320,7 @@ static int store_version(struct state *state, int64_t id, const struct version_r
 {
 	const struct judgement_row *a = &row->frozen, *b = &row->candidate;
 
-	return statement_run(state, SQL_VERSION_STORE, "tddddiiiiiiithhhhhhidddiddditddii",
+	return statement_run(state, SQL_VERSION_STORE, "tddddiiiiiiithhhhhhidddiddditddiii",
 		version_state_name(to), row->density, row->lowest_density, row->loss_ratio,
 		row->seconds, (int64_t)n_bytes, (int64_t)row->n_elements, (int64_t)row->n_flips,
 		(int64_t)row->seed, (int64_t)row->steps, (int64_t)row->n_images,
@@ -328,7 +328,8 @@ static int store_version(struct state *state, int64_t id, const struct version_r
 		&row->recipe, &row->space, (int64_t)a->n, (double)a->retrieval, (double)a->margin,
 		(double)a->effective_rank, (int64_t)b->n, (double)b->retrieval, (double)b->margin,
 		(double)b->effective_rank, (int64_t)row->passed, row->reasons,
-		(double)b->retrieval_error, (double)b->margin_error, id, (int64_t)row->version);
+		(double)b->retrieval_error, (double)b->margin_error, (int64_t)row->kept_step, id,
+		(int64_t)row->version);
 }
 
 static int end(

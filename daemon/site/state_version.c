@@ -78,6 +78,7 @@ int version_read(struct version_row *ret_row, sqlite3_stmt *statement)
 
 	row.candidate.retrieval_error = (float)number(statement, 32);
 	row.candidate.margin_error = (float)number(statement, 33);
+	row.kept_step = (uint32_t)integer(statement, 34);
 	if (statement_text(statement, 0, row.site, sizeof(row.site)) < 0 ||
 		statement_text(statement, 2, name, sizeof(name)) < 0 ||
 		version_state_parse(&row.state, name) < 0 ||

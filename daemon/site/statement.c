@@ -10,7 +10,8 @@
 	"n_elements, n_flips, seed, version.created_us, steps, version.n_images, threads, isa, " \
 	"base, prep, mask, manifest, recipe, space, frozen_n, frozen_retrieval, frozen_margin, " \
 	"frozen_rank, candidate_n, candidate_retrieval, candidate_margin, candidate_rank, " \
-	"passed, reasons, retrieval_error, margin_error FROM version JOIN site ON site.id = " \
+	"passed, reasons, retrieval_error, margin_error, kept_step FROM version JOIN site ON " \
+	"site.id = " \
 	"site_id "
 
 static const char *const texts[SQL_N] = {
@@ -63,7 +64,7 @@ static const char *const texts[SQL_N] = {
 		"recipe = ?, space = ?, frozen_n = ?, frozen_retrieval = ?, frozen_margin = ?, "
 		"frozen_rank = ?, candidate_n = ?, candidate_retrieval = ?, candidate_margin = ?, "
 		"candidate_rank = ?, passed = ?, reasons = ?, retrieval_error = ?, "
-		"margin_error = ? WHERE site_id = ? AND version = ?",
+		"margin_error = ?, kept_step = ? WHERE site_id = ? AND version = ?",
 	[SQL_VERSION_GET] = "SELECT " VERSION_COLUMNS "WHERE site_id = ? AND version = ?",
 	[SQL_VERSION_LIST] = "SELECT " VERSION_COLUMNS "WHERE site_id = ? ORDER BY version",
 	[SQL_VERSION_RUNNING] = "SELECT version FROM version WHERE site_id = ? AND "

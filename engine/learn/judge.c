@@ -211,17 +211,16 @@ static int judge_draws(struct judgement *ret_judgement, struct judge_image *imag
 	return 0;
 }
 
-int judge_views(struct judgement *ret_judgement, struct judge_image *images, struct vit *vit,
+int judge_some(struct judgement *ret_judgement, struct judge_image *images, struct vit *vit,
 	const struct slot *slot, const struct recipe *recipe, const struct prep *prep,
-	const struct image_source *source)
+	const struct image_source *source, struct judge_effort effort)
 {
 	struct embed_subset subset;
-	const struct image_source some = embed_subset_source(&subset, source, JUDGE_MAX_IMAGES);
+	const struct image_source some = embed_subset_source(&subset, source, effort.n_images);
 	struct recipe served = *recipe;
 	_cleanup_(lens_clear) struct lens lens = {
 		.vit = vit, .slot = slot, .recipe = &served, .source = &some
 	};
-	uint32_t n_draws = JUDGE_MAX_IMAGES / (some.n ? some.n : 1);
 	int r;
 
 	if (some.n < JUDGE_MIN_IMAGES)
@@ -232,8 +231,22 @@ int judge_views(struct judgement *ret_judgement, struct judge_image *images, str
 	r = lens_open(&lens, prep);
 	if (r < 0)
 		return r;
-	return judge_draws(ret_judgement, images, &lens,
-		n_draws < JUDGE_MAX_DRAWS ? n_draws : JUDGE_MAX_DRAWS);
+	return judge_draws(ret_judgement, images, &lens, effort.n_draws);
+}
+
+int judge_views(struct judgement *ret_judgement, struct judge_image *images, struct vit *vit,
+	const struct slot *slot, const struct recipe *recipe, const struct prep *prep,
+	const struct image_source *source)
+{
+	struct judge_effort effort = { JUDGE_MAX_IMAGES, 1 };
+
+	if (source->n > 0)
+		effort.n_draws = JUDGE_MAX_IMAGES / source->n;
+	if (effort.n_draws < 1)
+		effort.n_draws = 1;
+	if (effort.n_draws > JUDGE_MAX_DRAWS)
+		effort.n_draws = JUDGE_MAX_DRAWS;
+	return judge_some(ret_judgement, images, vit, slot, recipe, prep, source, effort);
 }
 
 /* Standard error of the mean of n differences, from their sum and sum of squares. */

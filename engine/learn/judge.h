@@ -34,6 +34,15 @@ int judge_views(struct judgement *ret_judgement, struct judge_image *images, str
 	const struct slot *slot, const struct recipe *recipe, const struct prep *prep,
 	const struct image_source *source);
 
+/** How much a look may cost: images, of more as many, evenly spaced; pairs of views of each. */
+struct judge_effort {
+	uint32_t n_images, n_draws; /* at most JUDGE_MAX_IMAGES; at least 1 */
+};
+/** judge_views() with another effort. */
+int judge_some(struct judgement *ret_judgement, struct judge_image *images, struct vit *vit,
+	const struct slot *slot, const struct recipe *recipe, const struct prep *prep,
+	const struct image_source *source, struct judge_effort effort);
+
 /** The figures of embedded views: rows (2, n, width), all first views, then all second ones;
  * normalised in place. n at least JUDGE_MIN_IMAGES; images (n). */
 int judge_rows(struct judgement *ret_judgement, struct judge_image *images, float *rows, uint32_t n,

@@ -79,6 +79,24 @@ void mask_fill(struct mask *mask)
 	}
 }
 
+void mask_copy(struct mask *mask, const struct mask *from)
+{
+	memcpy(mask->words, from->words, from->layout->n_words * sizeof(*from->words));
+	memcpy(mask->n_on, from->n_on, from->layout->n_tensors * sizeof(*from->n_on));
+}
+
+void mask_count(struct mask *mask)
+{
+	for (unsigned t = 0; t < mask->layout->n_tensors; t++) {
+		const struct mask_tensor *tensor = &mask->layout->tensors[t];
+
+		mask->n_on[t] = 0;
+		for (size_t i = 0; i < n_words_of(tensor->n); i++)
+			mask->n_on[t] +=
+				(size_t)__builtin_popcountll(mask->words[tensor->word + i]);
+	}
+}
+
 void mask_free(struct mask *mask)
 {
 	if (!mask)

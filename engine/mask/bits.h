@@ -46,6 +46,10 @@ DEFINE_CLEANUP(struct mask *, mask_free)
 void mask_from_scores(struct mask *mask, const float *scores, float mu);
 /** Turns every bit on. */
 void mask_fill(struct mask *mask);
+/** Both of one layout. */
+void mask_copy(struct mask *mask, const struct mask *from);
+/** n_on anew, after words were written as a whole. */
+void mask_count(struct mask *mask);
 
 static inline bool mask_get(const struct mask *mask, unsigned tensor, size_t i)
 {

@@ -17,7 +17,7 @@ import unittest
 
 BIN = os.environ["KAMEN_BIN"]
 FIXTURE = os.environ["KAMEN_FIXTURE"]
-PATIENCE = 120.0
+PATIENCE = 300.0  # a sanitizer on a busy machine
 
 
 def wait_until(condition, what, patience=PATIENCE):

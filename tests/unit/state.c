@@ -526,6 +526,7 @@ static void an_older_database_is_upgraded(void **state)
 	assert_int_equal(query(fixture, "ALTER TABLE version DROP COLUMN retrieval_error;"
 					"ALTER TABLE version DROP COLUMN margin_error;"
 					"DROP TABLE figure; DROP TABLE withdrawal;"
+					"ALTER TABLE version DROP COLUMN kept_step;"
 					"PRAGMA user_version = 1"),
 		SQLITE_OK);
 	fixture_reopen(fixture);

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef KAMEN_LEARN_EARLY_STOP_H
+#define KAMEN_LEARN_EARLY_STOP_H
+
+#include "learn/judge.h"
+
+/**
+ * Looks at a round's mask now and then, by unlabelled figures on held-out images, keeps the best
+ * one, and says when going on is of no use: in a round of SMN the loss may jump when bits flip, and
+ * what a mask is worth with it, so that the last step is not always the best (design.md section 5).
+ */
+struct early_stop;
+
+/** What no mask may come to (the gate would hold it anyway). */
+struct early_stop_limits {
+	double density, lowest_density; /* over all tensors; of the tensor that lost most */
+	float rank_share;               /* of the frozen model's effective rank */
+};
+
+/** The step whose mask is kept, with what the round said then. step 0: none yet. */
+struct early_stop_best {
+	struct round_progress progress;
+	struct judgement judgement;
+};
+
+/**
+ * Borrows vit, held and its owner. Fewer than EARLY_STOP_MIN_IMAGES held-out images: nothing is
+ * judged, and the last mask is the best.
+ */
+#define EARLY_STOP_MIN_IMAGES 16u
+int early_stop_new(struct early_stop **ret_stop, struct vit *vit, const struct recipe *recipe,
+	const struct prep *prep, const struct image_source *held,
+	const struct early_stop_limits *limits);
+void early_stop_free(struct early_stop *stop);
+DEFINE_CLEANUP(struct early_stop *, early_stop_free)
+
+/**
+ * After every step. Looks when bits have flipped, about twenty times a round, and at the last step.
+ * A pure function of the masks it was shown: a step that is shown again is not looked at again.
+ *
+ * @return 0: go on, 1: stop, and why in diag, or a negative errno
+ */
+int early_stop_step(struct early_stop *stop, const struct round_progress *progress,
+	const struct mask *mask, struct diag *diag);
+
+/** Step 0 and NULL: no mask is worth keeping. Borrowed. */
+struct early_stop_best early_stop_best(const struct early_stop *stop);
+const struct mask *early_stop_mask(const struct early_stop *stop);
+
+/**
+ * Beside a round's checkpoint, and written before it: what is kept, with a checksum. To be resumed
+ * whenever the round is; -EBADMSG, -ESTALE: it does not fit, the round has to begin anew.
+ */
+int early_stop_save(const struct early_stop *stop, int dir_fd, const char *path);
+int early_stop_resume(struct early_stop *stop, int dir_fd, const char *path, struct diag *diag);
+
+#endif
