@@ -153,6 +153,7 @@ class Crash(unittest.TestCase):
         told, evidence = Told(), Evidence(self.state)
         with database(self.state) as db:
             evidence.check(db)
+        # A sanitizer's library wants to come first, and does without.
         self.daemon.spawn(alone=True, LD_PRELOAD=SHIM, KAMEN_CRASH_ROOT=self.state,
                           KAMEN_CRASH_SHADOW=self.shadow,
                           ASAN_OPTIONS="verify_asan_link_order=0")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A thousand sites come and go, a thousand promotions and rollbacks: nothing grows by it."""
 
+import argparse
 import os
 import sys
 
@@ -36,7 +37,9 @@ def grow(daemon, what, n, act):
 
 
 def main():
-    n = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--changes", type=int, default=1000)
+    n = parser.parse_args(os.environ.get("KAMEN_OPTIONS", "").split() + sys.argv[1:]).changes
     daemon = harness.Daemon("[site]\npolicy = manual\n")
     try:
         daemon.start()

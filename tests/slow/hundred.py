@@ -120,9 +120,9 @@ class Hundred:
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--seconds", type=int, default=int(os.environ.get("KAMEN_SECONDS", 1200)))
+    parser.add_argument("--seconds", type=int, default=1200)
     parser.add_argument("--sites", type=int, default=100)
-    options = parser.parse_args()
+    options = parser.parse_args(os.environ.get("KAMEN_OPTIONS", "").split() + sys.argv[1:])
     daemon = harness.Daemon(CONFIG)
     try:
         daemon.start()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A thousand kills, fifty a daemon: kills.py [N]. Resumable; each piece's seed is printed."""
+"""A thousand kills, fifty a daemon: kills.py [--kills N]. Resumable; each piece's seed is printed."""
 
+import argparse
 import os
 import sys
 
@@ -10,7 +11,9 @@ PIECE = 50
 
 
 def main():
-    n = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kills", type=int, default=1000)
+    n = parser.parse_args(os.environ.get("KAMEN_OPTIONS", "").split() + sys.argv[1:]).kills
     first = int(os.environ.get("KAMEN_SEED", "1000"))
     script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../proc/kills.py")
     pieces = {f"seed-{seed}": ([sys.executable, "-B", script],
