@@ -6,13 +6,14 @@
  * that is finished is not run again, whatever was run in between.
  *
  *   adapt [--sets A,B] [--data DIR]... [--px N]... [--native] [--resize squash|crop] [--steps N]
- *         [--set FIELD=VALUE]... [--first SEED] [--seeds N] [--arms frozen,adapted] [--csv FILE]
+ *         [--set FIELD=VALUE]... [--first SEED] [--seeds N] [--arms adapted,cascade] [--csv FILE]
  *         [--table | --gate]
  *
  * --data DIR: any folder of class folders, instead of the sets that come with the project; --set: a
  * field of the recipe; --table:
  * run nothing, print what is there; --gate: ask the
- * gate again about every mask that is there. Without --px and --native: 112 px, and NEU at native size too.
+ * gate again about every mask that is there. Without --px and --native: 112 px, and NEU at native size too, without a
+ * cascade.
  * Exit 0: nothing that the gate lets through is harmful, and with the defaults NEU's gains are what
  * issue 3 wants; 1: not so, or an error; 77: no model or no images here.
  */
@@ -22,6 +23,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "adapt_cascade.h"
 #include "adapt_learn.h"
 #include "adapt_table.h"
 
@@ -40,7 +42,7 @@ struct options {
 	uint32_t n_folders;
 	const char *fields[MAX_FIELDS]; /* NAME=VALUE */
 	uint32_t n_fields;
-	bool arms[ADAPT_N_ARMS], table_only, gate_again;
+	bool adapted, cascade, table_only, gate_again;
 	const char *csv;
 };
 
@@ -113,9 +115,9 @@ static struct adapt_row name_row(const struct adapt_site *site, enum adapt_arm a
 	(void)snprintf(row.resize, sizeof(row.resize), "%s",
 		prep->resize == PREP_SQUASH ? "squash" : "crop");
 	(void)snprintf(row.images, sizeof(row.images), "%s", site->images);
-	if (arm == ADAPT_ADAPTED)
+	if (arm >= ADAPT_ADAPTED)
 		row.seed = recipe->seed;
-	(void)snprintf(row.recipe, sizeof(row.recipe), "%.16s", arm == ADAPT_ADAPTED ? hex : "-");
+	(void)snprintf(row.recipe, sizeof(row.recipe), "%.16s", arm >= ADAPT_ADAPTED ? hex : "-");
 	return row;
 }
 
@@ -217,12 +219,86 @@ static int run_arms(struct study *study, struct adapt_bout *bout, struct adapt_s
 	r = settle(study, bout, site, ADAPT_FROZEN, task->px, 1);
 	if (r == 0)
 		r = settle(study, bout, site, ADAPT_NATIVE, task->px, 1);
-	for (uint32_t i = 0; r == 0 && options->arms[ADAPT_ADAPTED] && i < options->n_seeds; i++)
+	for (uint32_t i = 0; r == 0 && options->adapted && i < options->n_seeds; i++)
 		r = settle(study, bout, site, ADAPT_ADAPTED, task->px, options->first_seed + i);
 	return r;
 }
 
-static int run_task(struct study *study, struct adapt_bout *bout, const struct task *task)
+/* One cascade, looked at in both ways. */
+static int run_cascade(struct study *study, struct adapt_site *site, struct adapt_row *modes,
+	const struct adapt_row *dispatcher, const struct recipe *recipe, const struct prep *prep)
+{
+	_cleanup_(cascade_freep) struct cascade *cascade = NULL;
+	struct diag diag = { "" };
+	int r;
+
+	r = adapt_cascade(&cascade, &modes[CASCADE_CONDITIONAL], site, &study->rows, dispatcher,
+		recipe, prep, &diag);
+	if (r < 0)
+		return complain(r, site->name, &diag);
+	for (enum cascade_mode mode = 0; r == 0 && mode < CASCADE_N_MODES; mode++) {
+		const struct adapt_row *learnt = &modes[CASCADE_CONDITIONAL];
+		struct adapt_row row = modes[mode];
+		_cleanup_(freep) float *rows = NULL;
+		struct adapt_detail detail = { 0 };
+
+		row.n_bytes = learnt->n_bytes + cascade_bytes(cascade, mode);
+		row.steps = learnt->steps;
+		row.density = learnt->density;
+		row.seconds = learnt->seconds;
+		r = adapt_cascade_embed(&rows, &row.ms, site, cascade, mode);
+		if (r == 0)
+			r = adapt_site_measure(&row, &detail, site, rows, cascade_width(cascade));
+		if (r == 0)
+			r = adapt_rows_add(&study->rows, &row, &detail);
+		adapt_detail_done(&detail);
+		if (r == 0)
+			print_row(&row);
+	}
+	return r < 0 ? complain(r, site->name, &diag) : 0;
+}
+
+static int settle_cascade(
+	struct study *study, struct adapt_bout *bout, struct adapt_site *site, uint32_t i)
+{
+	const struct adapt_row dispatcher = study->rows.rows[bout->rows[ADAPT_ADAPTED][i]];
+	struct prep prep = prep_of(study, ADAPT_ADAPTED, dispatcher.px);
+	struct adapt_row modes[CASCADE_N_MODES];
+	struct recipe recipe;
+	int r = recipe_of(&recipe, study, site, &prep, dispatcher.seed);
+	bool missing = false;
+
+	if (r < 0)
+		return r;
+	for (enum cascade_mode mode = 0; mode < CASCADE_N_MODES; mode++) {
+		modes[mode] = name_row(site, ADAPT_ONE + mode, &prep, &recipe);
+		missing = missing || !adapt_rows_find(&study->rows, &modes[mode]);
+	}
+	if (missing && study->options.table_only)
+		return 0;
+	if (missing)
+		r = run_cascade(study, site, modes, &dispatcher, &recipe, &prep);
+	for (enum cascade_mode mode = 0; r == 0 && mode < CASCADE_N_MODES; mode++) {
+		const struct adapt_row *found = adapt_rows_find(&study->rows, &modes[mode]);
+		enum adapt_arm arm = ADAPT_ONE + mode;
+
+		bout->rows[arm][bout->n_seeds[arm]++] = (uint32_t)(found - study->rows.rows);
+	}
+	return r;
+}
+
+static int run_cascades(struct study *study, struct adapt_bout *bout, struct adapt_site *site)
+{
+	int r = 0;
+
+	for (uint32_t i = 0; r == 0 && i < bout->n_seeds[ADAPT_ADAPTED]; i++)
+		r = settle_cascade(study, bout, site, i);
+	return r;
+}
+
+/* One pass over a set: first masks, later what stands on them. */
+static int run_task(
+	struct study *study, struct adapt_bout *bout, const struct task *task, bool with_cascades)
 {
 	uint32_t native = vit_native_prep(study->vit).input_px;
 	uint32_t larger = task->px > native ? task->px : native;
@@ -230,17 +306,38 @@ static int run_task(struct study *study, struct adapt_bout *bout, const struct t
 	struct diag diag = { "" };
 	int r;
 
-	*bout = (struct adapt_bout){
-		.is_full = study->options.steps == 0 && study->options.n_fields == 0 &&
-			   study->options.first_seed == 1 && study->options.n_seeds == 3,
-		.at_native = task->at_native,
-	};
 	r = adapt_site_open(&site, study->vit, study->slot, task->path, 2 * larger, &diag);
 	if (r < 0)
 		(void)complain(r, task->path, &diag);
 	else
-		r = run_arms(study, bout, &site, task);
+		r = with_cascades ? run_cascades(study, bout, &site)
+				  : run_arms(study, bout, &site, task);
 	adapt_site_done(&site);
+	return r;
+}
+
+static struct adapt_bout bout_of(const struct options *options, const struct task *task)
+{
+	return (struct adapt_bout){
+		.is_full = options->steps == 0 && options->n_fields == 0 &&
+			   options->first_seed == 1 && options->n_seeds == 3,
+		.at_native = task->at_native,
+	};
+}
+
+/* Cascades take longest: every set's masks come before any of them. */
+static int run_tasks(struct study *study, struct adapt_bout *bouts)
+{
+	const struct options *options = &study->options;
+	int r = 0;
+
+	for (uint32_t i = 0; r == 0 && i < study->n_tasks; i++) {
+		bouts[i] = bout_of(options, &study->tasks[i]);
+		r = run_task(study, &bouts[i], &study->tasks[i], false);
+	}
+	for (uint32_t i = 0; r == 0 && options->cascade && i < study->n_tasks; i++)
+		if (options->n_sizes > 0 || !study->tasks[i].at_native)
+			r = run_task(study, &bouts[i], &study->tasks[i], true);
 	return r;
 }
 
@@ -252,11 +349,9 @@ static int run(struct study *study)
 
 	if (!bouts)
 		return -ENOMEM;
-	for (uint32_t i = 0; i < study->n_tasks; i++) {
-		r = run_task(study, &bouts[i], &study->tasks[i]);
-		if (r < 0)
-			return r;
-	}
+	r = run_tasks(study, bouts);
+	if (r < 0)
+		return r;
 	for (uint32_t i = 0; i < study->n_tasks; i++) {
 		if (bouts[i].n_seeds[ADAPT_FROZEN] == 0 || bouts[i].n_seeds[ADAPT_NATIVE] == 0)
 			continue;
@@ -372,13 +467,6 @@ static int add_size(struct options *options, uint32_t px)
 	return 0;
 }
 
-static int choose_arms(struct options *options, const char *text)
-{
-	for (enum adapt_arm arm = 0; arm < ADAPT_N_ARMS; arm++)
-		options->arms[arm] = strstr(text, adapt_arm_names[arm]) != NULL;
-	return 0;
-}
-
 static int take(struct options *options, int option, const char *value)
 {
 	switch (option) {
@@ -409,7 +497,9 @@ static int take(struct options *options, int option, const char *value)
 		options->fields[options->n_fields++] = value;
 		return 0;
 	case 'a':
-		return choose_arms(options, value);
+		options->cascade = strstr(value, "cascade") != NULL;
+		options->adapted = options->cascade || strstr(value, "adapted");
+		return 0;
 	case 'S':
 		options->sets = value;
 		return 0;
@@ -450,8 +540,7 @@ static int parse(struct options *options, int argc, char **argv)
 	*options = (struct options){
 		.resize = PREP_SQUASH, .first_seed = 1, .n_seeds = 3, .csv = DEFAULT_CSV
 	};
-	for (enum adapt_arm arm = 0; arm < ADAPT_N_ARMS; arm++)
-		options->arms[arm] = true;
+	options->adapted = options->cascade = true;
 	while (r == 0 && (c = getopt_long(argc, argv, "", names, NULL)) != -1)
 		r = take(options, c, optarg);
 	return optind < argc ? -EINVAL : r;

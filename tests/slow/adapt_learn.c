@@ -29,7 +29,7 @@ static const struct adapt_row *learnt_before(
 	return NULL;
 }
 
-static int read_mask(struct mask **ret_mask, const struct adapt_site *site, const char *path,
+int adapt_mask_read(struct mask **ret_mask, const struct adapt_site *site, const char *path,
 	size_t *ret_n_bytes)
 {
 	_cleanup_(freep) void *data = NULL;
@@ -43,8 +43,8 @@ static int read_mask(struct mask **ret_mask, const struct adapt_site *site, cons
 		*ret_n_bytes, NULL);
 }
 
-static int write_mask(struct adapt_row *row, const struct adapt_site *site, const struct mask *mask,
-	const struct prep *prep, const char *path)
+int adapt_mask_write(const struct adapt_site *site, const struct mask *mask,
+	const struct adapt_row *row, const struct prep *prep, const char *path, size_t *ret_n_bytes)
 {
 	const struct kmask_header header = {
 		.base = *vit_digest(site->vit),
@@ -53,13 +53,27 @@ static int write_mask(struct adapt_row *row, const struct adapt_site *site, cons
 		.steps = row->steps,
 	};
 	_cleanup_(freep) void *data = NULL;
-	size_t n_bytes;
-	int r = kmask_encode(mask, &header, &data, &n_bytes);
+	int r = kmask_encode(mask, &header, &data, ret_n_bytes);
 
+	return r < 0 ? r : blob_write(AT_FDCWD, path, data, *ret_n_bytes);
+}
+
+int adapt_scores(float **ret_scores, const struct adapt_site *site, const struct adapt_rows *rows,
+	const struct adapt_row *row)
+{
+	size_t wanted = vit_layout(site->vit)->n_elements * sizeof(float), n_bytes;
+	_cleanup_(freep) void *data = NULL;
+	char path[1024];
+	int r;
+
+	adapt_rows_path(rows, row, 0, "scores", path);
+	r = blob_read(AT_FDCWD, path, wanted, &data, &n_bytes);
 	if (r < 0)
 		return r;
-	row->n_bytes = n_bytes;
-	return blob_write(AT_FDCWD, path, data, n_bytes);
+	if (n_bytes != wanted)
+		return -EBADMSG;
+	*ret_scores = TAKE_PTR(data);
+	return 0;
 }
 
 static void take_progress(struct adapt_row *row, const struct round_progress *progress)
@@ -96,12 +110,14 @@ static int finish(struct round *round, struct round_progress *progress, const ch
 }
 
 static int learn(struct mask **ret_mask, struct adapt_row *row, struct adapt_site *site,
-	const char *path, const char *checkpoint, const struct recipe *recipe,
-	const struct prep *prep, struct diag *diag)
+	const struct adapt_rows *rows, const char *path, const char *checkpoint,
+	const struct recipe *recipe, const struct prep *prep, struct diag *diag)
 {
 	struct image_source source = adapt_site_source(site, false);
 	_cleanup_(round_freep) struct round *round = NULL;
 	struct round_progress progress;
+	char scores[1024];
+	size_t n_bytes;
 	double step_s;
 	int r;
 
@@ -120,11 +136,16 @@ static int learn(struct mask **ret_mask, struct adapt_row *row, struct adapt_sit
 		return r;
 	take_progress(row, &progress);
 	row->seconds = step_s * progress.steps;
-	r = write_mask(row, site, round_mask(round), prep, path);
+	adapt_rows_path(rows, row, 0, "scores", scores);
+	r = blob_write(AT_FDCWD, scores, round_scores(round),
+		vit_layout(site->vit)->n_elements * sizeof(float));
+	if (r == 0)
+		r = adapt_mask_write(site, round_mask(round), row, prep, path, &n_bytes);
 	if (r < 0)
 		return r;
+	row->n_bytes = n_bytes;
 	(void)unlink(checkpoint);
-	return read_mask(ret_mask, site, path, &(size_t){ 0 });
+	return adapt_mask_read(ret_mask, site, path, &n_bytes);
 }
 
 int adapt_learn(struct mask **ret_mask, struct adapt_row *row, struct adapt_site *site,
@@ -137,7 +158,7 @@ int adapt_learn(struct mask **ret_mask, struct adapt_row *row, struct adapt_site
 
 	adapt_rows_path(rows, row, 0, "kmask", path);
 	adapt_rows_path(rows, row, 0, "round", checkpoint);
-	if (before && read_mask(ret_mask, site, path, &n_bytes) == 0) {
+	if (before && adapt_mask_read(ret_mask, site, path, &n_bytes) == 0) {
 		row->loss_ratio = before->loss_ratio;
 		row->density = before->density;
 		row->lowest_density = before->lowest_density;
@@ -147,5 +168,5 @@ int adapt_learn(struct mask **ret_mask, struct adapt_row *row, struct adapt_site
 		row->n_bytes = n_bytes;
 		return 0;
 	}
-	return learn(ret_mask, row, site, path, checkpoint, recipe, prep, diag);
+	return learn(ret_mask, row, site, rows, path, checkpoint, recipe, prep, diag);
 }

@@ -10,7 +10,8 @@
 #define BOOTSTRAP_SEED 1u
 #define HARM .005 /* contract.md: of knn, at the interval's upper end */
 
-const char *const adapt_arm_names[ADAPT_N_ARMS] = { "frozen", "native", "adapted" };
+const char *const adapt_arm_names[ADAPT_N_ARMS] = { "frozen", "native", "adapted", "cascade_one",
+	"cascade_all" };
 
 enum figure { KNN, SHOT1, SHOT5, LINEAR, N_FIGURES };
 
@@ -254,6 +255,28 @@ static double mean_ms(
 	return sum / bout->n_seeds[arm];
 }
 
+/* Nothing of it is served: told as it is, against what it has to beat. */
+static int print_cascade(const struct adapt_rows *rows, const struct adapt_bout *bout,
+	enum adapt_arm arm, const char *name)
+{
+	struct figures_diff frozen[N_FIGURES], adapted[N_FIGURES];
+	bool ignored;
+	int r;
+
+	if (bout->n_seeds[arm] == 0)
+		return 0;
+	print_arm(rows, bout, arm, name);
+	r = compare(frozen, &ignored, rows, bout, ADAPT_FROZEN, arm, any);
+	if (r == 0 && bout->n_seeds[arm] == bout->n_seeds[ADAPT_ADAPTED])
+		r = compare(adapted, &ignored, rows, bout, ADAPT_ADAPTED, arm, any);
+	if (r < 0)
+		return r;
+	print_diffs("- frozen at size", frozen);
+	if (bout->n_seeds[arm] == bout->n_seeds[ADAPT_ADAPTED])
+		print_diffs("- adapted", adapted);
+	return 0;
+}
+
 /* What issue 3 wants of NEU; of other sets only that nothing served is harmful. */
 static bool accepts(const struct adapt_rows *rows, const struct adapt_bout *bout,
 	const struct figures_diff size[N_FIGURES], const struct figures_diff native[N_FIGURES])
@@ -305,6 +328,11 @@ int adapt_table_print(const struct adapt_rows *rows, const struct adapt_bout *bo
 	print_diffs("- frozen native", native);
 	print_diffs("served - frozen", served);
 	print_gate(rows, bout);
+	r = print_cascade(rows, bout, ADAPT_ONE, "cascade, 1 expert");
+	if (r == 0)
+		r = print_cascade(rows, bout, ADAPT_ALL, "cascade, all");
+	if (r < 0)
+		return r;
 	if (harmful)
 		printf("  what is served is HARMFUL with at least one seed\n");
 	if (bout->is_full && strcmp(frozen->set, "neu") == 0)

@@ -6,7 +6,14 @@
 
 #define ADAPT_MAX_SEEDS 16u
 
-enum adapt_arm { ADAPT_FROZEN, ADAPT_NATIVE, ADAPT_ADAPTED, ADAPT_N_ARMS };
+enum adapt_arm {
+	ADAPT_FROZEN,
+	ADAPT_NATIVE,
+	ADAPT_ADAPTED,
+	ADAPT_ONE, /* a cascade, dispatcher and one expert */
+	ADAPT_ALL, /* and all experts */
+	ADAPT_N_ARMS
+};
 extern const char *const adapt_arm_names[ADAPT_N_ARMS];
 
 /** One set at one size: its rows, as indices; those of the frozen model have one seed. */
