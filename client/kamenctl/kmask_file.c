@@ -1,13 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kmask_file.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/blob.h"
 #include "base/cleanup.h"
-#include "mask/kmask.h"
+#include "mask/kmask_diff.h"
+#include "mask/kmask_sign.h"
+
+#define MAX_KEYS_BYTES (1 << 20)
 
 int kmask_file_read(const char *path, void **ret_data, size_t *ret_n_bytes)
 {
@@ -19,32 +23,179 @@ int kmask_file_write(const char *path, const void *data, size_t n_bytes)
 	return blob_write(AT_FDCWD, path, data, n_bytes);
 }
 
-int kmask_file_verify(const char *path, struct kmask_said *ret_said, char *ret_why, size_t n_why)
+static int say(struct kmask_why *why, int r, const struct diag *diag)
 {
-	_cleanup_(freep) void *data = NULL;
-	struct kmask_header header;
-	struct diag diag = { 0 };
-	size_t n_bytes;
-	int r = kmask_file_read(path, &data, &n_bytes);
+	if (r < 0)
+		(void)snprintf(why->text, sizeof(why->text), "%s",
+			diag && diag->text[0] ? diag->text : strerror(-r));
+	return r;
+}
 
-	if (r < 0) {
-		(void)snprintf(ret_why, n_why, "%s", strerror(-r));
-		return r;
+static int check_payloads(const struct kmask *kmask, struct diag *diag)
+{
+	for (uint32_t t = 0; t < kmask->header.n_tensors; t++) {
+		_cleanup_(freep) uint32_t *positions =
+			malloc((kmask_n_named(&kmask->tensors[t]) + 1) * sizeof(*positions));
+		int r = positions ? kmask_positions(kmask, t, positions, diag) : -ENOMEM;
+
+		if (r < 0)
+			return r;
 	}
-	r = kmask_verify(data, n_bytes, &header, &diag);
-	if (r < 0) {
-		(void)snprintf(ret_why, n_why, "%s", *diag.text ? diag.text : strerror(-r));
-		return r;
-	}
-	*ret_said = (struct kmask_said){
-		.seed = header.seed,
-		.n_elements = header.n_elements,
-		.n_kept = header.n_kept,
-		.steps = header.steps,
-		.n_tensors = header.n_tensors,
-		.n_bytes = n_bytes,
-	};
-	memcpy(ret_said->base, header.base.bytes, sizeof(ret_said->base));
-	memcpy(ret_said->prep, header.prep.bytes, sizeof(ret_said->prep));
 	return 0;
+}
+
+int kmask_file_verify(
+	const void *data, size_t n_bytes, struct kmask_said *ret_said, struct kmask_why *why)
+{
+	_cleanup_(kmask_freep) struct kmask *kmask = NULL;
+	const struct kmask_header *header;
+	struct diag diag = { 0 };
+	int r = kmask_open(&kmask, data, n_bytes, &diag);
+
+	if (r == 0)
+		r = check_payloads(kmask, &diag);
+	if (r < 0)
+		return say(why, r, &diag);
+	header = &kmask->header;
+	*ret_said = (struct kmask_said){
+		.seed = header->seed,
+		.n_elements = header->n_elements,
+		.n_kept = header->n_kept,
+		.steps = header->steps,
+		.n_tensors = header->n_tensors,
+		.n_bytes = header->n_bytes,
+		.table_bytes = header->table_bytes,
+		.payload_bytes = header->payload_bytes,
+		.entropy_bytes = kmask_entropy_bytes(kmask),
+		.is_signed = header->is_signed,
+	};
+	memcpy(ret_said->base, header->base.bytes, sizeof(ret_said->base));
+	memcpy(ret_said->prep, header->prep.bytes, sizeof(ret_said->prep));
+	memcpy(ret_said->mask, header->mask.bytes, sizeof(ret_said->mask));
+	memcpy(ret_said->signer, header->signer.bytes, sizeof(ret_said->signer));
+	return 0;
+}
+
+int kmask_file_trusts(const char *keys, const uint8_t signer[32], struct kmask_why *why)
+{
+	_cleanup_(freep) void *text = NULL;
+	struct diag diag = { 0 };
+	struct kmask_key key;
+	size_t n_chars;
+	int r = blob_read(AT_FDCWD, keys, MAX_KEYS_BYTES, &text, &n_chars);
+
+	memcpy(key.bytes, signer, sizeof(key.bytes));
+	if (r == 0)
+		r = kmask_keys_find(text, n_chars, &key, &diag);
+	return say(why, r, &diag);
+}
+
+/* ---- differences */
+
+static int collect(const struct kmask_flips *flips, uint32_t n_tensors,
+	struct kmask_change **ret_changes, uint32_t *ret_n)
+{
+	struct kmask_change *changes = malloc((n_tensors + 1) * sizeof(*changes));
+	uint32_t n = 0;
+
+	if (!changes)
+		return -ENOMEM;
+	for (uint32_t t = 0; t < n_tensors; t++)
+		if (flips[t].n_dropped > 0 || flips[t].n_restored > 0)
+			changes[n++] =
+				(struct kmask_change){ t, flips[t].n_dropped, flips[t].n_restored };
+	*ret_changes = changes;
+	*ret_n = n;
+	return 0;
+}
+
+int kmask_file_diff(const void *a, size_t n_a, const void *b, size_t n_b,
+	struct kmask_change **ret_changes, uint32_t *ret_n, uint32_t *ret_n_tensors,
+	struct kmask_why *why)
+{
+	_cleanup_(kmask_freep) struct kmask *one = NULL, *two = NULL;
+	_cleanup_(freep) struct kmask_flips *flips = NULL;
+	struct diag diag = { 0 };
+	uint32_t n_tensors = 0;
+	int r = a ? kmask_open(&one, a, n_a, &diag) : 0;
+
+	if (r == 0 && b)
+		r = kmask_open(&two, b, n_b, &diag);
+	if (r < 0)
+		return say(why, r, &diag);
+	if (one || two)
+		n_tensors = (one ? one : two)->header.n_tensors;
+	flips = calloc(n_tensors + 1, sizeof(*flips));
+	r = flips ? kmask_diff(one, two, flips, &diag) : -ENOMEM;
+	if (r == 0)
+		r = collect(flips, n_tensors, ret_changes, ret_n);
+	if (r == 0)
+		*ret_n_tensors = n_tensors;
+	return say(why, r, &diag);
+}
+
+/* ---- keys */
+
+/* Readable by nobody else from its first byte on; never over another one. */
+static int write_secret(const char *path, const char *line)
+{
+	_cleanup_(closep) int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	size_t n = strlen(line);
+
+	if (fd < 0)
+		return -errno;
+	if (write(fd, line, n) != (ssize_t)n || fsync(fd) < 0) {
+		int r = errno ? -errno : -EIO;
+
+		(void)unlink(path);
+		return r;
+	}
+	return 0;
+}
+
+int kmask_file_keygen(const char *path, const char *name, char ret_key[KMASK_HEX_CHARS + 1],
+	struct kmask_why *why)
+{
+	char line[KMASK_SECRET_LINE_BYTES], public_line[512], public_path[4096];
+	struct kmask_secret secret;
+	struct kmask_key key;
+	int r;
+
+	if (snprintf(public_path, sizeof(public_path), "%s.pub", path) >= (int)sizeof(public_path))
+		return say(why, -ENAMETOOLONG, NULL);
+	if (access(public_path, F_OK) == 0)
+		return say(why, -EEXIST, NULL);
+	r = kmask_secret_new(&secret);
+	if (r < 0)
+		return say(why, r, NULL);
+	kmask_secret_key(&secret, &key);
+	kmask_secret_write(&secret, line);
+	kmask_key_to_hex(&key, ret_key);
+	r = write_secret(path, line);
+	explicit_bzero(line, sizeof(line));
+	kmask_secret_wipe(&secret);
+	(void)snprintf(
+		public_line, sizeof(public_line), "kamen-mask-key %s %.300s\n", ret_key, name);
+	if (r == 0)
+		r = kmask_file_write(public_path, public_line, strlen(public_line));
+	return say(why, r, NULL);
+}
+
+int kmask_file_sign(const void *data, size_t n_bytes, const char *key_path, void **ret_data,
+	size_t *ret_n_bytes, struct kmask_why *why)
+{
+	_cleanup_(freep) char *text = NULL;
+	struct kmask_secret secret;
+	struct diag diag = { 0 };
+	size_t n_chars;
+	int r = blob_read(AT_FDCWD, key_path, MAX_KEYS_BYTES, (void **)&text, &n_chars);
+
+	if (r < 0)
+		return say(why, r, NULL);
+	r = kmask_secret_read(&secret, text, n_chars, &diag);
+	explicit_bzero(text, n_chars);
+	if (r == 0)
+		r = kmask_sign(data, n_bytes, &secret, ret_data, ret_n_bytes, &diag);
+	kmask_secret_wipe(&secret);
+	return say(why, r, &diag);
 }

@@ -179,26 +179,3 @@ int mask_import_run(struct ctl *ctl, int argc, char **argv)
 	request.mask_import = &name;
 	return control_run(ctl, &request, fd, true);
 }
-
-int mask_verify_run(struct ctl *ctl, int argc, char **argv)
-{
-	struct kmask_said said;
-	char why[512];
-	int first, status;
-
-	if (!options_parse(ctl, argc, argv, NULL, 0, 1, 1, &first, &status))
-		return status;
-	if (kmask_file_verify(argv[first], &said, why, sizeof(why)) < 0)
-		return ctl_fail(ctl, EXIT_FAILED, "%s: %s", argv[first], why);
-	return output_row(ctl,
-		json_pack("{s:s, s:s, s:n, s:f, s:I, s:f, s:o, s:o, s:I, s:i, s:i, s:I}", "file",
-			argv[first], "state", "intact", "version", "density",
-			(double)said.n_kept / (double)said.n_elements, "bytes",
-			(json_int_t)said.n_bytes, "bits_per_weight",
-			8.0 * (double)said.n_bytes / (double)said.n_elements, "base_digest",
-			output_hex(said.base, sizeof(said.base)), "prep_digest",
-			output_hex(said.prep, sizeof(said.prep)), "seed", (json_int_t)said.seed,
-			"steps", (int)said.steps, "tensors", (int)said.n_tensors, "weights",
-			(json_int_t)said.n_elements),
-		true);
-}

@@ -37,6 +37,8 @@ static const struct setting daemon_settings[] = {
 	DAEMON("learner", "cpu", CPU, learner_cpu, .min = 1, .max = 100),
 	DAEMON("learner", "threads", COUNT, learner_threads, .max = 256),
 	DAEMON("learner", "memory", BYTES, learner_memory, .min = 1 << 24, .max = 0x1p44),
+	DAEMON("mask", "require_signature", ON_OFF, mask_require_signature),
+	DAEMON("mask", "trusted_keys", PATH, mask_trusted_keys),
 };
 
 /* In the order of config_site_keys[]. */

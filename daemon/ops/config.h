@@ -60,6 +60,8 @@ struct config {
 	char learner_cpu[8];      /* "idle" or a percentage 1-100 */
 	uint32_t learner_threads; /* 0: all cores */
 	uint64_t learner_memory;  /* of the activations of a step, default 4 GiB */
+	bool mask_require_signature;
+	char mask_trusted_keys[256]; /* list of public keys; "": none */
 	struct site_settings site_defaults;
 	/* Where [site] input_px was set: only with the model it is known to be right. "": nowhere. */
 	char input_px_from[300];

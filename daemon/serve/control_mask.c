@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
+#include "ops/log.h"
 #include "serve/control.h"
 #include "serve/limits.h"
 #include "serve/promotion.h"
@@ -232,8 +233,59 @@ static int read_import(int fd, void **ret_data, size_t *ret_n, struct diag *diag
 	return 0;
 }
 
-static int check_import(
-	struct serve *serve, const struct site *site, const void *data, size_t n, struct diag *diag)
+/* Whether the list has the signer. What the list says today holds, not what it said at the start. */
+static int find_signer(const struct config *config, const struct kmask_key *signer,
+	bool *ret_listed, struct diag *diag)
+{
+	_cleanup_(freep) void *text = NULL;
+	struct diag why = { .text = "" };
+	size_t n = 0;
+	int r;
+
+	*ret_listed = false;
+	if (!config->mask_trusted_keys[0])
+		return 0;
+	r = blob_read(AT_FDCWD, config->mask_trusted_keys, SERVE_MAX_KEYS_BYTES, &text, &n);
+	if (r == 0)
+		r = kmask_keys_find(text, n, signer, &why);
+	if (r < 0)
+		return diag_set(diag, -r, "the trusted keys of %s cannot be read: %s",
+			config->mask_trusted_keys, why.text[0] ? why.text : strerror(-r));
+	*ret_listed = r > 0;
+	return 0;
+}
+
+/* ret_note: for the audit. A list that cannot be read matters only where a signature is asked for. */
+static int check_signer(const struct config *config, const struct kmask_header *header,
+	char ret_note[128], struct diag *diag)
+{
+	char hex[KMASK_KEY_HEX_CHARS + 1];
+	bool listed;
+	int r;
+
+	(void)snprintf(ret_note, 128, "not signed");
+	if (!header->is_signed)
+		return config->mask_require_signature
+			       ? diag_set(diag, EACCES,
+					 "the mask is not signed, and [mask] require_signature "
+					 "is on")
+			       : 0;
+	kmask_key_to_hex(&header->signer, hex);
+	r = find_signer(config, &header->signer, &listed, diag);
+	if (r < 0 && config->mask_require_signature)
+		return r;
+	(void)snprintf(
+		ret_note, 128, "signed by %s, %s", hex, listed ? "trusted" : "not on the list");
+	if (!listed && config->mask_require_signature)
+		return diag_set(diag, EACCES, "the mask is signed by %s, which %s does not list",
+			hex,
+			config->mask_trusted_keys[0] ? config->mask_trusted_keys
+						     : "[mask] trusted_keys");
+	return 0;
+}
+
+static int check_import(struct serve *serve, const struct site *site, const void *data, size_t n,
+	char ret_note[128], struct diag *diag)
 {
 	struct serving_model model = serve_model(serve);
 	_cleanup_(mask_freep) struct mask *mask = NULL;
@@ -247,12 +299,13 @@ static int check_import(
 	if (!digest_equal(&header.prep, &prep))
 		return diag_set(diag, EXDEV,
 			"the mask is for another preprocessing than site %s has", site->name);
-	return 0;
+	return check_signer(&serve->config, &header, ret_note, diag);
 }
 
 static int import(struct serve *serve, struct site *site, int fd, const char *who,
 	uint32_t *ret_version, struct diag *diag)
 {
+	char note[128], asked[CONTROL_WHO_BYTES + 2 + sizeof(note)];
 	_cleanup_(freep) void *data = NULL;
 	size_t n = 0;
 	int r;
@@ -263,13 +316,27 @@ static int import(struct serve *serve, struct site *site, int fd, const char *wh
 	r = read_import(fd, &data, &n, diag);
 	if (r < 0)
 		return r;
-	r = check_import(serve, site, data, n, diag);
+	r = check_import(serve, site, data, n, note, diag);
 	if (r < 0)
 		return r;
-	r = state_import_begin(serve->state, site->name, who, data, n, ret_version, diag);
+	(void)snprintf(asked, sizeof(asked), "%.31s, %s", who, note);
+	r = state_import_begin(serve->state, site->name, asked, data, n, ret_version, diag);
 	if (r < 0)
 		return r;
 	return rounds_add(serve, site, *ret_version, 0, 0, true);
+}
+
+/* A refusal is a decision, too. */
+static void refuse(struct serve *serve, const struct site *site, const char *who, const char *why)
+{
+	char detail[640];
+	int r;
+
+	(void)snprintf(detail, sizeof(detail), "by %s: %.590s", who, why);
+	r = state_audit(serve->state, site->name, "mask.refuse", detail);
+	if (r < 0)
+		log_error("audit: a refused import is not recorded: %s", strerror(-r));
+	log_notice("site %s: import refused (%s): %s", site->name, who, why);
 }
 
 void control_mask_import(struct control_client *client, const Kamen__Request *request)
@@ -288,6 +355,8 @@ void control_mask_import(struct control_client *client, const Kamen__Request *re
 		return;
 	control_who(client, who);
 	r = import(serve, site, fd, who, &version, &diag);
+	if (r < 0)
+		refuse(serve, site, who, diag.text[0] ? diag.text : strerror(-r));
 	if (r >= 0)
 		r = state_version_get(serve->state, site->name, version, &row);
 	if (r < 0) {

@@ -15,6 +15,7 @@
 #define SERVE_CONTROL_RESERVED 8u          /* of these for admins alone */
 #define SERVE_CONTROL_OF_UID 16u           /* of one uid that is no admin */
 #define SERVE_MAX_CONTROL_QUEUE (4u << 20) /* bytes of answers that a client has not read */
+#define SERVE_MAX_KEYS_BYTES (1u << 20)    /* of a list of trusted keys */
 #define SERVE_ACCEPT_PAUSE_NS (100 * NS_PER_MS)
 #define SERVE_MAX_STRANGERS 32u /* connections that have not said hello, or are to be refused */
 #define SERVE_HELLO_NS (5 * NS_PER_S)

@@ -123,6 +123,8 @@ static bool takes_a_restart(const char *section, const char *key)
 {
 	static const char *const at_once[] = { "batch_delay_us", "max_clients", "max_frame_bytes" };
 
+	if (strcmp(section, "mask") == 0)
+		return false;
 	for (unsigned i = 0; i < ARRAY_SIZE(at_once); i++)
 		if (strcmp(section, "serve") == 0 && strcmp(key, at_once[i]) == 0)
 			return false;

@@ -542,6 +542,28 @@ int sites_open(struct serve *serve)
 	return 0;
 }
 
+/* What the files that were read again have changed. */
+static void record_changes(
+	struct serve *serve, const struct site *site, const struct site_settings *before)
+{
+	char detail[1024] = "by the configuration read again", was[320], is[320];
+	size_t n = strlen(detail), n_before = n;
+	int r = 0;
+
+	for (unsigned i = 0; config_site_keys[i] && n < sizeof(detail); i++)
+		if (site_settings_get(before, config_site_keys[i], was, sizeof(was)) == 0 &&
+			site_settings_get(&site->settings, config_site_keys[i], is, sizeof(is)) ==
+				0 &&
+			strcmp(was, is) != 0)
+			n += (size_t)snprintf(detail + n, sizeof(detail) - n,
+				", %s from '%.100s' to '%.100s'", config_site_keys[i], was, is);
+	if (n > n_before)
+		r = state_audit(serve->state, site->name, "site.settings", detail);
+	if (r < 0)
+		log_error("audit: changed settings of site %s are not recorded: %s", site->name,
+			strerror(-r));
+}
+
 void sites_refresh(struct serve *serve)
 {
 	state_set_defaults(serve->state, &serve->config.site_defaults);
@@ -549,8 +571,12 @@ void sites_refresh(struct serve *serve)
 	for (uint32_t i = 0; i < serve->sites.n; i++)
 		serve->sites.sites[i]->file = file_of(&serve->config, serve->sites.sites[i]->name);
 	create_from_files(serve);
-	for (uint32_t i = 0; i < serve->sites.n; i++)
-		(void)site_publish(serve, serve->sites.sites[i]);
+	for (uint32_t i = 0; i < serve->sites.n; i++) {
+		struct site_settings before = serve->sites.sites[i]->settings;
+
+		if (site_publish(serve, serve->sites.sites[i]) >= 0)
+			record_changes(serve, serve->sites.sites[i], &before);
+	}
 }
 
 void sites_close(struct serve *serve)

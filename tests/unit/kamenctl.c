@@ -329,7 +329,8 @@ static void every_command_has_help(void **state)
 	static const char *const commands[] = { "", "status", "site create", "site list",
 		"site show", "site delete", "push", "learn", "mask list", "mask show",
 		"mask promote", "mask rollback", "mask export", "mask import", "mask verify",
-		"infer", "eval", "metrics" };
+		"mask diff", "mask keygen", "mask sign", "audit show", "audit verify",
+		"audit export", "infer", "eval", "metrics" };
 	struct ran ran;
 
 	(void)state;
@@ -490,6 +491,12 @@ static void a_mask_file_is_verified_without_a_daemon(void **state)
 	assert_int_equal(json_integer_value(json_object_get(json, "bytes")), n_bytes);
 	assert_int_equal(json_integer_value(json_object_get(json, "weights")), 1010);
 	assert_int_equal(json_integer_value(json_object_get(json, "seed")), 5);
+	assert_int_equal(json_integer_value(json_object_get(json, "payload_bytes")), 0);
+	assert_int_equal(json_integer_value(json_object_get(json, "table_bytes")), n_bytes);
+	assert_true(json_is_null(json_object_get(json, "signer")));
+	assert_float_equal(json_real_value(json_object_get(json, "f32_factor")) *
+				   json_real_value(json_object_get(json, "bits_per_weight")),
+		32, 1e-6);
 	json_decref(json);
 
 	((uint8_t *)data)[n_bytes / 2] ^= 1;

@@ -10,6 +10,7 @@
 
 #include "base/rng.h"
 #include "mask/kmask.h"
+#include "mask/kmask_diff.h"
 #include "mask/kmask_format.h"
 #include "mask/kmask_sign.h"
 
@@ -283,6 +284,59 @@ static void a_signature_names_its_key(void **state)
 	assert_non_null(strstr(diag.text, "signature"));
 }
 
+static size_t encode_and_open(
+	const struct mask *mask, const char *base, struct kmask **ret_kmask, void **ret_data)
+{
+	struct kmask_header header = make_header();
+	size_t n_bytes;
+
+	header.base = digest_of(base, strlen(base));
+	assert_int_equal(kmask_encode(mask, &header, ret_data, &n_bytes), 0);
+	assert_int_equal(kmask_open(ret_kmask, *ret_data, n_bytes, NULL), 0);
+	return n_bytes;
+}
+
+/* Over tensors that name what is dropped, what is kept, and one of each. */
+static void a_difference_counts_both_ways(void **state)
+{
+	static const size_t sizes[] = { 1, 2, 63, 64, 65, 1000 };
+	static const double drops[][6] = {
+		{ 0, 1.1, .1, .9, .1, .97 },
+		{ 1.1, 1.1, .2, .8, .9, .05 },
+	};
+	_cleanup_(mask_layout_freep) struct mask_layout *layout = make_layout(6, sizes);
+	_cleanup_(mask_freep) struct mask *a = make_mask(layout, drops[0]);
+	_cleanup_(mask_freep) struct mask *b = make_mask(layout, drops[1]);
+	_cleanup_(kmask_freep) struct kmask *from = NULL, *to = NULL, *foreign = NULL;
+	_cleanup_(freep) void *data_a = NULL, *data_b = NULL, *data_c = NULL;
+	struct kmask_flips flips[6], back[6], base[6];
+	struct diag diag;
+
+	(void)state;
+	(void)encode_and_open(a, "base", &from, &data_a);
+	(void)encode_and_open(b, "base", &to, &data_b);
+	(void)encode_and_open(b, "another", &foreign, &data_c);
+	assert_int_equal(kmask_diff(from, to, flips, &diag), 0);
+	assert_int_equal(kmask_diff(to, from, back, &diag), 0);
+	assert_int_equal(kmask_diff(NULL, to, base, &diag), 0);
+	for (unsigned t = 0; t < 6; t++) {
+		uint32_t n_dropped = 0, n_restored = 0;
+
+		for (size_t i = 0; i < sizes[t]; i++) {
+			n_dropped += mask_get(a, t, i) && !mask_get(b, t, i);
+			n_restored += !mask_get(a, t, i) && mask_get(b, t, i);
+		}
+		assert_int_equal(flips[t].n_dropped, n_dropped);
+		assert_int_equal(flips[t].n_restored, n_restored);
+		assert_int_equal(back[t].n_dropped, n_restored);
+		assert_int_equal(back[t].n_restored, n_dropped);
+		assert_int_equal(base[t].n_dropped, sizes[t] - b->n_on[t]);
+		assert_int_equal(base[t].n_restored, 0);
+	}
+	assert_int_equal(kmask_diff(from, foreign, flips, &diag), -EXDEV);
+	assert_non_null(strstr(diag.text, "bases"));
+}
+
 static void key_files_are_read_strictly(void **state)
 {
 	struct kmask_secret secret, back;
@@ -348,6 +402,7 @@ int main(void)
 		cmocka_unit_test(a_mask_for_another_base_is_told_apart),
 		cmocka_unit_test(a_tensor_gives_its_positions_without_the_others),
 		cmocka_unit_test(a_bomb_is_refused_before_it_is_opened),
+		cmocka_unit_test(a_difference_counts_both_ways),
 		cmocka_unit_test(a_signature_names_its_key),
 		cmocka_unit_test(key_files_are_read_strictly),
 	};
