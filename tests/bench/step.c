@@ -2,8 +2,8 @@
 
 /*
  * Seconds of one learning step (crops, forward, backward, update) of a random ViT over rendered
- * images: learn_step [--shape vit_t] [--steps 7] [--input 224]. Beside it stands step_torch.py.
- * Prints the median of the steps after the first two, and processor seconds a step.
+ * images: learn_step [--shape vit_t] [--steps 7] [--input 224] [--memory MIB]. Beside it stands
+ * step_torch.py. Prints the median of the steps after the first two, and processor seconds a step.
  */
 #include <getopt.h>
 #include <stdio.h>
@@ -55,7 +55,7 @@ static int measure(struct round *round, uint32_t n_steps)
 	return 0;
 }
 
-static int run(const char *name, uint32_t n_steps, uint32_t input_px)
+static int run(const char *name, uint32_t n_steps, uint32_t input_px, size_t memory)
 {
 	_cleanup_(round_freep) struct round *round = NULL;
 	struct tiny_vit tiny = { 0 };
@@ -78,8 +78,11 @@ static int run(const char *name, uint32_t n_steps, uint32_t input_px)
 		prep.input_px = input_px;
 		recipe = recipe_default(tiny.vit, &prep, 2000);
 		recipe.steps = n_steps;
-		printf("%s %s batch %u crops 2 x %u + %u x %u\n", name, vit_isa(tiny.vit),
-			recipe.batch, recipe.large_px, recipe.n_small, recipe.small_px);
+		recipe_fit(&recipe, tiny.vit, memory);
+		printf("%s %s batch %u crops 2 x %u + %u x %u, %u at once, %zu MiB\n", name,
+			vit_isa(tiny.vit), recipe.batch, recipe.large_px, recipe.n_small,
+			recipe.small_px, recipe.at_once ? recipe.at_once : recipe.batch,
+			recipe_tape_bytes(&recipe, tiny.vit) >> 20);
 		r = round_new(&round, tiny.vit, &recipe, &prep, &source, &diag);
 	}
 	if (r == 0)
@@ -99,10 +102,12 @@ int main(int argc, char **argv)
 		{ "shape", required_argument, NULL, 's' },
 		{ "steps", required_argument, NULL, 'n' },
 		{ "input", required_argument, NULL, 'i' },
+		{ "memory", required_argument, NULL, 'm' },
 		{ NULL, 0, NULL, 0 },
 	};
 	const char *shape = "vit_t";
 	uint32_t n_steps = 7, input_px = 224;
+	size_t memory = SIZE_MAX;
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", names, NULL)) != -1) {
@@ -112,10 +117,12 @@ int main(int argc, char **argv)
 			n_steps = (uint32_t)strtoul(optarg, NULL, 10);
 		else if (c == 'i')
 			input_px = (uint32_t)strtoul(optarg, NULL, 10);
+		else if (c == 'm')
+			memory = strtoull(optarg, NULL, 10) << 20;
 		else
 			return 2;
 	}
 	if (n_steps <= N_WARM || n_steps > N_MAX)
 		return 2;
-	return run(shape, n_steps, input_px);
+	return run(shape, n_steps, input_px, memory);
 }
