@@ -269,6 +269,8 @@ static void doubling_scores_and_rate_leaves_every_mask_as_it_is(void **state)
 
 	single.optimiser = RECIPE_SGD;
 	single.score_lr = 1000;
+	single.score_spread = .25f;
+	single.warm_up = .25f;
 	twice = single;
 	twice.score_lr *= 2;
 	twice.score_init *= 2;
