@@ -60,6 +60,12 @@ static const struct setting site_settings[] = {
 	SITE(learn_steps, COUNT, .max = 100000),
 	SITE(recipe, RECIPE),
 	SITE(learn_min_images, COUNT, .min = 2, .max = 1000000),
+	SITE(learn_after, COUNT, .max = 1000000),
+	SITE(learn_every, SECONDS, .zero = true, .min = 60, .max = 366 * 86400),
+	SITE(learn_at, CLOCK),
+	SITE(learn_on_drift, ON_OFF),
+	SITE(keep_versions, COUNT, .min = 1, .max = 1000),
+	SITE(replay_thin, DOUBLE, .zero = true, .min = .9, .max = 1),
 };
 
 const char *const config_site_keys[] = {
@@ -80,6 +86,12 @@ const char *const config_site_keys[] = {
 	"learn_steps",
 	"recipe",
 	"learn_min_images",
+	"learn_after",
+	"learn_every",
+	"learn_at",
+	"learn_on_drift",
+	"keep_versions",
+	"replay_thin",
 	NULL,
 };
 
@@ -122,6 +134,8 @@ void config_default(struct config *ret_config)
 			.watch_answers = 500,
 			.shadow_share = .1,
 			.learn_min_images = 32,
+			.keep_versions = 10,
+			.replay_thin = .999,
 		},
 	};
 }

@@ -32,14 +32,23 @@ struct site_settings {
 	uint32_t learn_steps;      /* 0: the recipe's default */
 	char recipe[200];          /* changes of the default recipe, "": none */
 	uint32_t learn_min_images; /* refuse to learn from fewer, default 32 */
+	uint32_t learn_after;      /* a round after so many new images; 0: not for that */
+	uint32_t learn_every;   /* a round after so many seconds with new images; 0: not for that */
+	char learn_at[8];       /* a round a day at HH:MM local time; "": not for that */
+	bool learn_on_drift;    /* a round when the drift alarm rises; default false */
+	uint32_t keep_versions; /* so many of the last versions stay, default 10 */
+	double replay_thin;     /* near-duplicate above this cosine, default .999; 0: never */
 };
+
+/** Room for the keys of a site: they are counted in the bits of a uint32_t. */
+#define CONFIG_MAX_SITE_KEYS 32
 
 /** Where a site's key was set, for "set by FILE:LINE"; NULL: not in a file. */
 struct site_file {
 	char site[64];
 	struct site_settings settings;
 	char path[256];
-	uint32_t lines[32]; /* by index in config_site_keys[], 0: not set here */
+	uint32_t lines[CONFIG_MAX_SITE_KEYS]; /* by index in config_site_keys[], 0: not set here */
 };
 
 struct config {

@@ -56,6 +56,21 @@ static uint64_t count(const struct histogram *histogram, unsigned bucket)
 	return atomic_load_explicit(&histogram->counts[bucket], memory_order_relaxed);
 }
 
+size_t histogram_pairs(const struct histogram *histogram, uint64_t ret_pairs[2 * HISTOGRAM_BUCKETS])
+{
+	size_t n = 0;
+
+	for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++) {
+		uint64_t now = count(histogram, i);
+
+		if (now == 0)
+			continue;
+		ret_pairs[n++] = upper_edge_ns(i);
+		ret_pairs[n++] = now;
+	}
+	return n;
+}
+
 uint64_t histogram_quantile(const struct histogram *histogram, double q)
 {
 	uint64_t n = 0, below = 0, rank;

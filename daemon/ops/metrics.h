@@ -18,6 +18,9 @@ struct histogram {
 void histogram_add(struct histogram *histogram, uint64_t ns);
 /** Upper edge of the bucket that holds quantile q in [0, 1]; 0 when empty. */
 uint64_t histogram_quantile(const struct histogram *histogram, double q);
+/** Pairs of a bucket's upper edge in ns and its count, empty ones left out. @return numbers written */
+size_t histogram_pairs(
+	const struct histogram *histogram, uint64_t ret_pairs[2 * HISTOGRAM_BUCKETS]);
 
 /** Appends Prometheus text; grows as needed. */
 struct metrics_text {

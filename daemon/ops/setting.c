@@ -51,6 +51,37 @@ static bool parse_bytes(const char *text, uint64_t *ret)
 	return true;
 }
 
+static bool parse_seconds(const char *text, uint64_t *ret)
+{
+	static const struct {
+		char letter;
+		uint32_t seconds;
+	} units[] = { { 's', 1 }, { 'm', 60 }, { 'h', 3600 }, { 'd', 86400 } };
+	const char *end;
+	uint64_t x;
+
+	if (!parse_digits(text, &x, &end) || x > UINT32_MAX)
+		return false;
+	for (size_t i = 0; *end && i < ARRAY_SIZE(units); i++) {
+		if (*end != units[i].letter)
+			continue;
+		*ret = x * units[i].seconds;
+		return !end[1];
+	}
+	*ret = x;
+	return !*end;
+}
+
+static bool is_clock(const char *text)
+{
+	if (!*text)
+		return true;
+	return strlen(text) == 5 && isdigit((unsigned char)text[0]) &&
+	       isdigit((unsigned char)text[1]) && text[2] == ':' &&
+	       isdigit((unsigned char)text[3]) && isdigit((unsigned char)text[4]) &&
+	       strncmp(text, "24", 2) < 0 && text[3] < '6';
+}
+
 static bool parse_double(const char *text, double *ret, const char **ret_end)
 {
 	char *end;
@@ -115,6 +146,8 @@ static bool set_text(const struct setting *s, char *field, const char *value)
 		good = is_cpu(s, value);
 	else if (s->kind == SETTING_RECIPE)
 		good = is_recipe(value);
+	else if (s->kind == SETTING_CLOCK)
+		good = is_clock(value);
 	else
 		good = true;
 	if (fits && good)
@@ -141,7 +174,13 @@ static bool set_integer(const struct setting *s, void *field, const char *value)
 		memcpy(field, &x, sizeof(x));
 		return true;
 	}
-	if (!parse_digits(value, &x, &end) || *end || !in_range(s, (double)x))
+	if (s->kind == SETTING_SECONDS) {
+		if (!parse_seconds(value, &x))
+			return false;
+	} else if (!parse_digits(value, &x, &end) || *end) {
+		return false;
+	}
+	if (!in_range(s, (double)x))
 		return false;
 	*(uint32_t *)field = (uint32_t)x;
 	return true;
@@ -186,12 +225,14 @@ int setting_set(const struct setting *setting, void *base, const char *value, st
 	case SETTING_CHOICE:
 	case SETTING_CPU:
 	case SETTING_RECIPE:
+	case SETTING_CLOCK:
 		good = set_text(setting, field, value);
 		break;
 	case SETTING_ON_OFF:
 		good = set_on_off(field, value);
 		break;
 	case SETTING_COUNT:
+	case SETTING_SECONDS:
 	case SETTING_BYTES:
 		good = set_integer(setting, field, value);
 		break;
@@ -244,12 +285,14 @@ int setting_get(const struct setting *setting, const void *base, char *ret_value
 	case SETTING_CHOICE:
 	case SETTING_CPU:
 	case SETTING_RECIPE:
+	case SETTING_CLOCK:
 		n = snprintf(text, sizeof(text), "%s", (const char *)field);
 		break;
 	case SETTING_ON_OFF:
 		n = snprintf(text, sizeof(text), "%s", *(const bool *)field ? "on" : "off");
 		break;
 	case SETTING_COUNT:
+	case SETTING_SECONDS:
 		n = snprintf(text, sizeof(text), "%u", *(const uint32_t *)field);
 		break;
 	case SETTING_BYTES:
@@ -328,6 +371,14 @@ void setting_range(const struct setting *setting, char *ret_text, size_t n_bytes
 	case SETTING_CPU:
 		(void)snprintf(
 			ret_text, n_bytes, "idle or %.15g to %.15g", setting->min, setting->max);
+		break;
+	case SETTING_CLOCK:
+		(void)snprintf(ret_text, n_bytes, "a time of day from 00:00 to 23:59, or nothing");
+		break;
+	case SETTING_SECONDS:
+		(void)snprintf(ret_text, n_bytes,
+			"%s%.15g to %.15g seconds; m, h, d are minutes, hours, days", zero,
+			setting->min, setting->max);
 		break;
 	case SETTING_COUNT:
 	case SETTING_BYTES:

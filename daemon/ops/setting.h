@@ -19,6 +19,8 @@ enum setting_kind {
 	SETTING_CHOICE,   /* one of choices, separated by '|'; an empty choice allows "" */
 	SETTING_ON_OFF,
 	SETTING_COUNT,   /* uint32_t */
+	SETTING_SECONDS, /* uint32_t; m, h, d multiply by a minute, an hour, a day */
+	SETTING_CLOCK,   /* a time of day "HH:MM", or "" */
 	SETTING_BYTES,   /* uint64_t; K, M, G multiply by 1024 and its powers */
 	SETTING_FLOAT,   /* float */
 	SETTING_DOUBLE,  /* double */

@@ -30,7 +30,11 @@ static const char schema[] =
 	" pinned INTEGER NOT NULL DEFAULT 0,"
 	" n_images INTEGER NOT NULL DEFAULT 0, replay_bytes INTEGER NOT NULL DEFAULT 0,"
 	" n_duplicates INTEGER NOT NULL DEFAULT 0, n_rejected INTEGER NOT NULL DEFAULT 0,"
-	" n_gaps INTEGER NOT NULL DEFAULT 0) STRICT;"
+	" n_gaps INTEGER NOT NULL DEFAULT 0,"
+	/* What an operator has said: '', paused, frozen. */
+	" hold TEXT NOT NULL DEFAULT '',"
+	/* Images since the last round began, and when that was; else when the site was made. */
+	" n_new INTEGER NOT NULL DEFAULT 0, round_us INTEGER NOT NULL DEFAULT 0) STRICT;"
 	"CREATE TABLE setting ("
 	" site_id INTEGER NOT NULL REFERENCES site (id) ON DELETE CASCADE,"
 	" key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (site_id, key)"
@@ -46,8 +50,8 @@ static const char schema[] =
 	" UNIQUE (site_id, hash), UNIQUE (site_id, blob)) STRICT;"
 	"CREATE INDEX image_by_arrival ON image (site_id, id);"
 	"CREATE TRIGGER image_added AFTER INSERT ON image BEGIN"
-	" UPDATE site SET n_images = n_images + 1, replay_bytes = replay_bytes + new.n_bytes"
-	" WHERE id = new.site_id; END;"
+	" UPDATE site SET n_images = n_images + 1, replay_bytes = replay_bytes + new.n_bytes,"
+	" n_new = n_new + 1 WHERE id = new.site_id; END;"
 	"CREATE TRIGGER image_gone AFTER DELETE ON image BEGIN"
 	" UPDATE site SET n_images = n_images - 1, replay_bytes = replay_bytes - old.n_bytes"
 	" WHERE id = old.site_id; END;"
@@ -62,6 +66,8 @@ static const char schema[] =
 	" candidate_rank REAL, passed INTEGER NOT NULL DEFAULT 0,"
 	" reasons TEXT NOT NULL DEFAULT '', retrieval_error REAL, margin_error REAL,"
 	" kept_step INTEGER,"
+	" keep INTEGER NOT NULL DEFAULT 0, why TEXT NOT NULL DEFAULT '',"
+	" recipe_text TEXT NOT NULL DEFAULT '', prep_text TEXT NOT NULL DEFAULT '',"
 	" PRIMARY KEY (site_id, version)"
 	") STRICT, WITHOUT ROWID;"
 	"CREATE UNIQUE INDEX one_round_a_site ON version (site_id) WHERE state = 'learning';"
@@ -81,6 +87,21 @@ static const char *const upgrades[STATE_SCHEMA - 1] = {
 	"ALTER TABLE version ADD COLUMN margin_error REAL;",
 	FIGURE_TABLES,
 	"ALTER TABLE version ADD COLUMN kept_step INTEGER;",
+	"ALTER TABLE site ADD COLUMN hold TEXT NOT NULL DEFAULT '';"
+	"ALTER TABLE site ADD COLUMN n_new INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE site ADD COLUMN round_us INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE version ADD COLUMN keep INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE version ADD COLUMN why TEXT NOT NULL DEFAULT '';"
+	"ALTER TABLE version ADD COLUMN recipe_text TEXT NOT NULL DEFAULT '';"
+	"ALTER TABLE version ADD COLUMN prep_text TEXT NOT NULL DEFAULT '';"
+	"UPDATE site SET round_us = max(created_us, coalesce((SELECT max(version.created_us)"
+	" FROM version WHERE version.site_id = site.id), 0));"
+	"UPDATE site SET n_new = (SELECT count(*) FROM image WHERE image.site_id = site.id"
+	" AND image.arrived_us > site.round_us);"
+	"DROP TRIGGER image_added;"
+	"CREATE TRIGGER image_added AFTER INSERT ON image BEGIN"
+	" UPDATE site SET n_images = n_images + 1, replay_bytes = replay_bytes + new.n_bytes,"
+	" n_new = n_new + 1 WHERE id = new.site_id; END;",
 };
 
 /* ---- transactions */

@@ -31,6 +31,14 @@ enum version_state { /* stored as text */
 };
 const char *version_state_name(enum version_state state);
 
+/** What an operator has told a site; stored as text. */
+enum site_hold {
+	SITE_ACTIVE,
+	SITE_PAUSED, /* no round begins; images are taken, masks may be promoted */
+	SITE_FROZEN, /* no round, no promotion, no new image; going back to an earlier mask works */
+};
+const char *site_hold_name(enum site_hold hold); /* "", "paused", "frozen" */
+
 /** One row of the table of sites. Strings are fixed so that the struct is a plain value. */
 struct site_row {
 	char site[64];
@@ -38,6 +46,16 @@ struct site_row {
 	uint32_t champion;             /* 0: the frozen base */
 	uint32_t predecessor;          /* what rollback goes back to */
 	uint64_t n_images, n_duplicates, n_rejected, n_gaps, replay_bytes;
+	uint64_t n_new;    /* images since the last round began, however that ended */
+	uint64_t round_us; /* when it began; without one: when the site was made */
+	enum site_hold hold;
+};
+
+/** The little of it that decides whether a site should learn. */
+struct site_need {
+	char site[64];
+	enum site_hold hold;
+	uint64_t n_images, n_new, round_us;
 };
 
 struct judgement_row {
@@ -71,6 +89,10 @@ struct version_row {
 	char reasons[1024];  /* separated by newlines; "" when passed */
 	char withdrawn[160]; /* why it was rolled back by itself; "": it was not */
 	struct shadow_row shadow;
+	bool keep;    /* pinned: never removed for its age */
+	char why[96]; /* why the round began */
+	/* Whole, so that the version can be learnt again: recipe_text(), and KEY=VALUE of [site]. */
+	char recipe_text[sizeof(struct recipe_text)], prep_text[384];
 };
 
 /** What ingest asks to have accepted. */
@@ -111,12 +133,22 @@ int state_tidy(struct state *state, unsigned n_entries);
 int state_site_get(struct state *state, const char *site, struct site_row *ret_row); /* -ENOENT */
 /** Sorted by name; *ret_rows malloc'ed. */
 int state_site_list(struct state *state, struct site_row **ret_rows, uint32_t *ret_n);
+/** Of every site, by name; cheap enough for every second. *ret_rows malloc'ed. */
+int state_need_list(struct state *state, struct site_need **ret_rows, uint32_t *ret_n);
+/**
+ * Pause, freeze or resume, with an audit row; saying it again is 0 and changes nothing. -ENOENT,
+ * -EBUSY: a frozen site cannot be paused.
+ */
+int state_site_hold(struct state *state, const char *site, enum site_hold hold, const char *who);
+/** Back to the base: champion 0, the versions stay, rollback undoes it. -ENOENT, -EROFS: frozen. */
+int state_site_reset(struct state *state, const char *site, const char *who);
 
 /* ---- images; batched: nothing is accepted before state_commit() returned 0 */
 /**
  * Joins the open batch. 1: a new row, 0: a duplicate (row unchanged, counted), -ENOENT: no site,
  * -ESTALE: the blob is not there in this size (evicted meanwhile: write it again), -EINVAL: blob's
- * name, -EEXIST: another image has this blob. Other errors: the batch is lost, commit will say so.
+ * name, -EEXIST: another image has this blob, -EROFS: the site is frozen. Other errors: the batch is
+ * lost, commit will say so.
  */
 int state_admit(struct state *state, const struct image_row *row);
 /**
@@ -133,12 +165,20 @@ int state_count_refused(
  * seeded uniform sample of the older; images named by a running round's manifest stay.
  */
 int state_evict(struct state *state, const char *site, uint64_t max_bytes);
+/**
+ * Deletes near-duplicates, rows first: of each pair the image that arrived later. Only where both are
+ * still there, none of a running round's, and never below n_min images. Audited.
+ */
+struct twins;
+int state_thin(struct state *state, const char *site, const struct twins *twins, uint64_t n_min,
+	uint32_t *ret_n);
 
 /* ---- rounds and versions */
 /**
  * Freezes a manifest: every image of the site, lines "L|H hash blob" sorted by hash; held out (H):
  * every fifth time block of the site's images in order of arrival (site/manifest.h). Inserts the next version as
- * LEARNING. -EBUSY: a round runs, -ENODATA: fewer than min_images (diag).
+ * LEARNING, with an audit row that says why. -EBUSY: a round runs, -ENODATA: fewer than min_images,
+ * -EROFS: paused or frozen (diag).
  */
 int state_round_begin(struct state *state, const char *site, const char *who, uint32_t min_images,
 	uint32_t steps, uint64_t seed, uint32_t *ret_version, struct diag *diag);
@@ -161,7 +201,8 @@ int state_version_get(struct state *state, const char *site, uint32_t version,
 	struct version_row *ret_row); /* -ENOENT */
 int state_version_list(
 	struct state *state, const char *site, struct version_row **ret_rows, uint32_t *ret_n);
-/** Champion and audit row in one transaction. -ENOENT, -EPERM: the version is held or failed.
+/** Champion and audit row in one transaction. -ENOENT, -EPERM: the version is held or failed,
+ * -EROFS: the site is frozen.
  * Promoting the champion again is 0 and changes nothing. version 0 goes back to the base. */
 int state_promote(struct state *state, const char *site, uint32_t version, const char *who);
 /** Back to the predecessor, and what was before that becomes the predecessor. -ENODATA: there is none. */
@@ -177,6 +218,27 @@ int state_is_withdrawn(struct state *state, const char *site, const struct diges
 /** Overwrites what a version did as a shadow. */
 int state_shadow_store(
 	struct state *state, const char *site, uint32_t version, const struct shadow_row *row);
+
+/** Pins a version, or no longer; audited. -ENOENT, -EPERM: it is being learnt or failed. */
+int state_version_keep(
+	struct state *state, const char *site, uint32_t version, bool keep, const char *who);
+/**
+ * Removes versions, rows first: all but the newest n_keep that did not fail and the newest n_keep that
+ * did, the champion, its predecessor, and what is pinned or being learnt. Audited one by one.
+ */
+int state_version_prune(struct state *state, const char *site, uint32_t n_keep, uint32_t *ret_n);
+
+/**
+ * Makes ready to learn a version again: checks its record, and holds its images until
+ * state_reproduce_end(). The folder "again" of the site is there, empty.
+ *
+ * @param ret_row   the version
+ * @return 0, -ENOENT: no such version, -ENODATA: its recipe was never stored, or images are gone
+ *         (diag counts them and names the first), -EBUSY: a round runs, -EBADMSG: manifest damaged
+ */
+int state_reproduce_begin(struct state *state, const char *site, uint32_t version,
+	struct version_row *ret_row, struct diag *diag);
+int state_reproduce_end(struct state *state, const char *site);
 
 /** Absolute path of a file of a site, e.g. state_path(s, buf, site, "masks/3.kmask"). */
 int state_path(const struct state *state, char ret_path[512], const char *site, const char *file);

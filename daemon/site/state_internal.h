@@ -7,7 +7,7 @@
 
 #include "site/state.h"
 
-#define STATE_SCHEMA 4
+#define STATE_SCHEMA 5
 
 /* Every statement is prepared once, at its first use; statement.c holds the texts. */
 enum statement {
@@ -25,11 +25,17 @@ enum statement {
 	SQL_SITE_GET,
 	SQL_SITE_NAMES,
 	SQL_SITE_PIN,
+	SQL_SITE_UNPIN_IDLE,
 	SQL_SITE_COUNT,
+	SQL_SITE_HOLD,
+	SQL_SITE_SET_HOLD,
+	SQL_SITE_NEEDS,
+	SQL_SITE_BEGUN,
 	SQL_SETTING_ADD,
 	SQL_SETTINGS,
 	SQL_IMAGE_ADD,
 	SQL_IMAGE_DELETE,
+	SQL_IMAGE_FIND,
 	SQL_IMAGE_NEWEST_FIRST,
 	SQL_IMAGE_OLDEST_FIRST,
 	SQL_IMAGE_BLOBS,
@@ -37,6 +43,8 @@ enum statement {
 	SQL_VERSION_ADD,
 	SQL_VERSION_STATE,
 	SQL_VERSION_FAIL,
+	SQL_VERSION_KEEP,
+	SQL_VERSION_DELETE,
 	SQL_VERSION_STORE,
 	SQL_VERSION_GET,
 	SQL_VERSION_LIST,
@@ -50,6 +58,8 @@ enum statement {
 	SQL_WITHDRAW,
 	SQL_WITHDRAWN,
 	SQL_WITHDRAWN_MASK,
+	SQL_PROMOTION_FORGET,
+	SQL_PROMOTION_JOIN,
 	SQL_N,
 };
 
@@ -105,6 +115,11 @@ void state_image_done(struct state *state);
 /* ---- inside a transaction */
 int audit_add(struct state *state, const char *site, const char *what, const char *detail);
 int site_id(struct state *state, const char *site, int64_t *ret_id); /* -ENOENT */
+int site_hold(struct state *state, int64_t id, enum site_hold *ret_hold);
+int site_hold_parse(enum site_hold *ret_hold, const char *name);
+/** Puts a version, 0: the base, on top of the site's promotions; what, detail: the audit row. */
+int champion_set(struct state *state, const char *site, int64_t id, uint32_t version,
+	const char *what, const char *who);
 /** Champion and predecessor. @return how many promotions there are below the champion, at most 2 */
 int promotion_top(
 	struct state *state, int64_t id, uint32_t *ret_champion, uint32_t *ret_predecessor);

@@ -79,14 +79,24 @@ static int prepare_folder(struct state *state, const char *site, const struct ma
 	return r;
 }
 
+struct round_start {
+	const char *who;
+	uint32_t min_images, steps;
+	uint64_t seed;
+	const void *kmask; /* NULL: a mask is learnt */
+	size_t n_bytes;
+};
+
 static int add_version(struct state *state, int64_t id, const struct manifest *manifest,
-	uint32_t steps, uint64_t seed, uint32_t *ret_version)
+	const struct round_start *what, uint32_t *ret_version)
 {
 	struct digest digest = manifest_digest(manifest);
+	char why[sizeof(((struct version_row *)NULL)->why)];
 	sqlite3_stmt *statement;
 	int64_t version;
 	int r;
 
+	(void)snprintf(why, sizeof(why), "%s", what->who);
 	r = statement_get(state, &statement, SQL_VERSION_NEXT, "i", id);
 	if (r < 0)
 		return r;
@@ -98,9 +108,9 @@ static int add_version(struct state *state, int64_t id, const struct manifest *m
 	r = statement_step(state, statement);
 	if (r < 0)
 		return r;
-	r = statement_run(state, SQL_VERSION_ADD, "iitiiihi", id, version,
-		version_state_name(VERSION_LEARNING), (int64_t)steps, (int64_t)seed,
-		(int64_t)manifest->n, &digest, (int64_t)clock_wall_us());
+	r = statement_run(state, SQL_VERSION_ADD, "iitiiihit", id, version,
+		version_state_name(VERSION_LEARNING), (int64_t)what->steps, (int64_t)what->seed,
+		(int64_t)manifest->n, &digest, (int64_t)clock_wall_us(), why);
 	if (r < 0)
 		return r;
 	r = statement_run(state, SQL_SITE_PIN, "ii", manifest->last_id, id);
@@ -110,13 +120,21 @@ static int add_version(struct state *state, int64_t id, const struct manifest *m
 	return 0;
 }
 
-struct round_start {
-	const char *who;
-	uint32_t min_images, steps;
-	uint64_t seed;
-	const void *kmask;
-	size_t n_bytes;
-};
+/* A foreign mask may be judged while a site is paused: nothing is learnt. */
+static int check_hold(
+	struct state *state, const char *site, int64_t id, bool learns, struct diag *diag)
+{
+	enum site_hold hold;
+	int r;
+
+	r = site_hold(state, id, &hold);
+	if (r < 0)
+		return r;
+	if (hold == SITE_FROZEN || (hold == SITE_PAUSED && learns))
+		return diag_set(
+			diag, EROFS, "site %s is %s: resume it first", site, site_hold_name(hold));
+	return 0;
+}
 
 static int record_start(struct state *state, const char *site, const struct round_start *what,
 	const struct manifest *manifest, uint32_t version)
@@ -145,7 +163,9 @@ static int start(struct state *state, const char *site, const struct round_start
 	r = site_id(state, site, &id);
 	if (r < 0)
 		return r;
-	r = check_idle(state, site, id, diag);
+	r = check_hold(state, site, id, !what->kmask, diag);
+	if (r >= 0)
+		r = check_idle(state, site, id, diag);
 	if (r < 0)
 		return r;
 	r = read_images(state, id, &manifest);
@@ -158,7 +178,10 @@ static int start(struct state *state, const char *site, const struct round_start
 	r = prepare_folder(state, site, &manifest, what->kmask, what->n_bytes);
 	if (r < 0)
 		return diag_set(diag, -r, "site %s: round folder: %s", site, strerror(-r));
-	r = add_version(state, id, &manifest, what->steps, what->seed, ret_version);
+	r = add_version(state, id, &manifest, what, ret_version);
+	/* From here on images count as new again; a judged import is no round of learning. */
+	if (r >= 0 && !what->kmask)
+		r = statement_run(state, SQL_SITE_BEGUN, "ii", (int64_t)clock_wall_us(), id);
 	if (r < 0)
 		return r;
 	return record_start(state, site, what, &manifest, *ret_version);
@@ -320,7 +343,7 @@ static int store_version(struct state *state, int64_t id, const struct version_r
 {
 	const struct judgement_row *a = &row->frozen, *b = &row->candidate;
 
-	return statement_run(state, SQL_VERSION_STORE, "tddddiiiiiiithhhhhhidddiddditddiii",
+	return statement_run(state, SQL_VERSION_STORE, "tddddiiiiiiithhhhhhidddiddditddittii",
 		version_state_name(to), row->density, row->lowest_density, row->loss_ratio,
 		row->seconds, (int64_t)n_bytes, (int64_t)row->n_elements, (int64_t)row->n_flips,
 		(int64_t)row->seed, (int64_t)row->steps, (int64_t)row->n_images,
@@ -328,8 +351,8 @@ static int store_version(struct state *state, int64_t id, const struct version_r
 		&row->recipe, &row->space, (int64_t)a->n, (double)a->retrieval, (double)a->margin,
 		(double)a->effective_rank, (int64_t)b->n, (double)b->retrieval, (double)b->margin,
 		(double)b->effective_rank, (int64_t)row->passed, row->reasons,
-		(double)b->retrieval_error, (double)b->margin_error, (int64_t)row->kept_step, id,
-		(int64_t)row->version);
+		(double)b->retrieval_error, (double)b->margin_error, (int64_t)row->kept_step,
+		row->recipe_text, row->prep_text, id, (int64_t)row->version);
 }
 
 static int end(

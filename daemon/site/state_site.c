@@ -205,7 +205,12 @@ int state_site_get(struct state *state, const char *site, struct site_row *ret_r
 	row.n_rejected = (uint64_t)sqlite3_column_int64(statement, 3);
 	row.n_gaps = (uint64_t)sqlite3_column_int64(statement, 4);
 	row.replay_bytes = (uint64_t)sqlite3_column_int64(statement, 5);
+	row.n_new = (uint64_t)sqlite3_column_int64(statement, 7);
+	row.round_us = (uint64_t)sqlite3_column_int64(statement, 8);
+	r = site_hold_parse(&row.hold, (const char *)sqlite3_column_text(statement, 9));
 	(void)sqlite3_reset(statement);
+	if (r < 0)
+		return r;
 
 	r = read_settings(state, id, &row.settings);
 	if (r < 0)

@@ -79,6 +79,11 @@ int version_read(struct version_row *ret_row, sqlite3_stmt *statement)
 	row.candidate.retrieval_error = (float)number(statement, 32);
 	row.candidate.margin_error = (float)number(statement, 33);
 	row.kept_step = (uint32_t)integer(statement, 34);
+	row.keep = integer(statement, 35) != 0;
+	if (statement_text(statement, 36, row.why, sizeof(row.why)) < 0 ||
+		statement_text(statement, 37, row.recipe_text, sizeof(row.recipe_text)) < 0 ||
+		statement_text(statement, 38, row.prep_text, sizeof(row.prep_text)) < 0)
+		return -EBADMSG;
 	if (statement_text(statement, 0, row.site, sizeof(row.site)) < 0 ||
 		statement_text(statement, 2, name, sizeof(name)) < 0 ||
 		version_state_parse(&row.state, name) < 0 ||
@@ -201,18 +206,12 @@ static int check_promotable(struct state *state, const char *site, uint32_t vers
 		       : -EPERM;
 }
 
-static int promote(struct state *state, const char *site, uint32_t version, const char *who)
+int champion_set(struct state *state, const char *site, int64_t id, uint32_t version,
+	const char *what, const char *who)
 {
 	uint32_t champion, predecessor;
-	int64_t id;
 	int r;
 
-	r = site_id(state, site, &id);
-	if (r < 0)
-		return r;
-	r = check_promotable(state, site, version);
-	if (r < 0)
-		return r;
 	r = promotion_top(state, id, &champion, &predecessor);
 	if (r < 0)
 		return r;
@@ -222,7 +221,26 @@ static int promote(struct state *state, const char *site, uint32_t version, cons
 		state, SQL_PROMOTION_ADD, "iii", id, (int64_t)version, (int64_t)clock_wall_us());
 	if (r < 0)
 		return r;
-	return change_champion(state, site, id, champion, version, "mask.promote", who);
+	return change_champion(state, site, id, champion, version, what, who);
+}
+
+static int promote(struct state *state, const char *site, uint32_t version, const char *who)
+{
+	enum site_hold hold;
+	int64_t id;
+	int r;
+
+	r = site_id(state, site, &id);
+	if (r >= 0)
+		r = site_hold(state, id, &hold);
+	if (r < 0)
+		return r;
+	if (hold == SITE_FROZEN)
+		return -EROFS;
+	r = check_promotable(state, site, version);
+	if (r < 0)
+		return r;
+	return champion_set(state, site, id, version, "mask.promote", who);
 }
 
 int state_promote(struct state *state, const char *site, uint32_t version, const char *who)

@@ -10,9 +10,9 @@
 	"n_elements, n_flips, seed, version.created_us, steps, version.n_images, threads, isa, " \
 	"base, prep, mask, manifest, recipe, space, frozen_n, frozen_retrieval, frozen_margin, " \
 	"frozen_rank, candidate_n, candidate_retrieval, candidate_margin, candidate_rank, " \
-	"passed, reasons, retrieval_error, margin_error, kept_step FROM version JOIN site ON " \
-	"site.id = " \
-	"site_id "
+	"passed, reasons, retrieval_error, margin_error, kept_step, keep, why, recipe_text, " \
+	"prep_text " \
+	"FROM version JOIN site ON site.id = site_id "
 
 static const char *const texts[SQL_N] = {
 	[SQL_BEGIN] = "BEGIN IMMEDIATE",
@@ -28,12 +28,19 @@ static const char *const texts[SQL_N] = {
 	[SQL_AUDIT_FROM] = "SELECT seq, time_us, site, what, detail, prev, hash FROM audit "
 			   "WHERE seq > ?1 AND (?2 = '' OR site = ?2) ORDER BY seq LIMIT ?3",
 	[SQL_SITE_ID] = "SELECT id FROM site WHERE name = ?",
-	[SQL_SITE_ADD] = "INSERT INTO site (name, created_us) VALUES (?, ?)",
+	[SQL_SITE_ADD] = "INSERT INTO site (name, created_us, round_us) VALUES (?1, ?2, ?2)",
 	[SQL_SITE_DELETE] = "DELETE FROM site WHERE id = ?",
 	[SQL_SITE_GET] = "SELECT id, n_images, n_duplicates, n_rejected, n_gaps, replay_bytes, "
-			 "pinned FROM site WHERE name = ?",
+			 "pinned, n_new, round_us, hold FROM site WHERE name = ?",
 	[SQL_SITE_NAMES] = "SELECT name FROM site ORDER BY name",
 	[SQL_SITE_PIN] = "UPDATE site SET pinned = ? WHERE id = ?",
+	[SQL_SITE_UNPIN_IDLE] =
+		"UPDATE site SET pinned = 0 WHERE pinned > 0 AND NOT EXISTS "
+		"(SELECT 1 FROM version WHERE site_id = site.id AND state = 'learning')",
+	[SQL_SITE_HOLD] = "SELECT hold FROM site WHERE id = ?",
+	[SQL_SITE_SET_HOLD] = "UPDATE site SET hold = ? WHERE id = ?",
+	[SQL_SITE_NEEDS] = "SELECT name, hold, n_images, n_new, round_us FROM site ORDER BY name",
+	[SQL_SITE_BEGUN] = "UPDATE site SET n_new = 0, round_us = ? WHERE id = ?",
 	[SQL_SITE_COUNT] = "UPDATE site SET n_duplicates = n_duplicates + ?, "
 			   "n_rejected = n_rejected + ?, n_gaps = n_gaps + ? WHERE id = ?",
 	[SQL_SETTING_ADD] = "INSERT INTO setting (site_id, key, value) VALUES (?, ?, ?)",
@@ -44,6 +51,7 @@ static const char *const texts[SQL_N] = {
 			  "?, ?, ?, ?, ?) "
 			  "ON CONFLICT (site_id, hash) DO NOTHING",
 	[SQL_IMAGE_DELETE] = "DELETE FROM image WHERE id = ?",
+	[SQL_IMAGE_FIND] = "SELECT id, blob FROM image WHERE site_id = ? AND hash = ?",
 	[SQL_IMAGE_NEWEST_FIRST] =
 		"SELECT id, hash, blob, n_bytes FROM image WHERE site_id = ? ORDER BY id DESC",
 	[SQL_IMAGE_OLDEST_FIRST] =
@@ -53,10 +61,12 @@ static const char *const texts[SQL_N] = {
 	[SQL_VERSION_NEXT] = "UPDATE site SET last_version = last_version + 1 WHERE id = ? "
 			     "RETURNING last_version",
 	[SQL_VERSION_ADD] = "INSERT INTO version (site_id, version, state, steps, seed, n_images, "
-			    "manifest, created_us) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+			    "manifest, created_us, why) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
 	[SQL_VERSION_STATE] = "UPDATE version SET state = ? WHERE site_id = ? AND version = ?",
 	[SQL_VERSION_FAIL] = "UPDATE version SET state = 'failed', reasons = ? "
 			     "WHERE site_id = ? AND version = ? AND state = 'learning'",
+	[SQL_VERSION_KEEP] = "UPDATE version SET keep = ? WHERE site_id = ? AND version = ?",
+	[SQL_VERSION_DELETE] = "DELETE FROM version WHERE site_id = ? AND version = ?",
 	[SQL_VERSION_STORE] =
 		"UPDATE version SET state = ?, density = ?, lowest_density = ?, loss_ratio = ?, "
 		"seconds = ?, n_bytes = ?, n_elements = ?, n_flips = ?, seed = ?, steps = ?, "
@@ -64,7 +74,8 @@ static const char *const texts[SQL_N] = {
 		"recipe = ?, space = ?, frozen_n = ?, frozen_retrieval = ?, frozen_margin = ?, "
 		"frozen_rank = ?, candidate_n = ?, candidate_retrieval = ?, candidate_margin = ?, "
 		"candidate_rank = ?, passed = ?, reasons = ?, retrieval_error = ?, "
-		"margin_error = ?, kept_step = ? WHERE site_id = ? AND version = ?",
+		"margin_error = ?, kept_step = ?, recipe_text = ?, prep_text = ? "
+		"WHERE site_id = ? AND version = ?",
 	[SQL_VERSION_GET] = "SELECT " VERSION_COLUMNS "WHERE site_id = ? AND version = ?",
 	[SQL_VERSION_LIST] = "SELECT " VERSION_COLUMNS "WHERE site_id = ? ORDER BY version",
 	[SQL_VERSION_RUNNING] = "SELECT version FROM version WHERE site_id = ? AND "
@@ -83,6 +94,12 @@ static const char *const texts[SQL_N] = {
 			 "VALUES (?, ?, ?, ?)",
 	[SQL_WITHDRAWN] = "SELECT reason FROM withdrawal WHERE site_id = ? AND version = ?",
 	[SQL_WITHDRAWN_MASK] = "SELECT 1 FROM withdrawal WHERE site_id = ? AND mask = ? LIMIT 1",
+	[SQL_PROMOTION_FORGET] = "DELETE FROM promotion WHERE site_id = ? AND version = ?",
+	/* What lay around a version that is gone: the same version twice is one. */
+	[SQL_PROMOTION_JOIN] = "DELETE FROM promotion WHERE site_id = ?1 AND version = "
+			       "(SELECT below.version FROM promotion AS below WHERE "
+			       "below.site_id = ?1 AND below.id < promotion.id "
+			       "ORDER BY below.id DESC LIMIT 1)",
 };
 
 int statement_error(const struct state *state, int code)

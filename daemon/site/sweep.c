@@ -333,6 +333,15 @@ static int sweep_round(struct state *state, const char *site, const struct versi
 	return 0;
 }
 
+/* Who asked to learn a version again has gone with the process. */
+static void sweep_again(struct state *state, const char *site)
+{
+	char path[96];
+
+	(void)snprintf(path, sizeof(path), "sites/%.64s/again", site);
+	(void)sweep_tree(state->dir_fd, path);
+}
+
 static int sweep_site(struct state *state, const char *site, struct diag *diag)
 {
 	_cleanup_(freep) struct version_row *versions = NULL;
@@ -349,6 +358,8 @@ static int sweep_site(struct state *state, const char *site, struct diag *diag)
 		r = sweep_masks(state, site, versions, n_versions);
 	if (r == 0)
 		r = sweep_round(state, site, versions, n_versions);
+	if (r == 0)
+		sweep_again(state, site);
 	if (r == 0)
 		r = sweep_make_folders(state, site);
 	return r;
@@ -391,5 +402,8 @@ int sweep_all(struct state *state, struct diag *diag)
 		if (r < 0)
 			return diag_set(diag, -r, "%s", said.text[0] ? said.text : strerror(-r));
 	}
+	r = statement_run(state, SQL_SITE_UNPIN_IDLE, "");
+	if (r < 0)
+		return diag_set(diag, -r, "%s/state.db: %s", state->dir, strerror(-r));
 	return 0;
 }

@@ -240,7 +240,9 @@ static void a_missing_file_is_an_error_and_leaves_the_struct_alone(void **state)
 /* Values just inside and just outside of a row's range, by its kind. */
 static void check_number_edges(const struct setting *s, void *base)
 {
-	double step = s->kind == SETTING_COUNT || s->kind == SETTING_BYTES ? 1 : 1e-3;
+	bool is_whole =
+		s->kind == SETTING_COUNT || s->kind == SETTING_SECONDS || s->kind == SETTING_BYTES;
+	double step = is_whole ? 1 : 1e-3;
 	const double inside[] = { s->min, s->max }, outside[] = { s->min - step, s->max + step };
 	char text[96], back[96];
 	struct diag diag;
@@ -291,6 +293,27 @@ static void check_row(const struct setting *s, void *base)
 	struct diag diag;
 
 	switch (s->kind) {
+	case SETTING_SECONDS:
+		assert_int_equal(setting_set(s, base, "90m", &diag), 0);
+		assert_int_equal(*(uint32_t *)((char *)base + s->offset), 5400);
+		assert_int_equal(setting_set(s, base, "1h", &diag), 0);
+		assert_int_equal(*(uint32_t *)((char *)base + s->offset), 3600);
+		assert_int_equal(setting_set(s, base, "2d", &diag), 0);
+		assert_int_equal(*(uint32_t *)((char *)base + s->offset), 172800);
+		assert_int_equal(setting_set(s, base, "2dd", &diag), -EINVAL);
+		assert_int_equal(setting_set(s, base, "d", &diag), -EINVAL);
+		assert_int_equal(setting_set(s, base, "18446744073709551615d", &diag), -EINVAL);
+		check_number_edges(s, base);
+		break;
+	case SETTING_CLOCK:
+		assert_int_equal(setting_set(s, base, "00:00", &diag), 0);
+		assert_int_equal(setting_set(s, base, "23:59", &diag), 0);
+		assert_int_equal(setting_set(s, base, "", &diag), 0);
+		assert_int_equal(setting_set(s, base, "24:00", &diag), -EINVAL);
+		assert_int_equal(setting_set(s, base, "7:30", &diag), -EINVAL);
+		assert_int_equal(setting_set(s, base, "07:60", &diag), -EINVAL);
+		assert_int_equal(setting_set(s, base, "07:30:00", &diag), -EINVAL);
+		break;
 	case SETTING_COUNT:
 	case SETTING_BYTES:
 	case SETTING_FLOAT:

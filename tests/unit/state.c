@@ -527,6 +527,16 @@ static void an_older_database_is_upgraded(void **state)
 					"ALTER TABLE version DROP COLUMN margin_error;"
 					"DROP TABLE figure; DROP TABLE withdrawal;"
 					"ALTER TABLE version DROP COLUMN kept_step;"
+					"ALTER TABLE version DROP COLUMN keep;"
+					"ALTER TABLE version DROP COLUMN why;"
+					"ALTER TABLE version DROP COLUMN recipe_text;"
+					"ALTER TABLE version DROP COLUMN prep_text;"
+					"DROP TRIGGER image_added;"
+					"CREATE TRIGGER image_added AFTER INSERT ON image BEGIN"
+					" SELECT 1; END;"
+					"ALTER TABLE site DROP COLUMN hold;"
+					"ALTER TABLE site DROP COLUMN n_new;"
+					"ALTER TABLE site DROP COLUMN round_us;"
 					"PRAGMA user_version = 1"),
 		SQLITE_OK);
 	fixture_reopen(fixture);
