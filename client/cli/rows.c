@@ -85,6 +85,9 @@ static json_t *site_object(const Kamen__Site *s)
 	put_int(o, "drift_answers", s->has_drift_answers, s->drift_answers);
 	put_int(o, "shadow", s->has_shadow, s->shadow);
 	put_int(o, "watch_left", s->has_watch_left, s->watch_left);
+	put_int(o, "new_images", s->has_new_images, s->new_images);
+	put_int(o, "round_us", s->has_round_us, s->round_us);
+	put_text(o, "due", s->due);
 	put_bytes(o, "prep_digest", &s->prep_digest, s->has_prep_digest);
 	put(o, "settings", pairs_object(s->settings, s->n_settings));
 	put(o, "set_by", pairs_object(s->set_by, s->n_set_by));
@@ -168,6 +171,9 @@ static json_t *mask_object(const Kamen__Mask *m)
 	put_bytes(o, "space", &m->space, m->has_space);
 	put_bytes(o, "manifest_digest", &m->manifest_digest, m->has_manifest_digest);
 	put_bytes(o, "recipe_digest", &m->recipe_digest, m->has_recipe_digest);
+	put_text(o, "recipe", m->recipe);
+	put_text(o, "why", m->why);
+	put(o, "pinned", m->has_pinned ? json_boolean(m->pinned) : json_null());
 	put(o, "gate", gate_object(m->gate));
 	put_text(o, "withdrawn", m->withdrawn);
 	put(o, "shadow", shadow_object(m->shadow));
@@ -202,6 +208,24 @@ static json_t *learnt_object(const Kamen__LearnResult *l)
 	put_number(o, "loss_ratio", l->has_loss_ratio, l->loss_ratio);
 	put_number(o, "density", l->has_density, l->density);
 	put(o, "gate", gate_object(l->gate));
+	return o;
+}
+
+static json_t *reproduced_object(const Kamen__Reproduced *p)
+{
+	json_t *o = json_object();
+
+	put_text(o, "site", p->site);
+	put_int(o, "version", 1, p->version);
+	put(o, "equal", json_boolean(p->equal));
+	put_int(o, "images", p->has_n_images, p->n_images);
+	put_number(o, "seconds", p->has_seconds, p->seconds);
+	put_bytes(o, "mask_digest", &p->mask_digest, p->has_mask_digest);
+	put_bytes(o, "again_digest", &p->again_digest, p->has_again_digest);
+	put_text(o, "isa", p->isa);
+	put_text(o, "again_isa", p->again_isa);
+	put_int(o, "threads", p->has_threads, p->threads);
+	put_int(o, "again_threads", p->has_again_threads, p->again_threads);
 	return o;
 }
 
@@ -242,6 +266,8 @@ json_t *output_object(const Kamen__Reply *reply)
 		return learnt_object(reply->learnt);
 	case KAMEN__REPLY__ROW_AUDIT:
 		return audit_object(reply->audit);
+	case KAMEN__REPLY__ROW_REPRODUCED:
+		return reproduced_object(reply->reproduced);
 	case KAMEN__REPLY__ROW_TEXT:
 		return text_object(reply->text);
 	default:

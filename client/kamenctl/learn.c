@@ -6,6 +6,7 @@
 #include "control.h"
 #include "ctl.h"
 #include "output.h"
+#include "progress.h"
 
 struct learn_options {
 	const char *steps, *seed, *objective, *wait;
@@ -34,7 +35,7 @@ static int request_fill(const struct ctl *ctl, const struct learn_options *o, Ka
 	return EXIT_DONE;
 }
 
-static void progress_print(const Kamen__Progress *p)
+void progress_print(const Kamen__Progress *p)
 {
 	(void)printf("step %u/%u  loss/lnK %.4f  density %.5f", p->step, p->steps,
 		p->has_loss_ratio ? (double)p->loss_ratio : (double)NAN,

@@ -9,6 +9,7 @@
 #include "cleanup.h"
 #include "control.h"
 #include "ctl.h"
+#include "progress.h"
 #include "kmask_file.h"
 #include "output.h"
 
@@ -63,6 +64,52 @@ int mask_show_run(struct ctl *ctl, int argc, char **argv)
 int mask_promote_run(struct ctl *ctl, int argc, char **argv)
 {
 	return version_run(ctl, argc, argv, KAMEN__REQUEST__VERB_MASK_PROMOTE);
+}
+
+int mask_pin_run(struct ctl *ctl, int argc, char **argv)
+{
+	return version_run(ctl, argc, argv, KAMEN__REQUEST__VERB_MASK_PIN);
+}
+
+int mask_unpin_run(struct ctl *ctl, int argc, char **argv)
+{
+	return version_run(ctl, argc, argv, KAMEN__REQUEST__VERB_MASK_UNPIN);
+}
+
+/* Exit status 1 where the bits differ, so that a script need not read. */
+int mask_reproduce_run(struct ctl *ctl, int argc, char **argv)
+{
+	_cleanup_(control_freep) struct control *control = NULL;
+	Kamen__Request request = KAMEN__REQUEST__INIT;
+	Kamen__SiteVersion message = KAMEN__SITE_VERSION__INIT;
+	const Kamen__Reply *reply;
+	bool is_equal = false;
+	int first, status;
+
+	if (!options_parse(ctl, argc, argv, NULL, 0, 2, 2, &first, &status))
+		return status;
+	status = version_take(ctl, argv[first], argv[first + 1], &message);
+	if (status == EXIT_DONE)
+		status = control_open(ctl, &control);
+	request.verb_case = KAMEN__REQUEST__VERB_MASK_REPRODUCE;
+	request.mask_reproduce = &message;
+	if (status == EXIT_DONE)
+		status = control_send(control, &request, -1);
+	while (status == EXIT_DONE) {
+		status = control_next(control, true, &reply);
+		if (status != EXIT_DONE || !reply)
+			break;
+		if (reply->row_case == KAMEN__REPLY__ROW_REPRODUCED)
+			is_equal = reply->reproduced->equal;
+		if (reply->row_case == KAMEN__REPLY__ROW_PROGRESS && !ctl->json)
+			progress_print(reply->progress);
+		else if (reply->row_case != KAMEN__REPLY__ROW__NOT_SET)
+			status = output_reply(ctl, reply, true);
+	}
+	if (status == EXIT_DONE && !is_equal)
+		status = ctl_fail(ctl, EXIT_FAILED, "version %u came out otherwise this time",
+			message.version);
+	return status;
 }
 
 int mask_rollback_run(struct ctl *ctl, int argc, char **argv)

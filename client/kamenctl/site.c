@@ -146,12 +146,43 @@ int site_show_run(struct ctl *ctl, int argc, char **argv)
 	return control_run(ctl, &request, -1, true);
 }
 
-int site_delete_run(struct ctl *ctl, int argc, char **argv)
+static int hold_run(struct ctl *ctl, int argc, char **argv, Kamen__Hold hold)
+{
+	Kamen__Request request = KAMEN__REQUEST__INIT;
+	Kamen__SiteHold message = KAMEN__SITE_HOLD__INIT;
+	int first, status;
+
+	if (!options_parse(ctl, argc, argv, NULL, 0, 1, 1, &first, &status) ||
+		!name_ok(ctl, argv[first], &status))
+		return status;
+	message.site = argv[first];
+	message.hold = hold;
+	request.verb_case = KAMEN__REQUEST__VERB_SITE_HOLD;
+	request.site_hold = &message;
+	return control_run(ctl, &request, -1, true);
+}
+
+int site_pause_run(struct ctl *ctl, int argc, char **argv)
+{
+	return hold_run(ctl, argc, argv, KAMEN__HOLD__PAUSE);
+}
+
+int site_freeze_run(struct ctl *ctl, int argc, char **argv)
+{
+	return hold_run(ctl, argc, argv, KAMEN__HOLD__FREEZE);
+}
+
+int site_resume_run(struct ctl *ctl, int argc, char **argv)
+{
+	return hold_run(ctl, argc, argv, KAMEN__HOLD__RUN);
+}
+
+/* What asks for --yes: delete and reset. */
+static int yes_run(
+	struct ctl *ctl, int argc, char **argv, const char *help, Kamen__Request__VerbCase verb)
 {
 	const char *yes = NULL;
-	const struct option_spec specs[] = {
-		{ "yes", NULL, "do it: images, masks and settings are gone", &yes, NULL },
-	};
+	const struct option_spec specs[] = { { "yes", NULL, help, &yes, NULL } };
 	Kamen__Request request = KAMEN__REQUEST__INIT;
 	Kamen__SiteDelete message = KAMEN__SITE_DELETE__INIT;
 	int first, status;
@@ -163,7 +194,19 @@ int site_delete_run(struct ctl *ctl, int argc, char **argv)
 		return ctl_fail(ctl, EXIT_USAGE, "%s: nothing done without --yes", argv[first]);
 	message.site = argv[first];
 	message.yes = 1;
-	request.verb_case = KAMEN__REQUEST__VERB_SITE_DELETE;
-	request.site_delete = &message;
+	request.verb_case = verb;
+	request.site_delete = &message; /* members of the oneof are one pointer */
 	return control_run(ctl, &request, -1, true);
+}
+
+int site_reset_run(struct ctl *ctl, int argc, char **argv)
+{
+	return yes_run(ctl, argc, argv, "do it: the base is served from the next batch on",
+		KAMEN__REQUEST__VERB_SITE_RESET);
+}
+
+int site_delete_run(struct ctl *ctl, int argc, char **argv)
+{
+	return yes_run(ctl, argc, argv, "do it: images, masks and settings are gone",
+		KAMEN__REQUEST__VERB_SITE_DELETE);
 }

@@ -234,3 +234,31 @@ struct image_source images_source(
 		.manifest = manifest_digest(&images->manifest),
 	};
 }
+
+uint32_t images_all_at(const struct images_all *all, uint32_t i)
+{
+	uint32_t n = all->images->manifest.n;
+
+	return (uint32_t)(((uint64_t)i * n / all->n + all->first) % n);
+}
+
+static int get_of_all(void *owner, uint32_t i, struct image_view *ret_view)
+{
+	const struct images_all *all = owner;
+
+	return get(all->images, images_all_at(all, i), ret_view);
+}
+
+struct image_source images_all_source(
+	struct images *images, struct images_all *all, uint32_t n_max, uint32_t first)
+{
+	uint32_t n = images->manifest.n;
+
+	*all = (struct images_all){ .images = images, .n = n < n_max ? n : n_max, .first = first };
+	return (struct image_source){
+		.owner = all,
+		.n = all->n,
+		.get = get_of_all,
+		.manifest = manifest_digest(&images->manifest),
+	};
+}

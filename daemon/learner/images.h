@@ -43,4 +43,14 @@ struct images_part {
 struct image_source images_source(
 	struct images *images, struct images_part *part, bool held, uint32_t n_max);
 
+/** Both sides, evenly thinned out to at most n_max beginning with image `first`, going round. */
+struct images_all {
+	struct images *images;
+	uint32_t n, first;
+};
+struct image_source images_all_source(
+	struct images *images, struct images_all *all, uint32_t n_max, uint32_t first);
+/** Which entry of the manifest image i of it is. */
+uint32_t images_all_at(const struct images_all *all, uint32_t i);
+
 #endif

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "learner/job.h"
+#include "learner/near.h"
 #include "site/gate.h"
 
 #define MANIFEST_MAX_BYTES (256u << 20)
@@ -34,7 +35,8 @@ struct job {
 	char *round_path;
 	int round_fd;
 	uint64_t started_ns, saved_ns;
-	bool is_foreign;
+	double thin; /* list pairs of images of a greater cosine; 0: no list */
+	bool is_foreign, is_again;
 };
 
 /* ---- what the message says */
@@ -96,6 +98,9 @@ static int open_images(struct job *job, const Kamen__LearnJob *message, struct i
 	if (n_lost > 0)
 		(void)diag_set(
 			notice, 0, "%u of %u images are left out: %s", n_lost, n_all, why.text);
+	if (n_lost > 0 && message->recipe)
+		return diag_set(diag, ENODATA, "%u of %u images cannot be read: %s", n_lost, n_all,
+			why.text);
 	/* A few lost images are the disk's; most of them lost is another mistake. */
 	if (n_lost > n_all / 2)
 		return diag_set(diag, ENODATA, "only %u of %u images can be read: %s",
@@ -118,11 +123,30 @@ static int change_recipe(struct recipe *recipe, const Kamen__LearnJob *message, 
 	return r;
 }
 
+/* Nothing of it is guessed: a recipe that has lost or gained a field gives other bits. */
+static int read_recipe(struct job *job, const char *text, struct diag *diag)
+{
+	struct recipe_text again;
+	int r;
+
+	r = recipe_read(&job->recipe, text, diag);
+	if (r < 0)
+		return r;
+	again = recipe_text(&job->recipe);
+	if (strcmp(again.text, text) != 0)
+		return diag_set(diag, ESTALE, "the recipe is of another version of this program");
+	job->seed = job->recipe.seed;
+	job->is_again = true;
+	return 0;
+}
+
 static int set_recipe(
 	struct job *job, const Kamen__LearnJob *message, uint32_t n, struct diag *diag)
 {
 	int r;
 
+	if (message->recipe)
+		return read_recipe(job, message->recipe, diag);
 	job->recipe = recipe_default(job->vit, &job->prep, n);
 	if (message->has_steps && message->steps > 0) {
 		job->recipe.steps = message->steps;
@@ -242,6 +266,7 @@ static int set_up(struct job *job, const Kamen__LearnJob *message, struct interr
 
 	(void)snprintf(job->site, sizeof(job->site), "%s", message->site);
 	job->version = message->version;
+	job->thin = message->has_thin ? message->thin : 0;
 	r = read_prep(&job->prep, message->prep, vit_shape(job->vit)->patch, diag);
 	if (r == 0)
 		r = open_folder(job, message->round, diag);
@@ -292,6 +317,11 @@ void job_free(struct job *job)
 	free(job->round_path);
 	closep(&job->round_fd);
 	free(job);
+}
+
+bool job_is_again(const struct job *job)
+{
+	return job->is_again;
 }
 
 const char *job_site(const struct job *job)
@@ -428,21 +458,28 @@ int job_finish(struct job *job, struct job_done *ret_done, struct diag *diag)
 		.steps = job->last.steps,
 		.seed = job->seed,
 	};
-	struct results results;
-	int r;
+	const struct near_options near = { job->thin, job->version * NEAR_MAX };
+	struct results results = { .frozen.n = 0 };
+	int r = 0;
 
-	r = results_write(&results, &what, diag);
+	if (!job->is_again)
+		r = results_write(&results, &what, diag);
+	if (r >= 0 && job->thin > 0)
+		r = near_write(job->vit, &job->prep, job->images, &near, job->round_fd, diag);
 	if (r < 0)
 		return r;
 	*ret_done = (struct job_done){
 		.results = results,
 		.manifest = manifest_digest(images_manifest(job->images)),
+		.mask = mask_digest(job->mask),
 		.last = job->last,
 		.seed = job->seed,
 		.n_images = images_manifest(job->images)->n,
 		.seconds = job_seconds(job),
 	};
-	if (!job->is_foreign)
-		ret_done->recipe = recipe_digest(&job->recipe);
+	if (job->is_foreign)
+		return 0;
+	ret_done->recipe = recipe_digest(&job->recipe);
+	ret_done->recipe_text = recipe_text(&job->recipe);
 	return 0;
 }

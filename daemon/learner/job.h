@@ -38,7 +38,8 @@ int job_save(struct job *job);
 /** What LearnDone says. */
 struct job_done {
 	struct results results;
-	struct digest manifest, recipe;
+	struct digest manifest, recipe, mask;
+	struct recipe_text recipe_text; /* "": nothing was learnt */
 	struct round_progress last; /* of the step whose mask this is; loss_ratio 0: an import */
 	uint64_t seed;
 	uint32_t n_images;
@@ -46,6 +47,8 @@ struct job_done {
 };
 int job_finish(struct job *job, struct job_done *ret_done, struct diag *diag);
 
+/** Whether it learns a version once more: results and figures stay empty. */
+bool job_is_again(const struct job *job);
 /** Seconds since job_new() in this process. */
 double job_seconds(const struct job *job);
 

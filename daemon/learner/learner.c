@@ -177,6 +177,9 @@ static void say_done(struct learner *learner, struct job_done *done)
 	out.manifest_digest = digest_bytes(&done->manifest);
 	out.has_recipe_digest = !digest_equal(&done->recipe, &none);
 	out.recipe_digest = digest_bytes(&done->recipe);
+	out.recipe = done->recipe_text.text[0] ? done->recipe_text.text : NULL;
+	out.has_mask_digest = true;
+	out.mask_digest = digest_bytes(&done->mask);
 	out.isa = (char *)vit_isa(learner->vit);
 	out.threads = (uint32_t)omp_get_max_threads();
 	message.kind_case = KAMEN__ROLE_MESSAGE__KIND_DONE;

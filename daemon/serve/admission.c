@@ -166,7 +166,8 @@ void admission_admit(struct serve *serve, const Kamen__Admit *admit)
 	}
 	r = state_admit(serve->state, &row);
 	if (r < 0) {
-		reject(serve, admit->id, r, strerror(-r));
+		reject(serve, admit->id, r,
+			r == -EROFS ? "the site is frozen: it takes no images" : strerror(-r));
 		return;
 	}
 	a->rows[a->n++] = (struct admitted){
@@ -230,6 +231,11 @@ static int fill_entry(struct serve *serve, struct site_entry *entry, const struc
 	m->site = (char *)site->name;
 	m->shorter_px = 2 * site->prep.input_px;
 	m->replay = entry->replay;
+	m->has_settle_ms = true;
+	m->settle_ms = set->settle_ms;
+	/* What a frozen site is sent stays where it is until the site is resumed. */
+	if (site->hold == SITE_FROZEN)
+		return 0;
 	if (set->spool_on) {
 		m->spool = entry->spool;
 		if (set->spool[0])
@@ -240,8 +246,6 @@ static int fill_entry(struct serve *serve, struct site_entry *entry, const struc
 	}
 	if (set->zmq_pull[0])
 		m->zmq_pull = (char *)set->zmq_pull;
-	m->has_settle_ms = true;
-	m->settle_ms = set->settle_ms;
 	return 0;
 }
 

@@ -167,6 +167,12 @@ static const struct control_verb verbs[] = {
 	{ KAMEN__REQUEST__VERB_MASK_IMPORT, true, control_mask_import },
 	{ KAMEN__REQUEST__VERB_AUDIT_SHOW, false, control_audit_show },
 	{ KAMEN__REQUEST__VERB_METRICS, false, control_metrics },
+	{ KAMEN__REQUEST__VERB_SITE_HOLD, true, control_site_hold },
+	{ KAMEN__REQUEST__VERB_SITE_RESET, true, control_site_reset },
+	{ KAMEN__REQUEST__VERB_MASK_PIN, true, control_mask_pin },
+	{ KAMEN__REQUEST__VERB_MASK_UNPIN, true, control_mask_unpin },
+	{ KAMEN__REQUEST__VERB_MASK_REPRODUCE, true, control_mask_reproduce },
+	{ KAMEN__REQUEST__VERB_TOP, false, control_top },
 };
 
 static void hello(struct control_client *client, const Kamen__Request *request)

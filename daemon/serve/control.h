@@ -10,6 +10,7 @@
 #include "site/state.h"
 
 struct serve;
+struct site;
 
 #define CONTROL_MAX_WATCHES 16
 
@@ -59,11 +60,18 @@ void control_done(struct control_client *client, uint64_t id);
 void control_error(struct control_client *client, uint64_t id, int code, const char *format, ...)
 	__attribute__((format(printf, 4, 5)));
 
-/* ---- verbs: control_site.c, control_mask.c, control_audit.c, control_learn.c, metrics_serve.c */
+/* ---- verbs: control_site.c, control_life.c, control_mask.c, control_audit.c, control_learn.c, control_top.c,
+ * metrics_serve.c, reproduce.c */
 void control_status(struct control_client *client, const Kamen__Request *request);
 void control_site_create(struct control_client *client, const Kamen__Request *request);
 void control_site_list(struct control_client *client, const Kamen__Request *request);
 void control_site_show(struct control_client *client, const Kamen__Request *request);
+void control_site_hold(struct control_client *client, const Kamen__Request *request);
+void control_site_reset(struct control_client *client, const Kamen__Request *request);
+void control_top(struct control_client *client, const Kamen__Request *request);
+void control_mask_pin(struct control_client *client, const Kamen__Request *request);
+void control_mask_unpin(struct control_client *client, const Kamen__Request *request);
+void control_mask_reproduce(struct control_client *client, const Kamen__Request *request);
 void control_site_delete(struct control_client *client, const Kamen__Request *request);
 void control_learn(struct control_client *client, const Kamen__Request *request);
 void control_mask_list(struct control_client *client, const Kamen__Request *request);
@@ -80,12 +88,21 @@ void control_learn_progress(struct serve *serve, const Kamen__Progress *progress
 void control_learn_done(struct serve *serve, const struct version_row *row);
 void control_learn_failed(
 	struct serve *serve, const char *site, uint32_t version, const char *reason);
+/** The last reply, whatever it is, to everybody who waits for this version. */
+void control_learn_last(
+	struct serve *serve, const char *site, uint32_t version, Kamen__Reply *reply);
+/** Who asked waits for this version from now on; answers the error itself and returns NULL. */
+struct control_watch *control_watch_new(
+	struct control_client *client, uint64_t id, const char *site, uint32_t version);
 /** The round is stored, yet what is served has not changed. */
 void control_learn_unserved(struct serve *serve, const struct version_row *row, int code);
 
 /** Who asks, for the audit and the log: "uid 0". */
 #define CONTROL_WHO_BYTES 32
 void control_who(const struct control_client *client, char ret_who[CONTROL_WHO_BYTES]);
+/** One row, the last. */
+void control_reply_site(struct control_client *client, uint64_t id, const struct site *site);
+void control_reply_mask(struct control_client *client, uint64_t id, const struct version_row *row);
 /** Whether everything that was sent has been read. */
 bool control_has_read(const struct control_client *client);
 /** The site that a request names; answers the error itself and returns NULL where there is none. */

@@ -61,6 +61,21 @@ static struct control_watch *free_watch(struct control_client *client)
 	return NULL;
 }
 
+struct control_watch *control_watch_new(
+	struct control_client *client, uint64_t id, const char *site, uint32_t version)
+{
+	struct control_watch *watch = free_watch(client);
+
+	if (!watch) {
+		control_error(client, id, -EBUSY, "this connection waits for %u rounds",
+			CONTROL_MAX_WATCHES);
+		return NULL;
+	}
+	*watch = (struct control_watch){ .id = id, .version = version };
+	(void)snprintf(watch->site, sizeof(watch->site), "%s", site);
+	return watch;
+}
+
 static void reply_queued(struct control_client *client, uint64_t id, const struct site *site,
 	uint32_t version, uint32_t steps)
 {
@@ -160,6 +175,14 @@ void control_learn_progress(struct serve *serve, const Kamen__Progress *progress
 
 	reply.row_case = KAMEN__REPLY__ROW_PROGRESS;
 	reply.progress = (Kamen__Progress *)progress;
+	tell_all(serve, &news);
+}
+
+void control_learn_last(
+	struct serve *serve, const char *site, uint32_t version, Kamen__Reply *reply)
+{
+	const struct news news = { reply, site, version, true };
+
 	tell_all(serve, &news);
 }
 

@@ -22,6 +22,11 @@ static void reply_mask(struct control_client *client, uint64_t id, bool last,
 	control_reply(client, id, last, &reply, fd);
 }
 
+void control_reply_mask(struct control_client *client, uint64_t id, const struct version_row *row)
+{
+	reply_mask(client, id, true, row, -1);
+}
+
 /* The base is version 0 of every site; no table holds it. */
 static void reply_base(struct control_client *client, uint64_t id, struct site *site)
 {

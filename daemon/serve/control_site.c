@@ -102,6 +102,11 @@ static void reply_site(
 	control_reply(client, id, last, &reply, -1);
 }
 
+void control_reply_site(struct control_client *client, uint64_t id, const struct site *site)
+{
+	reply_site(client, id, true, site);
+}
+
 /* A file that names this site already owns its keys. */
 static int check_owner(struct serve *serve, const char *site, const char *key, struct diag *diag)
 {
@@ -217,7 +222,7 @@ void control_site_delete(struct control_client *client, const Kamen__Request *re
 	memcpy(name, site->name, sizeof(name));
 	/* Rows that wait for their commit are told first: they name the site. */
 	admission_commit(serve);
-	rounds_cancel(serve, name);
+	rounds_cancel(serve, name, NULL);
 	r = state_site_get(serve->state, name, &row);
 	if (r >= 0) {
 		/* What it was at the end; of the site itself nothing is left to point to. */

@@ -17,7 +17,9 @@ int promotion_make(struct serve *serve, struct site *site, uint32_t version, con
 	r = state_promote(serve->state, site->name, version, who);
 	if (r < 0)
 		return diag_set(diag, -r, "version %u of site %s %s", version, site->name,
-			r == -EPERM ? "is held or failed: it cannot be promoted" : strerror(-r));
+			r == -EPERM   ? "is held or failed: it cannot be promoted"
+			: r == -EROFS ? "cannot be promoted: the site is frozen, resume it first"
+				      : strerror(-r));
 	/* From here on it is on trial (live.h). */
 	site->live.promoted = version;
 	log_notice("site %s: version %u is champion now (%s)", site->name, version, who);

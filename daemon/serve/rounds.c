@@ -6,16 +6,26 @@
 #include <sys/stat.h>
 
 #include "ops/log.h"
+#include "serve/need.h"
 #include "serve/promotion.h"
+#include "serve/reproduce.h"
 #include "serve/serve.h"
 #include "site/gate.h"
+#include "site/twins.h"
 
 /* Deaths of the learner at the same step before a round is given up. */
 #define MAX_DEATHS 5
+#define MAX_TWINS_BYTES ((size_t)TWINS_MAX * 160)
 #define STARVING_NS (60 * NS_PER_S)
 #define RETRY_NS (5 * NS_PER_S)
 
 /* ---- the queue */
+
+static void job_free(struct round_job *job)
+{
+	free(job->again);
+	free(job);
+}
 
 static void pop(struct rounds *rounds)
 {
@@ -24,7 +34,7 @@ static void pop(struct rounds *rounds)
 	rounds->head = job->next;
 	rounds->sent = false;
 	rounds->step = rounds->steps = 0;
-	free(job);
+	job_free(job);
 }
 
 const struct round_job *rounds_find(const struct serve *serve, const char *site)
@@ -35,25 +45,103 @@ const struct round_job *rounds_find(const struct serve *serve, const char *site)
 	return NULL;
 }
 
-int rounds_add(struct serve *serve, struct site *site, uint32_t version, uint32_t steps,
-	uint64_t seed, bool judge)
+static struct round_job *job_new(
+	const struct site *site, uint32_t version, uint32_t steps, uint64_t seed)
 {
-	struct round_job **at = &serve->rounds.head;
-	struct round_job *job;
+	struct round_job *job = calloc(1, sizeof(*job));
 
-	job = calloc(1, sizeof(*job));
 	if (!job)
-		return -ENOMEM;
+		return NULL;
 	memcpy(job->site, site->name, sizeof(job->site));
 	job->version = version;
 	job->steps = steps;
 	job->seed = seed;
-	job->judge = judge;
+	return job;
+}
+
+static void append(struct serve *serve, struct round_job *job)
+{
+	struct round_job **at = &serve->rounds.head;
+
 	while (*at)
 		at = &(*at)->next;
 	*at = job;
 	rounds_kick(serve);
+}
+
+int rounds_add(struct serve *serve, struct site *site, uint32_t version, uint32_t steps,
+	uint64_t seed, bool judge)
+{
+	struct round_job *job = job_new(site, version, steps, seed);
+
+	if (!job)
+		return -ENOMEM;
+	job->judge = judge;
+	append(serve, job);
 	return 0;
+}
+
+int rounds_put_first(
+	struct serve *serve, struct site *site, uint32_t version, uint32_t steps, uint64_t seed)
+{
+	struct round_job *job = job_new(site, version, steps, seed);
+
+	if (!job)
+		return -ENOMEM;
+	job->drifted = site->due == DUE_DRIFT;
+	job->next = serve->rounds.head;
+	serve->rounds.head = job;
+	return 0;
+}
+
+int rounds_add_again(struct serve *serve, struct site *site, const struct version_row *row,
+	const struct prep *prep)
+{
+	struct round_job *job = job_new(site, row->version, row->steps, row->seed);
+
+	if (!job)
+		return -ENOMEM;
+	job->again = malloc(sizeof(*job->again));
+	if (!job->again) {
+		free(job);
+		return -ENOMEM;
+	}
+	*job->again = *row;
+	job->prep = *prep;
+	append(serve, job);
+	return 0;
+}
+
+/* A paused site's rounds keep their place and their images, and wait. */
+static bool may_run(const struct serve *serve, const struct round_job *job)
+{
+	const struct site *site = sites_find(&serve->sites, job->site);
+
+	return !site || job->judge || job->again || site->hold == SITE_ACTIVE;
+}
+
+/* Brings the job whose turn it is to the head. @return false: there is none */
+static bool choose(struct serve *serve)
+{
+	struct rounds *rounds = &serve->rounds;
+	struct round_job **at = &rounds->head, *job;
+
+	if (rounds->head && rounds->head->begun)
+		return true;
+	while (*at && !may_run(serve, *at))
+		at = &(*at)->next;
+	job = *at;
+	if ((!job || rounds->n_commands >= TURNS_COMMANDS) && need_begin(serve)) {
+		rounds->n_commands = 0;
+		return true;
+	}
+	if (!job)
+		return false;
+	rounds->n_commands++;
+	*at = job->next;
+	job->next = rounds->head;
+	rounds->head = job;
+	return true;
 }
 
 /* ---- failures that state.db had no room for: its round would block the site for ever */
@@ -122,6 +210,13 @@ static void forget_failures(struct rounds *rounds, const char *site)
 	}
 }
 
+/* A version that is learnt once more keeps its row, whatever comes of it. */
+static int end_row(struct serve *serve, const struct round_job *job, const char *reason)
+{
+	return job->again ? state_reproduce_end(serve->state, job->site)
+			  : state_round_fail(serve->state, job->site, job->version, reason);
+}
+
 static void fail(struct serve *serve, const char *reason)
 {
 	struct round_job *job = serve->rounds.head;
@@ -129,8 +224,8 @@ static void fail(struct serve *serve, const char *reason)
 
 	log_write(LOG_ERR, NULL, "site %s: version %u failed: %s", job->site, job->version, reason);
 	serve->rounds.n_failed++;
-	r = state_round_fail(serve->state, job->site, job->version, reason);
-	if (r < 0 && r != -ENOENT) {
+	r = end_row(serve, job, reason);
+	if (r < 0 && r != -ENOENT && !job->again) {
 		log_error("site %s: cannot store that version %u failed, it is tried again: %s",
 			job->site, job->version, strerror(-r));
 		r = keep_failure(serve, job, reason);
@@ -144,11 +239,12 @@ static void fail(struct serve *serve, const char *reason)
 	rounds_kick(serve);
 }
 
-void rounds_cancel(struct serve *serve, const char *site)
+void rounds_cancel(struct serve *serve, const char *site, const char *reason)
 {
 	struct rounds *rounds = &serve->rounds;
 
-	forget_failures(rounds, site);
+	if (!reason)
+		forget_failures(rounds, site);
 	for (struct round_job **at = &rounds->head; *at;) {
 		struct round_job *job = *at;
 
@@ -156,7 +252,7 @@ void rounds_cancel(struct serve *serve, const char *site)
 			at = &job->next;
 			continue;
 		}
-		control_learn_failed(serve, job->site, job->version, "cancelled");
+		control_learn_failed(serve, job->site, job->version, reason ? reason : "cancelled");
 		if (job == rounds->head && rounds->sent) {
 			Kamen__RoleMessage message = KAMEN__ROLE_MESSAGE__INIT;
 			Kamen__SiteName cancel = KAMEN__SITE_NAME__INIT;
@@ -168,7 +264,11 @@ void rounds_cancel(struct serve *serve, const char *site)
 			rounds->sent = false;
 		}
 		*at = job->next;
-		free(job);
+		if (reason && end_row(serve, job, reason) < 0 &&
+			(job->again || keep_failure(serve, job, reason) < 0))
+			log_error("site %s: version %u was stopped, which is not stored", site,
+				job->version);
+		job_free(job);
 	}
 	rounds_kick(serve);
 }
@@ -187,20 +287,34 @@ static void fill_prep(Kamen__Prep *out, struct prep *prep)
 	out->std = prep->std;
 }
 
+/* Only where room is short: what is deleted, no version can be learnt from again. */
+static double thin_above(struct serve *serve, const struct round_job *job)
+{
+	const struct site *site = sites_find(&serve->sites, job->site);
+	struct site_row row;
+
+	if (!site || job->judge || job->again ||
+		state_site_get(serve->state, job->site, &row) < 0 ||
+		row.replay_bytes <= site->settings.replay_bytes / 2)
+		return 0;
+	return site->settings.replay_thin;
+}
+
 static int post_job(struct serve *serve, struct round_job *job)
 {
-	char manifest[512], replay[512], round[512], judge[512], champion[512], name[32];
+	char manifest[512], replay[512], round[512], judge[512], champion[512], name[48];
 	const struct site *site = sites_find(&serve->sites, job->site);
 	Kamen__RoleMessage message = KAMEN__ROLE_MESSAGE__INIT;
 	Kamen__LearnJob learn = KAMEN__LEARN_JOB__INIT;
 	Kamen__Prep prep;
 	int r;
 
-	r = state_path(serve->state, manifest, job->site, "round/manifest");
+	(void)snprintf(name, sizeof(name), "masks/%u.manifest", job->version);
+	r = state_path(serve->state, manifest, job->site, job->again ? name : "round/manifest");
 	if (r >= 0)
 		r = state_path(serve->state, replay, job->site, "replay");
 	if (r >= 0)
-		r = state_path(serve->state, round, job->site, "round");
+		r = state_path(serve->state, round, job->site, job->again ? "again" : "round");
 	if (r >= 0)
 		r = state_path(serve->state, judge, job->site, "round/import.kmask");
 	(void)snprintf(name, sizeof(name), "masks/%u.kmask", site ? site->champion : 0);
@@ -224,6 +338,9 @@ static int post_job(struct serve *serve, struct round_job *job)
 	learn.memory = serve->config.learner_memory;
 	learn.judge_mask = job->judge ? judge : NULL;
 	learn.champion = site && site->champion > 0 ? champion : NULL;
+	learn.recipe = job->again ? job->again->recipe_text : NULL;
+	learn.thin = thin_above(serve, job);
+	learn.has_thin = learn.thin > 0;
 	message.kind_case = KAMEN__ROLE_MESSAGE__KIND_LEARN;
 	message.learn = &learn;
 	return role_post(&serve->roles[ROLE_LEARNER], &message, -1);
@@ -235,20 +352,22 @@ void rounds_kick(struct serve *serve)
 	struct site *site;
 	int r;
 
-	if (!rounds->head || rounds->sent || !serve->roles[ROLE_LEARNER].ready)
+	if (rounds->sent || !serve->roles[ROLE_LEARNER].ready || !choose(serve))
 		return;
 	site = sites_find(&serve->sites, rounds->head->site);
 	if (!site) {
 		fail(serve, "its site is gone");
 		return;
 	}
-	rounds->head->prep = site->prep;
+	if (!rounds->head->again)
+		rounds->head->prep = site->prep;
 	r = post_job(serve, rounds->head);
 	if (r < 0) {
 		fail(serve, strerror(-r));
 		return;
 	}
-	rounds->sent = true;
+	rounds->turn += !rounds->head->begun;
+	rounds->sent = rounds->head->begun = true;
 	rounds->heard_ns = clock_now_ns();
 	log_info("site %s: version %u is being learnt", site->name, rounds->head->version);
 	serve_notify_status(serve);
@@ -264,6 +383,15 @@ void rounds_lost(struct serve *serve)
 	rounds->sent = false;
 	if (++rounds->head->n_deaths >= MAX_DEATHS)
 		fail(serve, "the learner died over it again and again");
+}
+
+static struct round_job *last(struct rounds *rounds)
+{
+	struct round_job *job = rounds->head;
+
+	while (job->next)
+		job = job->next;
+	return job;
 }
 
 int rounds_open(struct serve *serve)
@@ -282,9 +410,11 @@ int rounds_open(struct serve *serve)
 		if (r < 0)
 			return r;
 		judge = access(import, F_OK) == 0;
-		if (site)
-			r = rounds_add(
-				serve, site, rows[i].version, rows[i].steps, rows[i].seed, judge);
+		if (!site)
+			continue;
+		r = rounds_add(serve, site, rows[i].version, rows[i].steps, rows[i].seed, judge);
+		if (r >= 0)
+			last(&serve->rounds)->drifted = strncmp(rows[i].why, "drift", 5) == 0;
 	}
 	return r;
 }
@@ -319,6 +449,7 @@ void rounds_progress(struct serve *serve, const Kamen__Progress *progress)
 	rounds->steps = progress->steps;
 	rounds->loss_ratio = progress->loss_ratio;
 	rounds->density = progress->density;
+	rounds->seconds_left = progress->seconds_left;
 	control_learn_progress(serve, progress);
 }
 
@@ -415,6 +546,28 @@ static int verify_reference(struct serve *serve, const struct round_job *job,
 	return 0;
 }
 
+/* Whole, and what its digest says: or nobody could learn this version again. */
+static int read_recipe(const struct round_job *job, const Kamen__LearnDone *done,
+	struct version_row *row, struct diag *diag)
+{
+	struct recipe recipe = { 0 };
+	struct digest digest;
+	int r;
+
+	if (job->judge)
+		return 0;
+	if (!done->recipe || strlen(done->recipe) >= sizeof(row->recipe_text))
+		return diag_set(diag, EBADMSG, "the learner does not say by which recipe");
+	r = recipe_read(&recipe, done->recipe, diag);
+	if (r < 0)
+		return r;
+	digest = recipe_digest(&recipe);
+	if (!digest_equal(&digest, &row->recipe))
+		return diag_set(diag, EBADMSG, "the recipe is not the one of its digest");
+	memcpy(row->recipe_text, done->recipe, strlen(done->recipe) + 1);
+	return reproduce_write_prep(&job->prep, row->prep_text);
+}
+
 static int read_done(struct serve *serve, const struct round_job *job, const Kamen__LearnDone *done,
 	struct version_row *ret_row, struct diag *diag)
 {
@@ -437,7 +590,9 @@ static int read_done(struct serve *serve, const struct round_job *job, const Kam
 	};
 	(void)snprintf(ret_row->site, sizeof(ret_row->site), "%s", job->site);
 	(void)snprintf(ret_row->isa, sizeof(ret_row->isa), "%s", done->isa ? done->isa : "");
-	r = verify_mask(serve, job, ret_row, diag);
+	r = read_recipe(job, done, ret_row, diag);
+	if (r >= 0)
+		r = verify_mask(serve, job, ret_row, diag);
 	if (r < 0)
 		return r;
 	return verify_reference(serve, job, ret_row, diag);
@@ -458,6 +613,43 @@ static int store(struct serve *serve, struct version_row *row)
 	return 0;
 }
 
+/* Of who brings them: no list, no thinning. */
+static int read_twins(struct serve *serve, const char *site, struct twins *ret_twins)
+{
+	_cleanup_(freep) void *data = NULL;
+	char path[512];
+	size_t n;
+	int r;
+
+	r = state_path(serve->state, path, site, "round/candidate.twins");
+	if (r >= 0)
+		r = blob_read(AT_FDCWD, path, MAX_TWINS_BYTES, &data, &n);
+	if (r == -ENOENT)
+		return 0;
+	if (r >= 0)
+		r = twins_read(ret_twins, data, n);
+	return r;
+}
+
+/* The round is over: what it has shown to be too much, and what has become too old. */
+static void tidy(struct serve *serve, struct site *site, const struct twins *twins)
+{
+	uint32_t n_thinned = 0, n_pruned = 0;
+	int r = 0;
+
+	if (twins->n > 0)
+		r = state_thin(serve->state, site->name, twins, site->settings.learn_min_images,
+			&n_thinned);
+	if (r < 0)
+		log_error("site %s: cannot thin its replay store: %s", site->name, strerror(-r));
+	r = state_version_prune(serve->state, site->name, site->settings.keep_versions, &n_pruned);
+	if (r < 0)
+		log_error("site %s: cannot remove old versions: %s", site->name, strerror(-r));
+	if (n_thinned > 0 || n_pruned > 0)
+		log_info("site %s: %u near-duplicates and %u old versions are gone", site->name,
+			n_thinned, n_pruned);
+}
+
 /* From here on the round is in state.db, whatever becomes of it in memory. */
 static void settle(struct serve *serve, struct site *site, struct version_row *row)
 {
@@ -467,7 +659,9 @@ static void settle(struct serve *serve, struct site *site, struct version_row *r
 	rounds->n_done++;
 	/* First what the round wrote: a promotion takes the snapshot that it has checked. */
 	r = site_renew(serve, site);
-	promotion_auto(serve, site, row);
+	/* What has drifted may be a fault: that it is usual now is for a person to say. */
+	if (!rounds->head->drifted)
+		promotion_auto(serve, site, row);
 	q = site_publish(serve, site);
 	r = r < 0 ? r : q;
 	/* The promotion may have changed what the row says. */
@@ -481,8 +675,25 @@ static void settle(struct serve *serve, struct site *site, struct version_row *r
 		control_learn_done(serve, row);
 }
 
+static void finish_again(struct serve *serve, const Kamen__LearnDone *done)
+{
+	struct rounds *rounds = &serve->rounds;
+	const struct version_row *row = rounds->head->again;
+	int r;
+
+	log_notice("site %s: version %u was learnt again: the bits are %s", row->site, row->version,
+		reproduce_is_equal(row, done) ? "the same" : "others");
+	r = state_reproduce_end(serve->state, row->site);
+	if (r < 0)
+		log_error("site %s: cannot let its images go: %s", row->site, strerror(-r));
+	reproduce_tell(serve, row, done);
+	pop(rounds);
+	rounds_kick(serve);
+}
+
 void rounds_done(struct serve *serve, const Kamen__LearnDone *done)
 {
+	_cleanup_(twins_done) struct twins twins = { 0 };
 	struct rounds *rounds = &serve->rounds;
 	struct diag diag = { .text = "" };
 	struct version_row row;
@@ -492,7 +703,13 @@ void rounds_done(struct serve *serve, const Kamen__LearnDone *done)
 	if (!is_current(rounds, done->site, done->version))
 		return;
 	site = sites_find(&serve->sites, done->site);
+	if (rounds->head->again) {
+		finish_again(serve, done);
+		return;
+	}
 	r = site ? read_done(serve, rounds->head, done, &row, &diag) : -ENOENT;
+	if (r >= 0 && read_twins(serve, done->site, &twins) < 0)
+		log_warning("site %s: its list of near-duplicates is damaged", done->site);
 	if (r >= 0)
 		r = store(serve, &row);
 	if (r < 0) {
@@ -500,6 +717,7 @@ void rounds_done(struct serve *serve, const Kamen__LearnDone *done)
 		return;
 	}
 	settle(serve, site, &row);
+	tidy(serve, site, &twins);
 	serve_notify_status(serve);
 	rounds_kick(serve);
 }

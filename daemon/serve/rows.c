@@ -96,7 +96,10 @@ void mask_message_fill(struct mask_message *out, const struct version_row *row)
 	m->site = (char *)row->site;
 	m->version = row->version;
 	m->state = (char *)version_state_name(row->state);
-	m->has_steps = m->has_seed = true;
+	m->has_steps = m->has_seed = m->has_pinned = true;
+	m->pinned = row->keep;
+	m->why = row->why[0] ? (char *)row->why : NULL;
+	m->recipe = row->recipe_text[0] ? (char *)row->recipe_text : NULL;
 	m->steps = row->steps;
 	m->seed = row->seed;
 	/* What is not known before the round has ended. */
@@ -121,7 +124,7 @@ static void fill_settings(struct site_message *out, const struct site *site)
 {
 	Kamen__Site *m = &out->site;
 
-	for (unsigned i = 0; i < 16 && config_site_keys[i]; i++) {
+	for (unsigned i = 0; i < CONFIG_MAX_SITE_KEYS && config_site_keys[i]; i++) {
 		const char *key = config_site_keys[i];
 		Kamen__KeyValue *set = &out->settings[m->n_settings];
 		Kamen__KeyValue *by = &out->set_by[m->n_set_by];
@@ -154,6 +157,9 @@ static void fill_counts(Kamen__Site *m, const struct site *site, const struct si
 	m->gaps = row->n_gaps;
 	m->replay_bytes = row->replay_bytes;
 	m->requests = site->n_requests;
+	m->has_new_images = m->has_round_us = true;
+	m->new_images = row->n_new;
+	m->round_us = row->round_us;
 }
 
 static void fill_live_site(Kamen__Site *m, const struct live *live)
@@ -180,7 +186,11 @@ void site_message_fill(struct site_message *out, const struct site *site,
 	m->site = (char *)site->name;
 	m->has_champion = m->has_input_px = m->has_prep_digest = true;
 	m->champion = row->champion;
-	m->state = (char *)(learning ? "learning" : row->champion > 0 ? "serving" : "collecting");
+	m->state = (char *)(row->hold != SITE_ACTIVE ? site_hold_name(row->hold)
+			    : learning               ? "learning"
+			    : row->champion > 0      ? "serving"
+						     : "collecting");
+	m->due = (char *)due_name(site->due);
 	m->input_px = site->prep.input_px;
 	out->prep = prep_digest(&site->prep);
 	m->prep_digest = bytes_of(&out->prep);

@@ -23,9 +23,9 @@ struct mask_message {
 
 struct site_message {
 	Kamen__Site site;
-	Kamen__KeyValue settings[16], set_by[16];
-	Kamen__KeyValue *settings_list[16], *set_by_list[16];
-	char values[16][256], owners[16][288];
+	Kamen__KeyValue settings[CONFIG_MAX_SITE_KEYS], set_by[CONFIG_MAX_SITE_KEYS];
+	Kamen__KeyValue *settings_list[CONFIG_MAX_SITE_KEYS], *set_by_list[CONFIG_MAX_SITE_KEYS];
+	char values[CONFIG_MAX_SITE_KEYS][256], owners[CONFIG_MAX_SITE_KEYS][288];
 	struct digest prep;
 };
 

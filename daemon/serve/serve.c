@@ -11,6 +11,7 @@
 #include "ops/log.h"
 #include "role.h"
 #include "serve/limits.h"
+#include "serve/need.h"
 
 /* How often a start that takes long asks systemd for more time, and how much. */
 #define EXTEND_EVERY_USEC (2 * 1000 * 1000)
@@ -280,6 +281,8 @@ static int begin_to_serve(struct serve *serve)
 	if (r >= 0)
 		r = say("rounds", rounds_open(serve));
 	if (r >= 0)
+		r = say("need", need_open(serve));
+	if (r >= 0)
 		r = open_socket(serve, "data.sock", sessions_open);
 	if (r >= 0)
 		r = open_socket(serve, "control.sock", control_open);
@@ -442,6 +445,7 @@ static void close_serving(struct serve *serve)
 	if (serve->serving)
 		unlink_sockets(serve);
 	roles_stop(serve);
+	need_close(serve);
 	rounds_close(serve);
 	if (serve->scheduler) {
 		scheduler_stop(serve->scheduler);

@@ -89,6 +89,7 @@ struct wanted {
 	struct site_settings settings;
 	struct prep prep;
 	uint32_t champion;
+	enum site_hold hold;
 };
 
 static int want(struct serve *serve, const struct site *site, struct wanted *ret_wanted)
@@ -103,6 +104,7 @@ static int want(struct serve *serve, const struct site *site, struct wanted *ret
 	if (r < 0)
 		return r;
 	wanted.champion = row.champion;
+	wanted.hold = row.hold;
 	wanted.settings = row.settings;
 	r = overlay_file(&wanted.settings, site->file);
 	if (r < 0)
@@ -265,6 +267,7 @@ static int publish(struct serve *serve, struct site *site, bool renewed, struct 
 	site->settings = wanted.settings;
 	site->prep = wanted.prep;
 	site->champion = wanted.champion;
+	site->hold = wanted.hold;
 	forget_pinned(site);
 	if (serving) {
 		live_champion(site, serving);

@@ -6,6 +6,7 @@
 #include "ops/metrics.h"
 #include "serve/live.h"
 #include "serve/serving.h"
+#include "serve/turns.h"
 #include "site/state.h"
 
 struct request;
@@ -30,11 +31,18 @@ struct site {
 	const struct site_file *file;  /* of sites.d, or NULL */
 	struct prep prep;
 	uint32_t champion; /* version */
+	enum site_hold hold;
 	struct site_queue queue;
 	struct serving *pinned[SITE_PINNED];
 	uint64_t pinned_used[SITE_PINNED];
 	unsigned n_refs; /* the table's and one a request */
 	bool gone;
+
+	/* Whether a round should begin by itself, as need.c last saw it. */
+	enum due due;
+	uint64_t due_since; /* turn + 1, 0: not due */
+	uint64_t n_new, n_images, retry_ns;
+	bool drift_learnt; /* a round began for the alarm that is up: one is enough */
 
 	uint64_t n_requests, n_failed, n_late, n_verdicts[4];
 	struct histogram latency;

@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "serve/need.h"
+
+#include <errno.h>
+
+#include "ops/log.h"
+#include "serve/serve.h"
+
+#define LOOK_NS NS_PER_S
+#define RETRY_NS (60 * NS_PER_S)
+#define SEED 1 /* as that of a round by command: only the images differ */
+
+static bool may_begin_by_itself(const struct site *site)
+{
+	const struct site_settings *s = &site->settings;
+
+	return s->learn_after > 0 || s->learn_every > 0 || s->learn_at[0] || s->learn_on_drift;
+}
+
+static void look_at(
+	struct serve *serve, struct site *site, const struct site_need *need, uint64_t now_us)
+{
+	bool drifts = site->live.drift.alarm != DRIFT_NONE;
+
+	if (!drifts)
+		site->drift_learnt = false;
+
+	/* Whose round waits, by command, has its turn already. */
+	site->due = rounds_find(serve, site->name) ? DUE_NOT
+						   : turns_due(&site->settings, need,
+							     drifts && !site->drift_learnt, now_us);
+	if (site->due == DUE_NOT)
+		site->due_since = 0;
+	else if (site->due_since == 0)
+		site->due_since = serve->rounds.turn + 1;
+	site->n_new = need->n_new;
+	site->n_images = need->n_images;
+}
+
+/* Marks the sites that are due. */
+static int look(struct serve *serve)
+{
+	_cleanup_(freep) struct site_need *needs = NULL;
+	uint64_t now_us = clock_wall_us();
+	uint32_t n = 0;
+	bool any = false;
+	int r;
+
+	for (uint32_t i = 0; i < serve->sites.n; i++) {
+		serve->sites.sites[i]->due = DUE_NOT;
+		any = any || may_begin_by_itself(serve->sites.sites[i]);
+	}
+	if (!any || !serve->config.learner_on)
+		return 0;
+	r = state_need_list(serve->state, &needs, &n);
+	for (uint32_t i = 0; i < n && r >= 0; i++) {
+		struct site *site = sites_find(&serve->sites, needs[i].site);
+
+		if (site)
+			look_at(serve, site, &needs[i], now_us);
+	}
+	return r;
+}
+
+static uint32_t choose(struct serve *serve)
+{
+	_cleanup_(freep) struct turn *turns = calloc(serve->sites.n + 1, sizeof(*turns));
+	uint64_t now_ns = clock_now_ns();
+
+	for (uint32_t i = 0; turns && i < serve->sites.n; i++) {
+		const struct site *site = serve->sites.sites[i];
+
+		turns[i] = (struct turn){ site->retry_ns > now_ns ? DUE_NOT : site->due,
+			site->due_since, site->n_new, site->n_images };
+	}
+	return turns ? turns_choose(turns, serve->sites.n) : serve->sites.n;
+}
+
+bool need_any(struct serve *serve)
+{
+	return look(serve) >= 0 && choose(serve) < serve->sites.n;
+}
+
+static int begin(struct serve *serve, struct site *site, struct diag *diag)
+{
+	const struct site_settings *s = &site->settings;
+	uint32_t version;
+	char why[96];
+	int r;
+
+	(void)snprintf(why, sizeof(why), "%s, %llu new images", due_name(site->due),
+		(unsigned long long)site->n_new);
+	admission_commit(serve);
+	r = state_round_begin(serve->state, site->name, why, s->learn_min_images, s->learn_steps,
+		SEED, &version, diag);
+	if (r < 0)
+		return r;
+	log_notice("site %s: version %u is due (%s)", site->name, version, why);
+	serve_log_audit(serve);
+	return rounds_put_first(serve, site, version, s->learn_steps, SEED);
+}
+
+bool need_begin(struct serve *serve)
+{
+	struct diag diag = { .text = "" };
+	struct site *site;
+	uint32_t at;
+	int r;
+
+	r = look(serve);
+	if (r < 0) {
+		log_error("cannot see which site should learn: %s", strerror(-r));
+		return false;
+	}
+	at = choose(serve);
+	if (at == serve->sites.n)
+		return false;
+	site = serve->sites.sites[at];
+	r = begin(serve, site, &diag);
+	site->due = DUE_NOT;
+	site->due_since = 0;
+	if (r >= 0) {
+		site->drift_learnt = site->live.drift.alarm != DRIFT_NONE;
+		return true;
+	}
+	site->retry_ns = clock_now_ns() + RETRY_NS;
+	log_error("site %s: its round could not begin: %s", site->name,
+		diag.text[0] ? diag.text : strerror(-r));
+	return false;
+}
+
+static int on_look(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	struct serve *serve = userdata;
+
+	(void)usec;
+	rounds_kick(serve);
+	if (sd_event_source_set_time_relative(source, LOOK_NS / NS_PER_US) >= 0)
+		(void)sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+	return 0;
+}
+
+int need_open(struct serve *serve)
+{
+	if (!serve->config.learner_on)
+		return 0;
+	return sd_event_add_time_relative(serve->event, &serve->rounds.look, CLOCK_MONOTONIC,
+		LOOK_NS / NS_PER_US, 0, on_look, serve);
+}
+
+void need_close(struct serve *serve)
+{
+	serve->rounds.look = sd_event_source_disable_unref(serve->rounds.look);
+}
