@@ -147,6 +147,7 @@ static int run_row(struct study *study, struct adapt_site *site, struct adapt_ro
 		r = adapt_site_embed(&rows, &row->ms, site, mask, prep);
 	if (r == 0)
 		r = adapt_site_measure(row, &detail, site, rows, vit_shape(study->vit)->width);
+	/* A round without a candidate has said why; its figures are the frozen model's. */
 	if (r == 0)
 		r = adapt_site_judge(row, site, mask, recipe, prep);
 	if (r == 0)
@@ -154,6 +155,8 @@ static int run_row(struct study *study, struct adapt_site *site, struct adapt_ro
 	adapt_detail_done(&detail);
 	if (r < 0)
 		return complain(r, row->set, &diag);
+	if (row->seed)
+		adapt_learn_done(&study->rows, row);
 	print_row(row);
 	return 0;
 }
@@ -168,9 +171,11 @@ static int gate_again(struct study *study, struct adapt_site *site, const struct
 	struct diag diag = { "" };
 	int r;
 
-	r = adapt_rows_detail(&detail, &study->rows, found);
+	r = adapt_learnt(&mask, site, &study->rows, found);
+	if (r == 0 && !mask)
+		return 0;
 	if (r == 0)
-		r = adapt_learn(&mask, &row, site, &study->rows, recipe, prep, &diag);
+		r = adapt_rows_detail(&detail, &study->rows, found);
 	if (r == 0)
 		r = adapt_site_judge(&row, site, mask, recipe, prep);
 	if (r == 0)
@@ -268,7 +273,8 @@ static int settle_cascade(
 	int r = recipe_of(&recipe, study, site, &prep, dispatcher.seed);
 	bool missing = false;
 
-	if (r < 0)
+	/* Without a mask there is nothing that could dispatch. */
+	if (r < 0 || dispatcher.n_bytes == 0)
 		return r;
 	for (enum cascade_mode mode = 0; mode < CASCADE_N_MODES; mode++) {
 		modes[mode] = name_row(site, ADAPT_ONE + mode, &prep, &recipe);

@@ -14,7 +14,7 @@ static void expert_path(const struct adapt_rows *rows, const struct adapt_row *d
 	char suffix[32];
 
 	(void)snprintf(suffix, sizeof(suffix), "expert%u.kmask", expert);
-	adapt_rows_path(rows, dispatcher, dispatcher->px, suffix, ret_path);
+	adapt_rows_path(rows, dispatcher, suffix, ret_path);
 }
 
 static int give_known(struct cascade *cascade, const struct adapt_site *site,
@@ -134,17 +134,15 @@ int adapt_cascade(struct cascade **ret_cascade, struct adapt_row *row, struct ad
 	_cleanup_(mask_freep) struct mask *mask = NULL;
 	_cleanup_(freep) float *scores = NULL;
 	struct lesson lesson = { NULL, site, rows, dispatcher, prep };
-	char path[1024];
-	size_t n_bytes;
 	double step_s;
 	int r;
 
-	adapt_rows_path(rows, dispatcher, 0, "kmask", path);
-	r = adapt_mask_read(&mask, site, path, &n_bytes);
+	r = adapt_learnt(&mask, site, rows, dispatcher);
 	if (r == 0)
 		r = adapt_scores(&scores, site, rows, dispatcher);
 	if (r < 0)
-		return diag_set(diag, -r, "%s: mask or scores are gone", path);
+		return diag_set(diag, -r, "the mask of seed %llu or its scores are gone",
+			(unsigned long long)dispatcher->seed);
 	r = cascade_new(&cascade, site->vit, &options, recipe, prep, &source, mask, scores, diag);
 	if (r == 0)
 		r = give_known(cascade, site, rows, dispatcher);

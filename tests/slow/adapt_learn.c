@@ -1,33 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "adapt_learn.h"
 #include "base/blob.h"
 #include "base/clock.h"
+#include "learn/early_stop.h"
 #include "mask/kmask.h"
+#include "site/gate.h"
 
 #define MAX_MASK_BYTES (64u << 20)
 #define SAVE_EVERY 10u /* steps */
-
-/* What an earlier run measured while it learnt this mask, at whatever size it was served. */
-static const struct adapt_row *learnt_before(
-	const struct adapt_rows *rows, const struct adapt_row *row)
-{
-	for (uint32_t i = 0; i < rows->n; i++) {
-		struct adapt_row same = rows->rows[i];
-
-		same.px = row->px;
-		if (strcmp(same.set, row->set) == 0 && strcmp(same.arm, row->arm) == 0 &&
-			strcmp(same.resize, row->resize) == 0 &&
-			strcmp(same.images, row->images) == 0 &&
-			strcmp(same.recipe, row->recipe) == 0 && same.seed == row->seed)
-			return &rows->rows[i];
-	}
-	return NULL;
-}
 
 int adapt_mask_read(struct mask **ret_mask, const struct adapt_site *site, const char *path,
 	size_t *ret_n_bytes)
@@ -66,7 +51,7 @@ int adapt_scores(float **ret_scores, const struct adapt_site *site, const struct
 	char path[1024];
 	int r;
 
-	adapt_rows_path(rows, row, 0, "scores", path);
+	adapt_rows_path(rows, row, "scores", path);
 	r = blob_read(AT_FDCWD, path, wanted, &data, &n_bytes);
 	if (r < 0)
 		return r;
@@ -76,75 +61,142 @@ int adapt_scores(float **ret_scores, const struct adapt_site *site, const struct
 	return 0;
 }
 
+/** A round under way, and the best of it. */
+struct lesson {
+	struct round *round;
+	struct early_stop *stop;
+	float *scores; /* of the best mask */
+	size_t n_bytes;
+	char round_path[1024], stop_path[1024], scores_path[1024];
+};
+
+static void lesson_clear(struct lesson *l)
+{
+	round_free(l->round);
+	early_stop_free(l->stop);
+	free(l->scores);
+}
+
+static int begin(struct lesson *l, struct adapt_site *site, const struct recipe *recipe,
+	const struct prep *prep, struct diag *diag)
+{
+	const struct early_stop_limits limits = { .density = GATE_MIN_DENSITY,
+		.lowest_density = GATE_MIN_LOWEST,
+		.rank_share = GATE_RANK_SHARE };
+	struct image_source learn = adapt_site_source(site, false);
+	struct image_source held = adapt_site_source(site, true);
+	int r;
+
+	lesson_clear(l);
+	l->round = NULL;
+	l->stop = NULL;
+	l->n_bytes = vit_layout(site->vit)->n_elements * sizeof(*l->scores);
+	l->scores = malloc(l->n_bytes);
+	if (!l->scores)
+		return -ENOMEM;
+	r = round_new(&l->round, site->vit, recipe, prep, &learn, diag);
+	return r < 0 ? r : early_stop_new(&l->stop, site->vit, recipe, prep, &held, &limits);
+}
+
+static int resume(struct lesson *l)
+{
+	_cleanup_(freep) void *scores = NULL;
+	size_t n_bytes;
+	int r = early_stop_resume(l->stop, AT_FDCWD, l->stop_path, NULL);
+
+	if (r == 0 && early_stop_mask(l->stop)) {
+		r = blob_read(AT_FDCWD, l->scores_path, l->n_bytes, &scores, &n_bytes);
+		if (r == 0 && n_bytes != l->n_bytes)
+			r = -EBADMSG;
+		if (r == 0)
+			memcpy(l->scores, scores, l->n_bytes);
+	}
+	return r < 0 ? r : round_resume(l->round, AT_FDCWD, l->round_path, NULL);
+}
+
+/* The round's checkpoint last: where it is, the others are. */
+static void save(const struct lesson *l)
+{
+	if (early_stop_mask(l->stop) &&
+		blob_write(AT_FDCWD, l->scores_path, l->scores, l->n_bytes) < 0)
+		return;
+	if (early_stop_save(l->stop, AT_FDCWD, l->stop_path) == 0)
+		(void)round_save(l->round, AT_FDCWD, l->round_path);
+}
+
+/* @return 1: more to do, 0: the round has ended, and in diag why if it was stopped */
+static int step(struct lesson *l, struct round_progress *ret_progress, struct diag *diag)
+{
+	int r = round_step(l->round, ret_progress), stopped;
+
+	if (r < 0)
+		return r;
+	stopped = early_stop_step(l->stop, ret_progress, round_mask(l->round), diag);
+	if (stopped < 0)
+		return stopped;
+	if (early_stop_best(l->stop).progress.step == ret_progress->step)
+		memcpy(l->scores, round_scores(l->round), l->n_bytes);
+	return r > 0 && !stopped;
+}
+
+/* *ret_seconds: of all steps, as long as those of this run took. */
+static int finish(struct lesson *l, double *ret_seconds, struct diag *why)
+{
+	struct round_progress progress;
+	uint64_t start = clock_now_ns();
+	uint32_t n = 0;
+	int r;
+
+	do {
+		r = step(l, &progress, why);
+		if (r < 0)
+			return r;
+		n++;
+		if (r > 0 && progress.step % SAVE_EVERY == 0) {
+			fprintf(stderr, "  step %u of %u: loss ratio %.3f, density %.5f\n",
+				progress.step, progress.steps, (double)progress.loss_ratio,
+				progress.density);
+			save(l);
+		}
+	} while (r > 0);
+	*ret_seconds = (double)(clock_now_ns() - start) / (double)NS_PER_S / n * progress.step;
+	return 0;
+}
+
 static void take_progress(struct adapt_row *row, const struct round_progress *progress)
 {
 	row->loss_ratio = (double)progress->loss_ratio;
 	row->density = progress->density;
 	row->lowest_density = progress->lowest_density;
 	row->n_flips = progress->n_flips;
-	row->steps = progress->steps;
+	row->kept_step = progress->step;
 }
 
-/* @return seconds a step in *ret_step_s: of this run, also where an earlier one had begun */
-static int finish(struct round *round, struct round_progress *progress, const char *checkpoint,
-	double *ret_step_s)
+static int take_mask(struct mask **ret_mask, struct adapt_row *row, const struct lesson *l,
+	const struct adapt_site *site, const struct adapt_rows *rows, const struct prep *prep,
+	const struct diag *why)
 {
-	uint64_t start = clock_now_ns();
-	uint32_t n = 0;
-	int r;
-
-	do {
-		r = round_step(round, progress);
-		if (r < 0)
-			return r;
-		n++;
-		if (r > 0 && progress->step % SAVE_EVERY == 0) {
-			fprintf(stderr, "  step %u of %u: loss ratio %.3f, density %.5f\n",
-				progress->step, progress->steps, (double)progress->loss_ratio,
-				progress->density);
-			(void)round_save(round, AT_FDCWD, checkpoint);
-		}
-	} while (r > 0);
-	*ret_step_s = (double)(clock_now_ns() - start) / (double)NS_PER_S / n;
-	return 0;
-}
-
-static int learn(struct mask **ret_mask, struct adapt_row *row, struct adapt_site *site,
-	const struct adapt_rows *rows, const char *path, const char *checkpoint,
-	const struct recipe *recipe, const struct prep *prep, struct diag *diag)
-{
-	struct image_source source = adapt_site_source(site, false);
-	_cleanup_(round_freep) struct round *round = NULL;
-	struct round_progress progress;
-	char scores[1024];
+	struct early_stop_best best;
+	char path[1024];
 	size_t n_bytes;
-	double step_s;
 	int r;
 
-	r = round_new(&round, site->vit, recipe, prep, &source, diag);
-	if (r < 0)
-		return r;
-	r = round_resume(round, AT_FDCWD, checkpoint, NULL);
-	if (r < 0 && r != -ENOENT) {
-		round_free(TAKE_PTR(round));
-		r = round_new(&round, site->vit, recipe, prep, &source, diag);
-		if (r < 0)
-			return r;
+	if (!early_stop_mask(l->stop)) {
+		row->passed = 0;
+		(void)snprintf(row->reasons, sizeof(row->reasons), "no candidate: %s",
+			why->text[0] ? why->text : "no mask of this round is worth keeping");
+		*ret_mask = NULL;
+		return 0;
 	}
-	r = finish(round, &progress, checkpoint, &step_s);
-	if (r < 0)
-		return r;
-	take_progress(row, &progress);
-	row->seconds = step_s * progress.steps;
-	adapt_rows_path(rows, row, 0, "scores", scores);
-	r = blob_write(AT_FDCWD, scores, round_scores(round),
-		vit_layout(site->vit)->n_elements * sizeof(float));
+	best = early_stop_best(l->stop);
+	take_progress(row, &best.progress);
+	adapt_rows_path(rows, row, "kmask", path);
+	r = blob_write(AT_FDCWD, l->scores_path, l->scores, l->n_bytes);
 	if (r == 0)
-		r = adapt_mask_write(site, round_mask(round), row, prep, path, &n_bytes);
+		r = adapt_mask_write(site, early_stop_mask(l->stop), row, prep, path, &n_bytes);
 	if (r < 0)
 		return r;
 	row->n_bytes = n_bytes;
-	(void)unlink(checkpoint);
 	return adapt_mask_read(ret_mask, site, path, &n_bytes);
 }
 
@@ -152,21 +204,42 @@ int adapt_learn(struct mask **ret_mask, struct adapt_row *row, struct adapt_site
 	const struct adapt_rows *rows, const struct recipe *recipe, const struct prep *prep,
 	struct diag *diag)
 {
-	const struct adapt_row *before = learnt_before(rows, row);
-	char path[1024], checkpoint[1024];
+	_cleanup_(lesson_clear) struct lesson l = { 0 };
+	struct diag why = { "" };
+	int r;
+
+	adapt_rows_path(rows, row, "round", l.round_path);
+	adapt_rows_path(rows, row, "best", l.stop_path);
+	adapt_rows_path(rows, row, "scores", l.scores_path);
+	row->steps = recipe->steps;
+	r = begin(&l, site, recipe, prep, diag);
+	/* What failed half way may have taken over some of it. */
+	if (r == 0 && resume(&l) < 0)
+		r = begin(&l, site, recipe, prep, diag);
+	if (r == 0)
+		r = finish(&l, &row->seconds, &why);
+	return r < 0 ? r : take_mask(ret_mask, row, &l, site, rows, prep, &why);
+}
+
+void adapt_learn_done(const struct adapt_rows *rows, const struct adapt_row *row)
+{
+	char path[1024];
+
+	adapt_rows_path(rows, row, "round", path);
+	(void)unlink(path);
+	adapt_rows_path(rows, row, "best", path);
+	(void)unlink(path);
+}
+
+int adapt_learnt(struct mask **ret_mask, const struct adapt_site *site,
+	const struct adapt_rows *rows, const struct adapt_row *row)
+{
+	char path[1024];
 	size_t n_bytes;
 
-	adapt_rows_path(rows, row, 0, "kmask", path);
-	adapt_rows_path(rows, row, 0, "round", checkpoint);
-	if (before && adapt_mask_read(ret_mask, site, path, &n_bytes) == 0) {
-		row->loss_ratio = before->loss_ratio;
-		row->density = before->density;
-		row->lowest_density = before->lowest_density;
-		row->n_flips = before->n_flips;
-		row->steps = before->steps;
-		row->seconds = before->seconds;
-		row->n_bytes = n_bytes;
+	*ret_mask = NULL;
+	if (row->n_bytes == 0)
 		return 0;
-	}
-	return learn(ret_mask, row, site, rows, path, checkpoint, recipe, prep, diag);
+	adapt_rows_path(rows, row, "kmask", path);
+	return adapt_mask_read(ret_mask, site, path, &n_bytes);
 }

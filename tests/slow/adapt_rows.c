@@ -12,7 +12,8 @@
 #define MAX_DETAIL_BYTES (64u << 20)
 
 static const char head[] =
-	"set,arm,resize,images,recipe,px,seed,learn,held,classes,steps,knn,shot1,shot1_ci,shot5,"
+	"set,arm,resize,images,recipe,px,seed,learn,held,classes,steps,kept_step,knn,shot1,shot1_"
+	"ci,shot5,"
 	"shot5_ci,linear,ms,density,lowest_density,loss_ratio,seconds,bytes,flips,retrieval,margin,"
 	"rank,base_retrieval,base_margin,base_rank,passed,reasons\n";
 
@@ -31,16 +32,16 @@ static bool parse(struct adapt_row *row, char *line)
 		(n < sizeof(row->reasons) ? n : sizeof(row->reasons) - 1) * sizeof(char));
 	return sscanf(line,
 		       "%47[^,],%15[^,],%7[^,],%16[^,],%16[^,],%" SCNu32 ",%" SCNu64 ",%" SCNu32
-		       ",%" SCNu32 ",%" SCNu32 ",%" SCNu32
+		       ",%" SCNu32 ",%" SCNu32 ",%" SCNu32 ",%" SCNu32
 		       ",%lf,%lf,%lf,%lf,%lf,%lf,%lf,%lf,%lf,%lf,%lf,%" SCNu64 ",%" SCNu64
 		       ",%lf,%lf,%lf,%lf,%lf,%lf,%d,",
 		       row->set, row->arm, row->resize, row->images, row->recipe, &row->px,
 		       &row->seed, &row->n_learn, &row->n_held, &row->n_classes, &row->steps,
-		       &row->knn, &row->shot1, &row->shot1_ci, &row->shot5, &row->shot5_ci,
-		       &row->linear, &row->ms, &row->density, &row->lowest_density,
+		       &row->kept_step, &row->knn, &row->shot1, &row->shot1_ci, &row->shot5,
+		       &row->shot5_ci, &row->linear, &row->ms, &row->density, &row->lowest_density,
 		       &row->loss_ratio, &row->seconds, &row->n_bytes, &row->n_flips,
 		       &row->retrieval, &row->margin, &row->rank, &row->base_retrieval,
-		       &row->base_margin, &row->base_rank, &row->passed) == 31;
+		       &row->base_margin, &row->base_rank, &row->passed) == 32;
 }
 
 static int keep(struct adapt_rows *rows, const struct adapt_row *row)
@@ -100,11 +101,11 @@ const struct adapt_row *adapt_rows_find(
 	return NULL;
 }
 
-void adapt_rows_path(const struct adapt_rows *rows, const struct adapt_row *row, uint32_t px,
-	const char *suffix, char ret_path[1024])
+void adapt_rows_path(const struct adapt_rows *rows, const struct adapt_row *row, const char *suffix,
+	char ret_path[1024])
 {
 	(void)snprintf(ret_path, 1024, "%s/%s-%s-%s-%s-%s-%u-%" PRIu64 ".%s", rows->dir, row->set,
-		row->images, row->arm, row->resize, row->recipe, px, row->seed, suffix);
+		row->images, row->arm, row->resize, row->recipe, row->px, row->seed, suffix);
 }
 
 /* What was killed while it wrote left a line without an end, which no reader takes. */
@@ -133,14 +134,15 @@ static int append(const struct adapt_rows *rows, const struct adapt_row *row)
 		return r;
 	(void)fprintf(file,
 		"%s,%s,%s,%s,%s,%" PRIu32 ",%" PRIu64 ",%" PRIu32 ",%" PRIu32 ",%" PRIu32
-		",%" PRIu32 ",%.6f,%.6f,%.6f,%.6f,%.6f,%.6f,%.4f,%.7f,%.7f,%.5f,%.1f,%" PRIu64
-		",%" PRIu64 ",%.5f,%.5f,%.3f,%.5f,%.5f,%.3f,%d,\"",
+		",%" PRIu32 ",%" PRIu32
+		",%.6f,%.6f,%.6f,%.6f,%.6f,%.6f,%.4f,%.7f,%.7f,%.5f,%.1f,%" PRIu64 ",%" PRIu64
+		",%.5f,%.5f,%.3f,%.5f,%.5f,%.3f,%d,\"",
 		row->set, row->arm, row->resize, row->images, row->recipe, row->px, row->seed,
-		row->n_learn, row->n_held, row->n_classes, row->steps, row->knn, row->shot1,
-		row->shot1_ci, row->shot5, row->shot5_ci, row->linear, row->ms, row->density,
-		row->lowest_density, row->loss_ratio, row->seconds, row->n_bytes, row->n_flips,
-		row->retrieval, row->margin, row->rank, row->base_retrieval, row->base_margin,
-		row->base_rank, row->passed);
+		row->n_learn, row->n_held, row->n_classes, row->steps, row->kept_step, row->knn,
+		row->shot1, row->shot1_ci, row->shot5, row->shot5_ci, row->linear, row->ms,
+		row->density, row->lowest_density, row->loss_ratio, row->seconds, row->n_bytes,
+		row->n_flips, row->retrieval, row->margin, row->rank, row->base_retrieval,
+		row->base_margin, row->base_rank, row->passed);
 	for (const char *c = row->reasons; *c; c++)
 		(void)fputc(*c == '"' ? '\'' : *c, file);
 	(void)fputs("\"\n", file);
@@ -170,7 +172,7 @@ static int write_detail(
 	at += 2 * (size_t)counts.n;
 	memcpy(at, d->figures.shot1, n_shots);
 	memcpy(at + n_shots, d->figures.shot5, n_shots);
-	adapt_rows_path(rows, row, row->px, "detail", path);
+	adapt_rows_path(rows, row, "detail", path);
 	return blob_write(AT_FDCWD, path, data, n_bytes);
 }
 
@@ -222,7 +224,7 @@ int adapt_rows_detail(
 	size_t n_bytes;
 	int r;
 
-	adapt_rows_path(rows, row, row->px, "detail", path);
+	adapt_rows_path(rows, row, "detail", path);
 	r = blob_read(AT_FDCWD, path, MAX_DETAIL_BYTES, &data, &n_bytes);
 	if (r == 0)
 		r = split(&detail, data, n_bytes);

@@ -19,7 +19,7 @@ struct adapt_row {
 	uint32_t px;
 	uint64_t seed;
 
-	uint32_t n_learn, n_held, n_classes, steps;
+	uint32_t n_learn, n_held, n_classes, steps, kept_step;
 	double knn, shot1, shot1_ci, shot5, shot5_ci, linear, ms;
 	double density, lowest_density, loss_ratio, seconds;
 	uint64_t n_bytes, n_flips;
@@ -56,8 +56,8 @@ int adapt_rows_detail(struct adapt_detail *ret_detail, const struct adapt_rows *
 	const struct adapt_row *row);
 void adapt_detail_done(struct adapt_detail *detail);
 
-/** Where a file of this row lies; px 0: one for all sizes at which it is used. */
-void adapt_rows_path(const struct adapt_rows *rows, const struct adapt_row *row, uint32_t px,
-	const char *suffix, char ret_path[1024]);
+/** Where a file of this row lies. */
+void adapt_rows_path(const struct adapt_rows *rows, const struct adapt_row *row, const char *suffix,
+	char ret_path[1024]);
 
 #endif

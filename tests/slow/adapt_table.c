@@ -40,9 +40,22 @@ static double figure_of(const struct adapt_row *row, enum figure figure)
 }
 
 static const struct adapt_row *row_of(const struct adapt_rows *rows, const struct adapt_bout *bout,
-	enum adapt_arm arm, uint32_t seed)
+	enum adapt_arm arm, uint32_t i)
 {
-	return &rows->rows[bout->rows[arm][bout->n_seeds[arm] > 1 ? seed : 0]];
+	return &rows->rows[bout->rows[arm][i]];
+}
+
+/* The frozen model has one row for every seed. */
+static const struct adapt_row *row_of_seed(const struct adapt_rows *rows,
+	const struct adapt_bout *bout, enum adapt_arm arm, uint64_t seed)
+{
+	for (uint32_t i = 0; i < bout->n_seeds[arm]; i++) {
+		const struct adapt_row *row = row_of(rows, bout, arm, i);
+
+		if (row->seed == seed || row->seed == 0)
+			return row;
+	}
+	return NULL;
 }
 
 static void print_arm(const struct adapt_rows *rows, const struct adapt_bout *bout,
@@ -202,8 +215,8 @@ static int compare(struct figures_diff diffs[N_FIGURES], bool *ret_harmful,
 
 	for (uint32_t s = 0; s < n; s++) {
 		_cleanup_(paired_done) struct paired one = { 0 };
-		const struct adapt_row *from = row_of(rows, bout, a, s);
 		const struct adapt_row *to = row_of(rows, bout, b, s);
+		const struct adapt_row *from = row_of_seed(rows, bout, a, to->seed);
 		struct figures_diff own[N_FIGURES];
 
 		r = add_seed(&all, &one, rows, from, choice(to) ? to : from, 1. / n);
@@ -224,12 +237,13 @@ static void print_gate(const struct adapt_rows *rows, const struct adapt_bout *b
 	for (uint32_t s = 0; s < bout->n_seeds[ADAPT_ADAPTED]; s++) {
 		const struct adapt_row *row = row_of(rows, bout, ADAPT_ADAPTED, s);
 
-		printf("  seed %llu: loss ratio %.3f, lowest tensor %.4f, %llu flips, retrieval "
+		printf("  seed %llu: step %u of %u kept, loss ratio %.3f, lowest tensor %.4f, %llu "
+		       "flips, retrieval "
 		       "%.3f (%.3f), margin %.2f (%.2f), rank %.1f (%.1f): %s%s\n",
-			(unsigned long long)row->seed, row->loss_ratio, row->lowest_density,
-			(unsigned long long)row->n_flips, row->retrieval, row->base_retrieval,
-			row->margin, row->base_margin, row->rank, row->base_rank,
-			row->passed == 1 ? "passed" : "held, not served: ",
+			(unsigned long long)row->seed, row->kept_step, row->steps, row->loss_ratio,
+			row->lowest_density, (unsigned long long)row->n_flips, row->retrieval,
+			row->base_retrieval, row->margin, row->base_margin, row->rank,
+			row->base_rank, row->passed == 1 ? "passed" : "held, not served: ",
 			row->passed == 1 ? "" : row->reasons);
 	}
 }
@@ -267,13 +281,12 @@ static int print_cascade(const struct adapt_rows *rows, const struct adapt_bout 
 		return 0;
 	print_arm(rows, bout, arm, name);
 	r = compare(frozen, &ignored, rows, bout, ADAPT_FROZEN, arm, any);
-	if (r == 0 && bout->n_seeds[arm] == bout->n_seeds[ADAPT_ADAPTED])
+	if (r == 0)
 		r = compare(adapted, &ignored, rows, bout, ADAPT_ADAPTED, arm, any);
 	if (r < 0)
 		return r;
 	print_diffs("- frozen at size", frozen);
-	if (bout->n_seeds[arm] == bout->n_seeds[ADAPT_ADAPTED])
-		print_diffs("- adapted", adapted);
+	print_diffs("- adapted", adapted);
 	return 0;
 }
 
