@@ -56,10 +56,11 @@ static void shift_low(struct encoder *e)
 
 static inline void encode_bit(struct encoder *e, uint32_t zero, bool bit)
 {
-	uint32_t bound = (uint32_t)((uint64_t)e->range * zero >> 32);
+	uint32_t bound = (uint32_t)((uint64_t)e->range * zero >> 32), all = 0u - bit;
 
-	e->low += bit ? bound : 0;
-	e->range = bit ? e->range - bound : bound;
+	/* Nobody can foresee a digit: no branch on it. */
+	e->low += bound & all;
+	e->range = bound + ((e->range - 2 * bound) & all);
 	while (e->range < RANGE_MIN) {
 		e->range <<= 8;
 		shift_low(e);
@@ -127,10 +128,10 @@ static inline uint32_t next_byte(struct coder_reader *reader)
 static inline uint32_t decode_bit(struct coder_reader *reader, uint32_t zero)
 {
 	uint32_t bound = (uint32_t)((uint64_t)reader->range * zero >> 32);
-	uint32_t bit = reader->code >= bound;
+	uint32_t bit = reader->code >= bound, all = 0u - bit;
 
-	reader->code -= bit ? bound : 0;
-	reader->range = bit ? reader->range - bound : bound;
+	reader->code -= bound & all;
+	reader->range = bound + ((reader->range - 2 * bound) & all);
 	while (reader->range < RANGE_MIN) {
 		reader->range <<= 8;
 		reader->code = reader->code << 8 | next_byte(reader);
