@@ -328,6 +328,7 @@ static int import(struct serve *serve, struct site *site, int fd, const char *wh
 	r = state_import_begin(serve->state, site->name, asked, data, n, ret_version, diag);
 	if (r < 0)
 		return r;
+	serve_log_audit(serve);
 	return rounds_add(serve, site, *ret_version, 0, 0, true);
 }
 
@@ -342,6 +343,7 @@ static void refuse(struct serve *serve, const struct site *site, const char *who
 	if (r < 0)
 		log_error("audit: a refused import is not recorded: %s", strerror(-r));
 	log_notice("site %s: import refused (%s): %s", site->name, who, why);
+	serve_log_audit(serve);
 }
 
 void control_mask_import(struct control_client *client, const Kamen__Request *request)

@@ -232,6 +232,8 @@ static void fail(struct serve *serve, const char *reason)
 		if (r < 0)
 			log_error("site %s: learns nothing until kamend is started again: %s",
 				job->site, strerror(-r));
+	} else {
+		serve_log_audit(serve);
 	}
 	control_learn_failed(serve, job->site, job->version, reason);
 	admission_trim(serve, sites_find(&serve->sites, job->site));
@@ -610,6 +612,7 @@ static int store(struct serve *serve, struct version_row *row)
 	log_notice("site %s: version %u %s (density %.5f, loss ratio %.3f)%s%s", row->site,
 		row->version, row->passed ? "passed the gate" : "is held", row->density,
 		row->loss_ratio, row->passed ? "" : ": ", row->reasons);
+	serve_log_audit(serve);
 	return 0;
 }
 
