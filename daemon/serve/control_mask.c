@@ -9,6 +9,7 @@
 #include "serve/promotion.h"
 #include "serve/rows.h"
 #include "serve/serve.h"
+#include "serve/shadow.h"
 
 static void reply_mask(struct control_client *client, uint64_t id, bool last,
 	const struct version_row *row, int fd)
@@ -107,10 +108,12 @@ void control_mask_show(struct control_client *client, const Kamen__Request *requ
 
 	if (find_version(client, request->id, request->mask_show, &site, &row) < 0)
 		return;
-	if (request->mask_show->version == 0)
+	if (request->mask_show->version == 0) {
 		reply_base(client, request->id, site);
-	else
+	} else {
+		shadow_overlay(site, &row);
 		reply_mask(client, request->id, true, &row, -1);
+	}
 }
 
 /* ---- changes of champion */

@@ -8,6 +8,7 @@
 
 #include "serve/heartbeat.h"
 #include "serve/limits.h"
+#include "serve/shadow.h"
 
 #define MAX_PLANS 24u
 
@@ -43,7 +44,9 @@ struct inference {
 	struct weight_slot *slots; /* (n_slots) */
 	struct plan plans[MAX_PLANS];
 	struct resize_scratch *scratch;
-	float *embeddings; /* (max_batch, width) */
+	float *embeddings;             /* (max_batch, width) */
+	const float *input;            /* of the last batch's plan, until the next one */
+	struct shadow_sample *samples; /* to be computed while nothing waits */
 	uint64_t clock;
 };
 
@@ -168,6 +171,7 @@ static int forward(struct inference *inference, struct request *const *batch, ui
 		if (r < 0)
 			return r;
 	}
+	inference->input = input;
 	return vit_forward(plan, slot, inference->embeddings);
 }
 
@@ -230,6 +234,106 @@ static void run_batch(struct inference *inference, struct request *const *batch,
 	if (r < 0)
 		atomic_fetch_add(&stats->n_failed, 1);
 	*ret_compute_ns = r < 0 ? UINT64_MAX : compute_ns;
+}
+
+/* ---- shadows */
+
+/* Before the batch is handed back: from then on its requests are the loop's. */
+static struct shadow_sample *detach_samples(struct request *const *batch, uint32_t n)
+{
+	struct shadow_sample *samples = NULL;
+
+	for (uint32_t i = 0; i < n; i++) {
+		struct shadow_sample *sample = TAKE_PTR(batch[i]->sample);
+
+		if (!sample)
+			continue;
+		sample->at = i;
+		sample->theirs = batch[i]->answer;
+		sample->next = samples;
+		samples = sample;
+	}
+	return samples;
+}
+
+/* Afterwards: nobody waits for the copies any more. */
+static void keep_samples(struct inference *inference, struct scheduler *scheduler,
+	struct shadow_sample *samples, const struct serving *serving)
+{
+	size_t width = vit_shape(inference->vit)->width;
+	struct shadow_sample *next;
+
+	for (struct shadow_sample *s = samples; s; s = next) {
+		next = s->next;
+		/* The champion may have changed between the draw and the batch. */
+		if (s->theirs.code < 0 || s->serving->prep.input_px != serving->prep.input_px) {
+			scheduler_give_sample(scheduler, s);
+			continue;
+		}
+		s->champion = serving->version;
+		memcpy(s->input, inference->input + s->at * s->n_input, s->n_input * sizeof(float));
+		memcpy(s->embedding, inference->embeddings + s->at * width, width * sizeof(float));
+		s->next = inference->samples;
+		inference->samples = s;
+	}
+}
+
+static double cosine_of(const float *a, const float *b, uint32_t n)
+{
+	double ab = 0, aa = 0, bb = 0;
+
+	for (uint32_t i = 0; i < n; i++) {
+		ab += (double)a[i] * (double)b[i];
+		aa += (double)a[i] * (double)a[i];
+		bb += (double)b[i] * (double)b[i];
+	}
+	return ab / sqrt(aa * bb);
+}
+
+static int run_sample(struct inference *inference, struct shadow_sample *sample)
+{
+	uint32_t width = vit_shape(inference->vit)->width;
+	uint64_t begin = clock_now_ns();
+	struct vit_plan *plan;
+	struct slot *slot;
+	int r;
+
+	r = slot_for(inference, sample->serving, &slot);
+	if (r == 0)
+		r = plan_for(inference, 1, sample->serving->prep.input_px, &plan);
+	if (r < 0)
+		return r;
+	memcpy(vit_plan_input(plan), sample->input, sample->n_input * sizeof(float));
+	r = vit_forward(plan, slot, inference->embeddings);
+	if (r < 0)
+		return r;
+	judge(&sample->ours, inference->embeddings, sample->serving);
+	sample->ours.compute_ns = clock_now_ns() - begin;
+	sample->cosine = cosine_of(inference->embeddings, sample->embedding, width);
+	return 0;
+}
+
+static void run_samples(struct inference *inference, struct scheduler *scheduler)
+{
+	while (inference->samples && scheduler_is_idle(scheduler)) {
+		struct shadow_sample *sample = inference->samples;
+
+		inference->samples = sample->next;
+		atomic_fetch_add(&inference->n_begun, 1);
+		sample->is_done = run_sample(inference, sample) == 0;
+		atomic_fetch_add(&inference->n_ended, 1);
+		scheduler_give_sample(scheduler, sample);
+	}
+}
+
+static void give_up_samples(struct inference *inference, struct scheduler *scheduler)
+{
+	while (inference->samples) {
+		struct shadow_sample *sample = inference->samples;
+
+		inference->samples = sample->next;
+		scheduler_give_sample(scheduler, sample);
+	}
 }
 
 /* ---- the thread */
@@ -322,19 +426,27 @@ static void wait_for_stop(struct inference *inference)
 static void serve_batches(struct inference *inference, struct scheduler *scheduler)
 {
 	struct request *batch[SERVE_MAX_BATCH];
+	struct shadow_sample *samples;
 	struct serving *serving;
 	uint64_t compute_ns;
 	uint32_t n;
 
-	while ((n = scheduler_take(scheduler, batch, &serving)) > 0) {
+	for (;;) {
+		run_samples(inference, scheduler);
+		n = scheduler_take(scheduler, batch, &serving);
+		if (n == 0)
+			break;
 		atomic_fetch_add(&inference->n_begun, 1);
 		run_batch(inference, batch, n, serving, &compute_ns);
 		atomic_fetch_add(&inference->n_ended, 1);
 		if (compute_ns < UINT64_MAX)
 			scheduler_learn(scheduler, serving->prep.input_px, compute_ns);
+		samples = detach_samples(batch, n);
 		scheduler_give(scheduler, batch, n);
+		keep_samples(inference, scheduler, samples, serving);
 		serving_unref(serving);
 	}
+	give_up_samples(inference, scheduler);
 }
 
 static void *inference_run(void *arg)

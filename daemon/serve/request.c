@@ -8,6 +8,7 @@
 
 #include "serve/selection.h"
 #include "serve/serve.h"
+#include "serve/shadow.h"
 
 /* ---- life */
 
@@ -21,6 +22,7 @@ void request_reset(struct request *request)
 	request->job_tries = 0;
 	request->job_next = NULL;
 	request->next = NULL;
+	request->sample = NULL;
 	request->answer = (struct answer){ .novelty = NAN, .distance = NAN };
 	atomic_store(&request->state, REQUEST_PENDING);
 }
@@ -115,6 +117,7 @@ static void request_release(struct serve *serve, struct request *request)
 		serve->decoder.n_bytes -= request->decoded_bytes;
 	}
 	request->decoded = NULL;
+	shadow_free(serve, TAKE_PTR(request->sample));
 	serving_unref(TAKE_PTR(request->serving));
 	site_unref(TAKE_PTR(request->site));
 	session_put(request->session, request);
@@ -161,6 +164,7 @@ void request_reap(struct serve *serve)
 		next = q->next;
 		request_finish(serve, q);
 	}
+	shadow_reap(serve);
 }
 
 /* ---- deadline */
@@ -271,6 +275,7 @@ void request_queue(struct serve *serve, struct request *request)
 		refuse(serve, request, -ENOENT, "the site was deleted");
 		return;
 	}
+	shadow_draw(serve, request);
 	r = scheduler_push(serve->scheduler, request);
 	if (r == -ETIMEDOUT)
 		refuse(serve, request, r, "deadline: no forward of this size is that fast");

@@ -20,6 +20,7 @@
 enum request_state { REQUEST_FREE, REQUEST_PENDING, REQUEST_DONE, REQUEST_LATE };
 
 struct session;
+struct shadow_sample;
 struct site;
 struct serve;
 
@@ -53,6 +54,8 @@ struct request {
 	int job_fd;
 	unsigned job_tries;
 	struct request *job_next;
+
+	struct shadow_sample *sample; /* for the shadow (shadow.h); NULL: none */
 
 	sd_event_source *timer; /* for the deadline; made at first use */
 	struct request *next;   /* of the free list, a site's queue, or the list of the done */

@@ -6,6 +6,7 @@
 #include <sys/eventfd.h>
 
 #include "serve/limits.h"
+#include "serve/shadow.h"
 
 #define MAX_FASTEST 16u
 
@@ -20,6 +21,7 @@ struct scheduler {
 	pthread_cond_t filled;
 	struct site_queue *active, **active_tail; /* in order of their turn */
 	struct request *done, **done_tail;
+	struct shadow_sample *samples; /* handed back */
 	uint32_t n_waiting, max_batch;
 	uint64_t delay_ns, quantum;
 	struct fastest fastest[MAX_FASTEST];
@@ -222,6 +224,35 @@ void scheduler_give(struct scheduler *scheduler, struct request *const *batch, u
 	}
 	unlock(scheduler);
 	scheduler_wake(scheduler);
+}
+
+struct shadow_sample *scheduler_reap_samples(struct scheduler *scheduler)
+{
+	struct shadow_sample *samples;
+
+	lock(scheduler);
+	samples = TAKE_PTR(scheduler->samples);
+	unlock(scheduler);
+	return samples;
+}
+
+void scheduler_give_sample(struct scheduler *scheduler, struct shadow_sample *sample)
+{
+	lock(scheduler);
+	sample->next = scheduler->samples;
+	scheduler->samples = sample;
+	unlock(scheduler);
+	scheduler_wake(scheduler);
+}
+
+bool scheduler_is_idle(struct scheduler *scheduler)
+{
+	bool is_idle;
+
+	lock(scheduler);
+	is_idle = !scheduler->active && !scheduler->stopping;
+	unlock(scheduler);
+	return is_idle;
 }
 
 void scheduler_publish(

@@ -30,6 +30,8 @@ DEFINE_CLEANUP(struct scheduler *, scheduler_free)
 int scheduler_push(struct scheduler *scheduler, struct request *request);
 /** Takes what has been handed back, oldest first; NULL: nothing. */
 struct request *scheduler_reap(struct scheduler *scheduler);
+/** The same of shadows' samples (shadow.h). */
+struct shadow_sample *scheduler_reap_samples(struct scheduler *scheduler);
 /** Readable when something was handed back or the inference thread wants to be looked at. */
 int scheduler_fd(const struct scheduler *scheduler);
 /** Swaps a site's champion; takes the reference. In force before the site's next batch. */
@@ -52,6 +54,10 @@ uint32_t scheduler_take(
 	struct scheduler *scheduler, struct request **ret_batch, struct serving **ret_serving);
 /** Hands a batch back to the loop. */
 void scheduler_give(struct scheduler *scheduler, struct request *const *batch, uint32_t n);
+/** Whether nothing waits: time for what nobody waits for. */
+bool scheduler_is_idle(struct scheduler *scheduler);
+/** Hands a shadow's sample back. */
+void scheduler_give_sample(struct scheduler *scheduler, struct shadow_sample *sample);
 /** How long a batch of this size took. */
 void scheduler_learn(struct scheduler *scheduler, uint32_t px, uint64_t compute_ns);
 /** Wakes the loop. */

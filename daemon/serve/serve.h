@@ -43,6 +43,7 @@ struct serve {
 	struct rounds rounds;
 	struct role roles[N_ROLES];
 	uint64_t started_ns;
+	uint32_t n_shadow_samples;
 	uint32_t n_pending; /* requests that have no answer yet */
 	sd_event_source *starting, *inference_io, *scheduler_io, *watchdog, *drain_timer;
 	uint64_t watchdog_usec;

@@ -5,6 +5,7 @@
 
 #include "ops/log.h"
 #include "serve/serve.h"
+#include "serve/shadow.h"
 
 struct site *site_ref(struct site *site)
 {
@@ -17,6 +18,7 @@ void site_unref(struct site *site)
 	if (!site || --site->n_refs > 0)
 		return;
 	serving_unref(site->queue.champion);
+	serving_unref(site->live.shadow);
 	for (unsigned i = 0; i < SITE_PINNED; i++)
 		serving_unref(site->pinned[i]);
 	free(site);
@@ -273,6 +275,7 @@ static int publish(struct serve *serve, struct site *site, bool renewed, struct 
 		live_champion(site, serving);
 		scheduler_publish(serve->scheduler, &site->queue, serving);
 	}
+	shadow_choose(serve, site);
 	return 0;
 }
 
@@ -584,8 +587,10 @@ void sites_refresh(struct serve *serve)
 
 void sites_close(struct serve *serve)
 {
-	for (uint32_t i = 0; i < serve->sites.n; i++)
+	for (uint32_t i = 0; i < serve->sites.n; i++) {
+		shadow_stop(serve, serve->sites.sites[i]);
 		site_unref(serve->sites.sites[i]);
+	}
 	free(serve->sites.sites);
 	serve->sites = (struct site_table){ .n = 0 };
 }

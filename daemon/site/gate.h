@@ -15,6 +15,8 @@
  * two-view retrieval not surely below it (by 2.576 standard errors of the paired difference), the
  * loss ratio shows that something was learnt, bits have moved, density and the lowest tensor's
  * density have not crashed, effective rank has kept a floor of the frozen one.
+ * Where they were measured: the head uses half of its prototypes' entropy, and a tenth of the
+ * neighbours are the champion's: only a collapse does not.
  * Fewer than 16 held-out images: held. loss_ratio 0: the mask was not learnt here (an import), the
  * loss is not asked. Fills row->passed and row->reasons (each with the figure and its limit).
  */

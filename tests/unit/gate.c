@@ -75,12 +75,13 @@ static void ruined_masks_are_held_with_figures(void **state)
 static void each_figure_alone_can_hold(void **state)
 {
 	struct version_row good = measured(.406f, 2.9f, 42);
-	struct version_row rows[12];
-	static const char *const words[12] = { "retrieval", "margin", "rank", "loss", "no bit",
-		"density", "lowest", "retrieval", "loss", "density", "retrieval", "margin" };
+	struct version_row rows[14];
+	static const char *const words[14] = { "retrieval", "margin", "rank", "loss", "no bit",
+		"density", "lowest", "retrieval", "loss", "density", "retrieval", "margin",
+		"entropy", "neighbours" };
 
 	(void)state;
-	for (unsigned i = 0; i < 12; i++)
+	for (unsigned i = 0; i < 14; i++)
 		rows[i] = good;
 	rows[0].candidate.retrieval = .18f;
 	rows[1].candidate.margin = 2.2f;
@@ -94,7 +95,15 @@ static void each_figure_alone_can_hold(void **state)
 	rows[9].density = NAN;
 	rows[10].candidate.retrieval_error = NAN;
 	rows[11].candidate.margin_error = NAN;
-	for (unsigned i = 0; i < 12; i++) {
+	good.candidate.has_entropy = good.candidate.has_neighbours = true;
+	good.candidate.entropy = .97f;
+	good.candidate.neighbours = .6f;
+	rows[12] = rows[13] = good;
+	gate_decide(&good);
+	assert_true(good.passed);
+	rows[12].candidate.entropy = .45f;
+	rows[13].candidate.neighbours = .05f;
+	for (unsigned i = 0; i < 14; i++) {
 		gate_decide(&rows[i]);
 		assert_false(rows[i].passed);
 		assert_non_null(strstr(rows[i].reasons, words[i]));
