@@ -40,7 +40,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--changes", type=int, default=1000)
     n = parser.parse_args(os.environ.get("KAMEN_OPTIONS", "").split() + sys.argv[1:]).changes
-    daemon = harness.Daemon("[site]\npolicy = manual\n")
+    daemon = harness.Daemon("[site]\npolicy = manual\nrecipe = score_lr=.07\n")
     try:
         daemon.start()
         images, few = daemon.path("images"), daemon.path("few")
@@ -49,7 +49,7 @@ def main():
             harness.fixture("images", folder, 0, n_images)
         daemon.ctl("site", "create", "a")
         daemon.ctl("push", "a", images)
-        daemon.ctl("learn", "a", "--steps", "40", "--wait")
+        daemon.ctl("learn", "a", "--steps", "60", "--wait")
         if daemon.one("mask", "show", "a", "1")["state"] == "held":
             let_pass(daemon, "a", 1)
         probe = os.path.join(images, "00000.png")

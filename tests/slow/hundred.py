@@ -25,7 +25,8 @@ threads = 1
 [site]
 input_px = 32
 replay_bytes = {REPLAY_BYTES}
-learn_steps = 34
+learn_steps = 60
+recipe = score_lr=.07
 """
 MB = 1 << 20
 
