@@ -49,8 +49,7 @@ static int take_dispatcher(struct cascade *cascade, const struct mask *mask, con
 	int r;
 
 	cascade->scores = malloc(n_bytes);
-	cascade->order = malloc((cascade->source.n + 1u) * sizeof(*cascade->order));
-	if (!cascade->scores || !cascade->order)
+	if (!cascade->scores)
 		return -ENOMEM;
 	memcpy(cascade->scores, scores, n_bytes);
 	r = copy_mask(&cascade->masks[0], mask);
@@ -79,7 +78,9 @@ int cascade_new(struct cascade **ret_cascade, struct vit *vit,
 	cascade->options = *options;
 	cascade->recipe = *recipe;
 	cascade->prep = *prep;
-	cascade->source = *source;
+	cascade->learnt.source = *source;
+	if (options->held)
+		cascade->held.source = *options->held;
 	r = take_dispatcher(cascade, mask, scores);
 	if (r == 0)
 		r = cascade_divide(cascade, diag);
@@ -94,6 +95,7 @@ void cascade_free(struct cascade *cascade)
 	if (!cascade)
 		return;
 	round_free(cascade->round);
+	early_stop_free(cascade->stop);
 	for (unsigned i = 0; i <= CASCADE_MAX_EXPERTS; i++)
 		mask_free(cascade->masks[i]);
 	for (unsigned i = 0; i < CASCADE_N_MODES; i++)
@@ -102,7 +104,8 @@ void cascade_free(struct cascade *cascade)
 	gmm_free(cascade->mixture);
 	slot_free(cascade->slot);
 	free(cascade->scores);
-	free(cascade->order);
+	free(cascade->learnt.order);
+	free(cascade->held.order);
 	free(cascade);
 }
 
@@ -113,7 +116,7 @@ uint32_t cascade_n_experts(const struct cascade *cascade)
 
 uint32_t cascade_n_images(const struct cascade *cascade, uint32_t expert)
 {
-	return cascade->first[expert + 1] - cascade->first[expert];
+	return cascade->learnt.first[expert + 1] - cascade->learnt.first[expert];
 }
 
 const struct mask *cascade_expert(const struct cascade *cascade, uint32_t expert)
@@ -154,44 +157,73 @@ static uint32_t first_missing(const struct cascade *cascade)
 	return expert;
 }
 
+static struct image_source take_part(struct cascade_share *share, uint32_t expert)
+{
+	share->part = (struct cascade_part){ &share->source, share->order + share->first[expert],
+		share->first[expert + 1] - share->first[expert] };
+	return cascade_part_source(&share->part);
+}
+
 static int begin(struct cascade *cascade, uint32_t expert, struct diag *diag)
 {
-	uint32_t n = cascade_n_images(cascade, expert);
-	struct recipe recipe = expert_recipe(cascade, n);
-	struct image_source source;
-	int r;
+	struct recipe recipe = expert_recipe(cascade, cascade_n_images(cascade, expert));
+	struct image_source source = take_part(&cascade->learnt, expert), held;
+	int r = 0;
 
-	cascade->part = (struct cascade_part){ &cascade->source,
-		cascade->order + cascade->first[expert], n };
-	source = cascade_part_source(&cascade->part);
-	r = round_new(&cascade->round, cascade->vit, &recipe, &cascade->prep, &source, diag);
+	if (cascade->held.order && !cascade->stop) {
+		held = take_part(&cascade->held, expert);
+		r = early_stop_new(&cascade->stop, cascade->vit, &recipe, &cascade->prep, &held,
+			&cascade->options.limits);
+	}
+	if (r == 0)
+		r = round_new(
+			&cascade->round, cascade->vit, &recipe, &cascade->prep, &source, diag);
 	if (r < 0)
 		return r;
 	round_start_at(cascade->round, cascade->scores);
 	return 0;
 }
 
-/* @return 1: the expert is there, 0: it goes on */
+/* The best mask of the round that has ended. */
+static const struct mask *best_mask(const struct cascade *cascade)
+{
+	const struct mask *best;
+
+	if (!cascade->stop)
+		return round_mask(cascade->round);
+	best = early_stop_mask(cascade->stop);
+	return best ? best : cascade->masks[0];
+}
+
+static int end(struct cascade *cascade, uint32_t expert)
+{
+	int r = copy_mask(&cascade->masks[1 + expert], best_mask(cascade));
+
+	if (r < 0)
+		return r;
+	round_free(TAKE_PTR(cascade->round));
+	early_stop_free(TAKE_PTR(cascade->stop));
+	return 0;
+}
+
 static int learn(struct cascade *cascade, uint32_t expert, struct round_progress *ret_progress,
 	struct diag *diag)
 {
-	int r = 0;
+	struct diag why = { "" };
+	int r = 0, stopped = 0;
 
-	if (cascade_n_images(cascade, expert) < CASCADE_MIN_IMAGES) {
-		r = copy_mask(&cascade->masks[1 + expert], cascade->masks[0]);
-		return r < 0 ? r : 1;
-	}
+	if (cascade_n_images(cascade, expert) < CASCADE_MIN_IMAGES)
+		return copy_mask(&cascade->masks[1 + expert], cascade->masks[0]);
 	if (!cascade->round)
 		r = begin(cascade, expert, diag);
 	if (r == 0)
 		r = round_step(cascade->round, ret_progress);
-	if (r != 0)
-		return r < 0 ? r : 0;
-	r = copy_mask(&cascade->masks[1 + expert], round_mask(cascade->round));
-	if (r < 0)
-		return r;
-	round_free(TAKE_PTR(cascade->round));
-	return 1;
+	if (r >= 0 && cascade->stop)
+		stopped = early_stop_step(
+			cascade->stop, ret_progress, round_mask(cascade->round), &why);
+	if (r < 0 || stopped < 0)
+		return r < 0 ? r : stopped;
+	return r > 0 && !stopped ? 0 : end(cascade, expert);
 }
 
 int cascade_step(struct cascade *cascade, struct cascade_progress *ret_progress, struct diag *diag)

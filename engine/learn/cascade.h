@@ -2,6 +2,7 @@
 #ifndef KAMEN_LEARN_CASCADE_H
 #define KAMEN_LEARN_CASCADE_H
 
+#include "learn/early_stop.h"
 #include "learn/round.h"
 
 #define CASCADE_MAX_EXPERTS 8u
@@ -25,8 +26,12 @@ enum cascade_mode {
 struct cascade_options {
 	uint32_t n_experts; /* 1..CASCADE_MAX_EXPERTS */
 	uint32_t n_route;   /* dimensions in which the mixture sees an embedding */
+	/* What is not learnt from: an expert's best mask on its share of that is kept. NULL, or a
+	 * share too small to judge on: the last one. Outlives the cascade. */
+	const struct image_source *held;
+	struct early_stop_limits limits;
 };
-/** 3 experts, 20 dimensions. */
+/** 3 experts, 20 dimensions, nothing held. */
 struct cascade_options cascade_options_default(void);
 
 struct cascade_progress {
@@ -50,7 +55,8 @@ int cascade_new(struct cascade **ret_cascade, struct vit *vit,
 void cascade_free(struct cascade *cascade);
 DEFINE_CLEANUP(struct cascade *, cascade_free)
 
-/** One step of one expert; after the last one's last, fits both fusions.
+/** One step of one expert; after the last one's last, fits both fusions. An expert whose masks are
+ * none of them worth keeping has the dispatcher's.
  * @return 1: more to do, 0: done, or a negative errno as round_step() */
 int cascade_step(struct cascade *cascade, struct cascade_progress *ret_progress, struct diag *diag);
 

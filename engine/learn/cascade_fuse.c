@@ -73,24 +73,29 @@ static int fit_route(struct cascade *cascade, float *embeddings, uint32_t n)
 		cascade->recipe.seed, &options);
 }
 
-static void sort_by_owner(struct cascade *cascade, const uint32_t *owners, uint32_t n)
+static int sort_by_owner(struct cascade_share *share, const uint32_t *owners, uint32_t n_experts)
 {
 	uint32_t at = 0;
 
-	for (uint32_t c = 0; c < cascade->options.n_experts; c++) {
-		cascade->first[c] = at;
-		for (uint32_t i = 0; i < n; i++)
+	share->order = malloc((share->source.n + 1u) * sizeof(*share->order));
+	if (!share->order)
+		return -ENOMEM;
+	for (uint32_t c = 0; c < n_experts; c++) {
+		share->first[c] = at;
+		for (uint32_t i = 0; i < share->source.n; i++)
 			if (owners[i] == c)
-				cascade->order[at++] = i;
+				share->order[at++] = i;
 	}
-	cascade->first[cascade->options.n_experts] = at;
+	share->first[n_experts] = at;
+	return 0;
 }
 
-int cascade_divide(struct cascade *cascade, struct diag *diag)
+/* Fits the mixture first, where there is none yet. */
+static int divide(struct cascade *cascade, struct cascade_share *share)
 {
-	uint32_t n = cascade->source.n, width = vit_shape(cascade->vit)->width;
-	_cleanup_(freep) float *embeddings = malloc((size_t)n * width * sizeof(*embeddings));
-	_cleanup_(freep) uint32_t *owners = malloc(n * sizeof(*owners));
+	uint32_t n = share->source.n, width = vit_shape(cascade->vit)->width;
+	_cleanup_(freep) float *embeddings = malloc(((size_t)n * width + 1) * sizeof(*embeddings));
+	_cleanup_(freep) uint32_t *owners = malloc((n + 1u) * sizeof(*owners));
 	int r;
 
 	if (!embeddings || !owners)
@@ -98,14 +103,22 @@ int cascade_divide(struct cascade *cascade, struct diag *diag)
 	r = slot_apply(cascade->slot, cascade->masks[0]);
 	if (r == 0)
 		r = judge_embed(
-			embeddings, cascade->vit, cascade->slot, &cascade->prep, &cascade->source);
-	if (r == 0)
+			embeddings, cascade->vit, cascade->slot, &cascade->prep, &share->source);
+	if (r == 0 && !cascade->mixture)
 		r = fit_route(cascade, embeddings, n);
 	if (r == 0)
 		r = assign(owners, cascade, embeddings, n);
+	return r < 0 ? r : sort_by_owner(share, owners, cascade->options.n_experts);
+}
+
+int cascade_divide(struct cascade *cascade, struct diag *diag)
+{
+	int r = divide(cascade, &cascade->learnt);
+
+	if (r == 0 && cascade->held.source.n > 0)
+		r = divide(cascade, &cascade->held);
 	if (r < 0)
 		return diag_set(diag, -r, "cascade: cannot divide the images: %s", strerror(-r));
-	sort_by_owner(cascade, owners, n);
 	return 0;
 }
 
@@ -183,14 +196,15 @@ static void forget_others(struct said *said)
 
 int cascade_fuse(struct cascade *cascade)
 {
-	uint32_t n = cascade->source.n;
+	uint32_t n = cascade->learnt.source.n;
 	_cleanup_(said_done) struct said said = { 0 };
 	uint32_t fused;
 	int r;
 
 	r = said_new(&said, cascade, n);
 	if (r == 0)
-		r = ask_all(&said, cascade, CASCADE_UNCONDITIONAL, cascade->slot, &cascade->source);
+		r = ask_all(&said, cascade, CASCADE_UNCONDITIONAL, cascade->slot,
+			&cascade->learnt.source);
 	if (r < 0)
 		return r;
 	fused = at_most(said.width, n - 1);
@@ -206,7 +220,7 @@ int cascade_fuse(struct cascade *cascade)
 
 uint32_t cascade_width(const struct cascade *cascade)
 {
-	return at_most(vit_shape(cascade->vit)->width, cascade->source.n - 1);
+	return at_most(vit_shape(cascade->vit)->width, cascade->learnt.source.n - 1);
 }
 
 int cascade_embed(float *embeddings, struct cascade *cascade, enum cascade_mode mode,

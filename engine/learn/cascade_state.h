@@ -14,12 +14,19 @@ struct cascade_part {
 };
 struct image_source cascade_part_source(struct cascade_part *part);
 
+/** A source by component. */
+struct cascade_share {
+	struct image_source source;
+	uint32_t *order;                         /* (source.n) images, component after component */
+	uint32_t first[CASCADE_MAX_EXPERTS + 1]; /* of each in order */
+	struct cascade_part part;                /* of the expert that learns */
+};
+
 struct cascade {
 	struct vit *vit;
 	struct cascade_options options;
 	struct recipe recipe;
 	struct prep prep;
-	struct image_source source;
 	struct slot *slot;
 
 	struct mask
@@ -29,13 +36,12 @@ struct cascade {
 	struct gmm *mixture;
 	struct whiten *fusions[CASCADE_N_MODES]; /* NULL until all experts are there */
 
-	uint32_t *order;                         /* (source.n) images by component */
-	uint32_t first[CASCADE_MAX_EXPERTS + 1]; /* of each component in order */
-	struct cascade_part part;                /* what the round learns from */
-	struct round *round;                     /* of the first expert that is missing, or NULL */
+	struct cascade_share learnt, held; /* held.order NULL: nothing is */
+	struct round *round;               /* of the first expert that is missing, or NULL */
+	struct early_stop *stop;           /* as round; NULL: nothing is held */
 };
 
-/** Fits route and mixture to the dispatcher's embeddings; fills order and first. */
+/** Fits route and mixture to the dispatcher's embeddings; divides what is learnt from and what is held. */
 int cascade_divide(struct cascade *cascade, struct diag *diag);
 /** Fits both fusions; every expert is there. */
 int cascade_fuse(struct cascade *cascade);

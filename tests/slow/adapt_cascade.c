@@ -4,6 +4,7 @@
 
 #include "adapt_cascade.h"
 #include "base/clock.h"
+#include "site/gate.h"
 
 #define TELL_EVERY 10u /* steps */
 
@@ -128,8 +129,9 @@ int adapt_cascade(struct cascade **ret_cascade, struct adapt_row *row, struct ad
 	const struct adapt_rows *rows, const struct adapt_row *dispatcher,
 	const struct recipe *recipe, const struct prep *prep, struct diag *diag)
 {
-	const struct cascade_options options = cascade_options_default();
 	const struct image_source source = adapt_site_source(site, false);
+	const struct image_source held = adapt_site_source(site, true);
+	struct cascade_options options = cascade_options_default();
 	_cleanup_(cascade_freep) struct cascade *cascade = NULL;
 	_cleanup_(mask_freep) struct mask *mask = NULL;
 	_cleanup_(freep) float *scores = NULL;
@@ -143,6 +145,10 @@ int adapt_cascade(struct cascade **ret_cascade, struct adapt_row *row, struct ad
 	if (r < 0)
 		return diag_set(diag, -r, "the mask of seed %llu or its scores are gone",
 			(unsigned long long)dispatcher->seed);
+	options.held = &held;
+	options.limits = (struct early_stop_limits){ .density = GATE_MIN_DENSITY,
+		.lowest_density = GATE_MIN_LOWEST,
+		.rank_share = GATE_RANK_SHARE };
 	r = cascade_new(&cascade, site->vit, &options, recipe, prep, &source, mask, scores, diag);
 	if (r == 0)
 		r = give_known(cascade, site, rows, dispatcher);

@@ -174,6 +174,25 @@ static void a_given_expert_is_not_learnt_again(void **state)
 		((4 + 1) * WIDTH + 2 * (1 + 4 + 10) + (WIDTH + 1) * 3 * WIDTH) * 4);
 }
 
+/* Every mask of the experts is below such limits: none is worth keeping. */
+static void an_expert_without_a_mask_worth_keeping_is_the_dispatcher(void **state)
+{
+	const struct bench *bench = *state;
+	_cleanup_(cascade_freep) struct cascade *cascade = NULL;
+	struct cascade_options options = {
+		.n_experts = 2, .n_route = 4, .held = &bench->source, .limits = { .density = 1.1 }
+	};
+
+	assert_int_equal(
+		cascade_new(&cascade, bench->tiny.vit, &options, &bench->recipe, &bench->prep,
+			&bench->source, round_mask(bench->round), round_scores(bench->round), NULL),
+		0);
+	assert_true(run(cascade) <= 2);
+	for (uint32_t k = 0; k < 2; k++)
+		assert_int_equal(
+			mask_distance(cascade_expert(cascade, k), round_mask(bench->round)), 0);
+}
+
 static void options_out_of_range_are_refused(void **state)
 {
 	const struct bench *bench = *state;
@@ -195,6 +214,7 @@ int main(void)
 		cmocka_unit_test(every_image_has_one_expert_and_all_learn_alike),
 		cmocka_unit_test(fused_embeddings_of_its_own_images_are_white),
 		cmocka_unit_test(a_given_expert_is_not_learnt_again),
+		cmocka_unit_test(an_expert_without_a_mask_worth_keeping_is_the_dispatcher),
 		cmocka_unit_test(options_out_of_range_are_refused),
 	};
 
