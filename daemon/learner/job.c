@@ -377,22 +377,21 @@ static int take_head(struct job *job)
 	return 0;
 }
 
-/* The best mask, not the last; what is told of the round is what it was then. */
-static int take_mask(struct job *job, struct diag *diag)
+/*
+ * The best mask, not the last; what is told of the round is what it was then. Where none was worth
+ * keeping it is the last one after all: the gate says what is wrong with it.
+ */
+static int take_mask(struct job *job)
 {
-	const struct mask *mask = early_stop_mask(job->stop);
+	const struct mask *best = early_stop_mask(job->stop);
 	int r;
 
-	/* Where the round was stopped, diag says why already. */
-	if (!mask && !diag->text[0])
-		(void)diag_set(diag, ERANGE, "no mask of this round is worth keeping");
-	if (!mask)
-		return -ERANGE;
 	r = mask_new(&job->mask, vit_layout(job->vit));
 	if (r < 0)
 		return r;
-	mask_copy(job->mask, mask);
-	job->last = early_stop_best(job->stop).progress;
+	mask_copy(job->mask, best ? best : round_mask(job->round));
+	if (best)
+		job->last = early_stop_best(job->stop).progress;
 	r = take_head(job);
 	if (r < 0)
 		return r;
@@ -435,11 +434,9 @@ int job_step(struct job *job, struct round_progress *ret_progress, struct diag *
 	if (stopped < 0)
 		return diag_set(diag, -stopped, "step %u: judging: %s %s", progress.step,
 			strerror(-stopped), images_error(job->images));
-	r = r == 0 || stopped ? take_mask(job, diag) : save_in_time(job);
-	if (r < 0 && r != -ERANGE)
-		return diag_set(diag, -r, "step %u: %s", progress.step, strerror(-r));
+	r = r == 0 || stopped ? take_mask(job) : save_in_time(job);
 	if (r < 0)
-		return r;
+		return diag_set(diag, -r, "step %u: %s", progress.step, strerror(-r));
 	*ret_progress = progress;
 	return 1;
 }

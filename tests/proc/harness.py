@@ -195,7 +195,7 @@ def field(number, value):
 
 
 def fields(data):
-    """Top-level fields: number -> varint or bytes."""
+    """Top-level fields: number -> varint or bytes; what has a fixed length is passed over."""
     found, at = {}, 0
 
     def take():
@@ -213,6 +213,8 @@ def fields(data):
         key = take()
         if key & 7 == 0:
             found[key >> 3] = take()
+        elif key & 7 in (1, 5):
+            at += 8 if key & 7 == 1 else 4
         elif key & 7 == 2:
             n = take()
             found[key >> 3] = data[at:at + n]
