@@ -420,6 +420,45 @@ static void the_audit_head_is_the_end_of_the_chain(void **state)
 	}
 }
 
+struct seen {
+	uint64_t seqs[8];
+	unsigned n;
+};
+
+static void see(void *data, const struct chain_row *row)
+{
+	struct seen *seen = data;
+
+	assert_true(seen->n < ARRAY_SIZE(seen->seqs));
+	assert_string_equal(row->site, row->seq % 2 ? "a" : "b");
+	seen->seqs[seen->n++] = row->seq;
+}
+
+static void the_audit_is_read_by_site_and_from_its_end(void **state)
+{
+	struct fixture *fixture = *state;
+	struct seen seen = { .n = 0 };
+	uint64_t after;
+
+	for (unsigned i = 1; i <= 6; i++)
+		assert_int_equal(
+			state_audit(fixture->state, i % 2 ? "a" : "b", "test", "detail"), 0);
+	assert_int_equal(state_audit_seek(fixture->state, "b", 2, &after), 0);
+	assert_int_equal(after, 3);
+	assert_int_equal(state_audit_walk(fixture->state, "b", after, 8, see, &seen), 2);
+	assert_int_equal(seen.seqs[0], 4);
+	assert_int_equal(seen.seqs[1], 6);
+	assert_int_equal(state_audit_seek(fixture->state, "", 100, &after), 0);
+	assert_int_equal(after, 0);
+	seen.n = 0;
+	assert_int_equal(state_audit_walk(fixture->state, "", after, 5, see, &seen), 5);
+	assert_int_equal(seen.seqs[4], 5);
+	assert_int_equal(state_audit_walk(fixture->state, "", 6, 5, see, &seen), 0);
+	assert_int_equal(state_audit_walk(fixture->state, "none", 0, 5, see, &seen), 0);
+	assert_int_equal(state_audit_walk(fixture->state, "", UINT64_MAX, 5, see, &seen), 0);
+	assert_int_equal(state_audit_seek(fixture->state, "", 0, &after), -EINVAL);
+}
+
 static void a_changed_audit_row_is_found(void **state)
 {
 	struct fixture *fixture = *state;
@@ -565,6 +604,7 @@ int main(void)
 		with_state(orphans_are_swept_and_lost_rows_dropped),
 		with_state(what_a_site_was_told_outlives_new_defaults),
 		with_state(the_audit_head_is_the_end_of_the_chain),
+		with_state(the_audit_is_read_by_site_and_from_its_end),
 		with_state(a_changed_audit_row_is_found),
 		with_state(a_damaged_database_is_one_error_with_its_path),
 		with_state(a_damaged_page_is_found_at_open),
