@@ -109,7 +109,7 @@ static void write_learning(struct metrics_text *out, struct serve *serve)
 	one(out, "kamen_rounds_failed_total", "counter", "Rounds that failed", (double)r->n_failed);
 	one(out, "kamen_promotions_auto_total", "counter", "Candidates promoted by policy auto",
 		(double)r->n_promoted);
-	if (!r->head)
+	if (!r->sent)
 		return;
 	(void)snprintf(labels, sizeof(labels), "site=\"%s\"", r->head->site);
 	metrics_help(out, "kamen_learning_step", "gauge", "Steps done of the round that runs");

@@ -76,11 +76,6 @@ static uint32_t choose(struct serve *serve)
 	return turns ? turns_choose(turns, serve->sites.n) : serve->sites.n;
 }
 
-bool need_any(struct serve *serve)
-{
-	return look(serve) >= 0 && choose(serve) < serve->sites.n;
-}
-
 static int begin(struct serve *serve, struct site *site, struct diag *diag)
 {
 	const struct site_settings *s = &site->settings;
@@ -134,7 +129,11 @@ static int on_look(sd_event_source *source, uint64_t usec, void *userdata)
 	struct serve *serve = userdata;
 
 	(void)usec;
-	rounds_kick(serve);
+	/* Who becomes due while another learns has waited since then. */
+	if (serve->rounds.sent)
+		(void)look(serve);
+	else if (!serve->draining)
+		rounds_kick(serve);
 	if (sd_event_source_set_time_relative(source, LOOK_NS / NS_PER_US) >= 0)
 		(void)sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
 	return 0;

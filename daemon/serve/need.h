@@ -11,7 +11,5 @@ int need_open(struct serve *serve);
 void need_close(struct serve *serve);
 /** Begins the round of the site that needs it most, as the queue's first. @return whether it did */
 bool need_begin(struct serve *serve);
-/** Whether some site is due. */
-bool need_any(struct serve *serve);
 
 #endif

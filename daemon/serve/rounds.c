@@ -739,7 +739,8 @@ void rounds_describe(const struct serve *serve, char *ret_text, size_t n_bytes)
 		(void)snprintf(ret_text, n_bytes, "disabled");
 	else if (!serve->roles[ROLE_LEARNER].ready)
 		(void)snprintf(ret_text, n_bytes, "restarting");
-	else if (!rounds->head)
+	/* What waits for a paused site is not being learnt. */
+	else if (!rounds->sent)
 		(void)snprintf(ret_text, n_bytes, "idle");
 	else if (clock_now_ns() - rounds->heard_ns > STARVING_NS)
 		(void)snprintf(ret_text, n_bytes, "starving %s", rounds->head->site);
