@@ -18,6 +18,7 @@ struct images {
 	struct manifest manifest;
 	struct cached *cached;          /* (manifest.n) */
 	uint32_t *sides[2], n_sides[2]; /* entries that are learnt from, held out */
+	uint32_t *judged, n_judged;     /* of the held-out ones; NULL: all */
 	size_t n_bytes, max_bytes;      /* of pixels in memory */
 	uint64_t clock;
 	struct interrupt interrupt;
@@ -191,6 +192,7 @@ void images_free(struct images *images)
 	free(images->cached);
 	free(images->sides[0]);
 	free(images->sides[1]);
+	free(images->judged);
 	manifest_done(&images->manifest);
 	closep(&images->dir_fd);
 	free(images);
@@ -209,6 +211,40 @@ void images_set_interruptible(struct images *images, bool on)
 const char *images_error(const struct images *images)
 {
 	return images->error.text;
+}
+
+int images_judge_only(struct images *images, const bool *judged)
+{
+	uint32_t *entries = malloc(((size_t)images->n_sides[1] + 1) * sizeof(*entries)), n = 0;
+
+	if (!entries)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < images->n_sides[1]; i++)
+		if (judged[images->sides[1][i]])
+			entries[n++] = images->sides[1][i];
+	free(images->judged);
+	images->judged = entries;
+	images->n_judged = n;
+	return 0;
+}
+
+static int get_of_judged(void *owner, uint32_t i, struct image_view *ret_view)
+{
+	struct images *images = owner;
+
+	return get(images, images->judged[i], ret_view);
+}
+
+struct image_source images_judged_source(struct images *images, struct images_part *part)
+{
+	struct image_source source = images_source(images, part, true, UINT32_MAX);
+
+	if (!images->judged)
+		return source;
+	source.owner = images;
+	source.n = images->n_judged;
+	source.get = get_of_judged;
+	return source;
 }
 
 static int get_of_part(void *owner, uint32_t i, struct image_view *ret_view)

@@ -33,6 +33,9 @@ void images_set_interruptible(struct images *images, bool on);
 /** Why the last get failed. */
 const char *images_error(const struct images *images);
 
+/** Of the held-out images only these are judged on: judged (n of the manifest). */
+int images_judge_only(struct images *images, const bool *judged);
+
 /** One side of the split, evenly thinned out to at most n_max. Must outlive its source. */
 struct images_part {
 	struct images *images;
@@ -52,5 +55,8 @@ struct image_source images_all_source(
 	struct images *images, struct images_all *all, uint32_t n_max, uint32_t first);
 /** Which entry of the manifest image i of it is. */
 uint32_t images_all_at(const struct images_all *all, uint32_t i);
+
+/** The held-out images that are judged on: all, unless images_judge_only() has said otherwise. */
+struct image_source images_judged_source(struct images *images, struct images_part *part);
 
 #endif

@@ -6,6 +6,7 @@
 
 #include "learner/job.h"
 #include "learner/near.h"
+#include "learner/split.h"
 #include "site/gate.h"
 
 #define MANIFEST_MAX_BYTES (256u << 20)
@@ -172,8 +173,7 @@ static int make_round(struct job *job, struct diag *diag)
 		.rank_share = GATE_RANK_SHARE };
 	const struct image_source learn =
 		images_source(job->images, &job->learn_part, false, UINT32_MAX);
-	const struct image_source held =
-		images_source(job->images, &job->held_part, true, UINT32_MAX);
+	const struct image_source held = images_judged_source(job->images, &job->held_part);
 	int r;
 
 	r = round_new(&job->round, job->vit, &job->recipe, &job->prep, &learn, diag);
@@ -274,6 +274,10 @@ static int set_up(struct job *job, const Kamen__LearnJob *message, struct interr
 		r = open_images(job, message, interrupt, notice, diag);
 	if (r < 0)
 		return r;
+	r = split_by_likeness(job->images, job->vit, &job->prep, notice);
+	if (r < 0)
+		return diag_set(diag, -r, "near-duplicates: %s %s", strerror(-r),
+			images_error(job->images));
 	n = images_source(job->images, &part, false, UINT32_MAX).n;
 	if (n == 0)
 		return diag_set(diag, ENODATA, "no image is left to learn from");

@@ -78,7 +78,7 @@ static int judge_one(struct judgement *ret_judgement, struct judge_image *images
 	_cleanup_(freep) void *data = NULL;
 	struct judgement judgement = { 0 };
 	struct images_part part;
-	struct image_source held = images_source(job->images, &part, true, UINT32_MAX);
+	struct image_source held = images_judged_source(job->images, &part);
 	size_t n_bytes;
 	int r;
 

@@ -23,7 +23,8 @@ struct manifest {
 int manifest_add(struct manifest *manifest, const struct manifest_entry *entry);
 /**
  * Entries are in order of arrival: marks every fifth time block as held out, then sorts by hash.
- * Blocks, not single images, so that near-duplicates in a row fall on one side.
+ * Blocks, not single images, so that near-duplicates in a row fall on one side; those that lie
+ * further apart are not judged on, which the learner sees to (learner/split.h).
  */
 void manifest_split(struct manifest *manifest);
 /** Text of the file; malloc'ed, with a NUL behind. */

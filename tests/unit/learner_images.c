@@ -11,6 +11,7 @@
 #include "ingest/kimg.h"
 #include "learner/images.h"
 #include "learner/process.h"
+#include "learner/split.h"
 
 #define N 40u
 #define SIDE 10u
@@ -237,6 +238,54 @@ static void a_percentage_rests_for_the_remainder(void **state)
 
 #define with_folder(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
+/* Nothing is judged of a group that lies on both sides; one that is held whole stays. */
+static void a_near_duplicate_of_what_was_learnt_is_not_judged_on(void **state)
+{
+	enum { N_ROWS = 9, DIM = 3 };
+	float rows[N_ROWS * DIM] = {
+		1, 0, 0,    /* learnt */
+		2, .02f, 0, /* held, like 0 */
+		1, .03f, 0, /* held, like 1: of the group by way of it */
+		0, 1, 0,    /* held, alone */
+		0, 0, 1,    /* held, with 5 */
+		0, .01f, 3, /* held */
+		0, 1, 1,    /* learnt */
+		0, 1.5f, 1, /* held, not so like 6 */
+		0, 0, 0,    /* held, like nothing */
+	};
+	bool held[N_ROWS] = { 0, 1, 1, 1, 1, 1, 0, 1, 1 };
+	const bool wanted[N_ROWS] = { 0, 0, 0, 1, 1, 1, 0, 1, 1 };
+
+	(void)state;
+	assert_int_equal(split_groups(held, rows, N_ROWS, DIM, .9998f), 2);
+	assert_memory_equal(held, wanted, sizeof(held));
+	assert_int_equal(split_groups(held, rows, N_ROWS, DIM, .9998f), 0);
+}
+
+static void what_is_judged_on_is_of_the_held_out_part(void **state)
+{
+	struct folder *folder = *state;
+	bool judged[N] = { 0 };
+	uint32_t n_held, first = 0;
+	struct images_part part;
+	struct images *images;
+	uint32_t n_lost;
+
+	images = open_all(folder, 1 << 20, &n_lost);
+	n_held = images_source(images, &part, true, UINT32_MAX).n;
+	assert_int_equal(images_judged_source(images, &part).n, n_held);
+	while (!images_manifest(images)->entries[first].held)
+		first++;
+	judged[first] = true;
+	/* What is learnt from is never judged on, whoever asks. */
+	for (uint32_t i = 0; i < N; i++)
+		judged[i] = judged[i] || !images_manifest(images)->entries[i].held;
+	assert_int_equal(images_judge_only(images, judged), 0);
+	assert_int_equal(images_judged_source(images, &part).n, 1);
+	assert_int_equal(images_source(images, &part, true, UINT32_MAX).n, n_held);
+	images_free(images);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -245,6 +294,8 @@ int main(void)
 		with_folder(lost_images_leave_the_manifest),
 		with_folder(nothing_left_is_an_error),
 		with_folder(an_interrupt_stops_a_reader),
+		with_folder(what_is_judged_on_is_of_the_held_out_part),
+		cmocka_unit_test(a_near_duplicate_of_what_was_learnt_is_not_judged_on),
 		cmocka_unit_test(a_percentage_rests_for_the_remainder),
 	};
 
