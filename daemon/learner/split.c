@@ -127,9 +127,8 @@ int split_by_likeness(
 		size_t n = strlen(notice->text);
 
 		(void)snprintf(notice->text + n, sizeof(notice->text) - n,
-			"%s%d of %u held-out images are near-duplicates of learnt ones: held out "
-			"by "
-			"time alone",
+			"%s%d of %u held-out images are near-duplicates of learnt ones: all are "
+			"judged on",
 			n ? "; " : "", n_moved, n_held);
 		return 0;
 	}
