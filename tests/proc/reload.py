@@ -41,7 +41,8 @@ class Case(unittest.TestCase):
         """Version 1 is the site's champion; the folder of what it learnt from."""
         folder = self.images(daemon, 0, 64)
         daemon.ctl("push", site, folder)
-        daemon.ctl("learn", site, "--steps", "10", "--wait")
+        # Far enough for some bits to move: a round that moves none is given up.
+        daemon.ctl("learn", site, "--steps", "60", "--wait")
         if daemon.one("mask", "show", site, "1")["state"] == "held":
             let_pass(daemon, site, 1)
         if daemon.one("mask", "show", site, "1")["state"] != "champion":
@@ -147,7 +148,7 @@ class Roles(Case):
             os.kill(learner, number)
         daemon.ctl("site", "create", "a", "--set", "policy=manual")
         daemon.ctl("push", "a", self.images(daemon, 0, 64))
-        daemon.ctl("learn", "a", "--steps", "5", "--wait")
+        daemon.ctl("learn", "a", "--steps", "60", "--wait")
         self.assertEqual(daemon.role("learner"), learner)
         daemon.stop()
 
@@ -238,7 +239,7 @@ class Database(Case):
         daemon.ctl("push", "a", self.images(daemon, 0, 64))
         learner = daemon.role("learner")
         os.kill(learner, signal.SIGSTOP)
-        daemon.ctl("learn", "a", "--steps", "10")
+        daemon.ctl("learn", "a", "--steps", "60")
         with sqlite3.connect(daemon.path("state/state.db"), isolation_level=None) as db:
             db.execute("BEGIN IMMEDIATE")
             os.kill(learner, signal.SIGCONT)
@@ -248,7 +249,7 @@ class Database(Case):
         db.close()
         wait_until(lambda: daemon.one("mask", "show", "a", "1")["state"] == "failed",
                    "the failure is stored")
-        self.assertEqual(daemon.one("learn", "a", "--steps", "5", "--wait")["version"], 2)
+        self.assertEqual(daemon.one("learn", "a", "--steps", "60", "--wait")["version"], 2)
         daemon.stop()
 
     def test_the_audit_chain_is_told_and_checked(self):
