@@ -168,9 +168,7 @@ static int set_recipe(
 
 static int make_round(struct job *job, struct diag *diag)
 {
-	static const struct early_stop_limits limits = { .density = GATE_MIN_DENSITY,
-		.lowest_density = GATE_MIN_LOWEST,
-		.rank_share = GATE_RANK_SHARE };
+	const struct early_stop_limits limits = gate_limits();
 	const struct image_source learn =
 		images_source(job->images, &job->learn_part, false, UINT32_MAX);
 	const struct image_source held = images_judged_source(job->images, &job->held_part);

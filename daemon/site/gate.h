@@ -9,6 +9,20 @@
 #define GATE_MIN_LOWEST .50  /* of the tensor that lost most */
 #define GATE_RANK_SHARE .4f  /* of the frozen effective rank */
 
+#define GATE_MAX_LOSS 1.05 /* of ln K */
+/* Standard errors, 99 %: figures of a few hundred images are never exact. */
+#define GATE_SURE 2.576f
+
+/** The same while a round runs. */
+static inline struct early_stop_limits gate_limits(void)
+{
+	return (struct early_stop_limits){ .density = GATE_MIN_DENSITY,
+		.lowest_density = GATE_MIN_LOWEST,
+		.rank_share = GATE_RANK_SHARE,
+		.loss_ratio = (float)GATE_MAX_LOSS,
+		.errors = GATE_SURE };
+}
+
 /**
  * Decides on a candidate from unlabelled figures alone (design.md section 5). A pure function.
  * Passes when, on held-out images, the two-view margin is surely above the frozen model's and the

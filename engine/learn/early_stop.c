@@ -5,12 +5,11 @@
 #include "base/blob.h"
 #include "learn/early_stop.h"
 
-#define MAGIC "KAMNBST1"
-#define N_LOOKS 20u   /* a round, if bits flipped from its first step on */
+#define MAGIC "KAMNBST2"
+#define N_LOOKS 10u   /* a round, if bits flipped from its first step on */
 #define N_IMAGES 128u /* a look takes about half a step's time */
 #define N_DRAWS 1u
-#define N_WORSE 3u  /* looks in succession surely below the frozen model: it does not come back */
-#define SURE 2.576f /* standard errors, 99 % */
+#define N_WORSE 3u /* looks in succession surely below the frozen model: it does not come back */
 
 /** What is saved, followed by the words of the mask and a checksum of both. */
 struct kept {
@@ -19,6 +18,8 @@ struct kept {
 	uint64_t n_words;
 	uint32_t looked; /* step of the last look */
 	uint32_t n_worse;
+	uint32_t is_sound; /* the best one */
+	uint32_t reserved;
 	struct early_stop_best best;
 };
 
@@ -124,12 +125,19 @@ static int conclude(
 	if (stop->kept.n_worse >= N_WORSE) {
 		(void)diag_set(diag, 0,
 			"step %u of %u: the mask has come apart: %u looks in succession found it "
-			"below the "
-			"frozen model",
+			"below the frozen model",
 			progress->step, progress->steps, stop->kept.n_worse);
 		return 1;
 	}
 	return 0;
+}
+
+static bool is_sound(const struct early_stop *stop, const struct round_progress *progress,
+	const struct judgement *judgement)
+{
+	float surely = judgement->margin - stop->limits.errors * judgement->margin_error;
+
+	return surely > stop->frozen.margin && progress->loss_ratio < stop->limits.loss_ratio;
 }
 
 static int look(
@@ -146,16 +154,21 @@ static int look(
 		return r;
 	judge_compare(&judgement, stop->images, stop->frozen_images);
 	stop->kept.looked = progress->step;
-	if (judgement.margin + SURE * judgement.margin_error < stop->frozen.margin)
+	if (judgement.margin + stop->limits.errors * judgement.margin_error < stop->frozen.margin)
 		stop->kept.n_worse++;
 	else
 		stop->kept.n_worse = 0;
 	if (judgement.effective_rank < stop->limits.rank_share * stop->frozen.effective_rank ||
 		has_crashed(stop, progress))
 		return 0;
-	if (stop->kept.best.progress.step == 0 ||
-		judgement.margin > stop->kept.best.judgement.margin)
+	if (is_sound(stop, progress, &judgement)) {
+		stop->kept.is_sound = true;
 		keep(stop, progress, &judgement, mask);
+	} else if (!stop->kept.is_sound &&
+		   (stop->kept.best.progress.step == 0 ||
+			   judgement.margin > stop->kept.best.judgement.margin)) {
+		keep(stop, progress, &judgement, mask);
+	}
 	return 0;
 }
 

@@ -146,9 +146,7 @@ int adapt_cascade(struct cascade **ret_cascade, struct adapt_row *row, struct ad
 		return diag_set(diag, -r, "the mask of seed %llu or its scores are gone",
 			(unsigned long long)dispatcher->seed);
 	options.held = &held;
-	options.limits = (struct early_stop_limits){ .density = GATE_MIN_DENSITY,
-		.lowest_density = GATE_MIN_LOWEST,
-		.rank_share = GATE_RANK_SHARE };
+	options.limits = gate_limits();
 	r = cascade_new(&cascade, site->vit, &options, recipe, prep, &source, mask, scores, diag);
 	if (r == 0)
 		r = give_known(cascade, site, rows, dispatcher);

@@ -80,9 +80,7 @@ static void lesson_clear(struct lesson *l)
 static int begin(struct lesson *l, struct adapt_site *site, const struct recipe *recipe,
 	const struct prep *prep, struct diag *diag)
 {
-	const struct early_stop_limits limits = { .density = GATE_MIN_DENSITY,
-		.lowest_density = GATE_MIN_LOWEST,
-		.rank_share = GATE_RANK_SHARE };
+	const struct early_stop_limits limits = gate_limits();
 	struct image_source learn = adapt_site_source(site, false);
 	struct image_source held = adapt_site_source(site, true);
 	int r;
