@@ -26,6 +26,7 @@
 #include "model/base.h"
 #include "model/random.h"
 #include "model/vit.h"
+#include "classify/cosine.h"
 #include "classify/figures.h"
 #include "classify/reference.h"
 #include "learn/early_stop.h"

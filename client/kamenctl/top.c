@@ -162,7 +162,7 @@ static const char *number_text(char text[16], int n_decimals, double number, con
 	if (isfinite(number))
 		(void)snprintf(text, 16, "%.*f%s", n_decimals, number, unit);
 	else
-		(void)strcpy(text, "-");
+		(void)snprintf(text, 16, "-");
 	return text;
 }
 

@@ -24,6 +24,7 @@ struct job {
 	struct prep prep;
 	struct recipe recipe;
 	struct images *images;
+	float *base_rows; /* (n, width) of every image by the base, normalised; NULL: too many */
 	struct images_part learn_part, held_part;
 	struct round *round; /* NULL: a mask is only judged, or the round is done */
 	struct early_stop *stop;
@@ -272,7 +273,7 @@ static int set_up(struct job *job, const Kamen__LearnJob *message, struct interr
 		r = open_images(job, message, interrupt, notice, diag);
 	if (r < 0)
 		return r;
-	r = split_by_likeness(job->images, job->vit, &job->prep, notice);
+	r = split_by_likeness(&job->base_rows, job->images, job->vit, &job->prep, notice);
 	if (r < 0)
 		return diag_set(diag, -r, "near-duplicates: %s %s", strerror(-r),
 			images_error(job->images));
@@ -315,6 +316,7 @@ void job_free(struct job *job)
 	mask_free(job->mask);
 	mask_free(job->champion);
 	free(job->head_values);
+	free(job->base_rows);
 	images_free(job->images);
 	free(job->round_path);
 	closep(&job->round_fd);
@@ -457,7 +459,7 @@ int job_finish(struct job *job, struct job_done *ret_done, struct diag *diag)
 		.steps = job->last.steps,
 		.seed = job->seed,
 	};
-	const struct near_options near = { job->thin, job->version * NEAR_MAX };
+	const struct near_options near = { job->thin, job->version * NEAR_MAX, job->base_rows };
 	struct results results = { .frozen.n = 0 };
 	int r = 0;
 

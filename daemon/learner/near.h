@@ -8,8 +8,9 @@
 #define NEAR_MAX 8192u
 
 struct near_options {
-	double limit;   /* cosine */
-	uint32_t first; /* where the part begins, if it is one */
+	double limit;      /* cosine */
+	uint32_t first;    /* where the part begins, if it is one */
+	const float *rows; /* of every image by the base, normalised; or NULL: not known yet */
 };
 
 /**
@@ -21,10 +22,10 @@ int near_write(struct vit *vit, const struct prep *prep, struct images *images,
 	const struct near_options *options, int round_fd, struct diag *diag);
 
 /**
- * The same of embeddings, (n, dim) raw. pairs[i]: the image that i is near to, or n.
+ * The same of normalised embeddings, (n, dim). pairs[i]: the image that i is near to, or n.
  *
  * @param pairs  (n)
  */
-void near_find(uint32_t *pairs, float *rows, uint32_t n, uint32_t dim, double limit);
+void near_find(uint32_t *pairs, const float *rows, uint32_t n, uint32_t dim, double limit);
 
 #endif

@@ -3,25 +3,8 @@
 #include <fcntl.h>
 #include <string.h>
 
+#include "learner/embedding.h"
 #include "learner/results.h"
-
-static int embed(float **ret_rows, const struct results_job *job, const struct slot *slot,
-	const struct image_source *source)
-{
-	size_t width = vit_shape(job->vit)->width;
-	_cleanup_(freep) float *rows = malloc((source->n * width + 1) * sizeof(*rows));
-	int r;
-
-	if (!rows)
-		return -ENOMEM;
-	if (source->n > 0) {
-		r = judge_embed(rows, job->vit, slot, job->prep, source);
-		if (r < 0)
-			return r;
-	}
-	*ret_rows = TAKE_PTR(rows);
-	return 0;
-}
 
 /** The held-out images in the space of one mask. */
 struct held {
@@ -45,7 +28,7 @@ static int make_reference(struct reference **ret_reference, const struct results
 	uint32_t width = vit_shape(job->vit)->width;
 	int r;
 
-	r = embed(&rows, job, slot, &learn);
+	r = embedding_rows(&rows, job->vit, slot, job->prep, &learn);
 	if (r == 0)
 		r = reference_new(&bare, rows, learn.n, NULL, 0, width, space);
 	if (r < 0)
@@ -64,7 +47,7 @@ static int embed_held(struct held *ret_held, const struct results_job *job, cons
 	struct image_source source = images_source(job->images, &part, true, REFERENCE_MAX);
 
 	ret_held->n = source.n;
-	return embed(&ret_held->rows, job, slot, &source);
+	return embedding_rows(&ret_held->rows, job->vit, slot, job->prep, &source);
 }
 
 /* One mask: figures, its reference file, and the held-out images as it sees them. */

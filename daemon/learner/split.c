@@ -2,8 +2,9 @@
 #include "learner/split.h"
 
 #include <errno.h>
-#include <math.h>
 #include <string.h>
+
+#include "learner/embedding.h"
 
 /* The group's first image; paths are halved on the way. */
 static uint32_t root_of(uint32_t *parents, uint32_t i)
@@ -13,48 +14,21 @@ static uint32_t root_of(uint32_t *parents, uint32_t i)
 	return i;
 }
 
-static void normalise(float *row, uint32_t dim)
-{
-	double sum = 0;
-	float scale;
-
-	for (uint32_t k = 0; k < dim; k++)
-		sum += (double)row[k] * (double)row[k];
-	scale = sum > 0 ? (float)(1 / sqrt(sum)) : 0;
-	for (uint32_t k = 0; k < dim; k++)
-		row[k] *= scale;
-}
-
-static float dot(const float *a, const float *b, uint32_t dim)
-{
-	enum { LANES = 16 };
-	float lanes[LANES] = { 0 }, sum = 0;
-	uint32_t k = 0;
-
-	for (; k + LANES <= dim; k += LANES)
-		for (uint32_t j = 0; j < LANES; j++)
-			lanes[j] += a[k + j] * b[k + j];
-	for (; k < dim; k++)
-		lanes[k % LANES] += a[k] * b[k];
-	for (uint32_t j = 0; j < LANES; j++)
-		sum += lanes[j];
-	return sum;
-}
-
 static void join(uint32_t *parents, const float *rows, uint32_t n, uint32_t dim, float limit)
 {
 	for (uint32_t i = 0; i < n; i++)
 		for (uint32_t j = 0; j < i; j++) {
 			uint32_t a = root_of(parents, i), b;
 
-			if (!(dot(rows + (size_t)i * dim, rows + (size_t)j * dim, dim) > limit))
+			if (!(cosine_dot(rows + (size_t)i * dim, rows + (size_t)j * dim, dim) >
+				    limit))
 				continue;
 			b = root_of(parents, j);
 			parents[a > b ? a : b] = a > b ? b : a;
 		}
 }
 
-int split_groups(bool *held, float *rows, uint32_t n, uint32_t dim, float limit)
+int split_groups(bool *held, const float *rows, uint32_t n, uint32_t dim, float limit)
 {
 	_cleanup_(freep) uint32_t *parents = malloc(((size_t)n + 1) * sizeof(*parents));
 	_cleanup_(freep) bool *is_learnt = calloc((size_t)n + 1, sizeof(*is_learnt));
@@ -62,10 +36,8 @@ int split_groups(bool *held, float *rows, uint32_t n, uint32_t dim, float limit)
 
 	if (!parents || !is_learnt)
 		return -ENOMEM;
-	for (uint32_t i = 0; i < n; i++) {
+	for (uint32_t i = 0; i < n; i++)
 		parents[i] = i;
-		normalise(rows + (size_t)i * dim, dim);
-	}
 	join(parents, rows, n, dim, limit);
 	for (uint32_t i = 0; i < n; i++)
 		if (!held[i])
@@ -79,41 +51,23 @@ int split_groups(bool *held, float *rows, uint32_t n, uint32_t dim, float limit)
 	return n_moved;
 }
 
-static int embed(float **ret_rows, struct images *images, struct vit *vit, const struct prep *prep)
-{
-	struct images_all all;
-	struct image_source source = images_all_source(images, &all, SPLIT_MAX, 0);
-	_cleanup_(slot_freep) struct slot *slot = NULL;
-	_cleanup_(freep) float *rows = NULL;
-	int r;
-
-	rows = malloc(((size_t)source.n * vit_shape(vit)->width + 1) * sizeof(*rows));
-	if (!rows)
-		return -ENOMEM;
-	r = vit_slot_new(&slot, vit, SLOT_INFER);
-	if (r == 0)
-		r = slot_apply(slot, NULL);
-	if (r == 0)
-		r = judge_embed(rows, vit, slot, prep, &source);
-	if (r == 0)
-		*ret_rows = TAKE_PTR(rows);
-	return r;
-}
-
-int split_by_likeness(
-	struct images *images, struct vit *vit, const struct prep *prep, struct diag *notice)
+int split_by_likeness(float **ret_rows, struct images *images, struct vit *vit,
+	const struct prep *prep, struct diag *notice)
 {
 	const struct manifest *manifest = images_manifest(images);
 	_cleanup_(freep) bool *held = malloc(((size_t)manifest->n + 1) * sizeof(*held));
 	_cleanup_(freep) float *rows = NULL;
+	struct images_all all;
+	struct image_source source = images_all_source(images, &all, SPLIT_MAX, 0);
 	uint32_t n_held = 0;
 	int r, n_moved;
 
 	if (!held)
 		return -ENOMEM;
+	*ret_rows = NULL;
 	if (manifest->n > SPLIT_MAX)
 		return 0;
-	r = embed(&rows, images, vit, prep);
+	r = embedding_of_base(&rows, vit, prep, &source);
 	if (r < 0)
 		return r;
 	for (uint32_t i = 0; i < manifest->n; i++) {
@@ -121,8 +75,11 @@ int split_by_likeness(
 		n_held += held[i];
 	}
 	n_moved = split_groups(held, rows, manifest->n, vit_shape(vit)->width, SPLIT_LIKE);
-	if (n_moved <= 0)
+	if (n_moved < 0)
 		return n_moved;
+	*ret_rows = TAKE_PTR(rows);
+	if (n_moved == 0)
+		return 0;
 	if (n_held - (uint32_t)n_moved < SPLIT_MIN_HELD || (uint32_t)n_moved > n_held / 2) {
 		size_t n = strlen(notice->text);
 

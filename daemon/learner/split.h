@@ -16,17 +16,19 @@
  * not be praised for what it was learnt from. It stays held out as a scale of novelty, because the
  * line will show such images too. Where fewer than half of the held-out images would be left (or
  * than SPLIT_MIN_HELD), blocks of time have to do, and notice says so.
+ *
+ * @param ret_rows  what was embedded, normalised, (n, width); NULL: there are too many
  */
-int split_by_likeness(
-	struct images *images, struct vit *vit, const struct prep *prep, struct diag *notice);
+int split_by_likeness(float **ret_rows, struct images *images, struct vit *vit,
+	const struct prep *prep, struct diag *notice);
 
 /**
- * The same of embeddings, (n, dim) raw, normalised in place. Groups are closed: whoever is like one
+ * The same of normalised embeddings, (n, dim). Groups are closed: whoever is like one
  * of a group belongs to it.
  *
  * @param held  (n), changed: off where the group lies on both sides
  * @return how many were held; -ENOMEM
  */
-int split_groups(bool *held, float *rows, uint32_t n, uint32_t dim, float limit);
+int split_groups(bool *held, const float *rows, uint32_t n, uint32_t dim, float limit);
 
 #endif

@@ -35,7 +35,7 @@ int twins_write(const struct twins *twins, char **ret_text, size_t *ret_n_chars)
 	for (uint32_t i = 0; i < twins->n; i++) {
 		digest_to_hex(&twins->pairs[i].a, a);
 		digest_to_hex(&twins->pairs[i].b, b);
-		n += (size_t)sprintf(text + n, "%s %s\n", a, b);
+		n += (size_t)snprintf(text + n, LINE_CHARS + 1, "%s %s\n", a, b);
 	}
 	*ret_text = TAKE_PTR(text);
 	*ret_n_chars = n;
