@@ -11,20 +11,16 @@
 
 #include "base/blob.h"
 #include "base/rng.h"
-#include "fixture/tiny_vit.h"
+#include "fixture/learn_bench.h"
 #include "learn/early_stop.h"
 
-#define N_IMAGES 40u
 #define N_MASKS 6u
 #define STEPS 100u
 #define FILE_NAME "best"
 
-struct bench {
-	struct tiny_vit tiny;
-	struct textures textures;
-	struct image_source source;
-	struct prep prep;
-	struct recipe recipe;
+/** The masks that are shown, and where what is kept is saved. */
+struct shelf {
+	struct bench on;
 	struct mask *masks[N_MASKS]; /* at random, each with more bits off */
 	char dir[32];
 	int dir_fd;
@@ -36,62 +32,57 @@ static const struct early_stop_limits limits = {
 
 static int set_up(void **state)
 {
-	static struct bench bench;
+	static struct shelf shelf;
 	const struct mask_layout *layout;
 
-	if (tiny_vit_new(&bench.tiny, 11) < 0 ||
-		textures_new(&bench.textures, N_IMAGES, 48, 12) < 0)
+	if (bench_new(&shelf.on) < 0)
 		return -1;
-	bench.source = textures_source(&bench.textures);
-	bench.prep = vit_native_prep(bench.tiny.vit);
-	bench.recipe = recipe_default(bench.tiny.vit, &bench.prep, N_IMAGES);
-	bench.recipe.steps = STEPS;
-	layout = vit_layout(bench.tiny.vit);
+	shelf.on.recipe.steps = STEPS;
+	layout = vit_layout(shelf.on.tiny.vit);
 	for (unsigned i = 0; i < N_MASKS; i++) {
 		struct rng rng = rng_stream(21, i, 0, 0);
 
-		if (mask_new(&bench.masks[i], layout) < 0)
+		if (mask_new(&shelf.masks[i], layout) < 0)
 			return -1;
 		for (unsigned t = 0; t < layout->n_tensors; t++)
 			for (size_t j = 0; j < layout->tensors[t].n; j++)
 				if (rng_uniform(&rng) < .01f * (float)(i + 1))
-					mask_put(bench.masks[i], t, j, false);
+					mask_put(shelf.masks[i], t, j, false);
 	}
-	(void)strcpy(bench.dir, "/tmp/kamen-stop.XXXXXX");
-	bench.dir_fd =
-		mkdtemp(bench.dir) ? open(bench.dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-	*state = &bench;
-	return bench.dir_fd < 0 ? -1 : 0;
+	(void)strcpy(shelf.dir, "/tmp/kamen-stop.XXXXXX");
+	shelf.dir_fd =
+		mkdtemp(shelf.dir) ? open(shelf.dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	*state = &shelf;
+	return shelf.dir_fd < 0 ? -1 : 0;
 }
 
-static int tear_down(void **state)
+static int clear(void **state)
 {
-	struct bench *bench = *state;
+	struct shelf *shelf = *state;
 
-	(void)unlinkat(bench->dir_fd, FILE_NAME, 0);
-	(void)close(bench->dir_fd);
-	(void)rmdir(bench->dir);
+	(void)unlinkat(shelf->dir_fd, FILE_NAME, 0);
+	(void)close(shelf->dir_fd);
+	(void)rmdir(shelf->dir);
 	for (unsigned i = 0; i < N_MASKS; i++)
-		mask_free(bench->masks[i]);
-	textures_done(&bench->textures);
-	tiny_vit_done(&bench->tiny);
+		mask_free(shelf->masks[i]);
+	bench_done(&shelf->on);
 	return 0;
 }
 
 static struct early_stop *start_with(
-	const struct bench *bench, const struct early_stop_limits *some_limits)
+	const struct shelf *shelf, const struct early_stop_limits *some_limits)
 {
 	struct early_stop *stop;
 
-	assert_int_equal(early_stop_new(&stop, bench->tiny.vit, &bench->recipe, &bench->prep,
-				 &bench->source, some_limits),
+	assert_int_equal(early_stop_new(&stop, shelf->on.tiny.vit, &shelf->on.recipe,
+				 &shelf->on.prep, &shelf->on.source, some_limits),
 		0);
 	return stop;
 }
 
-static struct early_stop *start(const struct bench *bench)
+static struct early_stop *watch(const struct shelf *shelf)
 {
-	return start_with(bench, &limits);
+	return start_with(shelf, &limits);
 }
 
 static struct round_progress progress_of(const struct mask *mask, uint32_t step)
@@ -113,27 +104,27 @@ static int show(struct early_stop *stop, const struct mask *mask, uint32_t step,
 }
 
 /* The margin of a mask by the judge itself, with a look's effort. */
-static float margin_of(const struct bench *bench, const struct mask *mask)
+static float margin_of(const struct shelf *shelf, const struct mask *mask)
 {
 	_cleanup_(slot_freep) struct slot *slot = NULL;
 	struct judge_image images[N_IMAGES];
 	struct judgement judgement;
 
-	assert_int_equal(vit_slot_new(&slot, bench->tiny.vit, SLOT_INFER), 0);
+	assert_int_equal(vit_slot_new(&slot, shelf->on.tiny.vit, SLOT_INFER), 0);
 	assert_int_equal(slot_apply(slot, mask), 0);
 	assert_int_equal(
-		judge_some(&judgement, images, bench->tiny.vit, slot, &bench->recipe, &bench->prep,
-			&bench->source, (struct judge_effort){ N_IMAGES, 1 }),
+		judge_some(&judgement, images, shelf->on.tiny.vit, slot, &shelf->on.recipe,
+			&shelf->on.prep, &shelf->on.source, (struct judge_effort){ N_IMAGES, 1 }),
 		0);
 	return judgement.margin;
 }
 
-static unsigned best_of(const struct bench *bench)
+static unsigned best_of(const struct shelf *shelf)
 {
 	unsigned best = 0;
 
 	for (unsigned i = 1; i < N_MASKS; i++)
-		if (margin_of(bench, bench->masks[i]) > margin_of(bench, bench->masks[best]))
+		if (margin_of(shelf, shelf->masks[i]) > margin_of(shelf, shelf->masks[best]))
 			best = i;
 	return best;
 }
@@ -141,64 +132,64 @@ static unsigned best_of(const struct bench *bench)
 /* Every mask is sound where the margin may be far below the frozen one's, but for its loss. */
 static void the_latest_sound_mask_is_kept(void **state)
 {
-	const struct bench *bench = *state;
+	const struct shelf *shelf = *state;
 	struct early_stop_limits lenient = limits;
 	_cleanup_(early_stop_freep) struct early_stop *stop = NULL;
-	struct round_progress lost = progress_of(bench->masks[4], 50);
+	struct round_progress lost = progress_of(shelf->masks[4], 50);
 	struct diag diag = { "" };
 
 	lenient.errors = -1000;
-	stop = start_with(bench, &lenient);
+	stop = start_with(shelf, &lenient);
 	for (unsigned i = 0; i < 4; i++)
-		(void)show(stop, bench->masks[i], 10 * (i + 1), &diag);
+		(void)show(stop, shelf->masks[i], 10 * (i + 1), &diag);
 	assert_int_equal(early_stop_best(stop).progress.step, 40);
 	lost.loss_ratio = 1.2f;
-	(void)early_stop_step(stop, &lost, bench->masks[4], &diag);
+	(void)early_stop_step(stop, &lost, shelf->masks[4], &diag);
 	assert_int_equal(early_stop_best(stop).progress.step, 40);
-	assert_int_equal(mask_distance(early_stop_mask(stop), bench->masks[3]), 0);
+	assert_int_equal(mask_distance(early_stop_mask(stop), shelf->masks[3]), 0);
 }
 
 static void where_none_is_sound_the_best_is_kept_and_not_the_last(void **state)
 {
-	const struct bench *bench = *state;
-	_cleanup_(early_stop_freep) struct early_stop *stop = start(bench);
+	const struct shelf *shelf = *state;
+	_cleanup_(early_stop_freep) struct early_stop *stop = watch(shelf);
 	struct diag diag = { "" };
-	unsigned best = best_of(bench);
+	unsigned best = best_of(shelf);
 
 	assert_null(early_stop_mask(stop));
 	/* Between two looks nothing is looked at. */
-	assert_int_equal(show(stop, bench->masks[best], 1, &diag), 0);
+	assert_int_equal(show(stop, shelf->masks[best], 1, &diag), 0);
 	assert_null(early_stop_mask(stop));
 	for (unsigned i = 0; i < N_MASKS; i++)
-		assert_int_equal(show(stop, bench->masks[i], 10 * (i + 1), &diag), 0);
+		assert_int_equal(show(stop, shelf->masks[i], 10 * (i + 1), &diag), 0);
 	assert_int_equal(early_stop_best(stop).progress.step, 10 * (best + 1));
-	assert_int_equal(mask_distance(early_stop_mask(stop), bench->masks[best]), 0);
-	assert_int_equal(early_stop_mask(stop)->n_on[0], bench->masks[best]->n_on[0]);
+	assert_int_equal(mask_distance(early_stop_mask(stop), shelf->masks[best]), 0);
+	assert_int_equal(early_stop_mask(stop)->n_on[0], shelf->masks[best]->n_on[0]);
 	assert_string_equal(diag.text, "");
 }
 
 static void a_crash_of_the_density_stops_and_is_never_kept(void **state)
 {
-	const struct bench *bench = *state;
-	_cleanup_(early_stop_freep) struct early_stop *stop = start(bench);
-	struct round_progress crashed = progress_of(bench->masks[1], 20);
+	const struct shelf *shelf = *state;
+	_cleanup_(early_stop_freep) struct early_stop *stop = watch(shelf);
+	struct round_progress crashed = progress_of(shelf->masks[1], 20);
 	struct diag diag = { "" };
 
-	assert_int_equal(show(stop, bench->masks[0], 10, &diag), 0);
+	assert_int_equal(show(stop, shelf->masks[0], 10, &diag), 0);
 	crashed.lowest_density = .29;
-	assert_int_equal(early_stop_step(stop, &crashed, bench->masks[1], &diag), 1);
+	assert_int_equal(early_stop_step(stop, &crashed, shelf->masks[1], &diag), 1);
 	assert_non_null(strstr(diag.text, "step 20 of 100: the density crashes"));
 	assert_int_equal(early_stop_best(stop).progress.step, 10);
 }
 
 static void a_round_in_which_no_bit_moves_is_stopped(void **state)
 {
-	const struct bench *bench = *state;
-	_cleanup_(early_stop_freep) struct early_stop *stop = start(bench);
+	const struct shelf *shelf = *state;
+	_cleanup_(early_stop_freep) struct early_stop *stop = watch(shelf);
 	_cleanup_(mask_freep) struct mask *all = NULL;
 	struct diag diag = { "" };
 
-	assert_int_equal(mask_new(&all, vit_layout(bench->tiny.vit)), 0);
+	assert_int_equal(mask_new(&all, vit_layout(shelf->on.tiny.vit)), 0);
 	assert_int_equal(show(stop, all, 79, &diag), 0);
 	assert_int_equal(show(stop, all, 80, &diag), 1);
 	assert_non_null(strstr(diag.text, "no bit has moved"));
@@ -207,12 +198,12 @@ static void a_round_in_which_no_bit_moves_is_stopped(void **state)
 
 static void with_too_few_images_the_last_mask_is_the_best(void **state)
 {
-	struct bench few = *(struct bench *)*state;
+	struct shelf few = *(struct shelf *)*state;
 	_cleanup_(early_stop_freep) struct early_stop *stop = NULL;
 	struct diag diag = { "" };
 
-	few.source.n = EARLY_STOP_MIN_IMAGES - 1;
-	stop = start(&few);
+	few.on.source.n = EARLY_STOP_MIN_IMAGES - 1;
+	stop = watch(&few);
 	assert_int_equal(show(stop, few.masks[0], 50, &diag), 0);
 	assert_null(early_stop_mask(stop));
 	assert_int_equal(show(stop, few.masks[2], STEPS, &diag), 0);
@@ -221,39 +212,39 @@ static void with_too_few_images_the_last_mask_is_the_best(void **state)
 
 static void what_is_kept_survives_a_kill(void **state)
 {
-	const struct bench *bench = *state;
-	_cleanup_(early_stop_freep) struct early_stop *whole = start(bench),
-						      *resumed = start(bench);
+	const struct shelf *shelf = *state;
+	_cleanup_(early_stop_freep) struct early_stop *whole = watch(shelf),
+						      *resumed = watch(shelf);
 	struct diag diag = { "" };
 
 	for (unsigned i = 0; i < N_MASKS; i++) {
-		assert_int_equal(show(whole, bench->masks[i], 10 * (i + 1), &diag), 0);
+		assert_int_equal(show(whole, shelf->masks[i], 10 * (i + 1), &diag), 0);
 		if (i == 2)
-			assert_int_equal(early_stop_save(whole, bench->dir_fd, FILE_NAME), 0);
+			assert_int_equal(early_stop_save(whole, shelf->dir_fd, FILE_NAME), 0);
 	}
-	assert_int_equal(early_stop_resume(resumed, bench->dir_fd, FILE_NAME, &diag), 0);
+	assert_int_equal(early_stop_resume(resumed, shelf->dir_fd, FILE_NAME, &diag), 0);
 	/* The checkpoint was older: steps come again, and are not looked at again. */
 	for (unsigned i = 1; i < N_MASKS; i++)
-		assert_int_equal(show(resumed, bench->masks[i], 10 * (i + 1), &diag), 0);
+		assert_int_equal(show(resumed, shelf->masks[i], 10 * (i + 1), &diag), 0);
 	assert_int_equal(
 		early_stop_best(resumed).progress.step, early_stop_best(whole).progress.step);
 	assert_int_equal(mask_distance(early_stop_mask(resumed), early_stop_mask(whole)), 0);
 	assert_memory_equal(early_stop_mask(resumed)->n_on, early_stop_mask(whole)->n_on,
-		vit_layout(bench->tiny.vit)->n_tensors * sizeof(size_t));
+		vit_layout(shelf->on.tiny.vit)->n_tensors * sizeof(size_t));
 }
 
 static void a_file_that_does_not_fit_is_refused(void **state)
 {
-	struct bench other = *(struct bench *)*state;
-	_cleanup_(early_stop_freep) struct early_stop *stop = start(&other), *stranger = NULL;
+	struct shelf other = *(struct shelf *)*state;
+	_cleanup_(early_stop_freep) struct early_stop *stop = watch(&other), *stranger = NULL;
 	_cleanup_(freep) char *data = NULL;
 	struct diag diag = { "" };
 	size_t n_bytes;
 
 	assert_int_equal(show(stop, other.masks[0], 10, &diag), 0);
 	assert_int_equal(early_stop_save(stop, other.dir_fd, FILE_NAME), 0);
-	other.recipe.seed++;
-	stranger = start(&other);
+	other.on.recipe.seed++;
+	stranger = watch(&other);
 	assert_int_equal(early_stop_resume(stranger, other.dir_fd, FILE_NAME, &diag), -ESTALE);
 	assert_int_equal(blob_read(other.dir_fd, FILE_NAME, 1 << 20, (void **)&data, &n_bytes), 0);
 	data[n_bytes / 2] ^= 1;
@@ -277,5 +268,5 @@ int main(void)
 		cmocka_unit_test(a_file_that_does_not_fit_is_refused),
 	};
 
-	return cmocka_run_group_tests(tests, set_up, tear_down);
+	return cmocka_run_group_tests(tests, set_up, clear);
 }

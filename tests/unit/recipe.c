@@ -8,74 +8,27 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "fixture/tiny_vit.h"
+#include "fixture/learn_bench.h"
 #include "base/rng.h"
 #include "learn/optimiser.h"
 #include "learn/recipe_field.h"
 #include "learn/round_state.h"
 #include "learn/selection.h"
 
-#define N_IMAGES 40u
 #define N_PER_BLOCK 8u
-
-struct bench {
-	struct tiny_vit tiny;
-	struct textures textures;
-	struct image_source source;
-	struct prep prep;
-	struct recipe recipe;
-};
 
 static int set_up(void **state)
 {
 	static struct bench bench;
-	int r;
 
-	r = tiny_vit_new(&bench.tiny, 11);
-	if (r == 0)
-		r = textures_new(&bench.textures, N_IMAGES, 48, 12);
-	if (r < 0)
-		return r;
-	bench.source = textures_source(&bench.textures);
-	bench.prep = vit_native_prep(bench.tiny.vit);
-	bench.recipe = recipe_default(bench.tiny.vit, &bench.prep, N_IMAGES);
+	if (bench_new(&bench) < 0)
+		return -1;
 	bench.recipe.steps = 6;
 	bench.recipe.batch = 8;
 	bench.recipe.queue = 0;
 	bench.recipe.score_lr = .6f;
 	*state = &bench;
 	return 0;
-}
-
-static int tear_down(void **state)
-{
-	struct bench *bench = *state;
-
-	textures_done(&bench->textures);
-	tiny_vit_done(&bench->tiny);
-	return 0;
-}
-
-static struct round *start(const struct bench *bench, const struct recipe *recipe)
-{
-	struct round *round = NULL;
-	struct diag diag = { "" };
-
-	if (round_new(&round, bench->tiny.vit, recipe, &bench->prep, &bench->source, &diag) < 0)
-		fail_msg("%s", diag.text);
-	return round;
-}
-
-static struct round_progress run(struct round *round)
-{
-	struct round_progress progress = { 0 };
-	int r;
-
-	do {
-		r = round_step(round, &progress);
-		assert_true(r >= 0);
-	} while (r > 0);
-	return progress;
 }
 
 /* ---- fields */
@@ -351,7 +304,7 @@ static void topk_keeps_its_share_of_every_tensor(void **state)
 	recipe.score_lr = .05f;
 	round = start(bench, &recipe);
 	fresh = start(bench, &recipe);
-	(void)run(round);
+	(void)run(round, recipe.steps);
 	for (unsigned t = 0; t < layout->n_tensors; t++)
 		assert_int_equal(round_mask(round)->n_on[t],
 			layout->tensors[t].n - (size_t)(.2 * (double)layout->tensors[t].n + 1e-9));
@@ -373,7 +326,7 @@ static void weights_outside_the_selection_never_flip(void **state)
 
 		recipe.mask = rule;
 		round = start(bench, &recipe);
-		(void)run(round);
+		(void)run(round, recipe.steps);
 		mask = round_mask(round);
 		selection = round->selection;
 		for (unsigned t = 0; t < mask->layout->n_tensors; t++) {
@@ -546,8 +499,8 @@ static void the_alpha_term_can_be_left_out(void **state)
 	with = start(bench, &recipe);
 	recipe.alpha_term = false;
 	without = start(bench, &recipe);
-	(void)run(with);
-	(void)run(without);
+	(void)run(with, recipe.steps);
+	(void)run(without, recipe.steps);
 	assert_true(mask_distance(round_mask(with), round_mask(without)) > 0);
 }
 

@@ -11,76 +11,23 @@
 
 #include "base/blob.h"
 #include "base/rng.h"
-#include "fixture/tiny_vit.h"
+#include "fixture/learn_bench.h"
 #include "learn/judge.h"
 #include "learn/round_state.h"
 #include "learn/swav_objective.h"
 
-#define N_IMAGES 40u
-
-/** What every test has: the network, its images, a short recipe that moves bits. */
-struct bench {
-	struct tiny_vit tiny;
-	struct textures textures;
-	struct image_source source;
-	struct prep prep;
-	struct recipe recipe;
-};
-
 static int set_up(void **state)
 {
 	static struct bench bench;
-	int r;
 
-	r = tiny_vit_new(&bench.tiny, 11);
-	if (r == 0)
-		r = textures_new(&bench.textures, N_IMAGES, 48, 12);
-	if (r < 0)
-		return r;
-	bench.source = textures_source(&bench.textures);
-	bench.prep = vit_native_prep(bench.tiny.vit);
-	bench.recipe = recipe_default(bench.tiny.vit, &bench.prep, N_IMAGES);
+	if (bench_new(&bench) < 0)
+		return -1;
 	bench.recipe.steps = 12;
 	bench.recipe.batch = 8;
 	bench.recipe.queue = 24;
 	bench.recipe.score_lr = .25f;
 	*state = &bench;
 	return 0;
-}
-
-static int tear_down(void **state)
-{
-	struct bench *bench = *state;
-
-	textures_done(&bench->textures);
-	tiny_vit_done(&bench->tiny);
-	return 0;
-}
-
-static struct round *start(const struct bench *bench, const struct recipe *recipe)
-{
-	struct round *round = NULL;
-	struct diag diag = { "" };
-	int r = round_new(&round, bench->tiny.vit, recipe, &bench->prep, &bench->source, &diag);
-
-	if (r < 0)
-		print_message("%d: %s\n", r, diag.text);
-	assert_int_equal(r, 0);
-	return round;
-}
-
-/* Runs n steps; the last one's progress. */
-static struct round_progress run(struct round *round, uint32_t n)
-{
-	struct round_progress progress = { 0 };
-
-	for (uint32_t i = 0; i < n; i++) {
-		int r = round_step(round, &progress);
-
-		assert_true(r >= 0);
-		assert_int_equal(r, progress.step < progress.steps);
-	}
-	return progress;
 }
 
 static void a_fresh_mask_gives_the_frozen_outputs_bit_for_bit(void **state)

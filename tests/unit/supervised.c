@@ -9,13 +9,12 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "fixture/tiny_vit.h"
+#include "fixture/learn_bench.h"
 #include "golden/golden.h"
 #include "learn/round_state.h"
 #include "learn/supervised.h"
 
 enum { ROWS = 12, UNKNOWN = 2, WIDTH = 16, CLASSES = 5 };
-#define N_IMAGES 40u
 
 /* tests/golden/supervised.py; a step of SGD shows the gradient of the scores. */
 static void loss_and_gradients_equal_autograd(void **state)
@@ -91,67 +90,24 @@ static void a_batch_without_a_class_asks_nothing(void **state)
 
 /* ---- rounds */
 
-struct bench {
-	struct tiny_vit tiny;
-	struct textures textures;
-	struct image_source source;
-	uint32_t labels[N_IMAGES];
-	struct prep prep;
-	struct recipe recipe;
-};
-
 static int set_up(void **state)
 {
+	static uint32_t labels[N_IMAGES];
 	static struct bench bench;
-	int r;
 
-	r = tiny_vit_new(&bench.tiny, 11);
-	if (r == 0)
-		r = textures_new(&bench.textures, N_IMAGES, 48, 12);
-	if (r < 0)
-		return r;
-	bench.source = textures_source(&bench.textures);
+	if (bench_new(&bench) < 0)
+		return -1;
 	/* The direction of the stripes. */
 	for (uint32_t i = 0; i < N_IMAGES; i++)
-		bench.labels[i] = i % 5;
-	bench.source.labels = bench.labels;
+		labels[i] = i % 5;
+	bench.source.labels = labels;
 	bench.source.n_classes = 5;
-	bench.prep = vit_native_prep(bench.tiny.vit);
-	bench.recipe = recipe_default(bench.tiny.vit, &bench.prep, N_IMAGES);
 	recipe_set_objective(&bench.recipe, RECIPE_SUPERVISED);
 	bench.recipe.steps = 12;
 	bench.recipe.batch = 20;
 	bench.recipe.score_lr = .25f;
 	*state = &bench;
 	return 0;
-}
-
-static int tear_down(void **state)
-{
-	struct bench *bench = *state;
-
-	textures_done(&bench->textures);
-	tiny_vit_done(&bench->tiny);
-	return 0;
-}
-
-static struct round *start(const struct bench *bench, const struct recipe *recipe)
-{
-	struct round *round = NULL;
-	struct diag diag = { "" };
-
-	if (round_new(&round, bench->tiny.vit, recipe, &bench->prep, &bench->source, &diag) < 0)
-		fail_msg("%s", diag.text);
-	return round;
-}
-
-static struct round_progress run(struct round *round, uint32_t n)
-{
-	struct round_progress progress = { 0 };
-
-	for (uint32_t i = 0; i < n; i++)
-		assert_true(round_step(round, &progress) >= 0);
-	return progress;
 }
 
 static void labels_are_learnt(void **state)
@@ -189,6 +145,8 @@ static void a_supervised_round_resumes_with_the_same_bits(void **state)
 		struct recipe recipe = bench->recipe;
 		_cleanup_(round_freep) struct round *whole = NULL, *killed = NULL, *resumed = NULL;
 		_cleanup_(round_freep) struct round *relabelled = NULL;
+		struct bench other = *bench;
+		uint32_t labels[N_IMAGES];
 		struct diag diag;
 
 		recipe.optimiser = optimiser;
@@ -206,9 +164,10 @@ static void a_supervised_round_resumes_with_the_same_bits(void **state)
 			whole->state, resumed->state, whole->n_state * sizeof(*whole->state));
 		assert_int_equal(mask_distance(round_mask(whole), round_mask(resumed)), 0);
 
-		bench->labels[3]++;
-		relabelled = start(bench, &recipe);
-		bench->labels[3]--;
+		memcpy(labels, bench->source.labels, sizeof(labels));
+		labels[3]++;
+		other.source.labels = labels;
+		relabelled = start(&other, &recipe);
 		assert_int_equal(round_resume(relabelled, fd, "round", &diag), -ESTALE);
 		assert_non_null(strstr(diag.text, "manifest"));
 	}
@@ -228,7 +187,7 @@ static void images_without_labels_are_refused(void **state)
 		round_new(&round, bench->tiny.vit, &bench->recipe, &bench->prep, &source, &diag),
 		-EINVAL);
 	assert_non_null(strstr(diag.text, "labels"));
-	source.labels = bench->labels;
+	source.labels = bench->source.labels;
 	source.n_classes = 1;
 	assert_int_equal(
 		round_new(&round, bench->tiny.vit, &bench->recipe, &bench->prep, &source, &diag),
