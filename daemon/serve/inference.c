@@ -278,18 +278,6 @@ static void keep_samples(struct inference *inference, struct scheduler *schedule
 	}
 }
 
-static double cosine_of(const float *a, const float *b, uint32_t n)
-{
-	double ab = 0, aa = 0, bb = 0;
-
-	for (uint32_t i = 0; i < n; i++) {
-		ab += (double)a[i] * (double)b[i];
-		aa += (double)a[i] * (double)a[i];
-		bb += (double)b[i] * (double)b[i];
-	}
-	return ab / sqrt(aa * bb);
-}
-
 static int run_sample(struct inference *inference, struct shadow_sample *sample)
 {
 	uint32_t width = vit_shape(inference->vit)->width;
@@ -309,7 +297,9 @@ static int run_sample(struct inference *inference, struct shadow_sample *sample)
 		return r;
 	judge(&sample->ours, inference->embeddings, sample->serving);
 	sample->ours.compute_ns = clock_now_ns() - begin;
-	sample->cosine = cosine_of(inference->embeddings, sample->embedding, width);
+	cosine_normalise(inference->embeddings, inference->embeddings, 1, width);
+	cosine_normalise(sample->embedding, sample->embedding, 1, width);
+	sample->cosine = (double)cosine_dot(inference->embeddings, sample->embedding, width);
 	return 0;
 }
 

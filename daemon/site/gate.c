@@ -4,17 +4,18 @@
 
 #include "site/gate.h"
 
-/* Limits (those of a running round in gate.h) from what was measured on real and rendered sets (design.md section 5). Good masks raised the
- * margin (2.2 to 2.9, 1.38 to 1.9-2.0, 1.15 to 1.5-1.7) and kept .57 to .92 of the frozen effective
- * rank; ruined ones had a margin of .2 to .7 of the frozen one and .13 to .54 of the rank: the floor
- * is for a collapse that the margin does not see. Good masks kept .993 to .999 of the weights. The
- * last step's loss says little: it was .86 and 1.01 for two good masks of one set (the head comes to
- * rest and the queue catches up), 1.09 for one that had flipped too much. */
+/* Limits, those of a running round in gate.h, from what was measured on real and rendered sets
+ * (design.md section 5). Good masks raised the margin (2.2 to 2.9, 1.38 to 1.9-2.0, 1.15 to 1.5-1.7)
+ * and kept .57 to .92 of the frozen effective rank; ruined ones had a margin of .2 to .7 of the
+ * frozen one and .13 to .54 of the rank: the floor is for a collapse that the margin does not see.
+ * Good masks kept .993 to .999 of the weights. The last step's loss says little: it was .86 and 1.01
+ * for two good masks of one set (the head comes to rest and the queue catches up), 1.09 for one that
+ * had flipped too much. */
 #define GATE_MIN_HELD 16u /* below this two-view retrieval is a matter of luck */
 /* Only a collapse goes so far, others fall by their margin: on NEU a good mask had .97 of ln K and
- * shared .59 of its neighbours with the frozen model; overtrained ones had .81 to .97 and .25 to .30,
- * ones ruined by RMS-divided SGD .54, .84 and .30, .19, a mask with a random third of the model gone .28. By
- * chance it is .04. */
+ * shared .59 of its neighbours with the frozen model; overtrained ones had .81 to .97 and .26 to .30,
+ * ones ruined by RMS-divided SGD .54 to .84 and .19 to .30, collapsed ones .28 and more. By chance
+ * it is .04. */
 #define GATE_MIN_ENTROPY .50f
 #define GATE_MIN_NEIGHBOURS .10f
 
