@@ -32,15 +32,11 @@ struct image_source cascade_part_source(struct cascade_part *part)
 
 static int copy_mask(struct mask **ret_mask, const struct mask *mask)
 {
-	struct mask *copy;
-	int r = mask_new(&copy, mask->layout);
+	int r = mask_new(ret_mask, mask->layout);
 
-	if (r < 0)
-		return r;
-	memcpy(copy->words, mask->words, mask->layout->n_words * sizeof(*copy->words));
-	memcpy(copy->n_on, mask->n_on, mask->layout->n_tensors * sizeof(*copy->n_on));
-	*ret_mask = copy;
-	return 0;
+	if (r == 0)
+		mask_copy(*ret_mask, mask);
+	return r;
 }
 
 static int take_dispatcher(struct cascade *cascade, const struct mask *mask, const float *scores)
@@ -71,6 +67,9 @@ int cascade_new(struct cascade **ret_cascade, struct vit *vit,
 	if (source->n < options->n_experts + 2)
 		return diag_set(diag, EINVAL, "cascade: %u images for %u experts", source->n,
 			options->n_experts);
+	/* The parts have no labels. */
+	if (recipe->objective == RECIPE_SUPERVISED)
+		return diag_set(diag, EINVAL, "cascade: experts are not learnt supervised");
 	cascade = calloc(1, sizeof(*cascade));
 	if (!cascade)
 		return -ENOMEM;
@@ -170,16 +169,18 @@ static int begin(struct cascade *cascade, uint32_t expert, struct diag *diag)
 	struct image_source source = take_part(&cascade->learnt, expert), held;
 	int r = 0;
 
-	if (cascade->held.order && !cascade->stop) {
+	if (cascade->held.order) {
 		held = take_part(&cascade->held, expert);
 		r = early_stop_new(&cascade->stop, cascade->vit, &recipe, &cascade->prep, &held,
-			&cascade->options.limits);
+			cascade->masks[0], &cascade->options.limits);
 	}
 	if (r == 0)
 		r = round_new(
 			&cascade->round, cascade->vit, &recipe, &cascade->prep, &source, diag);
-	if (r < 0)
+	if (r < 0) {
+		early_stop_free(TAKE_PTR(cascade->stop));
 		return r;
+	}
 	round_start_at(cascade->round, cascade->scores);
 	return 0;
 }

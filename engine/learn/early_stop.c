@@ -29,15 +29,16 @@ struct early_stop {
 	struct recipe recipe;
 	struct prep prep;
 	struct image_source held;
+	const struct mask *from; /* what is to be beaten; NULL: the base */
 	struct early_stop_limits limits;
-	struct judgement frozen; /* n 0: not judged yet */
+	struct judgement frozen; /* of it; n 0: not judged yet */
 	struct judge_image frozen_images[N_IMAGES], images[N_IMAGES];
 	struct mask *mask; /* the best so far */
 	struct kept kept;
 };
 
 int early_stop_new(struct early_stop **ret_stop, struct vit *vit, const struct recipe *recipe,
-	const struct prep *prep, const struct image_source *held,
+	const struct prep *prep, const struct image_source *held, const struct mask *from,
 	const struct early_stop_limits *limits)
 {
 	_cleanup_(early_stop_freep) struct early_stop *stop = calloc(1, sizeof(*stop));
@@ -49,6 +50,7 @@ int early_stop_new(struct early_stop **ret_stop, struct vit *vit, const struct r
 	stop->recipe = *recipe;
 	stop->prep = *prep;
 	stop->held = *held;
+	stop->from = from;
 	stop->limits = *limits;
 	stop->kept = (struct kept){
 		.magic = MAGIC,
@@ -147,7 +149,7 @@ static int look(
 	int r = 0;
 
 	if (stop->frozen.n == 0)
-		r = judge(stop, NULL, &stop->frozen, stop->frozen_images);
+		r = judge(stop, stop->from, &stop->frozen, stop->frozen_images);
 	if (r == 0)
 		r = judge(stop, mask, &judgement, stop->images);
 	if (r < 0)
@@ -236,6 +238,8 @@ int early_stop_resume(struct early_stop *stop, int dir_fd, const char *path, str
 	int r;
 
 	r = blob_read(dir_fd, path, file_bytes(stop), (void **)&data, &n_bytes);
+	if (r == -EFBIG)
+		return diag_set(diag, EBADMSG, "%s: not a file of this round's size", path);
 	if (r < 0)
 		return diag_set(diag, -r, "%s: %s", path, strerror(-r));
 	if (n_bytes != file_bytes(stop) || memcmp(data, MAGIC, 8) != 0)
@@ -244,7 +248,7 @@ int early_stop_resume(struct early_stop *stop, int dir_fd, const char *path, str
 	if (checksum != digest_checksum(data, n_bytes - sizeof(checksum)))
 		return diag_set(diag, EBADMSG, "%s: checksum does not match", path);
 	memcpy(&kept, data, sizeof(kept));
-	if (!is_of_this_round(&kept, &stop->kept))
+	if (!is_of_this_round(&kept, &stop->kept) || kept.n_words != stop->kept.n_words)
 		return diag_set(diag, ESTALE, "%s: of another round", path);
 	stop->kept = kept;
 	memcpy(stop->mask->words, data + sizeof(kept), kept.n_words * sizeof(uint64_t));

@@ -16,7 +16,7 @@ struct early_stop;
 /** What a mask may not come to (the gate would hold it anyway). */
 struct early_stop_limits {
 	double density, lowest_density; /* over all tensors; of the tensor that lost most */
-	float rank_share;               /* of the frozen model's effective rank */
+	float rank_share;               /* of the effective rank of what the round began with */
 	float loss_ratio;               /* of ln K: a sound mask's is below */
 	float errors; /* standard errors that a sound mask's margin is above the frozen one's */
 };
@@ -28,12 +28,13 @@ struct early_stop_best {
 };
 
 /**
- * Borrows vit, held and its owner. Fewer than EARLY_STOP_MIN_IMAGES held-out images: nothing is
+ * Borrows vit, held and its owner, and from: what the round begins with and has to beat, NULL: the
+ * base. Fewer than EARLY_STOP_MIN_IMAGES held-out images: nothing is
  * judged, and the last mask is the best.
  */
 #define EARLY_STOP_MIN_IMAGES 16u
 int early_stop_new(struct early_stop **ret_stop, struct vit *vit, const struct recipe *recipe,
-	const struct prep *prep, const struct image_source *held,
+	const struct prep *prep, const struct image_source *held, const struct mask *from,
 	const struct early_stop_limits *limits);
 void early_stop_free(struct early_stop *stop);
 DEFINE_CLEANUP(struct early_stop *, early_stop_free)

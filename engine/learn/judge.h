@@ -64,7 +64,7 @@ int judge_entropy(float *ret_share, const struct head *head, float temperature,
 
 #define JUDGE_NEIGHBOURS 10u
 /**
- * Mean share of common nearest neighbours, JUDGE_NEIGHBOURS or as many as there are, of the same
+ * Mean share of common nearest neighbours, JUDGE_NEIGHBOURS of each, of the same
  * images in two spaces: a, b (n, width), not normalised. By chance it is k / (n - 1).
  * -EINVAL: fewer than 2 * JUDGE_NEIGHBOURS images.
  */

@@ -53,7 +53,7 @@ const struct recipe_field recipe_fields[] = {
 	COUNT(first_block, 0, 1023),
 	COUNT(last_block, 0, 1023),
 	COUNT(layers, 1, RECIPE_ALL_LAYERS),
-	REAL(share, 1e-6, 1),
+	REAL(share, 1e-6f, 1),
 	REAL(min_area, .05f, 1),
 	REAL(temperature, .01f, 10),
 	/* exp(1 / eps) must stay a float. */

@@ -10,7 +10,7 @@ enum stream {
 	STREAM_ORDER = 0x100, /* (seed, epoch, 0): order of the images */
 	STREAM_CENTRES,       /* (seed, 0, 0): first centres */
 	STREAM_EMPTY,         /* (seed, iteration, centre): point for an empty one */
-	STREAM_JUDGE,         /* (seed, image, view + STREAM_JUDGE): views of the judge */
+	STREAM_JUDGE,         /* (seed, image, draw), STREAM_JUDGE + side: views of the judge */
 	STREAM_START = 0x200, /* (seed, tensor, 0): spread of the first scores */
 	STREAM_SELECTION,     /* (seed, tensor, 0): which bits may flip */
 	STREAM_HEAD,          /* (seed, 0, 0): the random head of supervised */

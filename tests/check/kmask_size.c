@@ -134,13 +134,13 @@ static void check_bounds(const char *name, const struct mask *mask, const struct
 	print_message("%-24s density %.5f entropy %9.0f payload %8zu rest %5zu, %6.0f x f32\n",
 		name, mask_density(mask), total, header->payload_bytes, header->table_bytes,
 		4. * (double)header->n_elements / (double)header->n_bytes);
-	assert_true((double)header->payload_bytes <= 1.02 * total + 2. * header->n_tensors);
+	assert_true((double)header->payload_bytes <= total + 1. * header->n_tensors);
 	assert_true(header->table_bytes <= MAX_REST_BYTES);
 	assert_int_equal(header->payload_bytes + header->table_bytes, header->n_bytes);
 	for (uint32_t t = 0; t < header->n_tensors; t++) {
 		const struct kmask_tensor *row = &kmask->tensors[t];
 
-		assert_true((double)row->n_bytes <= 1.02 * entropy_bytes(row->n, row->n_off) + 2);
+		assert_true((double)row->n_bytes <= entropy_bytes(row->n, row->n_off) + 1);
 	}
 }
 

@@ -93,7 +93,7 @@ static int begin(struct lesson *l, struct adapt_site *site, const struct recipe 
 	if (!l->scores)
 		return -ENOMEM;
 	r = round_new(&l->round, site->vit, recipe, prep, &learn, diag);
-	return r < 0 ? r : early_stop_new(&l->stop, site->vit, recipe, prep, &held, &limits);
+	return r < 0 ? r : early_stop_new(&l->stop, site->vit, recipe, prep, &held, NULL, &limits);
 }
 
 static int resume(struct lesson *l)

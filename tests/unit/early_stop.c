@@ -75,7 +75,7 @@ static struct early_stop *start_with(
 	struct early_stop *stop;
 
 	assert_int_equal(early_stop_new(&stop, shelf->on.tiny.vit, &shelf->on.recipe,
-				 &shelf->on.prep, &shelf->on.source, some_limits),
+				 &shelf->on.prep, &shelf->on.source, NULL, some_limits),
 		0);
 	return stop;
 }
