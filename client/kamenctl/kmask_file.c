@@ -178,6 +178,9 @@ int kmask_file_keygen(const char *path, const char *name, char ret_key[KMASK_HEX
 		public_line, sizeof(public_line), "kamen-mask-key %s %.300s\n", ret_key, name);
 	if (r == 0)
 		r = kmask_file_write(public_path, public_line, strlen(public_line));
+	/* A secret without its public half would only be in the way of the next try. */
+	if (r < 0 && access(public_path, F_OK) != 0)
+		(void)unlink(path);
 	return say(why, r, NULL);
 }
 

@@ -178,7 +178,7 @@ static int make_round(struct job *job, struct diag *diag)
 	r = round_new(&job->round, job->vit, &job->recipe, &job->prep, &learn, diag);
 	if (r < 0)
 		return r;
-	r = early_stop_new(&job->stop, job->vit, &job->recipe, &job->prep, &held, &limits);
+	r = early_stop_new(&job->stop, job->vit, &job->recipe, &job->prep, &held, NULL, &limits);
 	return r < 0 ? diag_set(diag, -r, "early stop: %s", strerror(-r)) : 0;
 }
 
@@ -323,11 +323,6 @@ void job_free(struct job *job)
 	free(job);
 }
 
-bool job_is_again(const struct job *job)
-{
-	return job->is_again;
-}
-
 const char *job_site(const struct job *job)
 {
 	return job->site;
@@ -465,9 +460,12 @@ int job_finish(struct job *job, struct job_done *ret_done, struct diag *diag)
 
 	if (!job->is_again)
 		r = results_write(&results, &what, diag);
-	if (r >= 0 && job->thin > 0)
-		r = near_write(job->vit, &job->prep, job->images, &near, job->round_fd, diag);
 	if (r < 0)
+		return r;
+	/* A by-product: a round that is done is not lost over it, diag tells. */
+	if (job->thin > 0)
+		r = near_write(job->vit, &job->prep, job->images, &near, job->round_fd, diag);
+	if (r == -ECANCELED)
 		return r;
 	*ret_done = (struct job_done){
 		.results = results,

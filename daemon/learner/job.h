@@ -46,9 +46,6 @@ struct job_done {
 	double seconds;
 };
 int job_finish(struct job *job, struct job_done *ret_done, struct diag *diag);
-
-/** Whether it learns a version once more: results and figures stay empty. */
-bool job_is_again(const struct job *job);
 /** Seconds since job_new() in this process. */
 double job_seconds(const struct job *job);
 

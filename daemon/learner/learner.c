@@ -323,9 +323,11 @@ static void finish_job(struct learner *learner)
 		give_up(learner, r, diag.text[0] ? diag.text : strerror(-r));
 		return;
 	}
+	if (diag.text[0])
+		log_warning("site %s: version %u: %s", job_site(learner->job),
+			job_version(learner->job), diag.text);
 	log_info("site %s: version %u: step %u of %u, density %.5f, two-view retrieval %.3f from "
-		 "%.3f, margin %.3f "
-		 "from %.3f",
+		 "%.3f, margin %.3f from %.3f",
 		job_site(learner->job), job_version(learner->job), done.last.step, done.last.steps,
 		done.last.density, (double)done.results.candidate.retrieval,
 		(double)done.results.frozen.retrieval, (double)done.results.candidate.margin,

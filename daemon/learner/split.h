@@ -27,7 +27,7 @@ int split_by_likeness(float **ret_rows, struct images *images, struct vit *vit,
  * of a group belongs to it.
  *
  * @param held  (n), changed: off where the group lies on both sides
- * @return how many were held; -ENOMEM
+ * @return how many were taken off; -ENOMEM
  */
 int split_groups(bool *held, const float *rows, uint32_t n, uint32_t dim, float limit);
 

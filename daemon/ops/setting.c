@@ -125,7 +125,8 @@ static bool is_recipe(const char *value)
 	struct recipe recipe = { 0 };
 	struct diag diag;
 
-	return recipe_read(&recipe, value, &diag) == 0;
+	/* No image of a site has a label. */
+	return recipe_read(&recipe, value, &diag) == 0 && recipe.objective != RECIPE_SUPERVISED;
 }
 
 static bool set_text(const struct setting *s, char *field, const char *value)

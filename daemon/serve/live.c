@@ -7,6 +7,8 @@
 #include "serve/promotion.h"
 #include "serve/serve.h"
 
+#define WITHDRAW_RETRY_NS (10 * NS_PER_S)
+
 void live_champion(struct site *site, const struct serving *serving)
 {
 	uint32_t n_held = serving->reference ? serving->reference->n_held : 0;
@@ -21,6 +23,7 @@ void live_champion(struct site *site, const struct serving *serving)
 			site->settings.novelty_threshold, &live->counts);
 	live->promoted = 0;
 	live->is_set = true;
+	live->withdraw_ns = 0;
 	live->version = serving->version;
 	live->counts = (struct watch_counts){ 0 };
 	drift_reset(&live->drift, n_held);
@@ -67,7 +70,10 @@ void live_answer(struct serve *serve, const struct request *request, const struc
 	forget_half(&live->counts);
 	if (!answer->is_broken && drift_add(&live->drift, (double)answer->novelty))
 		raise_alarm(site);
-	if (watch_add(&live->watch, (double)answer->novelty, answer->is_broken, reason,
-		    sizeof(reason)))
-		promotion_withdraw(serve, site, live->version, reason);
+	if (!watch_add(&live->watch, (double)answer->novelty, answer->is_broken, reason,
+		    sizeof(reason)) ||
+		clock_now_ns() < live->withdraw_ns)
+		return;
+	live->withdraw_ns = clock_now_ns() + WITHDRAW_RETRY_NS;
+	promotion_withdraw(serve, site, live->version, reason);
 }

@@ -19,12 +19,14 @@ struct live {
 	bool is_set;
 	struct drift drift;
 	struct watch watch;
+	uint64_t withdraw_ns; /* not before: a rollback that failed is tried again after a while */
 	struct watch_counts counts;
 	uint64_t n_alarms, n_rollbacks;
 
 	/* The version that runs beside the champion (shadow.h); NULL: none. */
 	struct serving *shadow;
 	struct shadow_row shadow_sum;
+	uint32_t shadow_champion;                             /* whom its figures compare it with */
 	double shadow_turn;                                   /* one sample at 1 */
 	uint64_t n_shadow, n_shadow_agreed, n_shadow_dropped; /* since start */
 	uint32_t n_shadow_unstored;

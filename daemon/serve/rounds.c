@@ -264,6 +264,7 @@ void rounds_cancel(struct serve *serve, const char *site, const char *reason)
 			message.cancel = &cancel;
 			(void)role_post(&serve->roles[ROLE_LEARNER], &message, -1);
 			rounds->sent = false;
+			rounds->step = rounds->steps = 0;
 		}
 		*at = job->next;
 		if (reason && end_row(serve, job, reason) < 0 &&
@@ -272,6 +273,7 @@ void rounds_cancel(struct serve *serve, const char *site, const char *reason)
 				job->version);
 		job_free(job);
 	}
+	admission_trim(serve, sites_find(&serve->sites, site));
 	rounds_kick(serve);
 }
 
@@ -645,7 +647,8 @@ static void tidy(struct serve *serve, struct site *site, const struct twins *twi
 			&n_thinned);
 	if (r < 0)
 		log_error("site %s: cannot thin its replay store: %s", site->name, strerror(-r));
-	r = state_version_prune(serve->state, site->name, site->settings.keep_versions, &n_pruned);
+	r = state_version_prune(serve->state, site->name, site->settings.keep_versions,
+		site->live.shadow ? site->live.shadow->version : 0, &n_pruned);
 	if (r < 0)
 		log_error("site %s: cannot remove old versions: %s", site->name, strerror(-r));
 	if (n_thinned > 0 || n_pruned > 0)
@@ -690,6 +693,7 @@ static void finish_again(struct serve *serve, const Kamen__LearnDone *done)
 	if (r < 0)
 		log_error("site %s: cannot let its images go: %s", row->site, strerror(-r));
 	reproduce_tell(serve, row, done);
+	admission_trim(serve, sites_find(&serve->sites, row->site));
 	pop(rounds);
 	rounds_kick(serve);
 }

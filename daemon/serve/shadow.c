@@ -75,6 +75,9 @@ void shadow_choose(struct serve *serve, struct site *site)
 		shadow_stop(serve, site);
 		return;
 	}
+	if (live->shadow && live->shadow_champion != site->champion)
+		live->shadow_sum = (struct shadow_row){ 0 };
+	live->shadow_champion = site->champion;
 	if (!live->shadow) {
 		live->shadow_sum = row.shadow;
 		log_notice("site %s: version %u runs beside version %u", site->name, version,

@@ -246,7 +246,7 @@ static int publish(struct serve *serve, struct site *site, bool renewed, struct 
 	const struct serving *now = site->queue.champion;
 	struct serving *serving = NULL;
 	struct wanted wanted;
-	bool keep;
+	bool is_wanted, keep;
 	int r;
 
 	r = want(serve, site, &wanted);
@@ -256,15 +256,18 @@ static int publish(struct serve *serve, struct site *site, bool renewed, struct 
 		forget_pinned(site);
 	/* A round writes references of the base; those of a version stay what they are. Without any,
 	 * it is worth another look: they may not have been readable. */
-	keep = is_snapshot(now, wanted.champion, &wanted.prep, wanted.settings.novelty_threshold) &&
-	       !(renewed && wanted.champion == 0) && now->reference;
+	is_wanted =
+		is_snapshot(now, wanted.champion, &wanted.prep, wanted.settings.novelty_threshold);
+	keep = is_wanted && !(renewed && wanted.champion == 0) && now->reference;
 	if (!keep) {
 		r = take(serve, site, &wanted, &serving, diag);
 		if (r < 0 && !now)
 			r = fall_back(serve, site, &wanted, &serving, diag);
-		if (r < 0)
+		/* Still no references, as when it was published: that was told then. */
+		if (r < 0 && !(is_wanted && !now->reference))
 			return r;
-		tell_of_lost_reference(site, now, serving);
+		if (serving)
+			tell_of_lost_reference(site, now, serving);
 	}
 	site->settings = wanted.settings;
 	site->prep = wanted.prep;

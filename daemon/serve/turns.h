@@ -36,7 +36,8 @@ struct turn {
 
 /**
  * The site that has waited longest, need counted as up to TURNS_HEAD_START turns of waiting: the share
- * of images that is new, or drift. So of n sites none waits longer than n + TURNS_HEAD_START turns.
+ * of images that is new, or drift. So of n sites none waits longer than n + TURNS_HEAD_START
+ * automatic rounds; rounds by command come on top, TURNS_COMMANDS to one while a site is due.
  *
  * @return its index, or n where none is due
  */

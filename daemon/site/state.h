@@ -166,7 +166,7 @@ int state_count_refused(
  */
 int state_evict(struct state *state, const char *site, uint64_t max_bytes);
 /**
- * Deletes near-duplicates, rows first: of each pair the image that arrived later. Only where both are
+ * Deletes near-duplicates, rows first: of each pair the second image. Only where both are
  * still there, none of a running round's, and never below n_min images. Audited.
  */
 struct twins;
@@ -224,9 +224,11 @@ int state_version_keep(
 	struct state *state, const char *site, uint32_t version, bool keep, const char *who);
 /**
  * Removes versions, rows first: all but the newest n_keep that did not fail and the newest n_keep that
- * did, the champion, its predecessor, and what is pinned or being learnt. Audited one by one.
+ * did, the champion, its predecessor, in_use (0: none), and what is pinned or being learnt. Audited
+ * one by one.
  */
-int state_version_prune(struct state *state, const char *site, uint32_t n_keep, uint32_t *ret_n);
+int state_version_prune(
+	struct state *state, const char *site, uint32_t n_keep, uint32_t in_use, uint32_t *ret_n);
 
 /**
  * Makes ready to learn a version again: checks its record, and holds its images until

@@ -43,7 +43,7 @@ int state_version_keep(
 
 struct prune {
 	struct version_row *rows; /* by version */
-	uint32_t n, champion, predecessor;
+	uint32_t n, champion, predecessor, in_use;
 };
 
 /* Learnt and failed are counted apart: a learner that fails all night pushes no mask out. */
@@ -53,7 +53,7 @@ static bool is_too_old(const struct prune *prune, uint32_t i, uint32_t n_keep)
 	uint32_t n_newer = 0;
 
 	if (row->keep || row->state == VERSION_LEARNING || row->version == prune->champion ||
-		row->version == prune->predecessor)
+		row->version == prune->predecessor || row->version == prune->in_use)
 		return false;
 	for (uint32_t k = i + 1; k < prune->n; k++)
 		n_newer += (prune->rows[k].state == VERSION_FAILED) ==
@@ -117,9 +117,10 @@ static void remove_files(struct state *state, const char *site, const struct pru
 		}
 }
 
-int state_version_prune(struct state *state, const char *site, uint32_t n_keep, uint32_t *ret_n)
+int state_version_prune(
+	struct state *state, const char *site, uint32_t n_keep, uint32_t in_use, uint32_t *ret_n)
 {
-	struct prune prune = { .rows = NULL };
+	struct prune prune = { .in_use = in_use };
 	int r;
 
 	r = state_begin(state);

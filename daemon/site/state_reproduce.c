@@ -141,12 +141,13 @@ int state_reproduce_begin(struct state *state, const char *site, uint32_t versio
 	return state_end(state, begin(state, site, version, ret_row, diag));
 }
 
+/* A round that was begun meanwhile holds its own. */
 static int let_go(struct state *state, const char *site)
 {
 	int64_t id;
 	int r = site_id(state, site, &id);
 
-	return r < 0 ? r : statement_run(state, SQL_SITE_PIN, "ii", (int64_t)0, id);
+	return r < 0 ? r : statement_run(state, SQL_SITE_UNPIN, "i", id);
 }
 
 int state_reproduce_end(struct state *state, const char *site)

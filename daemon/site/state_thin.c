@@ -29,13 +29,15 @@ static int find(struct state *state, int64_t site, const struct digest *hash, in
 	return r < 0 ? r : 1;
 }
 
-/* @return 1: the later one is gone, 0: there was nothing to do */
+/*
+ * The second goes and never the first, whichever came earlier: the first may stand for others too.
+ * @return 1: it is gone, 0: there was nothing to do
+ */
 static int thin_pair(struct state *state, int64_t site, int64_t pinned, const struct twin *twin,
 	struct image_name *ret_name)
 {
 	struct image_name names[2];
 	int64_t ids[2];
-	unsigned later;
 	int r;
 
 	r = find(state, site, &twin->a, &ids[0], &names[0]);
@@ -43,13 +45,12 @@ static int thin_pair(struct state *state, int64_t site, int64_t pinned, const st
 		r = find(state, site, &twin->b, &ids[1], &names[1]);
 	if (r <= 0)
 		return r;
-	later = ids[1] > ids[0];
-	if (ids[0] == ids[1] || ids[later] <= pinned)
+	if (ids[0] == ids[1] || ids[1] <= pinned)
 		return 0;
-	r = statement_run(state, SQL_IMAGE_DELETE, "i", ids[later]);
+	r = statement_run(state, SQL_IMAGE_DELETE, "i", ids[1]);
 	if (r < 0)
 		return r;
-	*ret_name = names[later];
+	*ret_name = names[1];
 	return 1;
 }
 

@@ -34,6 +34,8 @@ static const char *const texts[SQL_N] = {
 			 "pinned, n_new, round_us, hold FROM site WHERE name = ?",
 	[SQL_SITE_NAMES] = "SELECT name FROM site ORDER BY name",
 	[SQL_SITE_PIN] = "UPDATE site SET pinned = ? WHERE id = ?",
+	[SQL_SITE_UNPIN] = "UPDATE site SET pinned = 0 WHERE id = ?1 AND NOT EXISTS "
+			   "(SELECT 1 FROM version WHERE site_id = ?1 AND state = 'learning')",
 	[SQL_SITE_UNPIN_IDLE] =
 		"UPDATE site SET pinned = 0 WHERE pinned > 0 AND NOT EXISTS "
 		"(SELECT 1 FROM version WHERE site_id = site.id AND state = 'learning')",

@@ -133,7 +133,7 @@ bool watch_add(struct watch *watch, double novelty, bool failed, char *ret_reaso
 		return false;
 	watch_count(&watch->now, novelty, watch->threshold, failed);
 	broken = is_broken(watch, ret_reason, n_bytes);
-	if (broken || watch->now.n >= watch->n_answers)
+	if (!broken && watch->now.n >= watch->n_answers)
 		watch_stop(watch);
 	return broken;
 }

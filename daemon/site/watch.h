@@ -11,7 +11,7 @@ struct watch_counts {
 	uint32_t n;        /* answers with a novelty */
 	uint32_t n_ng;     /* at or above the site's threshold */
 	uint32_t n_far;    /* among the most novel tenth of the held-out images */
-	uint32_t n_failed; /* forward passes that failed, embeddings that are no numbers */
+	uint32_t n_failed; /* answers whose forward pass failed */
 };
 
 /**
@@ -39,7 +39,7 @@ void watch_count(struct watch_counts *counts, double novelty, double threshold, 
  * One answer of the version that is watched; the watch ends by itself after n_answers.
  *
  * @param ret_reason  why the version has to go, with figure and limit
- * @return true: it has to go; the watch is over
+ * @return true: it has to go, and so again until watch_stop(): a rollback may fail
  */
 bool watch_add(struct watch *watch, double novelty, bool failed, char *ret_reason, size_t n_bytes);
 

@@ -183,7 +183,10 @@ static void failures_of_inference_end_it(void **state)
 	assert_false(watch_add(&watch, NAN, true, reason, sizeof(reason)));
 	assert_true(watch_add(&watch, NAN, true, reason, sizeof(reason)));
 	assert_non_null(strstr(reason, "3 of 3"));
-	assert_false(watch_is_on(&watch));
+	/* Whoever could not roll back is told again. */
+	assert_true(watch_add(&watch, .5, false, reason, sizeof(reason)));
+	watch_stop(&watch);
+	assert_false(watch_add(&watch, NAN, true, reason, sizeof(reason)));
 }
 
 int main(void)
