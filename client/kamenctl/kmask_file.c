@@ -31,19 +31,6 @@ static int say(struct kmask_why *why, int r, const struct diag *diag)
 	return r;
 }
 
-static int check_payloads(const struct kmask *kmask, struct diag *diag)
-{
-	for (uint32_t t = 0; t < kmask->header.n_tensors; t++) {
-		_cleanup_(freep) uint32_t *positions =
-			malloc((kmask_n_named(&kmask->tensors[t]) + 1) * sizeof(*positions));
-		int r = positions ? kmask_positions(kmask, t, positions, diag) : -ENOMEM;
-
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
 int kmask_file_verify(
 	const void *data, size_t n_bytes, struct kmask_said *ret_said, struct kmask_why *why)
 {
@@ -53,7 +40,7 @@ int kmask_file_verify(
 	int r = kmask_open(&kmask, data, n_bytes, &diag);
 
 	if (r == 0)
-		r = check_payloads(kmask, &diag);
+		r = kmask_check_bits(kmask, &diag);
 	if (r < 0)
 		return say(why, r, &diag);
 	header = &kmask->header;

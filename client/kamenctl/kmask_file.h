@@ -31,7 +31,7 @@ int kmask_file_read(const char *path, void **ret_data, size_t *ret_n_bytes);
 /** Whole or not at all. */
 int kmask_file_write(const char *path, const void *data, size_t n_bytes);
 
-/** Sums, signature, and that every payload decodes. */
+/** Sums, signature, and that the bits are those of mask_digest. */
 int kmask_file_verify(
 	const void *data, size_t n_bytes, struct kmask_said *ret_said, struct kmask_why *why);
 /** Whether a list has the signer. @return 1, 0, or what reading it said */

@@ -27,6 +27,12 @@ void digest_update(struct digest_state *state, const void *data, size_t n_bytes)
 	(void)crypto_generichash_update((void *)state, data, n_bytes);
 }
 
+void digest_update_u64(struct digest_state *state, uint64_t value)
+{
+	value = htole64(value);
+	digest_update(state, &value, sizeof(value));
+}
+
 struct digest digest_final(struct digest_state *state)
 {
 	struct digest digest;

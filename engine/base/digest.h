@@ -23,6 +23,8 @@ struct digest_state {
 };
 void digest_init(struct digest_state *state);
 void digest_update(struct digest_state *state, const void *data, size_t n_bytes);
+/** Its eight bytes, the lowest first. */
+void digest_update_u64(struct digest_state *state, uint64_t value);
 struct digest digest_final(struct digest_state *state);
 
 static inline bool digest_equal(const struct digest *a, const struct digest *b)

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <endian.h>
 #include <errno.h>
 #include <math.h>
 #include <string.h>
@@ -186,23 +185,16 @@ size_t mask_distance(const struct mask *a, const struct mask *b)
 	return n;
 }
 
-static void digest_u64(struct digest_state *state, uint64_t value)
-{
-	uint64_t le = htole64(value);
-
-	digest_update(state, &le, sizeof(le));
-}
-
 struct digest mask_digest(const struct mask *mask)
 {
 	const struct mask_layout *layout = mask->layout;
 	struct digest_state state;
 
 	digest_init(&state);
-	digest_u64(&state, layout->n_tensors);
+	digest_update_u64(&state, layout->n_tensors);
 	for (unsigned t = 0; t < layout->n_tensors; t++)
-		digest_u64(&state, layout->tensors[t].n);
+		digest_update_u64(&state, layout->tensors[t].n);
 	for (size_t w = 0; w < layout->n_words; w++)
-		digest_u64(&state, mask->words[w]);
+		digest_update_u64(&state, mask->words[w]);
 	return digest_final(&state);
 }

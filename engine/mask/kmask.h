@@ -79,6 +79,19 @@ DEFINE_CLEANUP(struct kmask *, kmask_free)
 int kmask_positions(
 	const struct kmask *kmask, uint32_t tensor, uint32_t *ret_positions, struct diag *diag);
 
+/** More weights than a file may have whose bits are looked at without a model: 2 GB of bits. */
+#define KMASK_MAX_ELEMENTS (UINT64_C(1) << 34)
+
+/**
+ * mask_digest() of what the payloads say, without a model and without room for it: the time goes by
+ * the weights, a word of 64 at a time.
+ *
+ * @return 0, -EBADMSG: a payload does not decode, -EFBIG: over KMASK_MAX_ELEMENTS
+ */
+int kmask_digest(const struct kmask *kmask, struct digest *ret_digest, struct diag *diag);
+/** That, and -EBADMSG: it is not what the header says. What kmask_open() leaves. */
+int kmask_check_bits(const struct kmask *kmask, struct diag *diag);
+
 /** Bytes that the bits would take at n H(n_off / n) a tensor. */
 double kmask_entropy_bytes(const struct kmask *kmask);
 

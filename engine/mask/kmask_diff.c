@@ -2,60 +2,70 @@
 #include <errno.h>
 #include <inttypes.h>
 
+#include "mask/kmask_coder.h"
 #include "mask/kmask_diff.h"
 
-/* Positions that a tensor's payload names; *ret_positions is NULL where it names none. */
-static int read_positions(
-	const struct kmask *kmask, uint32_t t, uint32_t **ret_positions, struct diag *diag)
-{
-	_cleanup_(freep) uint32_t *positions = NULL;
-	uint32_t n = kmask_n_named(&kmask->tensors[t]);
-	int r;
+/* The positions that a tensor's payload names, one after the other: memory must not go by how many a
+ * file promises. */
+struct cursor {
+	struct coder_reader reader;
+	uint32_t positions[512];
+	size_t at, n;
+};
 
-	if (n == 0) {
-		*ret_positions = NULL;
-		return 0;
-	}
-	positions = malloc(n * sizeof(*positions));
-	if (!positions)
-		return -ENOMEM;
-	r = kmask_positions(kmask, t, positions, diag);
-	if (r < 0)
-		return r;
-	*ret_positions = TAKE_PTR(positions);
-	return 0;
+static void cursor_open(struct cursor *cursor, const struct kmask *kmask, uint32_t t)
+{
+	const struct kmask_tensor *row = &kmask->tensors[t];
+
+	cursor->at = cursor->n = 0;
+	if (kmask_n_named(row) > 0)
+		coder_open(&cursor->reader, row->n, kmask_n_named(row), kmask->data + row->at,
+			row->n_bytes);
+	else
+		cursor->reader = (struct coder_reader){ 0 };
 }
 
-static uint32_t count_common(const uint32_t *a, uint32_t n_a, const uint32_t *b, uint32_t n_b)
+/* UINT32_MAX, which is no position: there are no more. */
+static uint32_t cursor_get(struct cursor *cursor)
+{
+	if (cursor->at == cursor->n) {
+		cursor->n = coder_read(
+			&cursor->reader, cursor->positions, ARRAY_SIZE(cursor->positions));
+		cursor->at = 0;
+	}
+	return cursor->n > 0 ? cursor->positions[cursor->at] : UINT32_MAX;
+}
+
+/* @return false: a payload does not decode */
+static bool count_common(struct cursor *a, struct cursor *b, uint32_t *ret_n)
 {
 	uint32_t n = 0;
 
-	for (uint32_t i = 0, j = 0; i < n_a && j < n_b;) {
-		n += a[i] == b[j];
-		if (a[i] < b[j])
-			i++;
-		else if (a[i] > b[j])
-			j++;
-		else
-			i++, j++;
+	for (;;) {
+		uint32_t in_a = cursor_get(a), in_b = cursor_get(b);
+
+		if (in_a == UINT32_MAX && in_b == UINT32_MAX)
+			break;
+		n += in_a == in_b;
+		a->at += in_a <= in_b;
+		b->at += in_b <= in_a;
 	}
-	return n;
+	*ret_n = n;
+	return coder_is_whole(&a->reader) && coder_is_whole(&b->reader);
 }
 
 static int diff_tensor(const struct kmask *a, const struct kmask *b, uint32_t t,
 	struct kmask_flips *ret_flips, struct diag *diag)
 {
-	_cleanup_(freep) uint32_t *named_a = NULL, *named_b = NULL;
 	const struct kmask_tensor *row_a = &a->tensors[t], *row_b = &b->tensors[t];
 	uint32_t n_a = kmask_n_named(row_a), n_b = kmask_n_named(row_b), n_common, n_neither;
-	int r;
+	struct cursor from, to;
 
-	r = read_positions(a, t, &named_a, diag);
-	if (r == 0)
-		r = read_positions(b, t, &named_b, diag);
-	if (r < 0)
-		return r;
-	n_common = count_common(named_a, n_a, named_b, n_b);
+	cursor_open(&from, a, t);
+	cursor_open(&to, b, t);
+	if (!count_common(&from, &to, &n_common))
+		return diag_set(
+			diag, EBADMSG, "mask: payload of tensor %" PRIu32 " does not decode", t);
 	n_neither = row_a->n - (n_a + n_b - n_common);
 	/* A file names what is dropped or what is kept: one of two sets, or its complement. */
 	if (kmask_names_dropped(row_a) && kmask_names_dropped(row_b))

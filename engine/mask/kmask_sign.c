@@ -137,15 +137,17 @@ int kmask_sign(const void *data, size_t n_bytes, const struct kmask_secret *secr
 	size_t *ret_n_bytes, struct diag *diag)
 {
 	unsigned char full[crypto_sign_SECRETKEYBYTES];
+	_cleanup_(kmask_freep) struct kmask *kmask = NULL;
 	_cleanup_(freep) uint8_t *copy = NULL;
-	struct kmask_header header;
 	size_t n_signed;
 	int r;
 
-	r = kmask_verify(data, n_bytes, &header, diag);
+	r = kmask_open(&kmask, data, n_bytes, diag);
+	if (r == 0)
+		r = kmask_check_bits(kmask, diag);
 	if (r < 0)
 		return r;
-	if (header.is_signed)
+	if (kmask->header.is_signed)
 		n_bytes -= KMASK_SIGNED_BYTES;
 	copy = malloc(n_bytes + KMASK_SIGNED_BYTES);
 	if (!copy)

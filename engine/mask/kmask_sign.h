@@ -30,7 +30,8 @@ void kmask_key_to_hex(const struct kmask_key *key, char ret_hex[KMASK_KEY_HEX_CH
 int kmask_keys_find(
 	const char *text, size_t n_chars, const struct kmask_key *key, struct diag *diag);
 
-/** Signs what kmask_open() takes, instead of whoever signed before. *ret_data malloc'ed. */
+/** Signs what kmask_open() and kmask_check_bits() take, instead of whoever signed before. *ret_data
+ * malloc'ed. */
 int kmask_sign(const void *data, size_t n_bytes, const struct kmask_secret *secret, void **ret_data,
 	size_t *ret_n_bytes, struct diag *diag);
 

@@ -230,15 +230,98 @@ static void a_bomb_is_refused_before_it_is_opened(void **state)
 	put_u64(forged + KMASK_AT_SUM, digest_checksum(forged, KMASK_AT_SUM));
 	assert_int_equal(kmask_verify(forged, n, &seen, &diag), -EFBIG);
 	assert_non_null(strstr(diag.text, "table"));
-	/* All is right but the bits: a payload that ends too early or too late. */
-	n = forge(forged, 300, 3, 1);
+	/* All is right but the bits: a payload that ends too early (of zeros, the first 30 bits would
+	 * come out of nothing) or too late. */
+	n = forge(forged, 300, 30, 1);
+	diag.text[0] = 0;
 	assert_int_equal(
 		kmask_decode(&none, &seen, layout, &header.base, forged, n, &diag), -EBADMSG);
+	assert_non_null(strstr(diag.text, "does not decode"));
 	n = forge(forged, 300, 3, 30);
+	diag.text[0] = 0;
 	assert_int_equal(
 		kmask_decode(&none, &seen, layout, &header.base, forged, n, &diag), -EBADMSG);
 	assert_non_null(strstr(diag.text, "does not decode"));
 	assert_null(none);
+}
+
+/* As an attacker would: the sums are all right. */
+static void forge_digest(uint8_t *data, size_t n_bytes)
+{
+	data[KMASK_AT_MASK] ^= 1;
+	put_u64(data + KMASK_AT_SUM, digest_checksum(data, KMASK_AT_SUM));
+	put_u64(data + n_bytes - KMASK_SUM_BYTES, digest_checksum(data, n_bytes - KMASK_SUM_BYTES));
+}
+
+/* Tensors of more than one window of words, of whole words and not, that name either kind. */
+static void the_digest_of_the_bits_needs_no_model(void **state)
+{
+	static const size_t sizes[] = { 200000, 65536, 64, 1, 131073, 65537 };
+	static const double drops[][6] = {
+		{ .3, .001, 0, 0, .9, 1.1 },
+		{ .99999, .00001, 1.1, 1.1, .6, 0 },
+	};
+	_cleanup_(mask_layout_freep) struct mask_layout *layout = make_layout(6, sizes);
+	const struct kmask_secret secret = { .seed = { 1 } };
+	struct kmask_header header = make_header();
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_SIZE(drops); i++) {
+		_cleanup_(mask_freep) struct mask *mask = make_mask(layout, drops[i]);
+		_cleanup_(kmask_freep) struct kmask *kmask = NULL, *forged = NULL;
+		_cleanup_(freep) void *data = NULL;
+		struct digest want = mask_digest(mask), got;
+		struct diag diag = { .text = "" };
+		void *with = NULL;
+		size_t n_bytes, n_with;
+
+		assert_int_equal(kmask_encode(mask, &header, &data, &n_bytes), 0);
+		assert_int_equal(kmask_open(&kmask, data, n_bytes, &diag), 0);
+		assert_int_equal(kmask_digest(kmask, &got, &diag), 0);
+		assert_true(digest_equal(&got, &want));
+		assert_int_equal(kmask_check_bits(kmask, &diag), 0);
+
+		forge_digest(data, n_bytes);
+		assert_int_equal(kmask_open(&forged, data, n_bytes, &diag), 0);
+		assert_int_equal(kmask_check_bits(forged, &diag), -EBADMSG);
+		assert_non_null(strstr(diag.text, "another digest"));
+		assert_int_equal(
+			kmask_sign(data, n_bytes, &secret, &with, &n_with, &diag), -EBADMSG);
+		assert_null(with);
+	}
+}
+
+/* Rows of 6 bytes, each of a tensor of 2^31 - 1 weights: hours of bits. */
+static void too_many_weights_are_not_looked_at(void **state)
+{
+	enum { N = 9 };
+	uint8_t data[KMASK_HEADER_BYTES + N * KMASK_MAX_ROW_BYTES + 2 * KMASK_SUM_BYTES] = { 0 };
+	_cleanup_(kmask_freep) struct kmask *kmask = NULL;
+	uint8_t *rows = data + KMASK_HEADER_BYTES, *p = rows;
+	struct diag diag = { .text = "" };
+	struct digest digest;
+
+	(void)state;
+	memcpy(data, KMASK_MAGIC, 8);
+	put_u32(data + KMASK_AT_VERSION, KMASK_VERSION);
+	for (unsigned t = 0; t < N; t++) {
+		p = put_varint(p, INT32_MAX);
+		p = put_varint(p, 0);
+		p = put_varint(p, 0);
+	}
+	put_u32(data + KMASK_AT_TABLE, (uint32_t)(p - rows));
+	put_u32(data + KMASK_AT_TENSORS, N);
+	put_u64(data + KMASK_AT_ELEMENTS, N * (uint64_t)INT32_MAX);
+	put_u64(data + KMASK_AT_KEPT, N * (uint64_t)INT32_MAX);
+	put_u64(p, digest_checksum(rows, (size_t)(p - rows)));
+	p += KMASK_SUM_BYTES;
+	put_u64(data + KMASK_AT_BYTES, (uint64_t)(p - data) + KMASK_SUM_BYTES);
+	put_u64(data + KMASK_AT_SUM, digest_checksum(data, KMASK_AT_SUM));
+	put_u64(p, digest_checksum(data, (size_t)(p - data)));
+	p += KMASK_SUM_BYTES;
+	assert_int_equal(kmask_open(&kmask, data, (size_t)(p - data), &diag), 0);
+	assert_int_equal(kmask_digest(kmask, &digest, &diag), -EFBIG);
+	assert_int_equal(kmask_check_bits(kmask, &diag), -EFBIG);
 }
 
 static void a_signature_names_its_key(void **state)
@@ -296,13 +379,13 @@ static size_t encode_and_open(
 	return n_bytes;
 }
 
-/* Over tensors that name what is dropped, what is kept, and one of each. */
+/* Over tensors that name what is dropped, what is kept, and one of each, few and thousands. */
 static void a_difference_counts_both_ways(void **state)
 {
-	static const size_t sizes[] = { 1, 2, 63, 64, 65, 1000 };
+	static const size_t sizes[] = { 1, 2, 63, 9000, 7000, 1000 };
 	static const double drops[][6] = {
-		{ 0, 1.1, .1, .9, .1, .97 },
-		{ 1.1, 1.1, .2, .8, .9, .05 },
+		{ 0, 1.1, .1, .9, .3, .97 },
+		{ 1.1, 1.1, .2, .8, .6, .05 },
 	};
 	_cleanup_(mask_layout_freep) struct mask_layout *layout = make_layout(6, sizes);
 	_cleanup_(mask_freep) struct mask *a = make_mask(layout, drops[0]);
@@ -402,6 +485,8 @@ int main(void)
 		cmocka_unit_test(a_mask_for_another_base_is_told_apart),
 		cmocka_unit_test(a_tensor_gives_its_positions_without_the_others),
 		cmocka_unit_test(a_bomb_is_refused_before_it_is_opened),
+		cmocka_unit_test(the_digest_of_the_bits_needs_no_model),
+		cmocka_unit_test(too_many_weights_are_not_looked_at),
 		cmocka_unit_test(a_difference_counts_both_ways),
 		cmocka_unit_test(a_signature_names_its_key),
 		cmocka_unit_test(key_files_are_read_strictly),
