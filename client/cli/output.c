@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "output.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -8,6 +9,16 @@
 json_t *output_number(double number)
 {
 	return isfinite(number) ? json_real(number) : json_null();
+}
+
+json_t *output_integer(uint64_t number)
+{
+	char text[24];
+
+	if (number <= INT64_MAX)
+		return json_integer((json_int_t)number);
+	(void)snprintf(text, sizeof(text), "%" PRIu64, number);
+	return json_string(text);
 }
 
 json_t *output_hex(const void *data, size_t n_bytes)

@@ -3,6 +3,7 @@
 #define KAMEN_CLI_OUTPUT_H
 
 #include <jansson.h>
+#include <stdint.h>
 
 #include "cli.h"
 #include "wire.h"
@@ -14,6 +15,8 @@ json_t *output_object(const Kamen__Reply *reply);
 int output_reply(const struct ctl *ctl, const Kamen__Reply *reply, bool as_lines);
 /** JSON has no NaN: null. */
 json_t *output_number(double number);
+/** JSON's integers here have a sign: from 2^63 on the digits as a text. */
+json_t *output_integer(uint64_t number);
 json_t *output_hex(const void *data, size_t n_bytes);
 
 #endif

@@ -24,7 +24,7 @@ static void put_number(json_t *o, const char *key, int has, double number)
 
 static void put_int(json_t *o, const char *key, int has, uint64_t number)
 {
-	put(o, key, has ? json_integer((json_int_t)number) : json_null());
+	put(o, key, has ? output_integer(number) : json_null());
 }
 
 static json_t *pairs_object(Kamen__KeyValue *const *pairs, size_t n)

@@ -4,27 +4,14 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 
 #include "cleanup.h"
 #include "control.h"
 #include "ctl.h"
-#include "progress.h"
 #include "kmask_file.h"
+#include "mask_file.h"
 #include "output.h"
-
-static int version_take(
-	const struct ctl *ctl, const char *site, const char *version, Kamen__SiteVersion *message)
-{
-	unsigned long long number;
-
-	if (!number_parse(version, UINT32_MAX, &number))
-		return ctl_fail(ctl, EXIT_USAGE, "%s: not a version", version);
-	message->site = (char *)(uintptr_t)site;
-	message->has_version = 1;
-	message->version = (uint32_t)number;
-	return EXIT_DONE;
-}
+#include "progress.h"
 
 int mask_list_run(struct ctl *ctl, int argc, char **argv)
 {
@@ -48,7 +35,7 @@ static int version_run(struct ctl *ctl, int argc, char **argv, Kamen__Request__V
 
 	if (!options_parse(ctl, argc, argv, NULL, 0, 2, 2, &first, &status))
 		return status;
-	status = version_take(ctl, argv[first], argv[first + 1], &message);
+	status = mask_version_take(ctl, argv[first], argv[first + 1], &message);
 	if (status != EXIT_DONE)
 		return status;
 	request.verb_case = verb;
@@ -88,7 +75,7 @@ int mask_reproduce_run(struct ctl *ctl, int argc, char **argv)
 
 	if (!options_parse(ctl, argc, argv, NULL, 0, 2, 2, &first, &status))
 		return status;
-	status = version_take(ctl, argv[first], argv[first + 1], &message);
+	status = mask_version_take(ctl, argv[first], argv[first + 1], &message);
 	if (status == EXIT_DONE)
 		status = control_open(ctl, &control);
 	request.verb_case = KAMEN__REQUEST__VERB_MASK_REPRODUCE;
@@ -126,61 +113,32 @@ int mask_rollback_run(struct ctl *ctl, int argc, char **argv)
 	return control_run(ctl, &request, -1, true);
 }
 
-/* The descriptor's bytes become FILE whole or not at all. */
-static int fd_save(const struct ctl *ctl, int fd, const char *path, off_t *ret_n_bytes)
-{
-	struct stat st;
-	void *data;
-	int r;
-
-	if (fstat(fd, &st) < 0 || st.st_size <= 0 || st.st_size > KMASK_FILE_MAX)
-		return ctl_fail(ctl, EXIT_FAILED, "the daemon passed no mask");
-	data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-	if (data == MAP_FAILED)
-		return ctl_fail(ctl, EXIT_FAILED, "mmap: %s", strerror(errno));
-	r = kmask_file_write(path, data, (size_t)st.st_size);
-	(void)munmap(data, (size_t)st.st_size);
-	if (r < 0)
-		return ctl_fail(ctl, EXIT_FAILED, "%s: %s", path, strerror(-r));
-	*ret_n_bytes = st.st_size;
-	return EXIT_DONE;
-}
-
+/* The version's bytes become FILE whole or not at all. */
 int mask_export_run(struct ctl *ctl, int argc, char **argv)
 {
 	_cleanup_(control_freep) struct control *control = NULL;
-	_cleanup_(closep) int fd = -1;
-	Kamen__Request request = KAMEN__REQUEST__INIT;
+	_cleanup_(freep) void *data = NULL;
 	Kamen__SiteVersion message = KAMEN__SITE_VERSION__INIT;
-	const Kamen__Reply *reply = NULL;
-	json_t *row;
-	off_t n_bytes = 0;
-	int first, status;
+	json_t *row = NULL;
+	size_t n_bytes = 0;
+	int first, status, r;
 
 	if (!options_parse(ctl, argc, argv, NULL, 0, 3, 3, &first, &status))
 		return status;
-	status = version_take(ctl, argv[first], argv[first + 1], &message);
+	status = mask_version_take(ctl, argv[first], argv[first + 1], &message);
 	if (status == EXIT_DONE)
 		status = control_open(ctl, &control);
-	if (status != EXIT_DONE)
-		return status;
-	request.verb_case = KAMEN__REQUEST__VERB_MASK_EXPORT;
-	request.mask_export = &message;
-	status = control_send(control, &request, -1);
 	if (status == EXIT_DONE)
-		status = control_next(control, false, &reply);
+		status = mask_fetch(ctl, control, &message, &data, &n_bytes, &row);
 	if (status != EXIT_DONE)
 		return status;
-	fd = control_take_fd(control);
-	row = reply && reply->row_case == KAMEN__REPLY__ROW_MASK ? output_object(reply)
-								 : json_object();
-	status = fd_save(ctl, fd, argv[first + 2], &n_bytes);
-	if (status != EXIT_DONE) {
+	r = kmask_file_write(argv[first + 2], data, n_bytes);
+	if (r < 0) {
 		json_decref(row);
-		return status;
+		return ctl_fail(ctl, EXIT_FAILED, "%s: %s", argv[first + 2], strerror(-r));
 	}
 	(void)json_object_set_new(row, "file", json_string(argv[first + 2]));
-	(void)json_object_set_new(row, "bytes", json_integer(n_bytes));
+	(void)json_object_set_new(row, "bytes", json_integer((json_int_t)n_bytes));
 	return output_row(ctl, row, true);
 }
 
@@ -216,9 +174,10 @@ int mask_import_run(struct ctl *ctl, int argc, char **argv)
 
 	if (!options_parse(ctl, argc, argv, NULL, 0, 2, 2, &first, &status))
 		return status;
-	r = kmask_file_read(argv[first + 1], &data, &n_bytes);
-	if (r >= 0)
-		r = memfd_of(data, n_bytes, &fd);
+	status = mask_read(ctl, argv[first + 1], &data, &n_bytes);
+	if (status != EXIT_DONE)
+		return status;
+	r = memfd_of(data, n_bytes, &fd);
 	if (r < 0)
 		return ctl_fail(ctl, EXIT_FAILED, "%s: %s", argv[first + 1], strerror(-r));
 	name.site = argv[first];

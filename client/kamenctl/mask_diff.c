@@ -1,14 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <errno.h>
 #include <stdio.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 
 #include "cleanup.h"
-#include "control.h"
 #include "ctl.h"
 #include "kmask_file.h"
+#include "mask_file.h"
 #include "output.h"
 
 /* One of the two masks; data NULL: the frozen base. */
@@ -23,55 +19,15 @@ static void side_done(struct side *side)
 	free(side->data);
 }
 
-static int read_file(const struct ctl *ctl, struct side *side)
-{
-	int r = kmask_file_read(side->name, &side->data, &side->n_bytes);
-
-	return r < 0 ? ctl_fail(ctl, EXIT_FAILED, "%s: %s", side->name, strerror(-r)) : EXIT_DONE;
-}
-
-static int read_fd(const struct ctl *ctl, int fd, struct side *side)
-{
-	struct stat st;
-
-	if (fd < 0 || fstat(fd, &st) < 0 || st.st_size <= 0 || st.st_size > KMASK_FILE_MAX)
-		return ctl_fail(ctl, EXIT_FAILED, "the daemon passed no mask");
-	side->n_bytes = (size_t)st.st_size;
-	side->data = malloc(side->n_bytes);
-	if (!side->data)
-		return ctl_fail(ctl, EXIT_FAILED, "out of memory");
-	if (pread(fd, side->data, side->n_bytes, 0) != (ssize_t)side->n_bytes)
-		return ctl_fail(
-			ctl, EXIT_FAILED, "reading version %s: %s", side->name, strerror(errno));
-	return EXIT_DONE;
-}
-
 static int read_version(
 	const struct ctl *ctl, struct control *control, const char *site, struct side *side)
 {
-	_cleanup_(closep) int fd = -1;
-	Kamen__Request request = KAMEN__REQUEST__INIT;
 	Kamen__SiteVersion message = KAMEN__SITE_VERSION__INIT;
-	const Kamen__Reply *reply = NULL;
-	unsigned long long version;
-	int status;
+	int status = mask_version_take(ctl, site, side->name, &message);
 
-	if (!number_parse(side->name, UINT32_MAX, &version))
-		return ctl_fail(ctl, EXIT_USAGE, "%s: not a version", side->name);
-	if (version == 0)
-		return EXIT_DONE;
-	message.site = (char *)(uintptr_t)site;
-	message.has_version = true;
-	message.version = (uint32_t)version;
-	request.verb_case = KAMEN__REQUEST__VERB_MASK_EXPORT;
-	request.mask_export = &message;
-	status = control_send(control, &request, -1);
-	if (status == EXIT_DONE)
-		status = control_next(control, false, &reply);
-	if (status != EXIT_DONE)
+	if (status != EXIT_DONE || message.version == 0)
 		return status;
-	fd = control_take_fd(control);
-	return read_fd(ctl, fd, side);
+	return mask_fetch(ctl, control, &message, &side->data, &side->n_bytes, NULL);
 }
 
 /* A ViT's canonical list is known; of anything else the index says it. */
@@ -142,9 +98,9 @@ int mask_diff_run(struct ctl *ctl, int argc, char **argv)
 	a.name = argv[argc - 2];
 	b.name = argv[argc - 1];
 	if (files) {
-		status = read_file(ctl, &a);
+		status = mask_read(ctl, a.name, &a.data, &a.n_bytes);
 		if (status == EXIT_DONE)
-			status = read_file(ctl, &b);
+			status = mask_read(ctl, b.name, &b.data, &b.n_bytes);
 	} else {
 		status = control_open(ctl, &control);
 		if (status == EXIT_DONE)

@@ -1,17 +1,76 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "mask_file.h"
+
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "cleanup.h"
 #include "ctl.h"
 #include "kmask_file.h"
 #include "output.h"
 
-static int file_read(const struct ctl *ctl, const char *path, void **ret_data, size_t *ret_n_bytes)
+/* ---- where from */
+
+int mask_read(const struct ctl *ctl, const char *path, void **ret_data, size_t *ret_n_bytes)
 {
 	int r = kmask_file_read(path, ret_data, ret_n_bytes);
 
 	return r < 0 ? ctl_fail(ctl, EXIT_FAILED, "%s: %s", path, strerror(-r)) : EXIT_DONE;
+}
+
+int mask_version_take(
+	const struct ctl *ctl, const char *site, const char *version, Kamen__SiteVersion *message)
+{
+	unsigned long long number;
+
+	if (!number_parse(version, UINT32_MAX, &number))
+		return ctl_fail(ctl, EXIT_USAGE, "%s: not a version", version);
+	message->site = (char *)(uintptr_t)site;
+	message->has_version = 1;
+	message->version = (uint32_t)number;
+	return EXIT_DONE;
+}
+
+static int read_fd(const struct ctl *ctl, int fd, void **ret_data, size_t *ret_n_bytes)
+{
+	_cleanup_(freep) void *data = NULL;
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st) < 0 || st.st_size <= 0 || st.st_size > KMASK_FILE_MAX)
+		return ctl_fail(ctl, EXIT_FAILED, "the daemon passed no mask");
+	data = malloc((size_t)st.st_size);
+	if (!data)
+		return ctl_fail(ctl, EXIT_FAILED, "out of memory");
+	if (pread(fd, data, (size_t)st.st_size, 0) != (ssize_t)st.st_size)
+		return ctl_fail(ctl, EXIT_FAILED, "reading the daemon's mask: %s", strerror(errno));
+	*ret_data = TAKE_PTR(data);
+	*ret_n_bytes = (size_t)st.st_size;
+	return EXIT_DONE;
+}
+
+int mask_fetch(const struct ctl *ctl, struct control *control, Kamen__SiteVersion *version,
+	void **ret_data, size_t *ret_n_bytes, json_t **ret_row)
+{
+	_cleanup_(closep) int fd = -1;
+	Kamen__Request request = KAMEN__REQUEST__INIT;
+	const Kamen__Reply *reply = NULL;
+	int status;
+
+	request.verb_case = KAMEN__REQUEST__VERB_MASK_EXPORT;
+	request.mask_export = version;
+	status = control_send(control, &request, -1);
+	if (status == EXIT_DONE)
+		status = control_next(control, false, &reply);
+	if (status != EXIT_DONE)
+		return status;
+	fd = control_take_fd(control);
+	status = read_fd(ctl, fd, ret_data, ret_n_bytes);
+	if (status == EXIT_DONE && ret_row)
+		*ret_row = reply && reply->row_case == KAMEN__REPLY__ROW_MASK ? output_object(reply)
+									      : json_object();
+	return status;
 }
 
 /* ---- verify */
@@ -20,7 +79,7 @@ static json_t *said_object(const char *path, const struct kmask_said *said)
 {
 	double n = (double)said->n_elements, bits = n > 0 ? 8.0 * (double)said->n_bytes / n : 0;
 
-	return json_pack("{s:s, s:s, s:n, s:f, s:I, s:f, s:o, s:I, s:o, s:I, s:o, s:o, s:o, s:I, "
+	return json_pack("{s:s, s:s, s:n, s:f, s:I, s:f, s:o, s:I, s:o, s:I, s:o, s:o, s:o, s:o, "
 			 "s:i, s:i, s:I, s:o}",
 		"file", path, "state", "intact", "version", "density",
 		n > 0 ? (double)said->n_kept / n : 1., "bytes", (json_int_t)said->n_bytes,
@@ -29,8 +88,8 @@ static json_t *said_object(const char *path, const struct kmask_said *said)
 		output_number(said->entropy_bytes), "table_bytes", (json_int_t)said->table_bytes,
 		"base_digest", output_hex(said->base, sizeof(said->base)), "prep_digest",
 		output_hex(said->prep, sizeof(said->prep)), "mask_digest",
-		output_hex(said->mask, sizeof(said->mask)), "seed", (json_int_t)said->seed, "steps",
-		(int)said->steps, "tensors", (int)said->n_tensors, "weights",
+		output_hex(said->mask, sizeof(said->mask)), "seed", output_integer(said->seed),
+		"steps", (int)said->steps, "tensors", (int)said->n_tensors, "weights",
 		(json_int_t)said->n_elements, "signer",
 		said->is_signed ? output_hex(said->signer, sizeof(said->signer)) : json_null());
 }
@@ -66,7 +125,7 @@ int mask_verify_run(struct ctl *ctl, int argc, char **argv)
 
 	if (!options_parse(ctl, argc, argv, specs, 1, 1, 1, &first, &status))
 		return status;
-	status = file_read(ctl, argv[first], &data, &n_bytes);
+	status = mask_read(ctl, argv[first], &data, &n_bytes);
 	if (status != EXIT_DONE)
 		return status;
 	if (kmask_file_verify(data, n_bytes, &said, &why) < 0)
@@ -115,7 +174,7 @@ int mask_sign_run(struct ctl *ctl, int argc, char **argv)
 		return status;
 	if (!key)
 		return ctl_fail(ctl, EXIT_USAGE, "sign with which key? --key FILE");
-	status = file_read(ctl, argv[first], &data, &n_bytes);
+	status = mask_read(ctl, argv[first], &data, &n_bytes);
 	if (status != EXIT_DONE)
 		return status;
 	if (kmask_file_verify(data, n_bytes, &said, &why) < 0)

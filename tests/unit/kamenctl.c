@@ -22,6 +22,7 @@
 
 #include "fake_daemon.h"
 #include "mask/kmask.h"
+#include "mask/kmask_format.h"
 #include "wire.h"
 
 struct ran {
@@ -466,11 +467,17 @@ static void masks_travel_as_sealed_memory_and_as_files(void **state)
 	(void)unlink(path);
 }
 
+static void mend_sums(uint8_t *data, size_t n_bytes)
+{
+	put_u64(data + KMASK_AT_SUM, digest_checksum(data, KMASK_AT_SUM));
+	put_u64(data + n_bytes - KMASK_SUM_BYTES, digest_checksum(data, n_bytes - KMASK_SUM_BYTES));
+}
+
 static void a_mask_file_is_verified_without_a_daemon(void **state)
 {
 	static const char *const names[] = { "w", "b" };
 	static const size_t sizes[] = { 1000, 10 };
-	char path[] = "/tmp/kamen-mask-XXXXXX";
+	char path[] = "/tmp/kamen-mask-XXXXXX", other[64];
 	_cleanup_(mask_layout_freep) struct mask_layout *layout = NULL;
 	_cleanup_(mask_freep) struct mask *mask = NULL;
 	_cleanup_(freep) void *data = NULL;
@@ -499,6 +506,30 @@ static void a_mask_file_is_verified_without_a_daemon(void **state)
 		32, 1e-6);
 	json_decref(json);
 
+	/* JSON has no such number: the digits, and no minus. */
+	put_u64((uint8_t *)data + KMASK_AT_SEED, UINT64_MAX);
+	mend_sums(data, n_bytes);
+	assert_int_equal(pwrite(fd, data, n_bytes, 0), n_bytes);
+	run(&ran, "mask verify %s --json", path);
+	json = json_of(ran.out);
+	assert_string_equal(
+		json_string_value(json_object_get(json, "seed")), "18446744073709551615");
+	json_decref(json);
+
+	/* Another mask's digest, every sum right: nothing to sign either. */
+	((uint8_t *)data)[KMASK_AT_MASK] ^= 1;
+	mend_sums(data, n_bytes);
+	assert_int_equal(pwrite(fd, data, n_bytes, 0), n_bytes);
+	run(&ran, "mask verify %s", path);
+	assert_int_equal(ran.status, 1);
+	assert_non_null(strstr(ran.out, "another digest"));
+	run(&ran, "mask keygen %s.key", path);
+	assert_int_equal(ran.status, 0);
+	run(&ran, "mask sign %s --key %s.key", path, path);
+	assert_int_equal(ran.status, 1);
+	run(&ran, "mask verify %s", path);
+	assert_non_null(strstr(ran.out, "another digest"));
+
 	((uint8_t *)data)[n_bytes / 2] ^= 1;
 	assert_int_equal(pwrite(fd, data, n_bytes, 0), n_bytes);
 	run(&ran, "mask verify %s", path);
@@ -507,6 +538,10 @@ static void a_mask_file_is_verified_without_a_daemon(void **state)
 	assert_non_null(strstr(ran.out, path));
 	(void)close(fd);
 	(void)unlink(path);
+	(void)snprintf(other, sizeof(other), "%s.key", path);
+	(void)unlink(other);
+	(void)snprintf(other, sizeof(other), "%s.key.pub", path);
+	(void)unlink(other);
 }
 
 static void write_file(const char *dir, const char *name)
