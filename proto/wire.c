@@ -274,3 +274,41 @@ int wire_site_name_check(const char *site)
 	n = strspn(site, rest);
 	return site[n] || n > 63 ? -EINVAL : 0;
 }
+
+/* The code point at the beginning of text, by RFC 3629. @return its bytes, 0: not UTF-8 */
+static unsigned utf8_take(const unsigned char *text, uint32_t *ret_point)
+{
+	static const uint32_t least[] = { 0, 0, 0x80, 0x800, 0x10000 };
+	unsigned n = text[0] < 0x80 ? 1 : text[0] >> 5 == 6 ? 2 : text[0] >> 4 == 14 ? 3 : 4;
+	uint32_t point = text[0] & (n == 1 ? 0x7fu : 0x7fu >> n);
+
+	if (n == 4 && text[0] >> 3 != 30)
+		return 0;
+	for (unsigned i = 1; i < n; i++) {
+		if (text[i] >> 6 != 2)
+			return 0;
+		point = point << 6 | (text[i] & 0x3fu);
+	}
+	if (point < least[n] || point > 0x10ffff || (point >= 0xd800 && point <= 0xdfff))
+		return 0;
+	*ret_point = point;
+	return n;
+}
+
+int wire_class_name_check(const char *name)
+{
+	const unsigned char *at = (const unsigned char *)name;
+	size_t n_bytes = name ? strlen(name) : 0;
+	uint32_t point;
+	unsigned n;
+
+	if (n_bytes == 0 || n_bytes >= WIRE_CLASS_BYTES || name[0] == ' ' ||
+		name[n_bytes - 1] == ' ')
+		return -EINVAL;
+	for (; *at; at += n) {
+		n = utf8_take(at, &point);
+		if (n == 0 || point < 0x20 || (point >= 0x7f && point < 0xa0))
+			return -EINVAL;
+	}
+	return 0;
+}

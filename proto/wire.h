@@ -57,5 +57,12 @@ int wire_encode(const ProtobufCMessage *message, void **ret_data, size_t *ret_n_
 int wire_take_fd(struct wire *wire, unsigned i);
 /** @return 0, or -EINVAL unless [a-z0-9][a-z0-9._-]{0,62}: fits SHM_SITE_CHARS with its NUL */
 int wire_site_name_check(const char *site);
+/** Bytes of a class's name, with its NUL. */
+#define WIRE_CLASS_BYTES 64u
+/**
+ * @return 0, or -EINVAL unless UTF-8 of 1 to 63 bytes without control characters and without a space
+ *         at either end: it stands in lines, tables and CSV
+ */
+int wire_class_name_check(const char *name);
 
 #endif

@@ -229,6 +229,16 @@ static json_t *reproduced_object(const Kamen__Reproduced *p)
 	return o;
 }
 
+static json_t *label_class_object(const Kamen__LabelClass *c)
+{
+	json_t *o = json_object();
+
+	put_text(o, "site", c->site);
+	put_text(o, "class", c->name);
+	put_int(o, "images", 1, c->images);
+	return o;
+}
+
 static json_t *text_object(const Kamen__Text *t)
 {
 	json_t *o = json_object();
@@ -268,6 +278,8 @@ json_t *output_object(const Kamen__Reply *reply)
 		return audit_object(reply->audit);
 	case KAMEN__REPLY__ROW_REPRODUCED:
 		return reproduced_object(reply->reproduced);
+	case KAMEN__REPLY__ROW_LABEL_CLASS:
+		return label_class_object(reply->label_class);
 	case KAMEN__REPLY__ROW_TEXT:
 		return text_object(reply->text);
 	default:

@@ -17,6 +17,8 @@ int site_reset_run(struct ctl *ctl, int argc, char **argv);
 int top_run(struct ctl *ctl, int argc, char **argv);
 int push_run(struct ctl *ctl, int argc, char **argv);
 int learn_run(struct ctl *ctl, int argc, char **argv);
+int label_run(struct ctl *ctl, int argc, char **argv);
+int label_list_run(struct ctl *ctl, int argc, char **argv);
 int mask_list_run(struct ctl *ctl, int argc, char **argv);
 int mask_show_run(struct ctl *ctl, int argc, char **argv);
 int mask_promote_run(struct ctl *ctl, int argc, char **argv);

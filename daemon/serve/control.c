@@ -173,6 +173,8 @@ static const struct control_verb verbs[] = {
 	{ KAMEN__REQUEST__VERB_MASK_UNPIN, true, control_mask_unpin },
 	{ KAMEN__REQUEST__VERB_MASK_REPRODUCE, true, control_mask_reproduce },
 	{ KAMEN__REQUEST__VERB_TOP, false, control_top },
+	{ KAMEN__REQUEST__VERB_LABEL_SET, true, control_label_set },
+	{ KAMEN__REQUEST__VERB_LABEL_LIST, false, control_label_list },
 };
 
 static void hello(struct control_client *client, const Kamen__Request *request)

@@ -20,6 +20,7 @@
 #define SERVE_MAX_STRANGERS 32u /* connections that have not said hello, or are to be refused */
 #define SERVE_HELLO_NS (5 * NS_PER_S)
 #define SERVE_DRAIN_NS (10 * NS_PER_S)
+#define SERVE_MAX_LABELS 1000u /* of one request */
 #define SERVE_COMMIT_ROWS 256u /* rows of a group commit */
 #define SERVE_COMMIT_NS (5 * NS_PER_MS)
 #define SERVE_ROLE_GRACE_NS (8 * NS_PER_S) /* a step of learning and its checkpoint */

@@ -22,6 +22,14 @@
 	" version INTEGER NOT NULL, mask BLOB NOT NULL, reason TEXT NOT NULL," \
 	" PRIMARY KEY (site_id, version)) STRICT, WITHOUT ROWID;"
 
+/* The class of an image, which is named by it alone: it goes when the image goes. */
+#define LABEL_TABLE \
+	"CREATE TABLE label (" \
+	" image_id INTEGER PRIMARY KEY REFERENCES image (id) ON DELETE CASCADE," \
+	" site_id INTEGER NOT NULL REFERENCES site (id) ON DELETE CASCADE," \
+	" class TEXT NOT NULL, time_us INTEGER NOT NULL) STRICT;" \
+	"CREATE INDEX label_of_site ON label (site_id, class);"
+
 static const char schema[] =
 	"CREATE TABLE site ("
 	" id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, created_us INTEGER NOT NULL,"
@@ -75,7 +83,7 @@ static const char schema[] =
 	"CREATE TABLE promotion ("
 	" id INTEGER PRIMARY KEY, site_id INTEGER NOT NULL REFERENCES site (id) ON DELETE CASCADE,"
 	" version INTEGER NOT NULL, time_us INTEGER NOT NULL) STRICT;"
-	"CREATE INDEX promotion_of_site ON promotion (site_id, id);" FIGURE_TABLES
+	"CREATE INDEX promotion_of_site ON promotion (site_id, id);" FIGURE_TABLES LABEL_TABLE
 	"CREATE TABLE audit ("
 	" seq INTEGER PRIMARY KEY, time_us INTEGER NOT NULL, site TEXT NOT NULL,"
 	" what TEXT NOT NULL, detail TEXT NOT NULL, prev BLOB NOT NULL, hash BLOB NOT NULL"
@@ -102,6 +110,7 @@ static const char *const upgrades[STATE_SCHEMA - 1] = {
 	"CREATE TRIGGER image_added AFTER INSERT ON image BEGIN"
 	" UPDATE site SET n_images = n_images + 1, replay_bytes = replay_bytes + new.n_bytes,"
 	" n_new = n_new + 1 WHERE id = new.site_id; END;",
+	LABEL_TABLE,
 };
 
 /* ---- transactions */

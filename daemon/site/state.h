@@ -162,16 +162,45 @@ int state_count_refused(
 	struct state *state, const char *site, uint64_t n_rejected, uint64_t n_gaps);
 /**
  * Brings a site under its replay_bytes by deleting rows (then blobs): keeps the newest half and a
- * seeded uniform sample of the older; images named by a running round's manifest stay.
+ * seeded uniform sample of the older, in which labelled images come before the others; images named
+ * by a running round's manifest stay.
  */
 int state_evict(struct state *state, const char *site, uint64_t max_bytes);
 /**
  * Deletes near-duplicates, rows first: of each pair the second image. Only where both are
- * still there, none of a running round's, and never below n_min images. Audited.
+ * still there, none of a running round's, none with a label, and never below n_min images. Audited.
  */
 struct twins;
 int state_thin(struct state *state, const char *site, const struct twins *twins, uint64_t n_min,
 	uint32_t *ret_n);
+
+/* ---- labels: the class of an image, said by a person; it goes with its image */
+struct label {
+	struct digest hash; /* of the image */
+	const char *name;   /* of the class, wire_class_name_check(); NULL: none any more */
+};
+struct label_counts {
+	uint32_t n_added, n_changed, n_removed; /* had no class, another one, have none any more */
+	uint32_t n_unknown;                     /* images that the site does not have: left out */
+};
+#define LABEL_MAX_CLASSES 1000u /* of a site */
+/**
+ * One decision: one transaction, one row of the audit where anything changed. Of two labels of an
+ * image the later one holds.
+ *
+ * @param is_unknown  (n), set for images that the site does not have; NULL: nobody asks
+ * @return 0, -ENOENT: no site, -EROFS: it is frozen, -E2BIG: more than LABEL_MAX_CLASSES; then
+ *         nothing has changed
+ */
+int state_label_set(struct state *state, const char *site, const struct label *labels, uint32_t n,
+	const char *who, bool *is_unknown, struct label_counts *ret_counts);
+struct label_class {
+	char name[64];
+	uint64_t n_images;
+};
+/** By name; *ret_rows malloc'ed. -ENOENT */
+int state_label_list(
+	struct state *state, const char *site, struct label_class **ret_rows, uint32_t *ret_n);
 
 /* ---- rounds and versions */
 /**

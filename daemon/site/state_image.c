@@ -96,9 +96,12 @@ int state_count_refused(struct state *state, const char *site, uint64_t n_reject
 
 /* ---- eviction */
 
+enum { RANK_PINNED, RANK_LABELLED, RANK_OTHER };
+
 struct stored {
 	int64_t id;
 	uint64_t n_bytes;
+	unsigned rank;     /* in the sample: of a round's images, labelled ones, the others */
 	uint64_t priority; /* of the uniform sample: a fixed draw an image, so that it nests */
 	char blob[128];
 };
@@ -132,6 +135,7 @@ static int add_stored(struct stored_list *list, sqlite3_stmt *statement, uint64_
 		statement_text(statement, 2, row->blob, sizeof(row->blob)) < 0)
 		return -EBADMSG;
 	row->priority = digest_checksum(&key, sizeof(key));
+	row->rank = sqlite3_column_int(statement, 4) ? RANK_LABELLED : RANK_OTHER;
 	list->n++;
 	return 0;
 }
@@ -150,10 +154,12 @@ static int read_stored(struct state *state, int64_t id, struct stored_list *list
 	return r;
 }
 
-static int by_priority(const void *a, const void *b)
+static int by_rank(const void *a, const void *b)
 {
 	const struct stored *x = a, *y = b;
 
+	if (x->rank != y->rank)
+		return x->rank < y->rank ? -1 : 1;
 	if (x->priority != y->priority)
 		return x->priority < y->priority ? -1 : 1;
 	return x->id < y->id ? -1 : 1;
@@ -161,7 +167,8 @@ static int by_priority(const void *a, const void *b)
 
 /*
  * Splits off what goes: behind the newest half of the bytes comes the sample, and of that what has
- * the highest draws and belongs to no round. @return index of the first that goes, after sorting.
+ * the highest draws and belongs to no round. Labels are a person's work: an image without one goes
+ * first. @return index of the first that goes, after sorting.
  */
 static size_t choose(struct stored_list *list, uint64_t max_bytes, int64_t pinned)
 {
@@ -176,10 +183,10 @@ static size_t choose(struct stored_list *list, uint64_t max_bytes, int64_t pinne
 
 	for (size_t i = first; i < list->n; i++)
 		if (list->rows[i].id <= pinned)
-			list->rows[i].priority = 0;
+			list->rows[i].rank = RANK_PINNED;
 	if (first == list->n)
 		return list->n;
-	qsort(list->rows + first, list->n - first, sizeof(*list->rows), by_priority);
+	qsort(list->rows + first, list->n - first, sizeof(*list->rows), by_rank);
 	for (kept = first; kept < list->n; kept++) {
 		const struct stored *row = &list->rows[kept];
 

@@ -7,7 +7,7 @@
 
 #include "site/state.h"
 
-#define STATE_SCHEMA 5
+#define STATE_SCHEMA 6
 
 /* Every statement is prepared once, at its first use; statement.c holds the texts. */
 enum statement {
@@ -40,6 +40,11 @@ enum statement {
 	SQL_IMAGE_NEWEST_FIRST,
 	SQL_IMAGE_OLDEST_FIRST,
 	SQL_IMAGE_BLOBS,
+	SQL_LABEL_GET,
+	SQL_LABEL_PUT,
+	SQL_LABEL_DELETE,
+	SQL_LABEL_CLASSES,
+	SQL_LABEL_COUNT,
 	SQL_VERSION_NEXT,
 	SQL_VERSION_ADD,
 	SQL_VERSION_STATE,

@@ -29,6 +29,20 @@ static int find(struct state *state, int64_t site, const struct digest *hash, in
 	return r < 0 ? r : 1;
 }
 
+/* @return 1: it has a label, 0: it has none, or an error */
+static int is_labelled(struct state *state, int64_t image)
+{
+	sqlite3_stmt *statement;
+	int r;
+
+	r = statement_get(state, &statement, SQL_LABEL_GET, "i", image);
+	if (r >= 0)
+		r = statement_step(state, statement);
+	if (r > 0)
+		(void)sqlite3_reset(statement);
+	return r;
+}
+
 /*
  * The second goes and never the first, whichever came earlier: the first may stand for others too.
  * @return 1: it is gone, 0: there was nothing to do
@@ -47,6 +61,9 @@ static int thin_pair(struct state *state, int64_t site, int64_t pinned, const st
 		return r;
 	if (ids[0] == ids[1] || ids[1] <= pinned)
 		return 0;
+	r = is_labelled(state, ids[1]);
+	if (r != 0)
+		return r < 0 ? r : 0;
 	r = statement_run(state, SQL_IMAGE_DELETE, "i", ids[1]);
 	if (r < 0)
 		return r;

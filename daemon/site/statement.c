@@ -55,11 +55,20 @@ static const char *const texts[SQL_N] = {
 	[SQL_IMAGE_DELETE] = "DELETE FROM image WHERE id = ?",
 	[SQL_IMAGE_FIND] = "SELECT id, blob FROM image WHERE site_id = ? AND hash = ?",
 	[SQL_IMAGE_NEWEST_FIRST] =
-		"SELECT id, hash, blob, n_bytes FROM image WHERE site_id = ? ORDER BY id DESC",
+		"SELECT id, hash, blob, n_bytes, image_id IS NOT NULL FROM image "
+		"LEFT JOIN label ON image_id = id WHERE image.site_id = ? ORDER BY id DESC",
 	[SQL_IMAGE_OLDEST_FIRST] =
-		"SELECT id, hash, blob, n_bytes FROM image WHERE site_id = ? ORDER BY id",
+		"SELECT id, hash, blob, n_bytes, class FROM image "
+		"LEFT JOIN label ON image_id = id WHERE image.site_id = ? ORDER BY id",
 	[SQL_IMAGE_BLOBS] =
 		"SELECT id, hash, blob, n_bytes FROM image WHERE site_id = ? ORDER BY blob",
+	[SQL_LABEL_GET] = "SELECT class FROM label WHERE image_id = ?",
+	[SQL_LABEL_PUT] = "INSERT OR REPLACE INTO label (image_id, site_id, class, time_us) "
+			  "VALUES (?, ?, ?, ?)",
+	[SQL_LABEL_DELETE] = "DELETE FROM label WHERE image_id = ?",
+	[SQL_LABEL_CLASSES] = "SELECT class, count(*) FROM label WHERE site_id = ? "
+			      "GROUP BY class ORDER BY class",
+	[SQL_LABEL_COUNT] = "SELECT count(DISTINCT class) FROM label WHERE site_id = ?",
 	[SQL_VERSION_NEXT] = "UPDATE site SET last_version = last_version + 1 WHERE id = ? "
 			     "RETURNING last_version",
 	[SQL_VERSION_ADD] = "INSERT INTO version (site_id, version, state, steps, seed, n_images, "

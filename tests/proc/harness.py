@@ -140,9 +140,15 @@ class Daemon:
     # ---- kamenctl
 
     def command(self, *args):
+        done = self.command_bytes(*args)
+        done.stdout, done.stderr = done.stdout.decode(), done.stderr.decode()
+        return done
+
+    def command_bytes(self, *args):
+        """Whose output need not be text."""
         return subprocess.run(
             [os.path.join(BIN, "kamenctl"), "--runtime", self.path("run"), *map(str, args)],
-            capture_output=True, text=True, timeout=PATIENCE)
+            capture_output=True, timeout=PATIENCE)
 
     def ctl(self, *args):
         """The JSON rows of a command that has to succeed."""

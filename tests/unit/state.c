@@ -562,21 +562,22 @@ static void an_older_database_is_upgraded(void **state)
 		state_round_begin(fixture->state, "a", "a test", 32, 50, 7, &version, NULL), 0);
 	row = fixture_results(fixture, "a", version, false);
 	assert_int_equal(state_round_end(fixture->state, &row), 0);
-	assert_int_equal(query(fixture, "ALTER TABLE version DROP COLUMN retrieval_error;"
-					"ALTER TABLE version DROP COLUMN margin_error;"
-					"DROP TABLE figure; DROP TABLE withdrawal;"
-					"ALTER TABLE version DROP COLUMN kept_step;"
-					"ALTER TABLE version DROP COLUMN keep;"
-					"ALTER TABLE version DROP COLUMN why;"
-					"ALTER TABLE version DROP COLUMN recipe_text;"
-					"ALTER TABLE version DROP COLUMN prep_text;"
-					"DROP TRIGGER image_added;"
-					"CREATE TRIGGER image_added AFTER INSERT ON image BEGIN"
-					" SELECT 1; END;"
-					"ALTER TABLE site DROP COLUMN hold;"
-					"ALTER TABLE site DROP COLUMN n_new;"
-					"ALTER TABLE site DROP COLUMN round_us;"
-					"PRAGMA user_version = 1"),
+	assert_int_equal(
+		query(fixture, "ALTER TABLE version DROP COLUMN retrieval_error;"
+			       "ALTER TABLE version DROP COLUMN margin_error;"
+			       "DROP TABLE figure; DROP TABLE withdrawal; DROP TABLE label;"
+			       "ALTER TABLE version DROP COLUMN kept_step;"
+			       "ALTER TABLE version DROP COLUMN keep;"
+			       "ALTER TABLE version DROP COLUMN why;"
+			       "ALTER TABLE version DROP COLUMN recipe_text;"
+			       "ALTER TABLE version DROP COLUMN prep_text;"
+			       "DROP TRIGGER image_added;"
+			       "CREATE TRIGGER image_added AFTER INSERT ON image BEGIN"
+			       " SELECT 1; END;"
+			       "ALTER TABLE site DROP COLUMN hold;"
+			       "ALTER TABLE site DROP COLUMN n_new;"
+			       "ALTER TABLE site DROP COLUMN round_us;"
+			       "PRAGMA user_version = 1"),
 		SQLITE_OK);
 	fixture_reopen(fixture);
 	assert_int_equal(state_version_get(fixture->state, "a", version, &back), 0);

@@ -337,6 +337,29 @@ static void site_names_are_short_and_plain(void **state)
 	assert_int_equal(wire_site_name_check(name), -EINVAL);
 }
 
+static void class_names_are_short_utf_8(void **state)
+{
+	static const char *const good[] = { "ok", "a b", "Kratzer \xc3\xa4", "\xe4\xba\xba",
+		"\xf0\x9f\x99\x82", "a,b", "\"", "-", "\xc2\xa0" };
+	static const char *const bad[] = { "", " a", "a ", "a\n", "\t", "\x7f", "\xc2\x85", "\xff",
+		"\x80", "\xc3", "\xc0\x80", "\xe0\x80\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80",
+		"\xf8\x88\x80\x80\x80", "\xe4\xba", "\xc3\x28" };
+	char name[WIRE_CLASS_BYTES + 1];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(good) / sizeof(*good); i++)
+		assert_int_equal(wire_class_name_check(good[i]), 0);
+	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++)
+		assert_int_equal(wire_class_name_check(bad[i]), -EINVAL);
+	assert_int_equal(wire_class_name_check(NULL), -EINVAL);
+	memset(name, 'a', sizeof(name));
+	name[WIRE_CLASS_BYTES - 1] = 0;
+	assert_int_equal(wire_class_name_check(name), 0);
+	name[WIRE_CLASS_BYTES - 1] = 'a';
+	name[WIRE_CLASS_BYTES] = 0;
+	assert_int_equal(wire_class_name_check(name), -EINVAL);
+}
+
 #define WITH_PAIR(f) cmocka_unit_test_setup_teardown(f, pair_open, pair_close)
 
 int main(void)
@@ -353,6 +376,7 @@ int main(void)
 		WITH_PAIR(a_peer_that_does_not_read_is_not_waited_for),
 		WITH_PAIR(a_message_outlives_its_descriptors),
 		cmocka_unit_test(site_names_are_short_and_plain),
+		cmocka_unit_test(class_names_are_short_utf_8),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
