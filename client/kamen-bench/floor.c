@@ -141,7 +141,7 @@ static int weight_new(struct floor *floor, struct packed **ret_packed, int64_t k
 		return -ENOMEM;
 	for (int64_t i = 0; i < k * n; i++)
 		values[i] = (float)(i % 251 - 125) / 4096;
-	r = packed_new(ret_packed, floor->onednn, k, n, PACKED_N_BY_K);
+	r = packed_new(ret_packed, floor->onednn, k, n, PACKED_N_BY_K, PRECISION_F32);
 	return r < 0 ? r : packed_write(*ret_packed, values);
 }
 

@@ -14,8 +14,8 @@ struct pass {
 	size_t n_pixels, width; /* of one view */
 };
 
-int pass_new(struct pass **ret_pass, struct vit *vit, uint32_t n, uint32_t px, uint32_t n_at_once,
-	uint32_t first_block)
+int pass_new(struct pass **ret_pass, struct vit *vit, uint32_t n, uint32_t n_at_once,
+	const struct pass_options *options)
 {
 	_cleanup_(pass_freep) struct pass *pass = calloc(1, sizeof(*pass));
 	int r;
@@ -24,12 +24,12 @@ int pass_new(struct pass **ret_pass, struct vit *vit, uint32_t n, uint32_t px, u
 		return -ENOMEM;
 	pass->n = n;
 	pass->n_at_once = n_at_once > 0 && n_at_once < n ? n_at_once : n;
-	pass->n_pixels = (size_t)3 * px * px;
+	pass->n_pixels = (size_t)3 * options->px * options->px;
 	pass->width = vit_shape(vit)->width;
-	r = vit_tape_new(&pass->tape, vit, pass->n_at_once, px);
+	r = vit_tape_new(&pass->tape, vit, pass->n_at_once, options->px, options->precision);
 	if (r < 0)
 		return r;
-	vit_tape_end_at(pass->tape, first_block);
+	vit_tape_end_at(pass->tape, options->first_block);
 	pass->input = vit_tape_input(pass->tape);
 	if (pass->n_at_once < n) {
 		r = plot_lay_out(&pass->arena,

@@ -12,9 +12,15 @@
  */
 struct pass;
 
-/** n views; n_at_once 0, or n and above: all at once. Blocks below the first get no gradient. */
-int pass_new(struct pass **ret_pass, struct vit *vit, uint32_t n, uint32_t px, uint32_t n_at_once,
-	uint32_t first_block);
+struct pass_options {
+	uint32_t px;
+	uint32_t first_block;     /* what lies below gets no gradient */
+	enum precision precision; /* the slot's too */
+};
+
+/** n views; n_at_once 0, or n and above: all at once. */
+int pass_new(struct pass **ret_pass, struct vit *vit, uint32_t n, uint32_t n_at_once,
+	const struct pass_options *options);
 void pass_free(struct pass *pass);
 DEFINE_CLEANUP(struct pass *, pass_free)
 

@@ -57,6 +57,7 @@ struct recipe recipe_default(const struct vit *vit, const struct prep *prep, uin
 		.seed = 1,
 		.steps = N_STEPS,
 		.batch = batch,
+		.precision = vit_has(vit, PRECISION_BF16) ? PRECISION_BF16 : PRECISION_F32,
 		.n_prototypes = at_most(100, at_least(n_images / 8, 2)),
 		.head_dim = at_most(128, most_directions(shape, n_images)),
 		.large_px = large_px,
@@ -94,10 +95,11 @@ size_t recipe_tape_bytes(const struct recipe *recipe, const struct vit *vit)
 	bool in_parts = recipe->at_once > 0 && recipe->at_once < recipe->batch;
 	uint32_t n = in_parts ? recipe->at_once : recipe->batch;
 	uint32_t n_large = objective_kind(recipe->objective)->n_large;
-	size_t n_bytes = vit_tape_bytes(vit, n_large * n, recipe->large_px);
+	size_t n_bytes = vit_tape_bytes(vit, n_large * n, recipe->large_px, recipe->precision);
 
 	if (recipe->n_small > 0)
-		n_bytes += vit_tape_bytes(vit, recipe->n_small * n, recipe->small_px);
+		n_bytes += vit_tape_bytes(
+			vit, recipe->n_small * n, recipe->small_px, recipe->precision);
 	return n_bytes;
 }
 
@@ -154,6 +156,9 @@ int recipe_check(
 	r = check_bounds(bounds, ARRAY_SIZE(bounds), diag);
 	if (r < 0)
 		return r;
+	if (!vit_has(vit, recipe->precision))
+		return diag_set(diag, EINVAL, "recipe: precision = %s, which this CPU (%s) has not",
+			precision_name(recipe->precision), vit_isa(vit));
 	if (recipe->score_init - recipe->score_threshold < MIN_WAY)
 		return diag_set(diag, EINVAL, "recipe: score_init = %g, not above %g",
 			(double)recipe->score_init, (double)recipe->score_threshold);
@@ -162,7 +167,7 @@ int recipe_check(
 
 struct digest recipe_digest(const struct recipe *recipe)
 {
-	static const char domain[] = "kamen recipe 2";
+	static const char domain[] = "kamen recipe 3";
 	struct recipe_text text = recipe_text(recipe);
 	struct digest_state state;
 

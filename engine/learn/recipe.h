@@ -25,7 +25,8 @@ struct recipe {
 	uint64_t seed;
 	enum recipe_objective objective;
 	uint32_t steps;
-	uint32_t batch;   /* images a step */
+	uint32_t batch;           /* images a step */
+	enum precision precision; /* of the layers' products; what is not a product is f32 */
 	uint32_t at_once; /* images whose activations are held at a time (pass.h); 0: the batch */
 	uint32_t n_prototypes; /* K */
 	uint32_t head_dim;     /* E, 128 or fewer (at most width, fewer than images) */
@@ -71,7 +72,7 @@ float recipe_score_lr(uint32_t steps);
 /** Of the score rate's warm-up. */
 uint32_t recipe_warm_steps(const struct recipe *recipe);
 
-/** design.md section 5: Adam .03 cosine over 100 steps, batch 64, K 100, crops of 112 and 64. Fewer
+/** bf16 where the CPU has it. design.md section 5: Adam .03 cosine over 100 steps, batch 64, K 100, crops of 112 and 64. Fewer
  * images give fewer prototypes and a smaller batch; a large input is learnt at its half. */
 struct recipe recipe_default(const struct vit *vit, const struct prep *prep, uint32_t n_images);
 /** Changes what the other objective wants otherwise: supervised takes neither small crops nor a

@@ -34,6 +34,7 @@ const struct recipe_field recipe_fields[] = {
 	CHOICE(objective, "swav|supervised"),
 	COUNT(steps, 1, 100000),
 	COUNT(batch, 2, 1024),
+	CHOICE(precision, "f32|bf16"),
 	COUNT(at_once, 0, 1024),
 	COUNT(n_prototypes, 2, 65536),
 	COUNT(head_dim, 2, 65536),

@@ -96,16 +96,23 @@ static int start_mask(struct round *round)
 static int build(struct round *round)
 {
 	const struct recipe *recipe = &round->recipe;
+	struct pass_options options = {
+		.px = recipe->large_px,
+		.first_block = recipe->first_block,
+		.precision = recipe->precision,
+	};
 	int r;
 
-	r = vit_slot_new(&round->slot, round->vit, SLOT_LEARN);
+	r = vit_slot_new(&round->slot, round->vit,
+		SLOT_LEARN | (recipe->precision == PRECISION_BF16 ? SLOT_BF16 : 0));
 	if (r < 0)
 		return r;
-	r = pass_new(&round->large, round->vit, n_large(round), recipe->large_px,
-		round->objective->kind->n_large * recipe->at_once, recipe->first_block);
+	r = pass_new(&round->large, round->vit, n_large(round),
+		round->objective->kind->n_large * recipe->at_once, &options);
+	options.px = recipe->small_px;
 	if (r == 0 && recipe->n_small > 0)
-		r = pass_new(&round->small, round->vit, n_small(round), recipe->small_px,
-			recipe->n_small * recipe->at_once, recipe->first_block);
+		r = pass_new(&round->small, round->vit, n_small(round),
+			recipe->n_small * recipe->at_once, &options);
 	if (r < 0)
 		return r;
 	return views_new(&round->views, recipe, round->objective->kind->n_large, &round->prep,
@@ -209,16 +216,20 @@ static int start_from_features(struct round *round)
 {
 	struct embed_subset subset;
 	struct image_source images = embed_subset_source(&subset, &round->source, WARM_MAX_IMAGES);
+	_cleanup_(slot_freep) struct slot *slot = NULL;
 	_cleanup_(freep) float *features =
 		malloc((size_t)images.n * vit_shape(round->vit)->width * sizeof(*features));
 	int r;
 
 	if (!features)
 		return -ENOMEM;
-	r = slot_apply(round->slot, round->goes_on ? round->mask : NULL);
+	/* Not the round's own: its precision may be another. */
+	r = vit_slot_new(&slot, round->vit, SLOT_INFER);
+	if (r == 0)
+		r = slot_apply(slot, round->goes_on ? round->mask : NULL);
 	if (r < 0)
 		return r;
-	r = judge_embed(features, round->vit, round->slot, &round->prep, &images);
+	r = judge_embed(features, round->vit, slot, &round->prep, &images);
 	if (r < 0)
 		return r;
 	return round->objective->kind->start(round->objective, features, images.n);

@@ -19,15 +19,18 @@ struct slot {
 static int entry_init(struct slot_entry *entry, struct onednn *onednn,
 	const struct slot_layer *layer, enum slot_use use)
 {
+	const enum precision precision = use & SLOT_BF16 ? PRECISION_BF16 : PRECISION_F32;
 	int r;
 
 	entry->bias = calloc(layer->n_out, sizeof(float));
 	if (!entry->bias)
 		return -ENOMEM;
-	r = packed_new(&entry->forward, onednn, layer->n_in, layer->n_out, PACKED_N_BY_K);
+	r = packed_new(
+		&entry->forward, onednn, layer->n_in, layer->n_out, PACKED_N_BY_K, precision);
 	if (r < 0 || !(use & SLOT_LEARN))
 		return r;
-	return packed_new(&entry->backward, onednn, layer->n_out, layer->n_in, PACKED_K_BY_N);
+	return packed_new(
+		&entry->backward, onednn, layer->n_out, layer->n_in, PACKED_K_BY_N, precision);
 }
 
 static int entries_init(struct slot *slot, struct onednn *onednn)
@@ -184,6 +187,11 @@ int slot_apply(struct slot *slot, const struct mask *mask)
 		remember(slot, mask, layer->bias);
 	}
 	return 0;
+}
+
+enum precision slot_precision(const struct slot *slot)
+{
+	return slot->use & SLOT_BF16 ? PRECISION_BF16 : PRECISION_F32;
 }
 
 const struct slot_entry *slot_entry(const struct slot *slot, unsigned layer)

@@ -25,6 +25,7 @@ struct slot;
 enum slot_use {
 	SLOT_INFER = 1, /* packed for the forward product */
 	SLOT_LEARN = 2, /* also packed transposed, for the backward product of the activations */
+	SLOT_BF16 = 4,  /* packed in bf16, not f32 */
 };
 
 int slot_new(struct slot **ret_slot, struct onednn *onednn, const struct mask_layout *layout,

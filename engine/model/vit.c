@@ -328,7 +328,7 @@ static int init_onednn(struct vit *vit, struct diag *diag)
 	r = onednn_new(&vit->onednn);
 	if (r == 0)
 		r = packed_new(&vit->patch, vit->onednn, (int64_t)vit_patch_values(&vit->shape),
-			vit->shape.width, PACKED_N_BY_K);
+			vit->shape.width, PACKED_N_BY_K, PRECISION_F32);
 	if (r == 0)
 		r = packed_write(vit->patch, vit->patch_weight);
 	return r == -EIO ? diag_set(diag, EIO, "oneDNN refuses to work here") : r;
@@ -400,6 +400,11 @@ const float *const *vit_weights(const struct vit *vit)
 const char *vit_isa(const struct vit *vit)
 {
 	return onednn_isa(vit->onednn);
+}
+
+bool vit_has(const struct vit *vit, enum precision precision)
+{
+	return onednn_has(vit->onednn, precision);
 }
 
 int vit_slot_new(struct slot **ret_slot, struct vit *vit, enum slot_use use)

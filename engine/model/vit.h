@@ -5,6 +5,7 @@
 #include "image/prep.h"
 #include "mask/slot.h"
 #include "model/base.h"
+#include "onednn/onednn.h"
 
 /** Shape of a ViT of the timm/DeiT/AugReg family: pre-norm, class token first, exact GELU. */
 struct vit_shape {
@@ -45,6 +46,9 @@ struct prep vit_native_prep(const struct vit *vit);
 /** Name of the instruction set that oneDNN runs on here, e.g. "avx512_core". */
 const char *vit_isa(const struct vit *vit);
 
+/** Whether this CPU multiplies in it fast. */
+bool vit_has(const struct vit *vit, enum precision precision);
+
 int vit_slot_new(struct slot **ret_slot, struct vit *vit, enum slot_use use);
 
 /** Primitives and memories for one (batch, px): built once, nothing is allocated per image. */
@@ -58,28 +62,37 @@ float *vit_plan_input(struct vit_plan *plan);
 
 /**
  * @param embeddings  (batch, width): class token after the last norm
- * @return 0, or -EIO: oneDNN refused (embeddings are then undefined)
+ * @return 0, -EINVAL: the slot is not f32, or -EIO: oneDNN refused (embeddings are then undefined)
  */
 int vit_forward(struct vit_plan *plan, const struct slot *slot, float *embeddings);
 
 /** Head of the pretrained classes, for checks only: logits (n, n_classes). -ENODATA: no head. */
 int vit_logits(const struct vit *vit, const float *embeddings, uint32_t n, float *logits);
 
-/** A plan that keeps what the backward pass needs. Same output as vit_forward() to 1e-5. */
+/** A plan that keeps what the backward pass needs. In f32 the same output as vit_forward() to 1e-5;
+ * in bf16 (mean cosine of the ViT-Tiny's embeddings .9999) with a slot that has SLOT_BF16. */
 struct vit_tape;
-int vit_tape_new(struct vit_tape **ret_tape, struct vit *vit, uint32_t batch, uint32_t px);
+/**
+ * @param precision  what the layers' products read; attention's products, the residual, norms and
+ *                   sums are f32 either way
+ * @return 0, -EINVAL: px is no multiple of the patch, or too large, -ENOMEM, -EIO
+ */
+int vit_tape_new(struct vit_tape **ret_tape, struct vit *vit, uint32_t batch, uint32_t px,
+	enum precision precision);
 /** What one of them holds, in bytes; 0: there is none of this size. */
-size_t vit_tape_bytes(const struct vit *vit, uint32_t batch, uint32_t px);
+size_t vit_tape_bytes(const struct vit *vit, uint32_t batch, uint32_t px, enum precision precision);
 void vit_tape_free(struct vit_tape *tape);
 DEFINE_CLEANUP(struct vit_tape *, vit_tape_free)
 float *vit_tape_input(struct vit_tape *tape); /* (batch, 3, px, px) */
+/** @return 0, -EINVAL: the slot is of another precision, -EIO: oneDNN refused */
 int vit_tape_forward(struct vit_tape *tape, const struct slot *slot, float *embeddings);
 /** The way back ends at this block (0 at first): what lies below gets no gradient. */
 void vit_tape_end_at(struct vit_tape *tape, uint32_t block);
 /**
  * @param d_embeddings  (batch, width)
  * @param grad          flat, in the layout's order: dL/dW' of every maskable tensor is added to it
- * @return 0, -EINVAL: the slot is not one for SLOT_LEARN, -EIO: oneDNN refused
+ * @return 0, -EINVAL: the slot is not one for SLOT_LEARN in the tape's precision, -EIO: oneDNN
+ *         refused
  */
 int vit_tape_backward(
 	struct vit_tape *tape, const struct slot *slot, const float *d_embeddings, float *grad);

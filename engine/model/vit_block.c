@@ -50,20 +50,21 @@ struct view vit_view_transposed(struct view view)
 }
 
 /* A maskable layer over dense rows; any packed weight of its shape gives the layout. */
-static int layer_new(struct op **ret_op, const struct vit *vit, int64_t rows, int64_t n_in,
-	int64_t n_out, enum op_then then)
+static int layer_new(struct op **ret_op, const struct vit *vit, struct view src, struct view dst,
+	enum op_then then)
 {
 	_cleanup_(packed_freep) struct packed *packed = NULL;
 	int r;
 
-	r = packed_new(&packed, vit->onednn, n_in, n_out, PACKED_N_BY_K);
+	r = packed_new(
+		&packed, vit->onednn, src.dims[1], dst.dims[1], PACKED_N_BY_K, src.precision);
 	if (r < 0)
 		return r;
 	return op_matmul_new(ret_op, vit->onednn,
 		&(struct op_matmul){
-			.src = view_2d(rows, n_in),
+			.src = src,
 			.packed = packed,
-			.dst = view_2d(rows, n_out),
+			.dst = dst,
 			.bias = true,
 			.scale = true,
 			.then = then,
@@ -99,32 +100,49 @@ static int attention_init(struct vit_block *block, const struct vit *vit)
 		});
 }
 
+static int layers_init(struct vit_block *block, const struct vit *vit, bool keep)
+{
+	const struct vit_extent *e = &block->extent;
+	const int64_t width = vit->shape.width, mlp = vit->shape.mlp;
+	const int64_t all = (int64_t)e->n * e->n_tokens, rows = (int64_t)e->n * e->n_queries;
+	const struct view read = view_in(view_2d(rows, width), e->precision);
+	const struct view hidden = view_in(view_2d(rows, mlp), e->precision);
+	int r;
+
+	r = layer_new(&block->qkv, vit, view_in(view_2d(all, width), e->precision),
+		view_2d(all, 3 * width), OP_THEN_NOTHING);
+	if (r == 0)
+		r = layer_new(&block->proj, vit, read, view_2d(rows, width), OP_THEN_ADD);
+	if (r == 0)
+		r = layer_new(
+			&block->fc1, vit, read, hidden, keep ? OP_THEN_NOTHING : OP_THEN_GELU);
+	if (r == 0)
+		r = layer_new(&block->fc2, vit, hidden, view_2d(rows, width), OP_THEN_ADD);
+	if (r < 0 || e->precision == PRECISION_F32)
+		return r;
+	r = op_round_new(&block->round_all, vit->onednn, all, width, e->precision);
+	return r < 0 ? r : op_round_new(&block->round_rows, vit->onednn, rows, width, e->precision);
+}
+
 int vit_block_init(
 	struct vit_block *block, const struct vit *vit, struct vit_extent extent, bool keep)
 {
 	const struct vit_shape *shape = &vit->shape;
-	const int64_t width = shape->width, mlp = shape->mlp;
 	const int64_t all = (int64_t)extent.n * extent.n_tokens;
 	const int64_t rows = (int64_t)extent.n * extent.n_queries;
 	int r;
 
 	block->extent = extent;
-	r = op_norm_new(&block->norm1, vit->onednn, all, width, shape->norm_eps, keep);
+	r = op_norm_new(&block->norm1, vit->onednn, all, shape->width, shape->norm_eps, keep);
 	if (r == 0)
-		r = layer_new(&block->qkv, vit, all, width, 3 * width, OP_THEN_NOTHING);
+		r = layers_init(block, vit, keep);
 	if (r == 0)
 		r = attention_init(block, vit);
 	if (r == 0)
-		r = layer_new(&block->proj, vit, rows, width, width, OP_THEN_ADD);
-	if (r == 0)
-		r = op_norm_new(&block->norm2, vit->onednn, rows, width, shape->norm_eps, keep);
-	if (r == 0)
-		r = layer_new(
-			&block->fc1, vit, rows, width, mlp, keep ? OP_THEN_NOTHING : OP_THEN_GELU);
+		r = op_norm_new(
+			&block->norm2, vit->onednn, rows, shape->width, shape->norm_eps, keep);
 	if (r == 0 && keep)
-		r = op_gelu_new(&block->gelu, vit->onednn, rows, mlp);
-	if (r == 0)
-		r = layer_new(&block->fc2, vit, rows, mlp, width, OP_THEN_ADD);
+		r = op_gelu_new(&block->gelu, vit->onednn, rows, shape->mlp, extent.precision);
 	return r;
 }
 
@@ -140,9 +158,20 @@ void vit_block_done(struct vit_block *block)
 	op_free(block->fc1);
 	op_free(block->gelu);
 	op_free(block->fc2);
+	op_free(block->round_all);
+	op_free(block->round_rows);
 }
 
-static int run_layer(struct op *op, const struct slot_entry *entry, const float *src, float *dst)
+int vit_round(struct op *op, const struct vit_operand *operand)
+{
+	if (!op)
+		return 0;
+	op_bind(op, OP_SRC, operand->values);
+	op_bind(op, OP_DST, operand->rounded);
+	return op_run(op);
+}
+
+static int run_layer(struct op *op, const struct slot_entry *entry, const void *src, void *dst)
 {
 	op_bind(op, OP_SRC, src);
 	op_use(op, entry->forward);
@@ -185,7 +214,7 @@ static int run_attention(
 		return r;
 	op_bind(block->mix, OP_SRC, data->probs);
 	op_bind(block->mix, OP_WEIGHTS, data->qkv + (size_t)2 * width);
-	op_bind(block->mix, OP_DST, data->att);
+	op_bind(block->mix, OP_DST, data->att.values);
 	return op_run(block->mix);
 }
 
@@ -214,21 +243,28 @@ int vit_block_forward(struct vit_block *block, const struct vit *vit, const stru
 	const size_t n_out = (size_t)block->extent.n * block->extent.n_queries * width;
 	int r;
 
-	r = vit_run_norm(block->norm1, &vit->norm1[b], data->x, data->mean1, data->var1, data->y1);
+	r = vit_run_norm(
+		block->norm1, &vit->norm1[b], data->x, data->mean1, data->var1, data->y1.values);
 	if (r == 0)
-		r = run_layer(block->qkv, &layers[VIT_QKV], data->y1, data->qkv);
+		r = vit_round(block->round_all, &data->y1);
+	if (r == 0)
+		r = run_layer(block->qkv, &layers[VIT_QKV], data->y1.rounded, data->qkv);
 	if (r == 0)
 		r = run_attention(block, vit, data);
+	if (r == 0)
+		r = vit_round(block->round_rows, &data->att);
 	if (r < 0)
 		return r;
 
 	seed_residual(block, width, data->x, data->mid);
-	r = run_layer(block->proj, &layers[VIT_PROJ], data->att, data->mid);
+	r = run_layer(block->proj, &layers[VIT_PROJ], data->att.rounded, data->mid);
 	if (r == 0)
-		r = vit_run_norm(
-			block->norm2, &vit->norm2[b], data->mid, data->mean2, data->var2, data->y2);
+		r = vit_run_norm(block->norm2, &vit->norm2[b], data->mid, data->mean2, data->var2,
+			data->y2.values);
 	if (r == 0)
-		r = run_layer(block->fc1, &layers[VIT_FC1], data->y2,
+		r = vit_round(block->round_rows, &data->y2);
+	if (r == 0)
+		r = run_layer(block->fc1, &layers[VIT_FC1], data->y2.rounded,
 			block->gelu ? data->pre : data->hidden);
 	if (r == 0 && block->gelu) {
 		op_bind(block->gelu, OP_SRC, data->pre);

@@ -3,30 +3,23 @@
 
 #include "model/vit_internal.h"
 
-static int64_t layer_out(const struct vit_shape *shape, int layer)
-{
-	return layer == VIT_QKV   ? 3 * (int64_t)shape->width
-	       : layer == VIT_FC1 ? shape->mlp
-				  : shape->width;
-}
-
 /* y = x W'^T + b': dW' += dy^T x, db' += 1^T dy, dx = dy W', times the norm's gamma where x comes
- * from a norm */
-static int layer_init(struct vit_layer_grad *layer, const struct vit *vit, int64_t rows,
-	int64_t n_in, int64_t n_out, bool gamma)
+ * from a norm. dy and dx as views, x in dy's precision. */
+static int layer_init(struct vit_layer_grad *layer, const struct vit *vit, struct view dy,
+	struct view dx, bool gamma)
 {
 	_cleanup_(packed_freep) struct packed *packed = NULL;
-	const struct view dy = view_2d(rows, n_out);
+	const int64_t rows = dy.dims[0], n_out = dy.dims[1], n_in = dx.dims[1];
 	int r;
 
-	r = packed_new(&packed, vit->onednn, n_out, n_in, PACKED_K_BY_N);
+	r = packed_new(&packed, vit->onednn, n_out, n_in, PACKED_K_BY_N, dy.precision);
 	if (r < 0)
 		return r;
 	r = op_matmul_new(&layer->dx, vit->onednn,
 		&(struct op_matmul){
 			.src = dy,
 			.packed = packed,
-			.dst = view_2d(rows, n_in),
+			.dst = dx,
 			.scale = true,
 			.columns = gamma,
 		});
@@ -35,7 +28,7 @@ static int layer_init(struct vit_layer_grad *layer, const struct vit *vit, int64
 	r = op_matmul_new(&layer->dw, vit->onednn,
 		&(struct op_matmul){
 			.src = vit_view_transposed(dy),
-			.weights = view_2d(rows, n_in),
+			.weights = view_in(dx, dy.precision),
 			.dst = view_2d(n_out, n_in),
 			.then = OP_THEN_ADD,
 		});
@@ -43,11 +36,37 @@ static int layer_init(struct vit_layer_grad *layer, const struct vit *vit, int64
 		return r;
 	return op_matmul_new(&layer->db, vit->onednn,
 		&(struct op_matmul){
-			.src = view_2d(1, rows),
+			.src = view_in(view_2d(1, rows), dy.precision),
 			.weights = dy,
 			.dst = view_2d(1, n_out),
 			.then = OP_THEN_ADD,
 		});
+}
+
+static int layers_init(struct vit_block_grad *grad, const struct vit *vit)
+{
+	const struct vit_extent *e = &grad->extent;
+	const int64_t width = vit->shape.width, mlp = vit->shape.mlp;
+	const int64_t all = (int64_t)e->n * e->n_tokens, rows = (int64_t)e->n * e->n_queries;
+	const struct view g = view_in(view_2d(rows, width), e->precision);
+	const struct view hidden = view_in(view_2d(rows, mlp), e->precision);
+	const struct view qkv = view_in(view_2d(all, 3 * width), e->precision);
+	struct vit_layer_grad *layers = grad->layers;
+	int r;
+
+	r = layer_init(&layers[VIT_QKV], vit, qkv, view_2d(all, width), true);
+	if (r == 0)
+		r = layer_init(&layers[VIT_PROJ], vit, g, view_2d(rows, width), false);
+	if (r == 0)
+		r = layer_init(&layers[VIT_FC1], vit, hidden, view_2d(rows, width), true);
+	if (r == 0)
+		r = layer_init(&layers[VIT_FC2], vit, g, hidden, false);
+	if (r < 0 || e->precision == PRECISION_F32)
+		return r;
+	r = op_round_new(&grad->round_g, vit->onednn, rows, width, e->precision);
+	if (r < 0)
+		return r;
+	return op_round_new(&grad->round_qkv, vit->onednn, all, 3 * width, e->precision);
 }
 
 static int attention_init(struct vit_block_grad *grad, const struct vit *vit)
@@ -92,15 +111,13 @@ int vit_block_grad_init(
 	const int64_t width = shape->width;
 	const int64_t all = (int64_t)extent.n * extent.n_tokens;
 	const int64_t rows = (int64_t)extent.n * extent.n_queries;
-	int r = 0;
+	int r;
 
 	grad->extent = extent;
-	for (int layer = 0; r == 0 && layer < VIT_N_LAYERS; layer++)
-		r = layer_init(&grad->layers[layer], vit, layer == VIT_QKV ? all : rows,
-			layer == VIT_FC2 ? shape->mlp : width, layer_out(shape, layer),
-			layer == VIT_QKV || layer == VIT_FC1);
+	r = layers_init(grad, vit);
 	if (r == 0)
-		r = op_gelu_backward_new(&grad->gelu, vit->onednn, rows, shape->mlp);
+		r = op_gelu_backward_new(
+			&grad->gelu, vit->onednn, rows, shape->mlp, extent.precision);
 	if (r == 0)
 		r = op_norm_backward_new(&grad->norm2, vit->onednn, rows, width, shape->norm_eps);
 	if (r == 0)
@@ -118,6 +135,8 @@ void vit_block_grad_done(struct vit_block_grad *grad)
 		op_free(grad->layers[layer].db);
 	}
 	op_free(grad->gelu);
+	op_free(grad->round_g);
+	op_free(grad->round_qkv);
 	op_free(grad->norm2);
 	op_free(grad->norm1);
 	op_free(grad->add);
@@ -128,7 +147,7 @@ void vit_block_grad_done(struct vit_block_grad *grad)
 	op_free(grad->dk);
 }
 
-static int run_product(struct op *op, const float *src, const float *weights, float *dst)
+static int run_product(struct op *op, const void *src, const void *weights, float *dst)
 {
 	op_bind(op, OP_SRC, src);
 	op_bind(op, OP_WEIGHTS, weights);
@@ -157,8 +176,8 @@ struct pass {
 };
 
 /* dx NULL: not wanted; norm: where x comes from, or NULL */
-static int run_layer(const struct pass *p, enum vit_layer layer, const float *x, const float *dy,
-	float *dx, const struct vit_norm *norm)
+static int run_layer(const struct pass *p, enum vit_layer layer, const void *x, const void *dy,
+	void *dx, const struct vit_norm *norm)
 {
 	const struct mask_tensor *tensor =
 		&p->vit->layout->tensors[p->first_tensor + 2 * (unsigned)layer];
@@ -184,28 +203,30 @@ static int add_to(struct op *add, float *dst, const float *src)
 	return run_product(add, dst, src, dst);
 }
 
-/* d->g: of the block's output to of mid */
+/* d->g.values: of the block's output to of mid */
 static int run_mlp(const struct pass *p, uint32_t b, const struct vit_block_data *data)
 {
 	const struct vit_grad_data *d = p->d;
 	int r;
 
-	r = run_layer(p, VIT_FC2, data->hidden, d->g, d->wide, NULL);
+	r = vit_round(p->grad->round_g, &d->g);
+	if (r == 0)
+		r = run_layer(p, VIT_FC2, data->hidden, d->g.rounded, d->hidden, NULL);
 	if (r < 0)
 		return r;
 	op_bind(p->grad->gelu, OP_SRC, data->pre);
-	op_bind(p->grad->gelu, OP_DIFF_DST, d->wide);
-	op_bind(p->grad->gelu, OP_DIFF_SRC, d->wide);
+	op_bind(p->grad->gelu, OP_DIFF_DST, d->hidden);
+	op_bind(p->grad->gelu, OP_DIFF_SRC, d->hidden);
 	r = op_run(p->grad->gelu);
 	if (r == 0)
-		r = run_layer(p, VIT_FC1, data->y2, d->wide, d->y, &p->vit->norm2[b]);
+		r = run_layer(p, VIT_FC1, data->y2.rounded, d->hidden, d->y, &p->vit->norm2[b]);
 	if (r == 0)
 		r = vit_run_norm_backward(
 			p->grad->norm2, data->mid, data->mean2, data->var2, d->y, d->y);
-	return r == 0 ? add_to(p->grad->add, d->g, d->y) : r;
+	return r == 0 ? add_to(p->grad->add, d->g.values, d->y) : r;
 }
 
-/* d->y (n, Q, D), of attention's result, to d->wide (n, T, 3 D), of qkv */
+/* d->y (n, Q, D), of attention's result, to d->qkv (n, T, 3 D) */
 static int run_attention(const struct pass *p, const struct vit_block_data *data)
 {
 	const struct vit_extent *e = &p->grad->extent;
@@ -216,10 +237,10 @@ static int run_attention(const struct pass *p, const struct vit_block_data *data
 
 	/* Queries that nobody asked for have no gradient. */
 	if (e->n_queries < e->n_tokens)
-		memset(d->wide, 0, (size_t)e->n * e->n_tokens * 3 * width * sizeof(float));
+		memset(d->qkv.values, 0, (size_t)e->n * e->n_tokens * 3 * width * sizeof(float));
 	r = run_product(grad->dprobs, d->y, data->qkv + 2 * width, d->probs);
 	if (r == 0)
-		r = run_product(grad->dv, data->probs, d->y, d->wide + 2 * width);
+		r = run_product(grad->dv, data->probs, d->y, d->qkv.values + 2 * width);
 	if (r < 0)
 		return r;
 	op_bind(grad->softmax, OP_DST, data->probs);
@@ -227,10 +248,10 @@ static int run_attention(const struct pass *p, const struct vit_block_data *data
 	op_bind(grad->softmax, OP_DIFF_SRC, d->probs);
 	r = op_run(grad->softmax);
 	if (r == 0)
-		r = run_product(grad->dq, d->probs, data->qkv + width, d->wide);
+		r = run_product(grad->dq, d->probs, data->qkv + width, d->qkv.values);
 	if (r == 0)
-		r = run_product(grad->dk, d->probs, data->qkv, d->wide + width);
-	return r;
+		r = run_product(grad->dk, d->probs, data->qkv, d->qkv.values + width);
+	return r == 0 ? vit_round(grad->round_qkv, &d->qkv) : r;
 }
 
 /* The residual's gradient joins that of the first norm, in d->below. */
@@ -245,7 +266,7 @@ static int join_residual(const struct pass *p)
 	memcpy(d->below, d->y, (size_t)e->n * e->n_tokens * width * sizeof(float));
 	for (size_t i = 0; i < e->n; i++)
 		for (size_t j = 0; j < width; j++)
-			d->below[i * e->n_tokens * width + j] += d->g[i * width + j];
+			d->below[i * e->n_tokens * width + j] += d->g.values[i * width + j];
 	return 0;
 }
 
@@ -263,11 +284,14 @@ int vit_block_backward(struct vit_block_grad *grad, const struct vit *vit, const
 
 	r = run_mlp(&p, b, data);
 	if (r == 0)
-		r = run_layer(&p, VIT_PROJ, data->att, d->g, d->y, NULL);
+		r = vit_round(grad->round_g, &d->g);
+	if (r == 0)
+		r = run_layer(&p, VIT_PROJ, data->att.rounded, d->g.rounded, d->y, NULL);
 	if (r == 0)
 		r = run_attention(&p, data);
 	if (r == 0)
-		r = run_layer(&p, VIT_QKV, data->y1, d->wide, below ? d->y : NULL, &vit->norm1[b]);
+		r = run_layer(&p, VIT_QKV, data->y1.rounded, d->qkv.rounded, below ? d->y : NULL,
+			&vit->norm1[b]);
 	if (r < 0 || !below)
 		return r;
 	r = vit_run_norm_backward(grad->norm1, data->x, data->mean1, data->var1, d->y, d->y);

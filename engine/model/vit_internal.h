@@ -66,36 +66,49 @@ void vit_tokens(const struct vit_shape *shape, uint32_t n, uint32_t grid, const 
 /* vit_block.c */
 
 /** Extent of one pass: n images of n_tokens; n_queries is n_tokens, or 1 in the last block, where
- * only the class token is of use behind the keys and values. */
+ * only the class token is of use behind the keys and values. precision: what the layers' products
+ * read; attention's, the residual and all sums are f32. */
 struct vit_extent {
 	uint32_t n, n_tokens, n_queries;
+	enum precision precision;
 };
 
-/** Where a block reads and writes. In a plan y1 = y2, and so on; a tape keeps all of them. */
+/** What a layer reads: f32 values, and the same in the layers' precision; one buffer if that is f32
+ * too. */
+struct vit_operand {
+	float *values;
+	void *rounded;
+};
+
+/** Where a block reads and writes. In a plan y1 = y2, and so on; a tape keeps what the layers read
+ * of each of them. void: in the layers' precision. */
 struct vit_block_data {
-	float *x;            /* (n, T, D) input */
-	float *y1;           /* (n, T, D) after the first norm */
-	float *mean1, *var1; /* (n T), tape only */
-	float *qkv;          /* (n, T, 3 D) */
-	float *probs;        /* (n, H, Q, T) */
-	float *att;          /* (n, Q, D) */
-	float *mid;          /* (n, Q, D) x + attention; may be x where Q = T */
-	float *y2;           /* (n, Q, D) */
-	float *mean2, *var2; /* (n Q), tape only */
-	float *pre;          /* (n, Q, mlp) before the GELU, tape only */
-	float *hidden;       /* (n, Q, mlp) */
-	float *out;          /* (n, Q, D) mid + mlp; may be mid */
+	float *x;               /* (n, T, D) input */
+	struct vit_operand y1;  /* (n, T, D) after the first norm */
+	float *mean1, *var1;    /* (n T), tape only */
+	float *qkv;             /* (n, T, 3 D) */
+	float *probs;           /* (n, H, Q, T) */
+	struct vit_operand att; /* (n, Q, D) */
+	float *mid;             /* (n, Q, D) x + attention; may be x where Q = T */
+	struct vit_operand y2;  /* (n, Q, D) */
+	float *mean2, *var2;    /* (n Q), tape only */
+	void *pre;              /* (n, Q, mlp) before the GELU, tape only */
+	void *hidden;           /* (n, Q, mlp) */
+	float *out;             /* (n, Q, D) mid + mlp; may be mid */
 };
 
 struct vit_block {
 	struct vit_extent extent;
 	struct op *norm1, *qkv, *scores, *softmax, *mix, *proj, *norm2, *fc1, *gelu, *fc2;
+	struct op *round_all, *round_rows; /* (n T, D), (n Q, D); NULL in f32 */
 };
 
 /** keep: for a tape (statistics and values before the GELU are kept). */
 int vit_block_init(
 	struct vit_block *block, const struct vit *vit, struct vit_extent extent, bool keep);
 void vit_block_done(struct vit_block *block);
+/** op NULL: the layers read f32, there is nothing to do. */
+int vit_round(struct op *op, const struct vit_operand *operand);
 int vit_run_norm(struct op *op, const struct vit_norm *norm, const float *src, float *mean,
 	float *variance, float *dst);
 int vit_block_forward(struct vit_block *block, const struct vit *vit, const struct slot *slot,
@@ -123,6 +136,11 @@ struct vit_carver {
 	size_t n_bytes;
 };
 float *vit_carve(struct vit_carver *carver, size_t n);
+/** n values in a precision. */
+void *vit_carve_in(struct vit_carver *carver, size_t n, enum precision precision);
+/** Of n values; in a precision other than f32 its values lie in spare. */
+struct vit_operand vit_carve_operand(
+	struct vit_carver *carver, size_t n, enum precision precision, float *spare);
 
 /** @return 0, or -EINVAL: px is no multiple of the patch, or too large */
 int vit_stem_size(struct vit_stem *stem, const struct vit *vit, uint32_t n, uint32_t px);
@@ -135,13 +153,14 @@ int vit_stem_forward(struct vit_stem *stem, const struct vit *vit, float *tokens
 
 /** Gradients on their way down; shared by all blocks. */
 struct vit_grad_data {
-	float *g;     /* (n, T, D), or (n, Q, D): gradient of what leaves the block */
-	float *below; /* (n, T, D): where the gradient of what entered it goes; may be g if Q = T */
-	float *y;     /* (n, T, D) */
-	float *wide;  /* (n, T, max(3 D, mlp)) */
-	float *probs; /* (n, H, Q, T) */
-	float *ones;  /* (n T) of 1 */
-	float *grad;  /* the caller's, of all maskable tensors */
+	struct vit_operand g; /* (n, T, D), or (n, Q, D): gradient of what leaves the block */
+	float *below; /* (n, T, D): where the gradient of what entered it goes; may be g.values if Q = T */
+	float *y;               /* (n, T, D) */
+	void *hidden;           /* (n, Q, mlp) in the layers' precision */
+	struct vit_operand qkv; /* (n, T, 3 D); may be hidden */
+	float *probs;           /* (n, H, Q, T) */
+	void *ones;             /* (n T) of 1 in the layers' precision */
+	float *grad;            /* the caller's, of all maskable tensors */
 };
 
 struct vit_layer_grad {
@@ -152,6 +171,7 @@ struct vit_block_grad {
 	struct vit_extent extent;
 	struct vit_layer_grad layers[VIT_N_LAYERS];
 	struct op *gelu, *norm2, *norm1, *add;
+	struct op *round_g, *round_qkv; /* (n Q, D), (n T, 3 D); NULL in f32 */
 	struct op *dprobs, *dv, *softmax, *dq, *dk;
 };
 

@@ -20,7 +20,7 @@ static void carve(struct vit_plan *plan, struct vit_carver *carver)
 
 	vit_stem_carve(&plan->stem, plan->vit, carver);
 	data->x = vit_carve(carver, rows * shape->width);
-	data->y1 = vit_carve(carver, rows * shape->width);
+	data->y1 = vit_carve_operand(carver, rows * shape->width, PRECISION_F32, NULL);
 	data->qkv = vit_carve(carver, rows * 3 * shape->width);
 	data->probs = vit_carve(carver, rows * shape->n_heads * n_tokens);
 	data->hidden = vit_carve(carver, rows * shape->mlp);
@@ -106,6 +106,8 @@ int vit_forward(struct vit_plan *plan, const struct slot *slot, float *embedding
 	const uint32_t depth = vit->shape.depth;
 	int r;
 
+	if (slot_precision(slot) != PRECISION_F32)
+		return -EINVAL;
 	r = vit_stem_forward(&plan->stem, vit, plan->data.x);
 	for (uint32_t b = 0; r == 0 && b + 1 < depth; b++)
 		r = vit_block_forward(&plan->blocks, vit, slot, b, &plan->data);

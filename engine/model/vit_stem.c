@@ -13,6 +13,19 @@ float *vit_carve(struct vit_carver *carver, size_t n)
 	return carver->arena ? arena_take(carver->arena, n * sizeof(float)) : NULL;
 }
 
+void *vit_carve_in(struct vit_carver *carver, size_t n, enum precision precision)
+{
+	return vit_carve(carver, (n * precision_bytes(precision) + 3) / sizeof(float));
+}
+
+struct vit_operand vit_carve_operand(
+	struct vit_carver *carver, size_t n, enum precision precision, float *spare)
+{
+	void *rounded = vit_carve_in(carver, n, precision);
+
+	return (struct vit_operand){ precision == PRECISION_F32 ? rounded : spare, rounded };
+}
+
 int vit_stem_size(struct vit_stem *stem, const struct vit *vit, uint32_t n, uint32_t px)
 {
 	if (n == 0 || n > MAX_BATCH || px == 0 || px > MAX_PX || px % vit->shape.patch)

@@ -13,6 +13,8 @@ struct vit_tape {
 	struct vit_block_grad grads, last_grad;
 	struct vit_block_data *data; /* (depth) */
 	struct vit_grad_data d;
+	enum precision precision;
+	float *spare; /* (n, T, D): f32 values between norm or attention and their rounding */
 	struct op *norm, *norm_backward;
 	float *mean, *variance; /* (n) of the last norm */
 	float *d_class;         /* (n, D) */
@@ -22,6 +24,7 @@ struct vit_tape {
 static void carve_block(struct vit_tape *tape, uint32_t b, struct vit_carver *carver)
 {
 	const struct vit_shape *shape = &tape->vit->shape;
+	const enum precision precision = tape->precision;
 	const bool is_last = b + 1 == shape->depth;
 	const size_t all = (size_t)tape->stem.n * tape->stem.n_tokens;
 	const size_t rows = is_last ? tape->stem.n : all;
@@ -29,46 +32,74 @@ static void carve_block(struct vit_tape *tape, uint32_t b, struct vit_carver *ca
 
 	if (b == 0)
 		data->x = vit_carve(carver, all * shape->width);
-	data->y1 = vit_carve(carver, all * shape->width);
+	data->y1 = vit_carve_operand(carver, all * shape->width, precision, tape->spare);
 	data->mean1 = vit_carve(carver, all);
 	data->var1 = vit_carve(carver, all);
 	data->qkv = vit_carve(carver, all * 3 * shape->width);
 	data->probs = vit_carve(carver, rows * shape->n_heads * tape->stem.n_tokens);
-	data->att = vit_carve(carver, rows * shape->width);
+	data->att = vit_carve_operand(carver, rows * shape->width, precision, tape->spare);
 	data->mid = vit_carve(carver, rows * shape->width);
-	data->y2 = vit_carve(carver, rows * shape->width);
+	data->y2 = vit_carve_operand(carver, rows * shape->width, precision, tape->spare);
 	data->mean2 = vit_carve(carver, rows);
 	data->var2 = vit_carve(carver, rows);
-	data->pre = vit_carve(carver, rows * shape->mlp);
-	data->hidden = vit_carve(carver, rows * shape->mlp);
+	data->pre = vit_carve_in(carver, rows * shape->mlp, precision);
+	data->hidden = vit_carve_in(carver, rows * shape->mlp, precision);
 	data->out = vit_carve(carver, rows * shape->width);
 	if (!is_last)
 		data[1].x = data->out;
+}
+
+static void carve_gradients(struct vit_tape *tape, struct vit_carver *carver)
+{
+	const struct vit_shape *shape = &tape->vit->shape;
+	const size_t n = tape->stem.n, all = n * tape->stem.n_tokens;
+	const size_t n_qkv = all * 3 * shape->width, n_hidden = all * shape->mlp;
+	struct vit_grad_data *d = &tape->d;
+
+	tape->d_class = vit_carve(carver, n * shape->width);
+	d->below = vit_carve(carver, all * shape->width);
+	d->g = (struct vit_operand){ d->below, d->below };
+	d->y = vit_carve(carver, all * shape->width);
+	d->hidden = vit_carve_in(carver, n_hidden > n_qkv ? n_hidden : n_qkv, tape->precision);
+	d->qkv = (struct vit_operand){ d->hidden, d->hidden };
+	if (tape->precision != PRECISION_F32) {
+		d->qkv.values = vit_carve(carver, n_qkv);
+		d->g.rounded = vit_carve_in(carver, all * shape->width, tape->precision);
+	}
+	d->probs = vit_carve(carver, all * shape->n_heads * tape->stem.n_tokens);
+	d->ones = vit_carve_in(carver, all, tape->precision);
 }
 
 static void carve(struct vit_tape *tape, struct vit_carver *carver)
 {
 	const struct vit_shape *shape = &tape->vit->shape;
 	const size_t n = tape->stem.n, all = n * tape->stem.n_tokens;
-	const size_t wide = shape->mlp > 3 * shape->width ? shape->mlp : 3 * shape->width;
 
 	vit_stem_carve(&tape->stem, tape->vit, carver);
+	if (tape->precision != PRECISION_F32)
+		tape->spare = vit_carve(carver, all * shape->width);
 	for (uint32_t b = 0; b < shape->depth; b++)
 		carve_block(tape, b, carver);
 	tape->mean = vit_carve(carver, n);
 	tape->variance = vit_carve(carver, n);
-	tape->d_class = vit_carve(carver, n * shape->width);
-	tape->d.g = vit_carve(carver, all * shape->width);
-	tape->d.below = tape->d.g;
-	tape->d.y = vit_carve(carver, all * shape->width);
-	tape->d.wide = vit_carve(carver, all * wide);
-	tape->d.probs = vit_carve(carver, all * shape->n_heads * tape->stem.n_tokens);
-	tape->d.ones = vit_carve(carver, all);
+	carve_gradients(tape, carver);
+}
+
+static void fill_ones(struct vit_tape *tape)
+{
+	const size_t all = (size_t)tape->stem.n * tape->stem.n_tokens;
+	const uint16_t bf16_one = 0x3f80;
+	const float one = 1;
+
+	for (size_t i = 0; i < all; i++)
+		if (tape->precision == PRECISION_BF16)
+			((uint16_t *)tape->d.ones)[i] = bf16_one;
+		else
+			((float *)tape->d.ones)[i] = one;
 }
 
 static int init_memory(struct vit_tape *tape)
 {
-	const size_t all = (size_t)tape->stem.n * tape->stem.n_tokens;
 	struct vit_carver carver = { 0 };
 	size_t n_bytes;
 	int r;
@@ -85,8 +116,7 @@ static int init_memory(struct vit_tape *tape)
 	carve(tape, &carver);
 	/* A hint only: a tape is hundreds of MB, walked from end to end twice a step. */
 	(void)madvise(tape->stem.input, n_bytes, MADV_HUGEPAGE);
-	for (size_t i = 0; i < all; i++)
-		tape->d.ones[i] = 1;
+	fill_ones(tape);
 	return 0;
 }
 
@@ -99,6 +129,7 @@ static int init_ops(struct vit_tape *tape)
 		.n = tape->stem.n,
 		.n_tokens = tape->stem.n_tokens,
 		.n_queries = tape->stem.n_tokens,
+		.precision = tape->precision,
 	};
 	int r;
 
@@ -119,7 +150,8 @@ static int init_ops(struct vit_tape *tape)
 	return r;
 }
 
-int vit_tape_new(struct vit_tape **ret_tape, struct vit *vit, uint32_t batch, uint32_t px)
+int vit_tape_new(struct vit_tape **ret_tape, struct vit *vit, uint32_t batch, uint32_t px,
+	enum precision precision)
 {
 	_cleanup_(vit_tape_freep) struct vit_tape *tape = calloc(1, sizeof(*tape));
 	int r;
@@ -127,6 +159,7 @@ int vit_tape_new(struct vit_tape **ret_tape, struct vit *vit, uint32_t batch, ui
 	if (!tape)
 		return -ENOMEM;
 	tape->vit = vit;
+	tape->precision = precision;
 	r = vit_stem_size(&tape->stem, vit, batch, px);
 	if (r < 0)
 		return r;
@@ -141,7 +174,7 @@ int vit_tape_new(struct vit_tape **ret_tape, struct vit *vit, uint32_t batch, ui
 	return 0;
 }
 
-size_t vit_tape_bytes(const struct vit *vit, uint32_t batch, uint32_t px)
+size_t vit_tape_bytes(const struct vit *vit, uint32_t batch, uint32_t px, enum precision precision)
 {
 	_cleanup_(vit_tape_freep) struct vit_tape *tape = calloc(1, sizeof(*tape));
 	struct vit_carver carver = { 0 };
@@ -149,6 +182,7 @@ size_t vit_tape_bytes(const struct vit *vit, uint32_t batch, uint32_t px)
 	if (!tape)
 		return 0;
 	tape->vit = vit;
+	tape->precision = precision;
 	tape->data = calloc(vit->shape.depth, sizeof(*tape->data));
 	if (!tape->data || vit_stem_size(&tape->stem, vit, batch, px) < 0)
 		return 0;
@@ -183,6 +217,8 @@ int vit_tape_forward(struct vit_tape *tape, const struct slot *slot, float *embe
 	const uint32_t last = vit->shape.depth - 1;
 	int r;
 
+	if (slot_precision(slot) != tape->precision)
+		return -EINVAL;
 	r = vit_stem_forward(&tape->stem, vit, tape->data[0].x);
 	for (uint32_t b = 0; r == 0 && b < last; b++)
 		r = vit_block_forward(&tape->blocks, vit, slot, b, &tape->data[b]);
@@ -208,7 +244,7 @@ int vit_tape_backward(
 	int r;
 
 	/* A slot made for inference alone holds no transposed weights. */
-	if (!slot_entry(slot, 0)->backward)
+	if (!slot_entry(slot, 0)->backward || slot_precision(slot) != tape->precision)
 		return -EINVAL;
 	for (size_t i = 0; i < (size_t)tape->stem.n * width; i++)
 		tape->d_class[i] = d_embeddings[i] * vit->norm.weight[i % width];
@@ -218,10 +254,12 @@ int vit_tape_backward(
 		return r;
 
 	d.grad = grad;
-	d.g = tape->d_class;
+	d.g.values = tape->d_class;
+	if (tape->precision == PRECISION_F32)
+		d.g.rounded = tape->d_class;
 	r = vit_block_backward(
 		&tape->last_grad, vit, slot, last, &tape->data[last], &d, last > tape->end);
-	d.g = d.below;
+	d.g = tape->d.g;
 	for (uint32_t b = last; r == 0 && b-- > tape->end;)
 		r = vit_block_backward(
 			&tape->grads, vit, slot, b, &tape->data[b], &d, b > tape->end);

@@ -24,6 +24,7 @@ struct packed {
 	dnnl_primitive_t reorder;
 	void *data;
 	int64_t k, n;
+	enum precision precision;
 };
 
 struct op {
@@ -42,6 +43,10 @@ struct op {
 
 /* 0, -ENOMEM or -EIO */
 int dnnl_errno(dnnl_status_t status);
+static inline dnnl_data_type_t precision_type(enum precision precision)
+{
+	return precision == PRECISION_BF16 ? dnnl_bf16 : dnnl_f32;
+}
 int view_desc(dnnl_memory_desc_t *ret_desc, const struct view *view);
 
 /* What a constructor knows of an op: then op_finish() makes the primitive. */
@@ -49,6 +54,7 @@ struct op_plan {
 	const_dnnl_op_desc_t desc;
 	dnnl_primitive_attr_t attr; /* owned by the caller, user scratchpad set; may be NULL */
 	dnnl_primitive_desc_t hint;
+	dnnl_primitive_desc_t made; /* what has no desc of its kind; op_finish() takes it over */
 	const dnnl_memory_desc_t *descs[OP_N_ARGS]; /* NULL: no such argument */
 };
 int op_finish(struct op **ret_op, struct onednn *onednn, const struct op_plan *plan);

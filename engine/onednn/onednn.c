@@ -65,6 +65,21 @@ const char *onednn_isa(const struct onednn *onednn)
 	return "generic";
 }
 
+const char *precision_name(enum precision precision)
+{
+	return precision == PRECISION_BF16 ? "bf16" : "f32";
+}
+
+bool onednn_has(const struct onednn *onednn, enum precision precision)
+{
+	dnnl_cpu_isa_t isa = dnnl_get_effective_cpu_isa();
+
+	(void)onednn;
+	/* The later ones are supersets of the first in every bit. */
+	return precision == PRECISION_F32 ||
+	       (isa & dnnl_cpu_isa_avx512_core_bf16) == dnnl_cpu_isa_avx512_core_bf16;
+}
+
 unsigned onednn_n_slow(const struct onednn *onednn)
 {
 	return onednn->n_slow;

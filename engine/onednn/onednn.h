@@ -2,6 +2,9 @@
 #ifndef KAMEN_ONEDNN_ONEDNN_H
 #define KAMEN_ONEDNN_ONEDNN_H
 
+#include <stdbool.h>
+#include <stddef.h>
+
 #include "base/cleanup.h"
 
 /**
@@ -10,6 +13,16 @@
  */
 struct onednn;
 
+/** What products read: f32, or bf16 with sums in f32. */
+enum precision { PRECISION_F32, PRECISION_BF16, N_PRECISIONS };
+
+/** "f32", "bf16" */
+const char *precision_name(enum precision precision);
+static inline size_t precision_bytes(enum precision precision)
+{
+	return precision == PRECISION_BF16 ? 2 : 4;
+}
+
 /** @return 0, -ENOMEM, -EIO: oneDNN refused */
 int onednn_new(struct onednn **ret_onednn);
 void onednn_free(struct onednn *onednn);
@@ -17,6 +30,9 @@ DEFINE_CLEANUP(struct onednn *, onednn_free)
 
 /** Instruction set that oneDNN dispatches to on this machine, e.g. "avx512_core". */
 const char *onednn_isa(const struct onednn *onednn);
+
+/** Whether this CPU has instructions for it; bf16 without them is slower than f32, or impossible. */
+bool onednn_has(const struct onednn *onednn, enum precision precision);
 
 /** How many ops were made so far that oneDNN has no fast implementation for. */
 unsigned onednn_n_slow(const struct onednn *onednn);

@@ -26,8 +26,8 @@ int view_desc(dnnl_memory_desc_t *ret_desc, const struct view *view)
 		dims[i] = view->dims[i];
 		strides[i] = view->strides[i];
 	}
-	return dnnl_errno(
-		dnnl_memory_desc_init_by_strides(ret_desc, view->n_dims, dims, dnnl_f32, strides));
+	return dnnl_errno(dnnl_memory_desc_init_by_strides(
+		ret_desc, view->n_dims, dims, precision_type(view->precision), strides));
 }
 
 int user_scratchpad_attr(dnnl_primitive_attr_t *ret_attr)
@@ -127,13 +127,18 @@ int op_finish(struct op **ret_op, struct onednn *onednn, const struct op_plan *p
 	_cleanup_(op_freep) struct op *op = calloc(1, sizeof(*op));
 	int r;
 
-	if (!op)
+	if (!op) {
+		pd_freep(&(dnnl_primitive_desc_t){ plan->made });
 		return -ENOMEM;
+	}
 	op->onednn = onednn;
-	r = dnnl_errno(dnnl_primitive_desc_create(
-		&op->pd, plan->desc, plan->attr, onednn->engine, plan->hint));
-	if (r < 0)
-		return r;
+	op->pd = plan->made;
+	if (!op->pd) {
+		r = dnnl_errno(dnnl_primitive_desc_create(
+			&op->pd, plan->desc, plan->attr, onednn->engine, plan->hint));
+		if (r < 0)
+			return r;
+	}
 	r = dnnl_errno(dnnl_primitive_create(&op->primitive, op->pd));
 	if (r < 0)
 		return r;
@@ -164,7 +169,7 @@ void op_free(struct op *op)
 	free(op);
 }
 
-void op_bind(struct op *op, enum op_arg arg, const float *data)
+void op_bind(struct op *op, enum op_arg arg, const void *data)
 {
 	int r = -EINVAL;
 

@@ -10,16 +10,23 @@
 
 #define VIEW_MAX_DIMS 4
 
-/** Shape of an f32 tensor; strides in elements, last dimension first to move. */
+/** Shape of a tensor; strides in elements, last dimension first to move. */
 struct view {
 	int n_dims;
 	int64_t dims[VIEW_MAX_DIMS];
 	int64_t strides[VIEW_MAX_DIMS];
+	enum precision precision;
 };
 
 static inline struct view view_2d(int64_t rows, int64_t cols)
 {
 	return (struct view){ .n_dims = 2, .dims = { rows, cols }, .strides = { cols, 1 } };
+}
+
+static inline struct view view_in(struct view view, enum precision precision)
+{
+	view.precision = precision;
+	return view;
 }
 
 /** One oneDNN primitive with its arguments. Runs on the thread that owns the struct onednn. */
@@ -42,7 +49,9 @@ enum op_arg {
 
 enum op_then { OP_THEN_NOTHING, OP_THEN_GELU, OP_THEN_ADD };
 
-/** dst = then((src weights + bias) * scale * columns * factor) */
+/** dst = then((src weights + bias) * scale * columns * factor)
+ *
+ * Source and weights in the same precision, the destination in any; bias, scale and columns f32. */
 struct op_matmul {
 	struct view src;             /* (..., M, K) */
 	struct view weights;         /* (..., K, N), unless packed */
@@ -71,20 +80,26 @@ int op_softmax_new(struct op **ret_op, struct onednn *onednn, int64_t rows, int6
 /** OP_DST (the forward's), OP_DIFF_DST -> OP_DIFF_SRC, which may be OP_DIFF_DST */
 int op_softmax_backward_new(struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t n);
 
-/** Exact GELU. */
-int op_gelu_new(struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t n);
+/** Exact GELU; all of it in the precision. */
+int op_gelu_new(struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t n,
+	enum precision precision);
 /** OP_SRC (before the GELU), OP_DIFF_DST -> OP_DIFF_SRC, which may be OP_DIFF_DST */
-int op_gelu_backward_new(struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t n);
+int op_gelu_backward_new(struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t n,
+	enum precision precision);
 
 /** OP_DST = OP_SRC + OP_WEIGHTS, all (rows, n); OP_DST may be OP_SRC. */
 int op_add_new(struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t n);
+
+/** OP_DST (rows, n) in the precision = OP_SRC in f32, to the nearest even. */
+int op_round_new(struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t n,
+	enum precision precision);
 
 void op_free(struct op *op);
 DEFINE_CLEANUP(struct op *, op_free)
 
 /** Points an argument at plain memory that outlives the next op_run(). What only reads is not
  * written through the pointer. A failure shows in op_run(). */
-void op_bind(struct op *op, enum op_arg arg, const float *data);
+void op_bind(struct op *op, enum op_arg arg, const void *data);
 /** Points OP_WEIGHTS at packed weights. */
 void op_use(struct op *op, const struct packed *packed);
 

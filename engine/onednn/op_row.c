@@ -3,11 +3,17 @@
 
 /* Ops that work on rows of a dense (rows, n). */
 
-static int dense_desc(dnnl_memory_desc_t *ret_desc, int64_t rows, int64_t n)
+static int dense_desc_in(
+	dnnl_memory_desc_t *ret_desc, int64_t rows, int64_t n, enum precision precision)
 {
-	struct view view = view_2d(rows, n);
+	struct view view = view_in(view_2d(rows, n), precision);
 
 	return view_desc(ret_desc, &view);
+}
+
+static int dense_desc(dnnl_memory_desc_t *ret_desc, int64_t rows, int64_t n)
+{
+	return dense_desc_in(ret_desc, rows, n, PRECISION_F32);
 }
 
 static int vector_desc(dnnl_memory_desc_t *ret_desc, int64_t n)
@@ -155,14 +161,15 @@ int op_softmax_backward_new(struct op **ret_op, struct onednn *onednn, int64_t r
 		});
 }
 
-int op_gelu_new(struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t n)
+int op_gelu_new(struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t n,
+	enum precision precision)
 {
 	_cleanup_(attr_freep) dnnl_primitive_attr_t attr = NULL;
 	dnnl_eltwise_desc_t desc;
 	dnnl_memory_desc_t data;
 	int r;
 
-	r = dense_desc(&data, rows, n);
+	r = dense_desc_in(&data, rows, n, precision);
 	if (r == 0)
 		r = user_scratchpad_attr(&attr);
 	if (r == 0)
@@ -178,7 +185,8 @@ int op_gelu_new(struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t
 		});
 }
 
-int op_gelu_backward_new(struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t n)
+int op_gelu_backward_new(struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t n,
+	enum precision precision)
 {
 	_cleanup_(attr_freep) dnnl_primitive_attr_t attr = NULL;
 	_cleanup_(pd_freep) dnnl_primitive_desc_t hint = NULL;
@@ -186,7 +194,7 @@ int op_gelu_backward_new(struct op **ret_op, struct onednn *onednn, int64_t rows
 	dnnl_memory_desc_t data;
 	int r;
 
-	r = dense_desc(&data, rows, n);
+	r = dense_desc_in(&data, rows, n, precision);
 	if (r == 0)
 		r = user_scratchpad_attr(&attr);
 	if (r == 0)
@@ -228,5 +236,30 @@ int op_add_new(struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t 
 			.desc = &desc,
 			.attr = attr,
 			.descs = { [OP_SRC] = &data, [OP_WEIGHTS] = &data, [OP_DST] = &data },
+		});
+}
+
+int op_round_new(struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t n,
+	enum precision precision)
+{
+	_cleanup_(attr_freep) dnnl_primitive_attr_t attr = NULL;
+	_cleanup_(pd_freep) dnnl_primitive_desc_t pd = NULL;
+	dnnl_memory_desc_t src, dst;
+	int r;
+
+	r = dense_desc(&src, rows, n);
+	if (r == 0)
+		r = dense_desc_in(&dst, rows, n, precision);
+	if (r == 0)
+		r = user_scratchpad_attr(&attr);
+	if (r == 0)
+		r = dnnl_errno(dnnl_reorder_primitive_desc_create(
+			&pd, &src, onednn->engine, &dst, onednn->engine, attr));
+	if (r < 0)
+		return r;
+	return op_finish(ret_op, onednn,
+		&(struct op_plan){
+			.made = TAKE_PTR(pd),
+			.descs = { [OP_SRC] = &src, [OP_DST] = &dst },
 		});
 }

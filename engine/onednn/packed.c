@@ -11,7 +11,7 @@ static int choose_layout(struct packed *packed)
 {
 	_cleanup_(attr_freep) dnnl_primitive_attr_t attr = NULL;
 	_cleanup_(pd_freep) dnnl_primitive_desc_t pd = NULL;
-	struct view src_view = view_2d(TYPICAL_ROWS, packed->k);
+	struct view src_view = view_in(view_2d(TYPICAL_ROWS, packed->k), packed->precision);
 	struct view dst_view = view_2d(TYPICAL_ROWS, packed->n);
 	const dnnl_dims_t dims = { packed->k, packed->n };
 	const dnnl_memory_desc_t *chosen;
@@ -23,8 +23,8 @@ static int choose_layout(struct packed *packed)
 	if (r == 0)
 		r = view_desc(&dst, &dst_view);
 	if (r == 0)
-		r = dnnl_errno(
-			dnnl_memory_desc_init_by_tag(&any, 2, dims, dnnl_f32, dnnl_format_tag_any));
+		r = dnnl_errno(dnnl_memory_desc_init_by_tag(
+			&any, 2, dims, precision_type(packed->precision), dnnl_format_tag_any));
 	if (r == 0)
 		r = dnnl_errno(dnnl_matmul_desc_init(&desc, &src, &any, NULL, &dst));
 	if (r == 0)
@@ -67,7 +67,7 @@ static int make_reorder(struct packed *packed, enum packed_source source)
 }
 
 int packed_new(struct packed **ret_packed, struct onednn *onednn, int64_t k, int64_t n,
-	enum packed_source source)
+	enum packed_source source, enum precision precision)
 {
 	_cleanup_(packed_freep) struct packed *packed = calloc(1, sizeof(*packed));
 	size_t n_bytes;
@@ -78,6 +78,7 @@ int packed_new(struct packed **ret_packed, struct onednn *onednn, int64_t k, int
 	packed->onednn = onednn;
 	packed->k = k;
 	packed->n = n;
+	packed->precision = precision;
 	r = choose_layout(packed);
 	if (r < 0)
 		return r;

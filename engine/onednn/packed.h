@@ -19,11 +19,11 @@ enum packed_source {
  * @return 0, -ENOMEM, -EIO
  */
 int packed_new(struct packed **ret_packed, struct onednn *onednn, int64_t k, int64_t n,
-	enum packed_source source);
+	enum packed_source source, enum precision precision);
 void packed_free(struct packed *packed);
 DEFINE_CLEANUP(struct packed *, packed_free)
 
-/** Repacks from plain values. @return 0, or -EIO */
+/** Repacks from plain f32 values. @return 0, or -EIO */
 int packed_write(struct packed *packed, const float *values);
 
 #endif

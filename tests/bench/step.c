@@ -2,7 +2,8 @@
 
 /*
  * Seconds of one learning step (crops, forward, backward, update) of a random ViT over rendered
- * images: learn_step [--shape vit_t] [--steps 7] [--input 224] [--memory MIB]. Beside it stands
+ * images: learn_step [--shape vit_t] [--steps 7] [--input 224] [--memory MIB] [--recipe "NAME=VALUE
+ * ..."]. Beside it stands
  * step_torch.py. Prints the median of the steps after the first two, and processor seconds a step.
  */
 #include <getopt.h>
@@ -55,7 +56,8 @@ static int measure(struct round *round, uint32_t n_steps)
 	return 0;
 }
 
-static int run(const char *name, uint32_t n_steps, uint32_t input_px, size_t memory)
+static int run(
+	const char *name, uint32_t n_steps, uint32_t input_px, size_t memory, const char *fields)
 {
 	_cleanup_(round_freep) struct round *round = NULL;
 	struct tiny_vit tiny = { 0 };
@@ -78,10 +80,14 @@ static int run(const char *name, uint32_t n_steps, uint32_t input_px, size_t mem
 		prep.input_px = input_px;
 		recipe = recipe_default(tiny.vit, &prep, 2000);
 		recipe.steps = n_steps;
+		r = recipe_read(&recipe, fields, &diag);
+	}
+	if (r == 0) {
 		recipe_fit(&recipe, tiny.vit, memory);
-		printf("%s %s batch %u crops 2 x %u + %u x %u, %u at once, %zu MiB\n", name,
-			vit_isa(tiny.vit), recipe.batch, recipe.large_px, recipe.n_small,
-			recipe.small_px, recipe.at_once ? recipe.at_once : recipe.batch,
+		printf("%s %s %s batch %u crops 2 x %u + %u x %u, %u at once, %zu MiB\n", name,
+			vit_isa(tiny.vit), precision_name(recipe.precision), recipe.batch,
+			recipe.large_px, recipe.n_small, recipe.small_px,
+			recipe.at_once ? recipe.at_once : recipe.batch,
 			recipe_tape_bytes(&recipe, tiny.vit) >> 20);
 		r = round_new(&round, tiny.vit, &recipe, &prep, &source, &diag);
 	}
@@ -103,9 +109,10 @@ int main(int argc, char **argv)
 		{ "steps", required_argument, NULL, 'n' },
 		{ "input", required_argument, NULL, 'i' },
 		{ "memory", required_argument, NULL, 'm' },
+		{ "recipe", required_argument, NULL, 'r' },
 		{ NULL, 0, NULL, 0 },
 	};
-	const char *shape = "vit_t";
+	const char *shape = "vit_t", *fields = "";
 	uint32_t n_steps = 7, input_px = 224;
 	size_t memory = SIZE_MAX;
 	int c;
@@ -119,10 +126,12 @@ int main(int argc, char **argv)
 			input_px = (uint32_t)strtoul(optarg, NULL, 10);
 		else if (c == 'm')
 			memory = strtoull(optarg, NULL, 10) << 20;
+		else if (c == 'r')
+			fields = optarg;
 		else
 			return 2;
 	}
 	if (n_steps <= N_WARM || n_steps > N_MAX)
 		return 2;
-	return run(shape, n_steps, input_px, memory);
+	return run(shape, n_steps, input_px, memory, fields);
 }

@@ -48,7 +48,7 @@ static void backward(struct pass *pass)
 
 	assert_int_equal(vit_slot_new(&slot, pass->tiny.vit, SLOT_LEARN), 0);
 	assert_int_equal(slot_apply(slot, pass->mask), 0);
-	assert_int_equal(vit_tape_new(&tape, pass->tiny.vit, N_BATCH, PX), 0);
+	assert_int_equal(vit_tape_new(&tape, pass->tiny.vit, N_BATCH, PX, PRECISION_F32), 0);
 	for (size_t i = 0; i < (size_t)N_BATCH * 3 * PX * PX; i++)
 		vit_tape_input(tape)[i] = rng_normal(&rng);
 	assert_int_equal(vit_tape_forward(tape, slot, embeddings), 0);

@@ -54,7 +54,7 @@ static int setup(void **state)
 	random_pixels(model->weight, ARRAY_SIZE(model->weight), SEED + 1);
 	assert_int_equal(vit_slot_new(&model->slot, model->vit, SLOT_LEARN), 0);
 	assert_int_equal(slot_apply(model->slot, model->mask), 0);
-	assert_int_equal(vit_tape_new(&model->tape, model->vit, BATCH, PX), 0);
+	assert_int_equal(vit_tape_new(&model->tape, model->vit, BATCH, PX, PRECISION_F32), 0);
 	random_pixels(vit_tape_input(model->tape), (size_t)BATCH * 3 * PX * PX, SEED);
 	assert_int_equal(vit_tape_forward(model->tape, model->slot, embeddings), 0);
 	assert_int_equal(
@@ -226,12 +226,74 @@ static void a_slot_for_inference_cannot_go_backward(void **state)
 	assert_int_equal(vit_tape_backward(model->tape, slot, model->weight, model->grad), -EINVAL);
 }
 
+static double cosine(const float *a, const float *b, size_t n)
+{
+	double ab = 0, aa = 0, bb = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		ab += (double)a[i] * b[i];
+		aa += (double)a[i] * a[i];
+		bb += (double)b[i] * b[i];
+	}
+	return ab / sqrt(aa * bb);
+}
+
+/* What is rounded has 8 bits of mantissa: 2^-9 of every operand, and less of their sums. */
+static void bf16_points_where_f32_does(void **state)
+{
+	struct model *model = *state;
+	const struct mask_layout *layout = vit_layout(model->vit);
+	_cleanup_(freep) float *grad = calloc(layout->n_elements, sizeof(float));
+	_cleanup_(vit_tape_freep) struct vit_tape *tape = NULL;
+	_cleanup_(slot_freep) struct slot *slot = NULL;
+	float taped[BATCH * 24], rounded[BATCH * 24];
+
+	if (!vit_has(model->vit, PRECISION_BF16))
+		skip();
+	assert_int_equal(vit_slot_new(&slot, model->vit, SLOT_LEARN | SLOT_BF16), 0);
+	assert_int_equal(slot_apply(slot, model->mask), 0);
+	assert_int_equal(vit_tape_new(&tape, model->vit, BATCH, PX, PRECISION_BF16), 0);
+	memcpy(vit_tape_input(tape), vit_tape_input(model->tape),
+		(size_t)BATCH * 3 * PX * PX * sizeof(float));
+	assert_int_equal(vit_tape_forward(tape, slot, rounded), 0);
+	assert_int_equal(vit_tape_forward(model->tape, model->slot, taped), 0);
+	assert_true(relative_difference(rounded, taped, BATCH * shape.width) <= 2e-2);
+	assert_true(relative_difference(rounded, taped, BATCH * shape.width) > 0);
+
+	assert_int_equal(vit_tape_backward(tape, slot, model->weight, grad), 0);
+	for (unsigned t = 0; t < layout->n_tensors; t++) {
+		const struct mask_tensor *tensor = &layout->tensors[t];
+		/* The key third of qkv's bias has no gradient but rounding. */
+		size_t n = t % 8 == 1 ? tensor->n / 3 : tensor->n;
+		double same = cosine(grad + tensor->offset, model->grad + tensor->offset, n);
+
+		if (same < .999)
+			fail_msg("%s: cosine %g", tensor->name, same);
+	}
+}
+
+static void a_tape_takes_no_slot_of_another_precision(void **state)
+{
+	struct model *model = *state;
+	_cleanup_(vit_plan_freep) struct vit_plan *plan = NULL;
+	_cleanup_(slot_freep) struct slot *slot = NULL;
+	float embeddings[BATCH * 24];
+
+	if (!vit_has(model->vit, PRECISION_BF16))
+		skip();
+	assert_int_equal(vit_slot_new(&slot, model->vit, SLOT_LEARN | SLOT_BF16), 0);
+	assert_int_equal(vit_tape_forward(model->tape, slot, embeddings), -EINVAL);
+	assert_int_equal(vit_tape_backward(model->tape, slot, model->weight, model->grad), -EINVAL);
+	assert_int_equal(vit_plan_new(&plan, model->vit, BATCH, PX), 0);
+	assert_int_equal(vit_forward(plan, slot, embeddings), -EINVAL);
+}
+
 static void no_slow_implementation_is_chosen_for_a_real_model(void **state)
 {
 	struct vit_shape real;
 	_cleanup_(base_freep) struct base *base = NULL;
 	_cleanup_(vit_freep) struct vit *vit = NULL;
-	_cleanup_(vit_tape_freep) struct vit_tape *large = NULL, *small = NULL;
+	_cleanup_(vit_tape_freep) struct vit_tape *large = NULL, *small = NULL, *rounded = NULL;
 
 	(void)state;
 	assert_int_equal(random_vit_shape(&real, "vit_t"), 0);
@@ -241,8 +303,10 @@ static void no_slow_implementation_is_chosen_for_a_real_model(void **state)
 	/* oneDNN 2.6 has no other softmax backward for less. */
 	if (strncmp(vit_isa(vit), "avx512", 6) != 0)
 		skip();
-	assert_int_equal(vit_tape_new(&large, vit, 8, 112), 0);
-	assert_int_equal(vit_tape_new(&small, vit, 8, 64), 0);
+	assert_int_equal(vit_tape_new(&large, vit, 8, 112, PRECISION_F32), 0);
+	assert_int_equal(vit_tape_new(&small, vit, 8, 64, PRECISION_F32), 0);
+	if (vit_has(vit, PRECISION_BF16))
+		assert_int_equal(vit_tape_new(&rounded, vit, 8, 112, PRECISION_BF16), 0);
 	assert_int_equal(onednn_n_slow(vit->onednn), 0);
 }
 
@@ -255,6 +319,8 @@ int main(void)
 		cmocka_unit_test(a_second_backward_adds_the_same_bits),
 		cmocka_unit_test(plan_tape_and_reference_agree),
 		cmocka_unit_test(a_slot_for_inference_cannot_go_backward),
+		cmocka_unit_test(bf16_points_where_f32_does),
+		cmocka_unit_test(a_tape_takes_no_slot_of_another_precision),
 		cmocka_unit_test(no_slow_implementation_is_chosen_for_a_real_model),
 	};
 

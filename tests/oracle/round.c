@@ -130,6 +130,7 @@ static struct round *start(struct vit *vit, struct golden *golden)
 	struct round *round = NULL;
 	struct diag diag = { "" };
 
+	recipe.precision = PRECISION_F32;
 	recipe.steps = STEPS;
 	recipe.batch = B;
 	recipe.n_prototypes = K;

@@ -114,7 +114,7 @@ static void score_gradients_are_those_of_autograd(void **state)
 	float embeddings[N_OUT], d_embeddings[N_OUT];
 
 	fill(d_embeddings, N_OUT, 2);
-	assert_int_equal(vit_tape_new(&tape, oracle->vit, BATCH, PX), 0);
+	assert_int_equal(vit_tape_new(&tape, oracle->vit, BATCH, PX, PRECISION_F32), 0);
 	fill(vit_tape_input(tape), (size_t)BATCH * 3 * PX * PX, 1);
 	assert_int_equal(slot_apply(oracle->slot, oracle->mask), 0);
 	assert_int_equal(vit_tape_forward(tape, oracle->slot, embeddings), 0);

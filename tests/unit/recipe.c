@@ -392,8 +392,9 @@ static void gradients_in_parts_equal_those_at_once(void **state)
 		_cleanup_(pass_freep) struct pass *pass = NULL;
 		struct rng pixels = rng_stream(6, 0, 0, 0);
 
-		assert_int_equal(
-			pass_new(&pass, bench->tiny.vit, N, PX, at_once == 14 ? 1 : at_once, 0), 0);
+		assert_int_equal(pass_new(&pass, bench->tiny.vit, N, at_once == 14 ? 1 : at_once,
+					 &(struct pass_options){ .px = PX }),
+			0);
 		for (size_t i = 0; i < n_input; i++)
 			pass_input(pass)[i] = rng_normal(&pixels);
 		for (unsigned twice = 0; twice < 2; twice++) {
@@ -433,7 +434,9 @@ static void the_way_back_ends_at_the_first_block(void **state)
 		_cleanup_(pass_freep) struct pass *pass = NULL;
 		struct rng pixels = rng_stream(6, 0, 0, 0);
 
-		assert_int_equal(pass_new(&pass, bench->tiny.vit, N, PX, 0, block), 0);
+		assert_int_equal(pass_new(&pass, bench->tiny.vit, N, 0,
+					 &(struct pass_options){ .px = PX, .first_block = block }),
+			0);
 		for (size_t i = 0; i < (size_t)N * 3 * PX * PX; i++)
 			pass_input(pass)[i] = rng_normal(&pixels);
 		assert_int_equal(pass_forward(pass, slot, embeddings), 0);
@@ -486,7 +489,7 @@ static void a_budget_decides_how_many_images_are_held(void **state)
 	}
 	recipe_fit(&recipe, vit, 1);
 	assert_int_equal(recipe.at_once, 1);
-	assert_int_equal(vit_tape_bytes(vit, 2, 33), 0);
+	assert_int_equal(vit_tape_bytes(vit, 2, 33, PRECISION_F32), 0);
 }
 
 /* Without the term a score's gradient is its own product alone: where W is 0 nothing moves it. */
