@@ -4,7 +4,9 @@
 
 #include "classify/cosine.h"
 #include "learn/cascade_state.h"
+#include "learn/gmm_fit.h"
 #include "learn/judge.h"
+#include "learn/whiten_fit.h"
 
 static uint32_t at_most(uint32_t value, uint32_t most)
 {

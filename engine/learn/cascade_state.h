@@ -2,9 +2,9 @@
 #ifndef KAMEN_LEARN_CASCADE_STATE_H
 #define KAMEN_LEARN_CASCADE_STATE_H
 
+#include "cascade/gmm.h"
+#include "cascade/whiten.h"
 #include "learn/cascade.h"
-#include "learn/gmm.h"
-#include "learn/whiten.h"
 
 /** The images of one component, in the order of the whole. */
 struct cascade_part {

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/rng.h"
-#include "learn/gmm.h"
+#include "learn/gmm_fit.h"
 #include "learn/streams.h"
 
 #define MAX_ITERATIONS 300u

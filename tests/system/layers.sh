@@ -14,7 +14,7 @@ forbid() {
     fi
 }
 
-rooms='(base|onednn|model|mask|image|learn|classify|probe)/'
+rooms='(base|onednn|model|mask|image|cascade|learn|classify|probe)/'
 
 forbid 'nothing includes upwards' '#include "\.\./' client daemon engine proto tests
 forbid 'the engine does not know the daemon, the client or the schema' \
@@ -25,7 +25,7 @@ forbid 'the daemon includes engine.h and nothing else of the engine' \
     "#include \"$rooms" daemon
 forbid 'libkamen stands on proto alone' "#include \"(engine\\.h|$rooms|ops/|site/)" client/lib
 forbid 'dnnl.h is included in engine/onednn only' '#include .*dnnl' \
-    client daemon proto engine/base engine/classify engine/image engine/learn engine/mask engine/model
+    client daemon proto engine/base engine/cascade engine/classify engine/image engine/learn engine/mask engine/model
 forbid 'the engine and libkamen neither print nor exit' \
     '(^|[^a-z_>.])(printf|fprintf|puts|perror|vprintf|syslog|exit|_exit|abort|log_write|log_error)\(' \
     engine client/lib

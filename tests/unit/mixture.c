@@ -10,8 +10,8 @@
 
 #include "base/rng.h"
 #include "golden/golden.h"
-#include "learn/gmm.h"
-#include "learn/whiten.h"
+#include "learn/gmm_fit.h"
+#include "learn/whiten_fit.h"
 
 /* The script's numbers. */
 enum { W_N = 70, W_IN = 9, W_OUT = 4, N = 150, DIM = 5, K = 3, FACTOR = DIM * (DIM + 1) / 2 };

@@ -4,35 +4,10 @@
 #include <stdbool.h>
 
 #include "learn/pca.h"
-#include "learn/whiten.h"
+#include "learn/whiten_fit.h"
 
 /* Of the largest singular value: what floats of the rows cannot tell from 0. */
 #define MIN_SINGULAR 1e-5
-
-static int whiten_new(struct whiten **ret_whiten, uint32_t n_in, uint32_t n_out)
-{
-	_cleanup_(whiten_freep) struct whiten *whiten = calloc(1, sizeof(*whiten));
-
-	if (!whiten)
-		return -ENOMEM;
-	whiten->n_in = n_in;
-	whiten->n_out = n_out;
-	whiten->mean = malloc(n_in * sizeof(*whiten->mean));
-	whiten->axes = malloc((size_t)n_out * n_in * sizeof(*whiten->axes));
-	if (!whiten->mean || !whiten->axes)
-		return -ENOMEM;
-	*ret_whiten = TAKE_PTR(whiten);
-	return 0;
-}
-
-void whiten_free(struct whiten *whiten)
-{
-	if (!whiten)
-		return;
-	free(whiten->mean);
-	free(whiten->axes);
-	free(whiten);
-}
 
 int whiten_fit(
 	struct whiten **ret_whiten, const float *rows, uint32_t n, uint32_t n_in, uint32_t n_out)
@@ -65,21 +40,4 @@ int whiten_fit(
 	}
 	*ret_whiten = TAKE_PTR(whiten);
 	return 0;
-}
-
-void whiten_apply(const struct whiten *whiten, const float *rows, uint32_t n, float *out)
-{
-	uint32_t n_in = whiten->n_in;
-
-#pragma omp parallel for schedule(static)
-	for (uint32_t i = 0; i < n; i++)
-		for (uint32_t k = 0; k < whiten->n_out; k++) {
-			const float *row = rows + (size_t)i * n_in;
-			const float *axis = whiten->axes + (size_t)k * n_in;
-			double sum = 0;
-
-			for (uint32_t j = 0; j < n_in; j++)
-				sum += (double)(row[j] - whiten->mean[j]) * (double)axis[j];
-			out[(size_t)i * whiten->n_out + k] = (float)sum;
-		}
 }

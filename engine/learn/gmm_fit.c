@@ -6,7 +6,7 @@
 
 #include <lapacke.h>
 
-#include "learn/gmm.h"
+#include "learn/gmm_fit.h"
 
 /* So that a component without a row divides by something. */
 #define NOBODY 2.2e-15
@@ -160,20 +160,14 @@ static double expect(struct fit *fit)
 	return sum / fit->n;
 }
 
-static int gmm_new(struct gmm **ret_gmm, const struct fit *fit)
+static int take_result(struct gmm **ret_gmm, const struct fit *fit)
 {
-	_cleanup_(gmm_freep) struct gmm *gmm = calloc(1, sizeof(*gmm));
+	_cleanup_(gmm_freep) struct gmm *gmm = NULL;
 	size_t dim = fit->dim, size = gmm_factor_size(fit->dim);
+	int r = gmm_new(&gmm, fit->k, fit->dim);
 
-	if (!gmm)
-		return -ENOMEM;
-	gmm->n_components = fit->k;
-	gmm->dim = fit->dim;
-	gmm->bias = malloc(fit->k * sizeof(*gmm->bias));
-	gmm->means = malloc(fit->k * dim * sizeof(*gmm->means));
-	gmm->factors = malloc(fit->k * size * sizeof(*gmm->factors));
-	if (!gmm->bias || !gmm->means || !gmm->factors)
-		return -ENOMEM;
+	if (r < 0)
+		return r;
 	for (uint32_t c = 0; c < fit->k; c++) {
 		const double *factor = fit->factors + c * dim * dim;
 		float *packed = gmm->factors + c * size;
@@ -187,16 +181,6 @@ static int gmm_new(struct gmm **ret_gmm, const struct fit *fit)
 		gmm->means[i] = (float)fit->means[i];
 	*ret_gmm = TAKE_PTR(gmm);
 	return 0;
-}
-
-void gmm_free(struct gmm *gmm)
-{
-	if (!gmm)
-		return;
-	free(gmm->bias);
-	free(gmm->means);
-	free(gmm->factors);
-	free(gmm);
 }
 
 static int climb(struct fit *fit, const struct gmm_options *options, double *ret_likelihood,
@@ -241,7 +225,7 @@ int gmm_refine(struct gmm **ret_gmm, const float *rows, uint32_t n, uint32_t dim
 	}
 	r = climb(&fit, options, &likelihood, &n_iterations);
 	if (r == 0)
-		r = gmm_new(&gmm, &fit);
+		r = take_result(&gmm, &fit);
 	if (r < 0)
 		return r;
 	gmm->likelihood = likelihood;
@@ -260,29 +244,4 @@ int gmm_fit(struct gmm **ret_gmm, const float *rows, uint32_t n, uint32_t dim,
 		return -ENOMEM;
 	r = gmm_kmeans(owners, rows, n, dim, n_components, seed);
 	return r < 0 ? r : gmm_refine(ret_gmm, rows, n, dim, n_components, owners, options);
-}
-
-uint32_t gmm_assign(const struct gmm *gmm, const float *row)
-{
-	double highest = -INFINITY;
-	uint32_t best = 0;
-
-	for (uint32_t c = 0; c < gmm->n_components; c++) {
-		const float *factor = gmm->factors + c * gmm_factor_size(gmm->dim);
-		const float *mean = gmm->means + (size_t)c * gmm->dim;
-		double here = (double)gmm->bias[c];
-
-		for (uint32_t a = 0; a < gmm->dim; a++) {
-			double along = 0;
-
-			for (uint32_t b = 0; b <= a; b++)
-				along += (double)*factor++ * ((double)row[b] - (double)mean[b]);
-			here -= along * along / 2;
-		}
-		if (here > highest) {
-			highest = here;
-			best = c;
-		}
-	}
-	return best;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef KAMEN_LEARN_WHITEN_H
-#define KAMEN_LEARN_WHITEN_H
+#ifndef KAMEN_CASCADE_WHITEN_H
+#define KAMEN_CASCADE_WHITEN_H
 
 #include <stddef.h>
 #include <stdint.h>
@@ -16,14 +16,8 @@ struct whiten {
 	float *axes; /* (n_out, n_in): rows of V divided by S */
 };
 
-/**
- * A direction in which the rows do not vary beyond rounding comes out as 0.
- *
- * @param rows  (n, n_in)
- * @return 0, -EINVAL: n_out is not in 1..n_in or n is 0, -ENOMEM, -EDOM: a value is not finite
- */
-int whiten_fit(
-	struct whiten **ret_whiten, const float *rows, uint32_t n, uint32_t n_in, uint32_t n_out);
+/** Mean and axes not yet written. -ENOMEM */
+int whiten_new(struct whiten **ret_whiten, uint32_t n_in, uint32_t n_out);
 void whiten_free(struct whiten *whiten);
 
 #include "base/cleanup.h"
