@@ -29,6 +29,7 @@
 #include "classify/cosine.h"
 #include "classify/figures.h"
 #include "classify/reference.h"
+#include "cascade/mask_set.h"
 #include "learn/early_stop.h"
 #include "learn/head.h"
 #include "learn/judge.h"

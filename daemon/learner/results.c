@@ -102,8 +102,9 @@ static int judge_held(struct results *results, const struct results_job *job, st
 			r = embed_held(&own, job, slot);
 	}
 	if (r == 0)
-		r = judge_neighbours(&results->neighbours, candidate->rows, champion->rows,
-			candidate->n, vit_shape(job->vit)->width);
+		r = judge_neighbours(&results->neighbours, candidate->rows,
+			vit_shape(job->vit)->width, champion->rows, vit_shape(job->vit)->width,
+			candidate->n);
 	results->has_neighbours = r == 0;
 	return r;
 }

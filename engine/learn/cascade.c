@@ -9,27 +9,6 @@ struct cascade_options cascade_options_default(void)
 	return (struct cascade_options){ .n_experts = 3, .n_route = 20 };
 }
 
-static int part_get(void *owner, uint32_t i, struct image_view *ret_view)
-{
-	const struct cascade_part *part = owner;
-
-	if (i >= part->n)
-		return -ERANGE;
-	return part->whole->get(part->whole->owner, part->images[i], ret_view);
-}
-
-struct image_source cascade_part_source(struct cascade_part *part)
-{
-	struct digest_state digest;
-
-	digest_init(&digest);
-	digest_update(&digest, &part->whole->manifest, sizeof(part->whole->manifest));
-	digest_update(&digest, part->images, part->n * sizeof(*part->images));
-	return (struct image_source){
-		.owner = part, .n = part->n, .get = part_get, .manifest = digest_final(&digest)
-	};
-}
-
 static int copy_mask(struct mask **ret_mask, const struct mask *mask)
 {
 	int r = mask_new(ret_mask, mask->layout);
@@ -37,6 +16,22 @@ static int copy_mask(struct mask **ret_mask, const struct mask *mask)
 	if (r == 0)
 		mask_copy(*ret_mask, mask);
 	return r;
+}
+
+/* The mask that was kept need not be that of the last scores: where it says otherwise, they are put
+ * as far beyond the threshold as they were before it, so that experts begin at the mask. */
+static void agree(float *scores, const struct mask *mask, float threshold)
+{
+	for (unsigned t = 0; t < mask->layout->n_tensors; t++) {
+		const struct mask_tensor *tensor = &mask->layout->tensors[t];
+
+		for (size_t i = 0; i < tensor->n; i++) {
+			float *score = &scores[tensor->offset + i];
+
+			if (mask_get(mask, t, i) != (*score > threshold))
+				*score = 2 * threshold - *score;
+		}
+	}
 }
 
 static int take_dispatcher(struct cascade *cascade, const struct mask *mask, const float *scores)
@@ -48,6 +43,8 @@ static int take_dispatcher(struct cascade *cascade, const struct mask *mask, con
 	if (!cascade->scores)
 		return -ENOMEM;
 	memcpy(cascade->scores, scores, n_bytes);
+	if (cascade->recipe.mask == RECIPE_THRESHOLD)
+		agree(cascade->scores, mask, cascade->recipe.score_threshold);
 	r = copy_mask(&cascade->masks[0], mask);
 	return r < 0 ? r : vit_slot_new(&cascade->slot, cascade->vit, SLOT_INFER);
 }
@@ -158,9 +155,9 @@ static uint32_t first_missing(const struct cascade *cascade)
 
 static struct image_source take_part(struct cascade_share *share, uint32_t expert)
 {
-	share->part = (struct cascade_part){ &share->source, share->order + share->first[expert],
+	share->part = (struct embed_part){ &share->source, share->order + share->first[expert],
 		share->first[expert + 1] - share->first[expert] };
-	return cascade_part_source(&share->part);
+	return embed_part_source(&share->part);
 }
 
 static int begin(struct cascade *cascade, uint32_t expert, struct diag *diag)
@@ -231,19 +228,15 @@ int cascade_step(struct cascade *cascade, struct cascade_progress *ret_progress,
 {
 	uint32_t expert = first_missing(cascade), n = cascade->options.n_experts;
 	struct cascade_progress progress = { .expert = expert, .n_experts = n };
-	int r;
+	int r = 0;
 
-	if (expert < n) {
+	if (expert < n)
 		r = learn(cascade, expert, &progress.round, diag);
-		if (r < 0)
-			return r;
-	}
-	if (first_missing(cascade) < n) {
-		*ret_progress = progress;
-		return 1;
-	}
-	r = cascade->fusions[CASCADE_UNCONDITIONAL] ? 0 : cascade_fuse(cascade);
-	if (r == 0)
-		*ret_progress = progress;
-	return r;
+	else if (!cascade->fusions[CASCADE_UNCONDITIONAL])
+		r = cascade_fuse(cascade);
+	if (r < 0)
+		return r;
+	cascade->step = cascade->round ? progress.round.step : 0;
+	*ret_progress = progress;
+	return expert < n;
 }

@@ -2,10 +2,10 @@
 #ifndef KAMEN_LEARN_CASCADE_H
 #define KAMEN_LEARN_CASCADE_H
 
+#include "cascade/mask_set.h"
 #include "learn/early_stop.h"
 #include "learn/round.h"
 
-#define CASCADE_MAX_EXPERTS 8u
 #define CASCADE_MIN_IMAGES 16u /* a component of fewer keeps the dispatcher for its expert */
 
 /**
@@ -15,13 +15,6 @@
  * whitening of all of it. For one thread.
  */
 struct cascade;
-
-/** Whose embeddings are put side by side; the others' places are 0. */
-enum cascade_mode {
-	CASCADE_CONDITIONAL,   /* dispatcher and the expert it chose: two forwards */
-	CASCADE_UNCONDITIONAL, /* dispatcher and every expert */
-	CASCADE_N_MODES
-};
 
 struct cascade_options {
 	uint32_t n_experts; /* 1..CASCADE_MAX_EXPERTS */
@@ -35,7 +28,7 @@ struct cascade_options {
 struct cascade_options cascade_options_default(void);
 
 struct cascade_progress {
-	uint32_t expert, n_experts; /* expert: the one that learns */
+	uint32_t expert, n_experts; /* expert: the one that learns; n_experts: they are fused */
 	struct round_progress round;
 };
 
@@ -45,7 +38,7 @@ struct cascade_progress {
  * @param recipe  of the dispatcher: experts learn as many steps at the same rates
  * @param source  what the dispatcher learnt from; must outlive the cascade, as vit
  * @param mask    the dispatcher's, copied
- * @param scores  (n_elements) of the dispatcher, copied
+ * @param scores  (n_elements) of the dispatcher, copied; what says otherwise than the mask is mended
  * @return 0, -EINVAL: options out of range or too few images (diag), -ENOMEM, -EIO, -EDOM
  */
 int cascade_new(struct cascade **ret_cascade, struct vit *vit,
@@ -55,7 +48,7 @@ int cascade_new(struct cascade **ret_cascade, struct vit *vit,
 void cascade_free(struct cascade *cascade);
 DEFINE_CLEANUP(struct cascade *, cascade_free)
 
-/** One step of one expert; after the last one's last, fits both fusions. An expert whose masks are
+/** One step of one expert; when all are learnt, fits both fusions. An expert whose masks are
  * none of them worth keeping has the dispatcher's.
  * @return 1: more to do, 0: done, or a negative errno as round_step() */
 int cascade_step(struct cascade *cascade, struct cascade_progress *ret_progress, struct diag *diag);
@@ -73,6 +66,11 @@ uint32_t cascade_width(const struct cascade *cascade);
 /** (n, cascade_width) of a cascade that is done. slot: any of this model, for SLOT_INFER. */
 int cascade_embed(float *embeddings, struct cascade *cascade, enum cascade_mode mode,
 	struct slot *slot, const struct image_source *source);
+/**
+ * Moves a mode of a cascade that is done into a set of its own; nothing but cascade_free() may be
+ * done with the cascade then.
+ */
+int cascade_take(struct cascade *cascade, enum cascade_mode mode, struct mask_set **ret_set);
 /** What must be stored beside the masks, in f32: mixture, its whitening, the mode's fusion. */
 size_t cascade_bytes(const struct cascade *cascade, enum cascade_mode mode);
 

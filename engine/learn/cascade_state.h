@@ -5,21 +5,14 @@
 #include "cascade/gmm.h"
 #include "cascade/whiten.h"
 #include "learn/cascade.h"
-
-/** The images of one component, in the order of the whole. */
-struct cascade_part {
-	const struct image_source *whole;
-	const uint32_t *images; /* (n) into whole */
-	uint32_t n;
-};
-struct image_source cascade_part_source(struct cascade_part *part);
+#include "learn/embed.h"
 
 /** A source by component. */
 struct cascade_share {
 	struct image_source source;
 	uint32_t *order;                         /* (source.n) images, component after component */
 	uint32_t first[CASCADE_MAX_EXPERTS + 1]; /* of each in order */
-	struct cascade_part part;                /* of the expert that learns */
+	struct embed_part part;                  /* of the expert that learns */
 };
 
 struct cascade {
@@ -39,6 +32,7 @@ struct cascade {
 	struct cascade_share learnt, held; /* held.order NULL: nothing is */
 	struct round *round;               /* of the first expert that is missing, or NULL */
 	struct early_stop *stop;           /* as round; NULL: nothing is held */
+	uint32_t step;                     /* that the round has done */
 };
 
 /** Fits route and mixture to the dispatcher's embeddings; divides what is learnt from and what is held. */

@@ -27,6 +27,27 @@ struct image_source embed_subset_source(
 	};
 }
 
+static int part_get(void *owner, uint32_t i, struct image_view *ret_view)
+{
+	const struct embed_part *part = owner;
+
+	if (i >= part->n)
+		return -ERANGE;
+	return part->whole->get(part->whole->owner, part->images[i], ret_view);
+}
+
+struct image_source embed_part_source(struct embed_part *part)
+{
+	struct digest_state digest;
+
+	digest_init(&digest);
+	digest_update(&digest, &part->whole->manifest, sizeof(part->whole->manifest));
+	digest_update(&digest, part->images, part->n * sizeof(*part->images));
+	return (struct image_source){
+		.owner = part, .n = part->n, .get = part_get, .manifest = digest_final(&digest)
+	};
+}
+
 static int prepare(const struct prep *prep, const struct image_source *source, uint32_t first,
 	uint32_t n, float *input, struct resize_scratch *scratch)
 {
@@ -80,4 +101,26 @@ int judge_embed(float *embeddings, struct vit *vit, const struct slot *slot,
 		memcpy(embeddings + (size_t)i * width, out, (size_t)n * width * sizeof(*out));
 	}
 	return 0;
+}
+
+int embed_look(void *owner, uint32_t m, const uint32_t *images, uint32_t n, float *rows)
+{
+	const struct embed_window *window = owner;
+	struct embed_part part = { window->source, images, n };
+	const struct image_source source = embed_part_source(&part);
+	int r = slot_apply(window->slot, window->set->masks[m]);
+
+	return r < 0 ? r : judge_embed(rows, window->vit, window->slot, window->prep, &source);
+}
+
+int judge_embed_set(float *embeddings, struct vit *vit, struct slot *slot,
+	const struct mask_set *set, const struct prep *prep, const struct image_source *source)
+{
+	_cleanup_(mask_set_scratch_freep) struct mask_set_scratch *scratch = NULL;
+	struct embed_window window = { vit, slot, set, prep, source };
+	const struct mask_set_eye eye = { embed_look, &window };
+	int r;
+
+	r = mask_set_scratch_new(&scratch, source->n, set->n_experts, set->width);
+	return r < 0 ? r : mask_set_embed(embeddings, set, scratch, &eye, source->n);
 }

@@ -24,12 +24,18 @@ struct lens {
 	struct vit_plan *plan;
 	uint32_t batch; /* images; twice as many views */
 	float *out;     /* (N_SIDES, batch, width) */
+
+	const struct mask_set *set; /* a cascade; NULL: slot has the mask */
+	struct mask_set_scratch *scratch;
+	struct slot *own; /* slot, to apply the cascade's masks to */
+	uint32_t draw;
 };
 
 static void lens_clear(struct lens *lens)
 {
 	views_free(lens->views);
 	vit_plan_free(lens->plan);
+	mask_set_scratch_free(lens->scratch);
 	free(lens->out);
 }
 
@@ -45,6 +51,9 @@ static int lens_open(struct lens *lens, const struct prep *prep)
 	if (!lens->out)
 		return -ENOMEM;
 	r = views_new(&lens->views, lens->recipe, N_SIDES, prep, lens->source);
+	if (r == 0 && lens->set)
+		r = mask_set_scratch_new(&lens->scratch, N_SIDES * lens->source->n,
+			lens->set->n_experts, lens->set->width);
 	if (r < 0)
 		return r;
 	return vit_plan_new(&lens->plan, lens->vit, N_SIDES * lens->batch, lens->recipe->large_px);
@@ -78,13 +87,63 @@ static int lens_draw(const struct lens *lens, uint32_t draw, uint32_t first, uin
 	return 0;
 }
 
-/* embeddings (N_SIDES, n, width) of one draw */
-static int lens_embed(const struct lens *lens, uint32_t draw, float *embeddings)
+/* One view of the draw; they are numbered side after side. */
+static int lens_draw_view(const struct lens *lens, uint32_t view, float *pixels)
+{
+	uint32_t side = view / lens->source->n, i = view % lens->source->n;
+	struct rng rng = rng_stream(lens->recipe->seed, i, lens->draw, STREAM_JUDGE + side);
+	struct image_view image;
+	int r = lens->source->get(lens->source->owner, i, &image);
+
+	return r < 0 ? r : views_apply(lens->views, &image, rng, side, pixels);
+}
+
+/* Of a cascade: some views by one of its masks. */
+static int lens_look(void *owner, uint32_t m, const uint32_t *views, uint32_t n, float *rows)
+{
+	const struct lens *lens = owner;
+	size_t pixels = (size_t)3 * lens->recipe->large_px * lens->recipe->large_px;
+	uint32_t width = vit_shape(lens->vit)->width, most = N_SIDES * lens->batch;
+	int r = slot_apply(lens->own, lens->set->masks[m]);
+
+	for (uint32_t i = 0; i < n && r >= 0; i += most) {
+		uint32_t n_now = n - i < most ? n - i : most;
+
+		for (uint32_t k = 0; k < n_now && r >= 0; k++)
+			r = lens_draw_view(
+				lens, views[i + k], vit_plan_input(lens->plan) + k * pixels);
+		if (r >= 0)
+			r = vit_forward(lens->plan, lens->own, lens->out);
+		if (r >= 0)
+			memcpy(rows + (size_t)i * width, lens->out,
+				(size_t)n_now * width * sizeof(*rows));
+	}
+	return r < 0 ? r : 0;
+}
+
+static int lens_embed_set(struct lens *lens, uint32_t draw, float *embeddings)
+{
+	const struct mask_set_eye eye = { lens_look, lens };
+
+	lens->draw = draw;
+	return mask_set_embed(
+		embeddings, lens->set, lens->scratch, &eye, N_SIDES * lens->source->n);
+}
+
+static uint32_t lens_width(const struct lens *lens)
+{
+	return lens->set ? lens->set->n_out : vit_shape(lens->vit)->width;
+}
+
+/* embeddings (N_SIDES, n, lens_width) of one draw */
+static int lens_embed(struct lens *lens, uint32_t draw, float *embeddings)
 {
 	size_t width = vit_shape(lens->vit)->width;
 	uint32_t total = lens->source->n;
 	int r;
 
+	if (lens->set)
+		return lens_embed_set(lens, draw, embeddings);
 	for (uint32_t i = 0; i < total; i += lens->batch) {
 		uint32_t n = total - i < lens->batch ? total - i : lens->batch;
 
@@ -182,9 +241,9 @@ int judge_rows(struct judgement *ret_judgement, struct judge_image *images, floa
 
 /* The mean over n_draws pairs of views of each image. */
 static int judge_draws(struct judgement *ret_judgement, struct judge_image *images,
-	const struct lens *lens, uint32_t n_draws)
+	struct lens *lens, uint32_t n_draws)
 {
-	uint32_t n = lens->source->n, width = vit_shape(lens->vit)->width;
+	uint32_t n = lens->source->n, width = lens_width(lens);
 	_cleanup_(freep) float *rows = malloc((size_t)N_SIDES * n * width * sizeof(*rows));
 	struct judge_image drawn[JUDGE_MAX_IMAGES];
 	struct judgement mean = { .n = n }, one;
@@ -211,16 +270,13 @@ static int judge_draws(struct judgement *ret_judgement, struct judge_image *imag
 	return 0;
 }
 
-int judge_some(struct judgement *ret_judgement, struct judge_image *images, struct vit *vit,
-	const struct slot *slot, const struct recipe *recipe, const struct prep *prep,
+static int judge_through(struct lens *lens, struct judgement *ret_judgement,
+	struct judge_image *images, const struct recipe *recipe, const struct prep *prep,
 	const struct image_source *source, struct judge_effort effort)
 {
 	struct embed_subset subset;
 	const struct image_source some = embed_subset_source(&subset, source, effort.n_images);
 	struct recipe served = *recipe;
-	_cleanup_(lens_clear) struct lens lens = {
-		.vit = vit, .slot = slot, .recipe = &served, .source = &some
-	};
 	int r;
 
 	if (some.n < JUDGE_MIN_IMAGES)
@@ -228,25 +284,56 @@ int judge_some(struct judgement *ret_judgement, struct judge_image *images, stru
 	/* A large input is learnt at its half: what counts is the size it is served at. */
 	served.large_px = prep->input_px;
 	served.n_small = 0;
-	r = lens_open(&lens, prep);
-	if (r < 0)
-		return r;
-	return judge_draws(ret_judgement, images, &lens, effort.n_draws);
+	lens->recipe = &served;
+	lens->source = &some;
+	r = lens_open(lens, prep);
+	return r < 0 ? r : judge_draws(ret_judgement, images, lens, effort.n_draws);
+}
+
+int judge_some(struct judgement *ret_judgement, struct judge_image *images, struct vit *vit,
+	const struct slot *slot, const struct recipe *recipe, const struct prep *prep,
+	const struct image_source *source, struct judge_effort effort)
+{
+	_cleanup_(lens_clear) struct lens lens = { .vit = vit, .slot = slot };
+
+	return judge_through(&lens, ret_judgement, images, recipe, prep, source, effort);
+}
+
+static struct judge_effort full_effort(uint32_t n_images)
+{
+	struct judge_effort effort = { JUDGE_MAX_IMAGES, 1 };
+
+	if (n_images > 0)
+		effort.n_draws = JUDGE_MAX_IMAGES / n_images;
+	if (effort.n_draws < 1)
+		effort.n_draws = 1;
+	if (effort.n_draws > JUDGE_MAX_DRAWS)
+		effort.n_draws = JUDGE_MAX_DRAWS;
+	return effort;
 }
 
 int judge_views(struct judgement *ret_judgement, struct judge_image *images, struct vit *vit,
 	const struct slot *slot, const struct recipe *recipe, const struct prep *prep,
 	const struct image_source *source)
 {
-	struct judge_effort effort = { JUDGE_MAX_IMAGES, 1 };
+	return judge_some(
+		ret_judgement, images, vit, slot, recipe, prep, source, full_effort(source->n));
+}
 
-	if (source->n > 0)
-		effort.n_draws = JUDGE_MAX_IMAGES / source->n;
-	if (effort.n_draws < 1)
-		effort.n_draws = 1;
-	if (effort.n_draws > JUDGE_MAX_DRAWS)
-		effort.n_draws = JUDGE_MAX_DRAWS;
-	return judge_some(ret_judgement, images, vit, slot, recipe, prep, source, effort);
+int judge_views_set(struct judgement *ret_judgement, struct judge_image *images, struct vit *vit,
+	struct slot *slot, const struct mask_set *set, const struct recipe *recipe,
+	const struct prep *prep, const struct image_source *source)
+{
+	_cleanup_(lens_clear) struct lens lens = { .vit = vit, .slot = slot, .own = slot };
+	int r = 0;
+
+	if (set->n_experts > 0)
+		lens.set = set;
+	else
+		r = slot_apply(slot, set->masks[0]);
+	return r < 0 ? r
+		     : judge_through(&lens, ret_judgement, images, recipe, prep, source,
+			       full_effort(source->n));
 }
 
 /* Standard error of the mean of n differences, from their sum and sum of squares. */
@@ -338,10 +425,11 @@ static void nearest(
 	}
 }
 
-int judge_neighbours(float *ret_share, const float *a, const float *b, uint32_t n, uint32_t width)
+int judge_neighbours(float *ret_share, const float *a, uint32_t width_a, const float *b,
+	uint32_t width_b, uint32_t n)
 {
-	size_t size = (size_t)n * width;
-	_cleanup_(freep) float *rows = malloc((2 * size + 1) * sizeof(*rows));
+	size_t size = (size_t)n * width_a;
+	_cleanup_(freep) float *rows = malloc((size + (size_t)n * width_b + 1) * sizeof(*rows));
 	uint32_t of_a[JUDGE_NEIGHBOURS], of_b[JUDGE_NEIGHBOURS];
 	const uint32_t k = JUDGE_NEIGHBOURS;
 	uint64_t n_common = 0;
@@ -350,11 +438,11 @@ int judge_neighbours(float *ret_share, const float *a, const float *b, uint32_t 
 		return -EINVAL;
 	if (!rows)
 		return -ENOMEM;
-	cosine_normalise(rows, a, n, width);
-	cosine_normalise(rows + size, b, n, width);
+	cosine_normalise(rows, a, n, width_a);
+	cosine_normalise(rows + size, b, n, width_b);
 	for (uint32_t i = 0; i < n; i++) {
-		nearest(of_a, rows, i, n, width, k);
-		nearest(of_b, rows + size, i, n, width, k);
+		nearest(of_a, rows, i, n, width_a, k);
+		nearest(of_b, rows + size, i, n, width_b, k);
 		for (uint32_t x = 0; x < k; x++)
 			for (uint32_t y = 0; y < k; y++)
 				n_common += of_a[x] == of_b[y];

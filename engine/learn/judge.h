@@ -2,6 +2,7 @@
 #ifndef KAMEN_LEARN_JUDGE_H
 #define KAMEN_LEARN_JUDGE_H
 
+#include "cascade/mask_set.h"
 #include "learn/head.h"
 #include "learn/round.h"
 
@@ -34,6 +35,11 @@ int judge_views(struct judgement *ret_judgement, struct judge_image *images, str
 	const struct slot *slot, const struct recipe *recipe, const struct prep *prep,
 	const struct image_source *source);
 
+/** The same views as a mask set sees them. slot: any for SLOT_INFER; it is left with any mask. */
+int judge_views_set(struct judgement *ret_judgement, struct judge_image *images, struct vit *vit,
+	struct slot *slot, const struct mask_set *set, const struct recipe *recipe,
+	const struct prep *prep, const struct image_source *source);
+
 /** How much a look may cost: images, of more as many, evenly spaced; pairs of views of each. */
 struct judge_effort {
 	uint32_t n_images, n_draws; /* at most JUDGE_MAX_IMAGES; at least 1 */
@@ -65,13 +71,18 @@ int judge_entropy(float *ret_share, const struct head *head, float temperature,
 #define JUDGE_NEIGHBOURS 10u
 /**
  * Mean share of common nearest neighbours, JUDGE_NEIGHBOURS of each, of the same
- * images in two spaces: a, b (n, width), not normalised. By chance it is k / (n - 1).
+ * images in two spaces: a (n, width_a), b (n, width_b), not normalised. By chance it is k / (n - 1).
  * -EINVAL: fewer than 2 * JUDGE_NEIGHBOURS images.
  */
-int judge_neighbours(float *ret_share, const float *a, const float *b, uint32_t n, uint32_t width);
+int judge_neighbours(float *ret_share, const float *a, uint32_t width_a, const float *b,
+	uint32_t width_b, uint32_t n);
 
 /** Embeds every image of the source by the site's preprocessing: (n, width), not normalised. */
 int judge_embed(float *embeddings, struct vit *vit, const struct slot *slot,
 	const struct prep *prep, const struct image_source *source);
+
+/** The same by a mask set: (n, set->n_out). slot: any for SLOT_INFER; it is left with any mask. */
+int judge_embed_set(float *embeddings, struct vit *vit, struct slot *slot,
+	const struct mask_set *set, const struct prep *prep, const struct image_source *source);
 
 #endif

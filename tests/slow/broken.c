@@ -200,8 +200,8 @@ static int measure(struct version_row *row, struct bench *bench, const struct ca
 		.candidate = row_of(&judgement),
 	};
 	row->candidate.has_neighbours = true;
-	r = judge_neighbours(&row->candidate.neighbours, rows, bench->frozen_rows, bench->held.n,
-		vit_shape(bench->vit)->width);
+	r = judge_neighbours(&row->candidate.neighbours, rows, vit_shape(bench->vit)->width,
+		bench->frozen_rows, vit_shape(bench->vit)->width, bench->held.n);
 	if (r < 0 || !candidate->head_values)
 		return r;
 	row->candidate.has_entropy = true;

@@ -518,16 +518,16 @@ static void neighbours_are_shared_as_far_as_spaces_agree(void **state)
 		other[i] = rng_normal(&rng);
 		same[i] = 1;
 	}
-	assert_int_equal(judge_neighbours(&own, rows, rows, N, WIDTH), 0);
-	assert_int_equal(judge_neighbours(&little, rows, near, N, WIDTH), 0);
-	assert_int_equal(judge_neighbours(&none, rows, other, N, WIDTH), 0);
-	assert_int_equal(judge_neighbours(&collapsed, rows, same, N, WIDTH), 0);
+	assert_int_equal(judge_neighbours(&own, rows, WIDTH, rows, WIDTH, N), 0);
+	assert_int_equal(judge_neighbours(&little, rows, WIDTH, near, WIDTH, N), 0);
+	assert_int_equal(judge_neighbours(&none, rows, WIDTH, other, WIDTH, N), 0);
+	assert_int_equal(judge_neighbours(&collapsed, rows, WIDTH, same, WIDTH, N), 0);
 	assert_float_equal(own, 1, 0);
 	assert_true(little > .6f && little < 1);
 	/* By chance 10 of 199. */
 	assert_true(fabsf(none - 10.f / 199) < .02f);
 	assert_true(fabsf(collapsed - 10.f / 199) < .02f);
-	assert_int_equal(judge_neighbours(&own, rows, rows, 19, WIDTH), -EINVAL);
+	assert_int_equal(judge_neighbours(&own, rows, WIDTH, rows, WIDTH, 19), -EINVAL);
 }
 
 /* Four prototypes along two axes: embeddings on all of them use all, on one use that one. */
