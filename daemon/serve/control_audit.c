@@ -40,6 +40,11 @@ void control_audit_show(struct control_client *client, const Kamen__Request *req
 	uint64_t after = show->has_after ? show->after : 0;
 	int r = 0;
 
+	if (show->has_last && show->last > AUDIT_MAX_LAST) {
+		control_error(client, request->id, -EINVAL,
+			"at most the last %u rows; 0: all of them", AUDIT_MAX_LAST);
+		return;
+	}
 	if (show->has_last && show->last > 0)
 		r = state_audit_seek(state, site, show->last, &after);
 	if (r >= 0)

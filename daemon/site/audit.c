@@ -119,9 +119,13 @@ int state_audit_seek(struct state *state, const char *site, uint32_t last, uint6
 	uint64_t after = 0;
 	int r;
 
-	if (last == 0)
+	if (last == 0 || last > AUDIT_MAX_LAST)
 		return -EINVAL;
-	r = statement_get(state, &statement, SQL_AUDIT_SEEK, "ti", site, (int64_t)last - 1);
+	if (*site)
+		r = statement_get(
+			state, &statement, SQL_AUDIT_SEEK_SITE, "it", (int64_t)last - 1, site);
+	else
+		r = statement_get(state, &statement, SQL_AUDIT_SEEK, "i", (int64_t)last - 1);
 	if (r < 0)
 		return r;
 	r = statement_step(state, statement);
@@ -139,14 +143,18 @@ int state_audit_walk(struct state *state, const char *site, uint64_t after, uint
 	state_audit_fn *take, void *data)
 {
 	sqlite3_stmt *statement;
+	int64_t limit = max < INT32_MAX ? max : INT32_MAX;
 	struct chain_row row;
 	int n = 0, r;
 
 	/* Sequence numbers are signed in SQLite. */
 	if (after > INT64_MAX)
 		return 0;
-	r = statement_get(state, &statement, SQL_AUDIT_FROM, "iti", (int64_t)after, site,
-		(int64_t)(max < INT32_MAX ? max : INT32_MAX));
+	if (*site)
+		r = statement_get(
+			state, &statement, SQL_AUDIT_FROM_SITE, "iit", (int64_t)after, limit, site);
+	else
+		r = statement_get(state, &statement, SQL_AUDIT_FROM, "ii", (int64_t)after, limit);
 	while (r >= 0 && (r = statement_step(state, statement)) > 0) {
 		r = read_row(&row, statement, NULL);
 		if (r < 0) {

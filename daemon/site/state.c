@@ -30,6 +30,13 @@
 	" class TEXT NOT NULL, time_us INTEGER NOT NULL) STRICT;" \
 	"CREATE INDEX label_of_site ON label (site_id, class);"
 
+/* What champions show on the line, by name; and the audit is asked for by site. */
+#define LIVE_TABLE \
+	"CREATE TABLE live (" \
+	" site_id INTEGER NOT NULL REFERENCES site (id) ON DELETE CASCADE," \
+	" name TEXT NOT NULL, value REAL, PRIMARY KEY (site_id, name)) STRICT, WITHOUT ROWID;"
+#define AUDIT_INDEX "CREATE INDEX audit_of_site ON audit (site);"
+
 static const char schema[] =
 	"CREATE TABLE site ("
 	" id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, created_us INTEGER NOT NULL,"
@@ -87,7 +94,7 @@ static const char schema[] =
 	"CREATE TABLE audit ("
 	" seq INTEGER PRIMARY KEY, time_us INTEGER NOT NULL, site TEXT NOT NULL,"
 	" what TEXT NOT NULL, detail TEXT NOT NULL, prev BLOB NOT NULL, hash BLOB NOT NULL"
-	") STRICT;";
+	") STRICT;" AUDIT_INDEX LIVE_TABLE;
 
 /* How a database of schema i + 1 becomes one of i + 2. No row is ever taken away. */
 static const char *const upgrades[STATE_SCHEMA - 1] = {
@@ -111,6 +118,7 @@ static const char *const upgrades[STATE_SCHEMA - 1] = {
 	" UPDATE site SET n_images = n_images + 1, replay_bytes = replay_bytes + new.n_bytes,"
 	" n_new = n_new + 1 WHERE id = new.site_id; END;",
 	LABEL_TABLE,
+	AUDIT_INDEX LIVE_TABLE,
 };
 
 /* ---- transactions */

@@ -5,6 +5,8 @@
 #include "engine.h"
 #include "kamen.pb-c.h"
 #include "ops/config.h"
+#include "site/drift.h"
+#include "site/watch.h"
 
 /*
  * state.db (SQLite, WAL, synchronous=FULL) and the folders beside it: what survives a power cut.
@@ -72,6 +74,17 @@ struct judgement_row {
 struct shadow_row {
 	uint64_t n, n_agreed, n_ng, n_champion_ng;
 	double novelty, champion_novelty, cosine, seconds;
+};
+
+/** What a site's champion has shown on the line. */
+struct live_row {
+	uint32_t version;           /* whose answers these are */
+	uint64_t space;             /* 48 bits of its digest: by whose references */
+	double threshold;           /* of what counts as NG */
+	struct watch_counts counts; /* of late */
+	struct watch watch;         /* its trial */
+	struct drift drift;
+	bool drift_learnt; /* a round began for the alarm that is up: one is enough */
 };
 
 struct version_row {
@@ -248,6 +261,15 @@ int state_is_withdrawn(struct state *state, const char *site, const struct diges
 int state_shadow_store(
 	struct state *state, const char *site, uint32_t version, const struct shadow_row *row);
 
+/**
+ * What was stored last. A promotion sets watch.version with its own transaction, so that a version
+ * other than row.version there is on trial from its first answer on.
+ *
+ * @return 1, 0: nothing was stored yet, or a negative errno
+ */
+int state_live_get(struct state *state, const char *site, struct live_row *ret_row);
+int state_live_store(struct state *state, const char *site, const struct live_row *row);
+
 /** Pins a version, or no longer; audited. -ENOENT, -EPERM: it is being learnt or failed. */
 int state_version_keep(
 	struct state *state, const char *site, uint32_t version, bool keep, const char *who);
@@ -281,7 +303,9 @@ int state_audit_head(struct state *state, uint64_t *ret_n, struct digest *ret_he
 /** Walks the chain. *ret_head: hash of its last row. -EBADMSG: diag names the row that is wrong. */
 int state_audit_verify(
 	struct state *state, uint64_t *ret_n, struct digest *ret_head, struct diag *diag);
-/** After which row the last rows begin; site "": of every site. */
+/** How far back somebody may look in one go: the loop walks so many entries of an index. */
+#define AUDIT_MAX_LAST 65536u
+/** After which row the last rows begin; site "": of every site. -EINVAL: 0, or over AUDIT_MAX_LAST */
 int state_audit_seek(struct state *state, const char *site, uint32_t last, uint64_t *ret_after);
 /**
  * Hands at most max rows after that one to take(), as they are stored, checked by nobody; a row's

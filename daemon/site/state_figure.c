@@ -5,49 +5,71 @@
 
 #include "site/state_internal.h"
 
-/* Figures by name: whoever measures one more adds a name, not a column. Counts are exact up to
- * 2^53. */
+/* Figures by name: whoever measures one more adds a name, not a column. */
 #define ENTROPY "prototype_entropy"
 #define NEIGHBOURS "neighbours"
 
-static const struct shadow_figure {
-	const char *name;
-	size_t offset;
-	bool is_count; /* uint64_t, else double */
-} shadow_figures[] = {
-	{ "shadow.n", offsetof(struct shadow_row, n), true },
-	{ "shadow.agreed", offsetof(struct shadow_row, n_agreed), true },
-	{ "shadow.ng", offsetof(struct shadow_row, n_ng), true },
-	{ "shadow.champion_ng", offsetof(struct shadow_row, n_champion_ng), true },
-	{ "shadow.novelty", offsetof(struct shadow_row, novelty), false },
-	{ "shadow.champion_novelty", offsetof(struct shadow_row, champion_novelty), false },
-	{ "shadow.cosine", offsetof(struct shadow_row, cosine), false },
-	{ "shadow.seconds", offsetof(struct shadow_row, seconds), false },
+static const struct figure_field shadow_figures[] = {
+	{ "shadow.n", offsetof(struct shadow_row, n), FIGURE_U64 },
+	{ "shadow.agreed", offsetof(struct shadow_row, n_agreed), FIGURE_U64 },
+	{ "shadow.ng", offsetof(struct shadow_row, n_ng), FIGURE_U64 },
+	{ "shadow.champion_ng", offsetof(struct shadow_row, n_champion_ng), FIGURE_U64 },
+	{ "shadow.novelty", offsetof(struct shadow_row, novelty), FIGURE_DOUBLE },
+	{ "shadow.champion_novelty", offsetof(struct shadow_row, champion_novelty), FIGURE_DOUBLE },
+	{ "shadow.cosine", offsetof(struct shadow_row, cosine), FIGURE_DOUBLE },
+	{ "shadow.seconds", offsetof(struct shadow_row, seconds), FIGURE_DOUBLE },
 };
 
-static double get_shadow(const struct shadow_row *row, const struct shadow_figure *figure)
+double figure_get(const void *row, const struct figure_field *field)
 {
-	const char *at = (const char *)row + figure->offset;
+	const char *at = (const char *)row + field->offset;
+	uint32_t number;
 	uint64_t count;
 	double value;
+	bool flag;
 
-	if (figure->is_count) {
+	switch (field->kind) {
+	case FIGURE_U32:
+		memcpy(&number, at, sizeof(number));
+		return number;
+	case FIGURE_U64:
 		memcpy(&count, at, sizeof(count));
 		return (double)count;
+	case FIGURE_BOOL:
+		memcpy(&flag, at, sizeof(flag));
+		return flag;
+	default:
+		memcpy(&value, at, sizeof(value));
+		return value;
 	}
-	memcpy(&value, at, sizeof(value));
-	return value;
 }
 
-static void set_shadow(struct shadow_row *row, const struct shadow_figure *figure, double value)
+/* What is no count is none: files come from outside. */
+static uint64_t count_of(double value, double limit)
 {
-	char *at = (char *)row + figure->offset;
-	uint64_t count = value > 0 ? (uint64_t)value : 0;
+	return value > 0 && value < limit ? (uint64_t)value : 0;
+}
 
-	if (figure->is_count)
+void figure_set(void *row, const struct figure_field *field, double value)
+{
+	uint64_t count = count_of(value, 0x1p53);
+	uint32_t number = (uint32_t)count_of(value, 0x1p32);
+	char *at = (char *)row + field->offset;
+	bool flag = value > 0;
+
+	switch (field->kind) {
+	case FIGURE_U32:
+		memcpy(at, &number, sizeof(number));
+		break;
+	case FIGURE_U64:
 		memcpy(at, &count, sizeof(count));
-	else
+		break;
+	case FIGURE_BOOL:
+		memcpy(at, &flag, sizeof(flag));
+		break;
+	default:
 		memcpy(at, &value, sizeof(value));
+	}
 }
 
 static int put(struct state *state, int64_t id, uint32_t version, const char *name, double value)
@@ -78,7 +100,7 @@ static void take(struct version_row *row, const char *name, double value)
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(shadow_figures); i++)
 		if (strcmp(name, shadow_figures[i].name) == 0)
-			set_shadow(&row->shadow, &shadow_figures[i], value);
+			figure_set(&row->shadow, &shadow_figures[i], value);
 }
 
 static int read_withdrawal(struct state *state, int64_t id, struct version_row *row)
@@ -126,7 +148,7 @@ static int store_shadow(
 
 	for (size_t i = 0; i < ARRAY_SIZE(shadow_figures) && r >= 0; i++)
 		r = put(state, id, version, shadow_figures[i].name,
-			get_shadow(row, &shadow_figures[i]));
+			figure_get(row, &shadow_figures[i]));
 	return r;
 }
 

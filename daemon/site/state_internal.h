@@ -7,7 +7,7 @@
 
 #include "site/state.h"
 
-#define STATE_SCHEMA 6
+#define STATE_SCHEMA 7
 
 /* Every statement is prepared once, at its first use; statement.c holds the texts. */
 enum statement {
@@ -19,6 +19,8 @@ enum statement {
 	SQL_AUDIT_ALL,
 	SQL_AUDIT_SEEK,
 	SQL_AUDIT_FROM,
+	SQL_AUDIT_SEEK_SITE,
+	SQL_AUDIT_FROM_SITE,
 	SQL_SITE_ID,
 	SQL_SITE_ADD,
 	SQL_SITE_DELETE,
@@ -66,6 +68,8 @@ enum statement {
 	SQL_WITHDRAWN_MASK,
 	SQL_PROMOTION_FORGET,
 	SQL_PROMOTION_JOIN,
+	SQL_LIVE_PUT,
+	SQL_LIVE,
 	SQL_N,
 };
 
@@ -135,7 +139,21 @@ int version_read(struct version_row *ret_row, sqlite3_stmt *statement);
 int version_collect(struct state *state, sqlite3_stmt *statement, struct version_row **ret_rows,
 	uint32_t *ret_n);
 
+/* ---- state_live.c */
+
+/** Inside a transaction: the version that a promotion puts on trial, 0: none is any more. */
+int live_put_trial(struct state *state, int64_t id, uint32_t version);
+
 /* ---- state_figure.c */
+
+/** A number of a struct, stored by name; counts are exact up to 2^53. */
+struct figure_field {
+	const char *name;
+	size_t offset;
+	enum { FIGURE_DOUBLE, FIGURE_U32, FIGURE_U64, FIGURE_BOOL } kind;
+};
+double figure_get(const void *row, const struct figure_field *field);
+void figure_set(void *row, const struct figure_field *field, double value);
 
 /** Inside a transaction: what the gate measured beside the columns of the version. */
 int figures_put(struct state *state, int64_t id, const struct version_row *row);

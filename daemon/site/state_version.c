@@ -219,6 +219,8 @@ int champion_set(struct state *state, const char *site, int64_t id, uint32_t ver
 		return 0;
 	r = statement_run(
 		state, SQL_PROMOTION_ADD, "iii", id, (int64_t)version, (int64_t)clock_wall_us());
+	if (r >= 0)
+		r = live_put_trial(state, id, version);
 	if (r < 0)
 		return r;
 	return change_champion(state, site, id, champion, version, what, who);
@@ -263,6 +265,8 @@ int champion_pop(struct state *state, const char *site, int64_t id, const char *
 	if (r <= 0)
 		return r < 0 ? r : -ENODATA;
 	r = statement_run(state, SQL_PROMOTION_POP, "i", id);
+	if (r >= 0)
+		r = live_put_trial(state, id, 0);
 	if (r < 0)
 		return r;
 	*ret_version = predecessor;

@@ -23,10 +23,14 @@ static const char *const texts[SQL_N] = {
 			  "VALUES (?, ?, ?, ?, ?, ?, ?)",
 	[SQL_AUDIT_ALL] = "SELECT seq, time_us, site, what, detail, prev, hash FROM audit "
 			  "ORDER BY seq",
-	[SQL_AUDIT_SEEK] = "SELECT seq FROM audit WHERE ?1 = '' OR site = ?1 "
-			   "ORDER BY seq DESC LIMIT 1 OFFSET ?2",
+	/* Of each two: one for all sites, one that goes by the index. */
+	[SQL_AUDIT_SEEK] = "SELECT seq FROM audit ORDER BY seq DESC LIMIT 1 OFFSET ?1",
 	[SQL_AUDIT_FROM] = "SELECT seq, time_us, site, what, detail, prev, hash FROM audit "
-			   "WHERE seq > ?1 AND (?2 = '' OR site = ?2) ORDER BY seq LIMIT ?3",
+			   "WHERE seq > ?1 ORDER BY seq LIMIT ?2",
+	[SQL_AUDIT_SEEK_SITE] = "SELECT seq FROM audit WHERE site = ?2 "
+				"ORDER BY seq DESC LIMIT 1 OFFSET ?1",
+	[SQL_AUDIT_FROM_SITE] = "SELECT seq, time_us, site, what, detail, prev, hash FROM audit "
+				"WHERE seq > ?1 AND site = ?3 ORDER BY seq LIMIT ?2",
 	[SQL_SITE_ID] = "SELECT id FROM site WHERE name = ?",
 	[SQL_SITE_ADD] = "INSERT INTO site (name, created_us, round_us) VALUES (?1, ?2, ?2)",
 	[SQL_SITE_DELETE] = "DELETE FROM site WHERE id = ?",
@@ -106,6 +110,8 @@ static const char *const texts[SQL_N] = {
 	[SQL_WITHDRAWN] = "SELECT reason FROM withdrawal WHERE site_id = ? AND version = ?",
 	[SQL_WITHDRAWN_MASK] = "SELECT 1 FROM withdrawal WHERE site_id = ? AND mask = ? LIMIT 1",
 	[SQL_PROMOTION_FORGET] = "DELETE FROM promotion WHERE site_id = ? AND version = ?",
+	[SQL_LIVE_PUT] = "INSERT OR REPLACE INTO live (site_id, name, value) VALUES (?, ?, ?)",
+	[SQL_LIVE] = "SELECT name, value FROM live WHERE site_id = ?",
 	/* What lay around a version that is gone: the same version twice is one. */
 	[SQL_PROMOTION_JOIN] = "DELETE FROM promotion WHERE site_id = ?1 AND version = "
 			       "(SELECT below.version FROM promotion AS below WHERE "

@@ -84,6 +84,14 @@ bool watch_is_on(const struct watch *watch)
 	return watch->version > 0;
 }
 
+uint32_t watch_left(const struct watch *watch)
+{
+	/* What cannot be rolled back goes on being watched. */
+	return watch_is_on(watch) && watch->now.n < watch->n_answers
+		       ? watch->n_answers - watch->now.n
+		       : 0;
+}
+
 void watch_count(struct watch_counts *counts, double novelty, double threshold, bool failed)
 {
 	if (failed) {
@@ -102,8 +110,8 @@ static bool is_broken(const struct watch *watch, char *ret_reason, size_t n_byte
 
 	if (now->n_failed >= MAX_FAILED) {
 		(void)snprintf(ret_reason, n_bytes,
-			"%u of %u answers failed in the forward pass, the limit is %u",
-			now->n_failed, now->n + now->n_failed, MAX_FAILED);
+			"the forward pass failed %u times beside %u answers, the limit is %u",
+			now->n_failed, now->n, MAX_FAILED);
 		return true;
 	}
 	if (now->n < MIN_ANSWERS || watch->n_held < MIN_HELD)

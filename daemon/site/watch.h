@@ -11,7 +11,7 @@ struct watch_counts {
 	uint32_t n;        /* answers with a novelty */
 	uint32_t n_ng;     /* at or above the site's threshold */
 	uint32_t n_far;    /* among the most novel tenth of the held-out images */
-	uint32_t n_failed; /* answers whose forward pass failed */
+	uint32_t n_failed; /* forward passes that failed, however many answers each cost */
 };
 
 /**
@@ -32,11 +32,13 @@ void watch_begin(struct watch *watch, uint32_t version, uint32_t n_answers, uint
 	double threshold, const struct watch_counts *before);
 void watch_stop(struct watch *watch);
 bool watch_is_on(const struct watch *watch);
+/** Answers until its end. */
+uint32_t watch_left(const struct watch *watch);
 
-/** One more into the counts. Failed: novelty is not asked. */
+/** One more into the counts. Failed: a forward pass did, novelty is not asked. */
 void watch_count(struct watch_counts *counts, double novelty, double threshold, bool failed);
 /**
- * One answer of the version that is watched; the watch ends by itself after n_answers.
+ * One answer of the version that is watched, or a failed pass of it; the watch ends by itself after n_answers.
  *
  * @param ret_reason  why the version has to go, with figure and limit
  * @return true: it has to go, and so again until watch_stop(): a rollback may fail

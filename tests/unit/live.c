@@ -182,9 +182,12 @@ static void failures_of_inference_end_it(void **state)
 	assert_false(watch_add(&watch, NAN, true, reason, sizeof(reason)));
 	assert_false(watch_add(&watch, NAN, true, reason, sizeof(reason)));
 	assert_true(watch_add(&watch, NAN, true, reason, sizeof(reason)));
-	assert_non_null(strstr(reason, "3 of 3"));
+	assert_non_null(strstr(reason, "failed 3 times"));
 	/* Whoever could not roll back is told again. */
 	assert_true(watch_add(&watch, .5, false, reason, sizeof(reason)));
+	assert_int_equal(watch_left(&watch), 999);
+	watch.now.n = 1001;
+	assert_int_equal(watch_left(&watch), 0);
 	watch_stop(&watch);
 	assert_false(watch_add(&watch, NAN, true, reason, sizeof(reason)));
 }

@@ -13,6 +13,7 @@
 #include <sqlite3.h>
 #include <cmocka.h>
 
+#include "site/state_internal.h"
 #include "state_fixture.h"
 
 static void sites_come_back_sorted_with_their_settings(void **state)
@@ -434,6 +435,13 @@ static void see(void *data, const struct chain_row *row)
 	seen->seqs[seen->n++] = row->seq;
 }
 
+static int rows_scanned(const struct fixture *fixture, enum statement which)
+{
+	assert_non_null(fixture->state->statements[which]);
+	return sqlite3_stmt_status(
+		fixture->state->statements[which], SQLITE_STMTSTATUS_FULLSCAN_STEP, 0);
+}
+
 static void the_audit_is_read_by_site_and_from_its_end(void **state)
 {
 	struct fixture *fixture = *state;
@@ -457,6 +465,12 @@ static void the_audit_is_read_by_site_and_from_its_end(void **state)
 	assert_int_equal(state_audit_walk(fixture->state, "none", 0, 5, see, &seen), 0);
 	assert_int_equal(state_audit_walk(fixture->state, "", UINT64_MAX, 5, see, &seen), 0);
 	assert_int_equal(state_audit_seek(fixture->state, "", 0, &after), -EINVAL);
+	assert_int_equal(
+		state_audit_seek(fixture->state, "b", AUDIT_MAX_LAST + 1, &after), -EINVAL);
+	assert_int_equal(state_audit_seek(fixture->state, "b", AUDIT_MAX_LAST, &after), 0);
+	/* Whoever asks for one site does not make the loop look through the others. */
+	assert_int_equal(rows_scanned(fixture, SQL_AUDIT_SEEK_SITE), 0);
+	assert_int_equal(rows_scanned(fixture, SQL_AUDIT_FROM_SITE), 0);
 }
 
 static void a_changed_audit_row_is_found(void **state)
@@ -554,6 +568,7 @@ static void an_older_database_is_upgraded(void **state)
 {
 	struct fixture *fixture = *state;
 	struct version_row row, back;
+	struct live_row live;
 	uint32_t version;
 
 	assert_int_equal(state_site_create(fixture->state, "a", &fixture->defaults), 0);
@@ -566,6 +581,7 @@ static void an_older_database_is_upgraded(void **state)
 		query(fixture, "ALTER TABLE version DROP COLUMN retrieval_error;"
 			       "ALTER TABLE version DROP COLUMN margin_error;"
 			       "DROP TABLE figure; DROP TABLE withdrawal; DROP TABLE label;"
+			       "DROP TABLE live; DROP INDEX audit_of_site;"
 			       "ALTER TABLE version DROP COLUMN kept_step;"
 			       "ALTER TABLE version DROP COLUMN keep;"
 			       "ALTER TABLE version DROP COLUMN why;"
@@ -585,6 +601,8 @@ static void an_older_database_is_upgraded(void **state)
 	assert_true(isnan(back.candidate.margin_error));
 	fixture_reopen(fixture);
 	assert_int_equal(state_version_get(fixture->state, "a", version, &back), 0);
+	assert_int_equal(state_live_get(fixture->state, "a", &live), 0);
+	assert_int_equal(query(fixture, "DROP INDEX audit_of_site"), SQLITE_OK);
 }
 
 #define with_state(test) cmocka_unit_test_setup_teardown(test, fixture_setup, fixture_teardown)
