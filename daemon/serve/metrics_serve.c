@@ -158,9 +158,10 @@ static void write_live(struct metrics_text *out, const struct site_table *table)
 		metrics_help(out, rows[k].name, rows[k].type, rows[k].help);
 		for (uint32_t i = 0; i < table->n; i++) {
 			const struct live *l = &table->sites[i]->live;
-			const double values[] = { l->drift.alarm != DRIFT_NONE, (double)l->n_alarms,
-				l->drift.mean, (double)l->n_rollbacks, (double)l->n_shadow,
-				(double)l->n_shadow_agreed, (double)l->n_shadow_dropped };
+			const double values[] = { l->row.drift.alarm != DRIFT_NONE,
+				(double)l->n_alarms, l->row.drift.mean, (double)l->n_rollbacks,
+				(double)l->n_shadow, (double)l->n_shadow_agreed,
+				(double)l->n_shadow_dropped };
 
 			(void)snprintf(
 				labels, sizeof(labels), "site=\"%s\"", table->sites[i]->name);

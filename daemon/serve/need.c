@@ -20,15 +20,16 @@ static bool may_begin_by_itself(const struct site *site)
 static void look_at(
 	struct serve *serve, struct site *site, const struct site_need *need, uint64_t now_us)
 {
-	bool drifts = site->live.drift.alarm != DRIFT_NONE;
+	struct live_row *live = &site->live.row;
+	bool drifts = live->drift.alarm != DRIFT_NONE;
 
 	if (!drifts)
-		site->drift_learnt = false;
+		live->drift_learnt = false;
 
 	/* Whose round waits, by command, has its turn already. */
 	site->due = rounds_find(serve, site->name) ? DUE_NOT
 						   : turns_due(&site->settings, need,
-							     drifts && !site->drift_learnt, now_us);
+							     drifts && !live->drift_learnt, now_us);
 	if (site->due == DUE_NOT)
 		site->due_since = 0;
 	else if (site->due_since == 0)
@@ -115,7 +116,9 @@ bool need_begin(struct serve *serve)
 	site->due = DUE_NOT;
 	site->due_since = 0;
 	if (r >= 0) {
-		site->drift_learnt = site->live.drift.alarm != DRIFT_NONE;
+		site->live.row.drift_learnt = site->live.row.drift.alarm != DRIFT_NONE;
+		if (site->live.row.drift_learnt)
+			live_store(serve, site);
 		return true;
 	}
 	site->retry_ns = clock_now_ns() + RETRY_NS;

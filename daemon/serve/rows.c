@@ -164,7 +164,7 @@ static void fill_counts(Kamen__Site *m, const struct site *site, const struct si
 
 static void fill_live_site(Kamen__Site *m, const struct live *live)
 {
-	const struct drift *drift = &live->drift;
+	const struct drift *drift = &live->row.drift;
 
 	m->drift = (char *)drift_name(drift->alarm);
 	m->has_novelty = m->has_answers = m->has_watch_left = true;
@@ -172,7 +172,7 @@ static void fill_live_site(Kamen__Site *m, const struct live *live)
 	m->answers = drift->n;
 	m->has_drift_answers = drift->alarm != DRIFT_NONE;
 	m->drift_answers = drift->alarm_n;
-	m->watch_left = watch_is_on(&live->watch) ? live->watch.n_answers - live->watch.now.n : 0;
+	m->watch_left = watch_left(&live->row.watch);
 	m->has_shadow = live->shadow != NULL;
 	m->shadow = live->shadow ? live->shadow->version : 0;
 }

@@ -275,7 +275,7 @@ static int publish(struct serve *serve, struct site *site, bool renewed, struct 
 	site->hold = wanted.hold;
 	forget_pinned(site);
 	if (serving) {
-		live_champion(site, serving);
+		live_champion(serve, site, serving);
 		scheduler_publish(serve->scheduler, &site->queue, serving);
 	}
 	shadow_choose(serve, site);
@@ -592,6 +592,7 @@ void sites_close(struct serve *serve)
 {
 	for (uint32_t i = 0; i < serve->sites.n; i++) {
 		shadow_stop(serve, serve->sites.sites[i]);
+		live_close(serve, serve->sites.sites[i]);
 		site_unref(serve->sites.sites[i]);
 	}
 	free(serve->sites.sites);

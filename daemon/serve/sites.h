@@ -42,7 +42,6 @@ struct site {
 	enum due due;
 	uint64_t due_since; /* turn + 1, 0: not due */
 	uint64_t n_new, n_images, retry_ns;
-	bool drift_learnt; /* a round began for the alarm that is up: one is enough */
 
 	uint64_t n_requests, n_failed, n_late, n_verdicts[4];
 	struct histogram latency;

@@ -76,6 +76,9 @@ class Live(harness.Case):
         self.assertEqual(daemon.one("site", "show", "t")["watch_left"], 300)
         self.assertEqual(set(self.see("t", 30, True)), {version})
         self.assertEqual(daemon.one("site", "show", "t")["watch_left"], 270)
+        daemon.stop()
+        daemon.start()
+        self.assertEqual(daemon.one("site", "show", "t")["watch_left"], 270, "still on trial")
 
         masks = self.see("t", 120, False)
         self.assertEqual((masks[0], masks[-1]), (version, 0), masks)
@@ -106,6 +109,11 @@ class Live(harness.Case):
         self.assertIn("site d: drift", daemon.log())
         after = daemon.one("infer", "d", os.path.join(self.folder, "20000.png"))
         self.assertEqual(after["novelty"], usual["novelty"], "normal is what it was")
+        daemon.stop()
+        daemon.start()
+        again = daemon.one("site", "show", "d")
+        self.assertEqual(again["drift"], site["drift"], "nobody has looked yet")
+        self.assertEqual(again["answers"], site["answers"] + 1)
 
 
 if __name__ == "__main__":
