@@ -105,20 +105,9 @@ static int recipe_of(struct recipe *ret_recipe, struct study *study, struct adap
 static struct adapt_row name_row(const struct adapt_site *site, enum adapt_arm arm,
 	const struct prep *prep, const struct recipe *recipe)
 {
-	struct adapt_row row = { .px = prep->input_px, .density = 1, .passed = -1 };
-	struct digest digest = recipe_digest(recipe);
-	char hex[DIGEST_HEX_CHARS + 1];
+	bool learnt = arm >= ADAPT_ADAPTED;
 
-	digest_to_hex(&digest, hex);
-	(void)snprintf(row.set, sizeof(row.set), "%s", site->name);
-	(void)snprintf(row.arm, sizeof(row.arm), "%s", adapt_arm_names[arm]);
-	(void)snprintf(row.resize, sizeof(row.resize), "%s",
-		prep->resize == PREP_SQUASH ? "squash" : "crop");
-	(void)snprintf(row.images, sizeof(row.images), "%s", site->images);
-	if (arm >= ADAPT_ADAPTED)
-		row.seed = recipe->seed;
-	(void)snprintf(row.recipe, sizeof(row.recipe), "%.16s", arm >= ADAPT_ADAPTED ? hex : "-");
-	return row;
+	return adapt_site_row(site, adapt_arm_names[arm], prep, learnt ? recipe : NULL);
 }
 
 static void print_row(const struct adapt_row *row)
@@ -415,20 +404,6 @@ static int add_sets(struct study *study, const char *shared)
 	return 0;
 }
 
-static int make_parents(const char *path)
-{
-	char part[512];
-
-	(void)snprintf(part, sizeof(part), "%s", path);
-	for (char *c = strchr(part + 1, '/'); c; c = strchr(c + 1, '/')) {
-		*c = 0;
-		if (mkdir(part, 0777) < 0 && errno != EEXIST)
-			return -errno;
-		*c = '/';
-	}
-	return 0;
-}
-
 static int open_study(struct study *study, const char *shared)
 {
 	struct diag diag = { "" };
@@ -444,9 +419,9 @@ static int open_study(struct study *study, const char *shared)
 		r = vit_slot_new(&study->slot, study->vit, SLOT_INFER);
 	if (r < 0)
 		return complain(r, path, &diag);
-	r = make_parents(study->options.csv);
-	if (r == 0)
-		r = adapt_rows_open(&study->rows, study->options.csv);
+	r = adapt_rows_open(&study->rows, study->options.csv);
+	if (r == -EBADMSG)
+		diag_set(&diag, EBADMSG, "other columns than this program's: move it away");
 	if (r < 0)
 		return complain(r, study->options.csv, &diag);
 	return add_sets(study, shared);

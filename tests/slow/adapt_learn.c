@@ -151,10 +151,10 @@ static int finish(struct lesson *l, double *ret_seconds, struct diag *why)
 			return r;
 		n++;
 		if (r > 0 && progress.step % SAVE_EVERY == 0) {
+			save(l);
 			fprintf(stderr, "  step %u of %u: loss ratio %.3f, density %.5f\n",
 				progress.step, progress.steps, (double)progress.loss_ratio,
 				progress.density);
-			save(l);
 		}
 	} while (r > 0);
 	*ret_seconds = (double)(clock_now_ns() - start) / (double)NS_PER_S / n * progress.step;
@@ -203,6 +203,7 @@ int adapt_learn(struct mask **ret_mask, struct adapt_row *row, struct adapt_site
 	struct diag *diag)
 {
 	_cleanup_(lesson_clear) struct lesson l = { 0 };
+	_cleanup_(mask_freep) struct mask *mask = NULL;
 	struct diag why = { "" };
 	int r;
 
@@ -216,7 +217,15 @@ int adapt_learn(struct mask **ret_mask, struct adapt_row *row, struct adapt_site
 		r = begin(&l, site, recipe, prep, diag);
 	if (r == 0)
 		r = finish(&l, &row->seconds, &why);
-	return r < 0 ? r : take_mask(ret_mask, row, &l, site, rows, prep, &why);
+	if (r == 0)
+		r = take_mask(&mask, row, &l, site, rows, prep, &why);
+	/* The head of the last step, as in the daemon. */
+	if (r == 0 && mask)
+		r = adapt_site_spread(row, site, mask, round_head(l.round), recipe, prep);
+	if (r < 0)
+		return r;
+	*ret_mask = TAKE_PTR(mask);
+	return 0;
 }
 
 void adapt_learn_done(const struct adapt_rows *rows, const struct adapt_row *row)

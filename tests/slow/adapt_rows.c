@@ -8,14 +8,15 @@
 #include "adapt_rows.h"
 #include "base/blob.h"
 #include "base/cleanup.h"
+#include "csv.h"
 
 #define MAX_DETAIL_BYTES (64u << 20)
 
 static const char head[] =
-	"set,arm,resize,images,recipe,px,seed,learn,held,classes,steps,kept_step,knn,shot1,shot1_"
-	"ci,shot5,"
-	"shot5_ci,linear,ms,density,lowest_density,loss_ratio,seconds,bytes,flips,retrieval,margin,"
-	"rank,base_retrieval,base_margin,base_rank,passed,reasons\n";
+	"set,arm,resize,base,images,recipe,px,seed,learn,held,classes,steps,kept_step,knn,shot1,"
+	"shot1_ci,shot5,shot5_ci,linear,ms,density,lowest_density,loss_ratio,seconds,bytes,flips,"
+	"retrieval,margin,rank,base_retrieval,base_margin,base_rank,entropy,neighbours,passed,"
+	"reasons\n";
 
 static bool parse(struct adapt_row *row, char *line)
 {
@@ -31,17 +32,18 @@ static bool parse(struct adapt_row *row, char *line)
 	memcpy(row->reasons, reasons,
 		(n < sizeof(row->reasons) ? n : sizeof(row->reasons) - 1) * sizeof(char));
 	return sscanf(line,
-		       "%47[^,],%15[^,],%7[^,],%16[^,],%16[^,],%" SCNu32 ",%" SCNu64 ",%" SCNu32
-		       ",%" SCNu32 ",%" SCNu32 ",%" SCNu32 ",%" SCNu32
+		       "%47[^,],%15[^,],%7[^,],%16[^,],%16[^,],%16[^,],%" SCNu32 ",%" SCNu64
+		       ",%" SCNu32 ",%" SCNu32 ",%" SCNu32 ",%" SCNu32 ",%" SCNu32
 		       ",%lf,%lf,%lf,%lf,%lf,%lf,%lf,%lf,%lf,%lf,%lf,%" SCNu64 ",%" SCNu64
-		       ",%lf,%lf,%lf,%lf,%lf,%lf,%d,",
-		       row->set, row->arm, row->resize, row->images, row->recipe, &row->px,
-		       &row->seed, &row->n_learn, &row->n_held, &row->n_classes, &row->steps,
-		       &row->kept_step, &row->knn, &row->shot1, &row->shot1_ci, &row->shot5,
-		       &row->shot5_ci, &row->linear, &row->ms, &row->density, &row->lowest_density,
-		       &row->loss_ratio, &row->seconds, &row->n_bytes, &row->n_flips,
-		       &row->retrieval, &row->margin, &row->rank, &row->base_retrieval,
-		       &row->base_margin, &row->base_rank, &row->passed) == 32;
+		       ",%lf,%lf,%lf,%lf,%lf,%lf,%lf,%lf,%d,",
+		       row->set, row->arm, row->resize, row->base, row->images, row->recipe,
+		       &row->px, &row->seed, &row->n_learn, &row->n_held, &row->n_classes,
+		       &row->steps, &row->kept_step, &row->knn, &row->shot1, &row->shot1_ci,
+		       &row->shot5, &row->shot5_ci, &row->linear, &row->ms, &row->density,
+		       &row->lowest_density, &row->loss_ratio, &row->seconds, &row->n_bytes,
+		       &row->n_flips, &row->retrieval, &row->margin, &row->rank,
+		       &row->base_retrieval, &row->base_margin, &row->base_rank, &row->entropy,
+		       &row->neighbours, &row->passed) == 35;
 }
 
 static int keep(struct adapt_rows *rows, const struct adapt_row *row)
@@ -68,6 +70,11 @@ int adapt_rows_open(struct adapt_rows *rows, const char *path)
 		return -ENAMETOOLONG;
 	(void)snprintf(rows->path, sizeof(rows->path), "%s", path);
 	(void)snprintf(rows->dir, sizeof(rows->dir), "%s.d", path);
+	r = csv_make_parents(path);
+	if (r == 0)
+		r = csv_check(path, head);
+	if (r < 0)
+		return r;
 	if (mkdir(rows->dir, 0777) < 0 && errno != EEXIST)
 		return -errno;
 	file = fopen(path, "re");
@@ -93,6 +100,7 @@ const struct adapt_row *adapt_rows_find(
 
 		if (strcmp(row->set, wanted->set) == 0 && strcmp(row->arm, wanted->arm) == 0 &&
 			strcmp(row->resize, wanted->resize) == 0 &&
+			strcmp(row->base, wanted->base) == 0 &&
 			strcmp(row->images, wanted->images) == 0 &&
 			strcmp(row->recipe, wanted->recipe) == 0 && row->px == wanted->px &&
 			row->seed == wanted->seed)
@@ -104,49 +112,31 @@ const struct adapt_row *adapt_rows_find(
 void adapt_rows_path(const struct adapt_rows *rows, const struct adapt_row *row, const char *suffix,
 	char ret_path[1024])
 {
-	(void)snprintf(ret_path, 1024, "%s/%s-%s-%s-%s-%s-%u-%" PRIu64 ".%s", rows->dir, row->set,
-		row->images, row->arm, row->resize, row->recipe, row->px, row->seed, suffix);
-}
-
-/* What was killed while it wrote left a line without an end, which no reader takes. */
-static int begin_line(FILE *file)
-{
-	if (fseek(file, 0, SEEK_END) < 0)
-		return -errno;
-	if (ftell(file) == 0)
-		return fputs(head, file) < 0 ? -EIO : 0;
-	if (fseek(file, -1, SEEK_END) < 0)
-		return -errno;
-	if (fgetc(file) == '\n')
-		return fseek(file, 0, SEEK_END) < 0 ? -errno : 0;
-	return fseek(file, 0, SEEK_END) < 0 || fputc('\n', file) < 0 ? -EIO : 0;
+	(void)snprintf(ret_path, 1024, "%s/%s-%s-%s-%s-%s-%s-%u-%" PRIu64 ".%s", rows->dir,
+		row->set, row->base, row->images, row->arm, row->resize, row->recipe, row->px,
+		row->seed, suffix);
 }
 
 static int append(const struct adapt_rows *rows, const struct adapt_row *row)
 {
-	_cleanup_(fclosep) FILE *file = fopen(rows->path, "a+e");
-	int r;
+	char reasons[sizeof(row->reasons)], line[sizeof(row->reasons) + 1024];
 
-	if (!file)
-		return -errno;
-	r = begin_line(file);
-	if (r < 0)
-		return r;
-	(void)fprintf(file,
-		"%s,%s,%s,%s,%s,%" PRIu32 ",%" PRIu64 ",%" PRIu32 ",%" PRIu32 ",%" PRIu32
+	(void)snprintf(reasons, sizeof(reasons), "%s", row->reasons);
+	for (char *c = strchr(reasons, '"'); c; c = strchr(c, '"'))
+		*c = '\'';
+	(void)snprintf(line, sizeof(line),
+		"%s,%s,%s,%s,%s,%s,%" PRIu32 ",%" PRIu64 ",%" PRIu32 ",%" PRIu32 ",%" PRIu32
 		",%" PRIu32 ",%" PRIu32
 		",%.6f,%.6f,%.6f,%.6f,%.6f,%.6f,%.4f,%.7f,%.7f,%.5f,%.1f,%" PRIu64 ",%" PRIu64
-		",%.5f,%.5f,%.3f,%.5f,%.5f,%.3f,%d,\"",
-		row->set, row->arm, row->resize, row->images, row->recipe, row->px, row->seed,
-		row->n_learn, row->n_held, row->n_classes, row->steps, row->kept_step, row->knn,
-		row->shot1, row->shot1_ci, row->shot5, row->shot5_ci, row->linear, row->ms,
-		row->density, row->lowest_density, row->loss_ratio, row->seconds, row->n_bytes,
-		row->n_flips, row->retrieval, row->margin, row->rank, row->base_retrieval,
-		row->base_margin, row->base_rank, row->passed);
-	for (const char *c = row->reasons; *c; c++)
-		(void)fputc(*c == '"' ? '\'' : *c, file);
-	(void)fputs("\"\n", file);
-	return fflush(file) == 0 && fsync(fileno(file)) == 0 ? 0 : -EIO;
+		",%.5f,%.5f,%.3f,%.5f,%.5f,%.3f,%.4f,%.4f,%d,\"%s\"\n",
+		row->set, row->arm, row->resize, row->base, row->images, row->recipe, row->px,
+		row->seed, row->n_learn, row->n_held, row->n_classes, row->steps, row->kept_step,
+		row->knn, row->shot1, row->shot1_ci, row->shot5, row->shot5_ci, row->linear,
+		row->ms, row->density, row->lowest_density, row->loss_ratio, row->seconds,
+		row->n_bytes, row->n_flips, row->retrieval, row->margin, row->rank,
+		row->base_retrieval, row->base_margin, row->base_rank, row->entropy,
+		row->neighbours, row->passed, reasons);
+	return csv_append(rows->path, head, line);
 }
 
 /* Native order: read by the machine that wrote it. */

@@ -14,6 +14,7 @@
 /** One way to make embeddings of a set. The first columns say which: a row is known by them. */
 struct adapt_row {
 	char set[48], arm[16], resize[8];
+	char base[17];   /* of the model's file */
 	char images[17]; /* of the manifests: the same images */
 	char recipe[17]; /* "-": nothing was learnt */
 	uint32_t px;
@@ -25,7 +26,9 @@ struct adapt_row {
 	uint64_t n_bytes, n_flips;
 	double retrieval, margin, rank;                /* unlabelled, on the gate's fifth */
 	double base_retrieval, base_margin, base_rank; /* of the frozen model, the same views */
-	int passed;                                    /* the gate; -1: not asked */
+	/* On the gate's fifth, of a mask; below 0: not measured. */
+	double entropy, neighbours;
+	int passed; /* the gate; -1: not asked */
 	char reasons[1024];
 };
 

@@ -56,12 +56,19 @@ static int number_classes(struct adapt_site *site)
 	return 0;
 }
 
+static void put_hex(char ret_text[17], const struct digest *digest)
+{
+	char hex[DIGEST_HEX_CHARS + 1];
+
+	digest_to_hex(digest, hex);
+	(void)snprintf(ret_text, 17, "%.16s", hex);
+}
+
 static void name_site(struct adapt_site *site, const char *path)
 {
 	struct digest both[2] = { site->learn->manifest, site->held->manifest };
 	struct digest digest = digest_of(both, sizeof(both));
 	size_t n = strlen(path), begin;
-	char hex[DIGEST_HEX_CHARS + 1];
 
 	while (n > 1 && path[n - 1] == '/')
 		n--;
@@ -72,8 +79,7 @@ static void name_site(struct adapt_site *site, const char *path)
 	for (char *c = site->name; *c; c++)
 		if (*c == ',' || *c == '"' || *c == '-')
 			*c = '_';
-	digest_to_hex(&digest, hex);
-	(void)snprintf(site->images, sizeof(site->images), "%.16s", hex);
+	put_hex(site->images, &digest);
 }
 
 int adapt_site_open(struct adapt_site *site, struct vit *vit, struct slot *slot, const char *path,
@@ -101,6 +107,34 @@ void adapt_site_done(struct adapt_site *site)
 	folder_free(site->held);
 	free(site->classes);
 	*site = (struct adapt_site){ 0 };
+}
+
+struct adapt_row adapt_site_row(const struct adapt_site *site, const char *arm,
+	const struct prep *prep, const struct recipe *recipe)
+{
+	struct adapt_row row = {
+		.px = prep->input_px,
+		.density = 1,
+		.lowest_density = 1,
+		.entropy = -1,
+		.neighbours = -1,
+		.passed = -1,
+		.recipe = "-",
+	};
+	struct digest digest;
+
+	(void)snprintf(row.set, sizeof(row.set), "%s", site->name);
+	(void)snprintf(row.arm, sizeof(row.arm), "%s", arm);
+	(void)snprintf(row.resize, sizeof(row.resize), "%s",
+		prep->resize == PREP_SQUASH ? "squash" : "crop");
+	(void)snprintf(row.images, sizeof(row.images), "%s", site->images);
+	put_hex(row.base, vit_digest(site->vit));
+	if (recipe) {
+		digest = recipe_digest(recipe);
+		put_hex(row.recipe, &digest);
+		row.seed = recipe->seed;
+	}
+	return row;
 }
 
 /** Some images of a folder, one after the other. */
@@ -153,6 +187,24 @@ static int embed_timed(
 	return 0;
 }
 
+int adapt_site_embed_held(float **ret_rows, double *ret_ms, struct adapt_site *site,
+	const struct mask *mask, const struct prep *prep)
+{
+	size_t width = vit_shape(site->vit)->width;
+	_cleanup_(freep) float *rows = malloc((size_t)site->held->n * width * sizeof(*rows));
+	int r;
+
+	if (!rows)
+		return -ENOMEM;
+	r = slot_apply(site->slot, mask);
+	if (r == 0)
+		r = embed_timed(rows, ret_ms, site, prep);
+	if (r < 0)
+		return r;
+	*ret_rows = TAKE_PTR(rows);
+	return 0;
+}
+
 int adapt_site_embed(float **ret_rows, double *ret_ms, struct adapt_site *site,
 	const struct mask *mask, const struct prep *prep)
 {
@@ -199,6 +251,13 @@ static int probe(struct adapt_row *row, struct adapt_detail *detail, const struc
 	return 0;
 }
 
+int adapt_site_figures(struct figures *ret_figures, struct figures_detail *ret_detail,
+	const struct adapt_site *site, const float *held, uint32_t width)
+{
+	return figures_compute(ret_figures, ret_detail, held, site->held->labels, site->held->n,
+		width, site->held->n_names, EPISODE_SEED);
+}
+
 int adapt_site_measure(struct adapt_row *row, struct adapt_detail *ret_detail,
 	const struct adapt_site *site, const float *rows, uint32_t width)
 {
@@ -206,8 +265,8 @@ int adapt_site_measure(struct adapt_row *row, struct adapt_detail *ret_detail,
 	struct figures figures;
 	int r;
 
-	r = figures_compute(&figures, &detail.figures, rows + (size_t)site->learn->n * width,
-		site->held->labels, site->held->n, width, site->held->n_names, EPISODE_SEED);
+	r = adapt_site_figures(
+		&figures, &detail.figures, site, rows + (size_t)site->learn->n * width, width);
 	if (r == 0)
 		r = probe(row, &detail, site, rows, width);
 	if (r < 0) {
@@ -224,6 +283,53 @@ int adapt_site_measure(struct adapt_row *row, struct adapt_detail *ret_detail,
 	row->shot5_ci = figures.shot5_ci;
 	*ret_detail = detail;
 	return 0;
+}
+
+/* The gate's fifth as it is served: (n, width). */
+static int embed_judged(
+	float **ret_rows, struct adapt_site *site, const struct mask *mask, const struct prep *prep)
+{
+	struct image_source source = adapt_site_source(site, true);
+	size_t width = vit_shape(site->vit)->width;
+	_cleanup_(freep) float *rows = malloc((size_t)source.n * width * sizeof(*rows));
+	int r;
+
+	if (!rows)
+		return -ENOMEM;
+	r = slot_apply(site->slot, mask);
+	if (r == 0)
+		r = judge_embed(rows, site->vit, site->slot, prep, &source);
+	if (r < 0)
+		return r;
+	*ret_rows = TAKE_PTR(rows);
+	return 0;
+}
+
+int adapt_site_spread(struct adapt_row *row, struct adapt_site *site, const struct mask *mask,
+	const struct head *head, const struct recipe *recipe, const struct prep *prep)
+{
+	uint32_t n = adapt_site_source(site, true).n;
+	_cleanup_(freep) float *frozen = NULL, *adapted = NULL;
+	float share;
+	int r;
+
+	row->entropy = row->neighbours = -1;
+	if (n < 2 * JUDGE_NEIGHBOURS)
+		return 0;
+	r = embed_judged(&frozen, site, NULL, prep);
+	if (r == 0)
+		r = embed_judged(&adapted, site, mask, prep);
+	if (r == 0)
+		r = judge_neighbours(&share, adapted, frozen, n, vit_shape(site->vit)->width);
+	if (r < 0)
+		return r;
+	row->neighbours = (double)share;
+	if (!head)
+		return 0;
+	r = judge_entropy(&share, head, recipe->temperature, adapted, n);
+	if (r == 0)
+		row->entropy = (double)share;
+	return r;
 }
 
 static struct judgement_row judgement_of(const struct judgement *judgement)
@@ -265,6 +371,11 @@ static void decide(
 		.candidate = judgement_of(judgement),
 	};
 
+	/* What is not a number is a figure that was measured. */
+	version.candidate.has_entropy = !(row->entropy < 0);
+	version.candidate.entropy = (float)row->entropy;
+	version.candidate.has_neighbours = !(row->neighbours < 0);
+	version.candidate.neighbours = (float)row->neighbours;
 	gate_decide(&version);
 	row->passed = version.passed;
 	(void)snprintf(row->reasons, sizeof(row->reasons), "%s", version.reasons);

@@ -37,6 +37,10 @@ int adapt_site_open(struct adapt_site *site, struct vit *vit, struct slot *slot,
 	uint32_t max_shorter, struct diag *diag);
 void adapt_site_done(struct adapt_site *site);
 
+/** A row with nothing measured yet: the columns by which it is known. recipe NULL: nothing learnt. */
+struct adapt_row adapt_site_row(const struct adapt_site *site, const char *arm,
+	const struct prep *prep, const struct recipe *recipe);
+
 /** What is learnt from (false) or judged (true) of the learning part. */
 struct image_source adapt_site_source(struct adapt_site *site, bool judged);
 
@@ -45,9 +49,22 @@ struct image_source adapt_site_source(struct adapt_site *site, bool judged);
 int adapt_site_embed(float **ret_rows, double *ret_ms, struct adapt_site *site,
 	const struct mask *mask, const struct prep *prep);
 
+/** The held part alone: (held->n, width). */
+int adapt_site_embed_held(float **ret_rows, double *ret_ms, struct adapt_site *site,
+	const struct mask *mask, const struct prep *prep);
+
+/** Without the linear probe: of (held->n, width). ret_detail may be NULL. */
+int adapt_site_figures(struct figures *ret_figures, struct figures_detail *ret_detail,
+	const struct adapt_site *site, const float *held, uint32_t width);
+
 /** All labelled figures of such rows into row and *ret_detail. */
 int adapt_site_measure(struct adapt_row *row, struct adapt_detail *ret_detail,
 	const struct adapt_site *site, const float *rows, uint32_t width);
+
+/** Entropy and neighbours of the gate's fifth into row. head: which the mask was learnt with; NULL:
+ * it had none. */
+int adapt_site_spread(struct adapt_row *row, struct adapt_site *site, const struct mask *mask,
+	const struct head *head, const struct recipe *recipe, const struct prep *prep);
 
 /** The unlabelled figures into row, and, of a mask, what the daemon's gate says. The fields of row
  * that tell how it was learnt are filled before. mask NULL: the frozen model. */
