@@ -308,7 +308,7 @@ static int embed_judged(
 int adapt_site_spread(struct adapt_row *row, struct adapt_site *site, const struct mask *mask,
 	const struct head *head, const struct recipe *recipe, const struct prep *prep)
 {
-	uint32_t n = adapt_site_source(site, true).n;
+	uint32_t n = adapt_site_source(site, true).n, width = vit_shape(site->vit)->width;
 	_cleanup_(freep) float *frozen = NULL, *adapted = NULL;
 	float share;
 	int r;
@@ -320,7 +320,7 @@ int adapt_site_spread(struct adapt_row *row, struct adapt_site *site, const stru
 	if (r == 0)
 		r = embed_judged(&adapted, site, mask, prep);
 	if (r == 0)
-		r = judge_neighbours(&share, adapted, frozen, n, vit_shape(site->vit)->width);
+		r = judge_neighbours(&share, adapted, width, frozen, width, n);
 	if (r < 0)
 		return r;
 	row->neighbours = (double)share;
