@@ -19,6 +19,21 @@ int embedding_rows(float **ret_rows, struct vit *vit, const struct slot *slot,
 	return 0;
 }
 
+int embedding_of_set(float **ret_rows, struct vit *vit, struct slot *slot,
+	const struct mask_set *set, const struct prep *prep, const struct image_source *source)
+{
+	_cleanup_(freep) float *rows = malloc(((size_t)source->n * set->n_out + 1) * sizeof(*rows));
+	int r;
+
+	if (!rows)
+		return -ENOMEM;
+	r = judge_embed_set(rows, vit, slot, set, prep, source);
+	if (r < 0)
+		return r;
+	*ret_rows = TAKE_PTR(rows);
+	return 0;
+}
+
 int embedding_of_base(float **ret_rows, struct vit *vit, const struct prep *prep,
 	const struct image_source *source)
 {

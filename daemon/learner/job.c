@@ -10,7 +10,7 @@
 #include "site/gate.h"
 
 #define MANIFEST_MAX_BYTES (256u << 20)
-#define KMASK_MAX_BYTES (256u << 20)
+#define SET_MAX_BYTES (256u << 20)
 #define CACHE_BYTES ((size_t)1 << 30)
 #define CHECKPOINT "checkpoint"
 #define BEST "best"
@@ -28,10 +28,10 @@ struct job {
 	struct images_part learn_part, held_part;
 	struct round *round; /* NULL: a mask is only judged, or the round is done */
 	struct early_stop *stop;
-	struct mask *mask;     /* the finished one */
-	struct mask *champion; /* NULL: the base */
-	struct head head;      /* of the round's last step */
-	float *head_values;    /* what it lies in; NULL: nothing was learnt */
+	struct mask_set *set;      /* the finished one */
+	struct mask_set *champion; /* NULL: the base */
+	struct head head;          /* of the round's last step */
+	float *head_values;        /* what it lies in; NULL: nothing was learnt */
 	struct round_progress last;
 	uint64_t seed; /* of the mask */
 	char *round_path;
@@ -218,18 +218,25 @@ static int start_round(struct job *job, struct diag *notice, struct diag *diag)
 	return make_round(job, diag);
 }
 
-static int read_mask(struct job *job, const char *path, struct diag *diag)
+static int read_set(struct mask_set **ret_set, struct mask_set_header *ret_header,
+	const struct job *job, const char *path, struct diag *diag)
 {
 	_cleanup_(freep) void *data = NULL;
-	struct kmask_header header;
 	size_t n_bytes;
 	int r;
 
-	r = blob_read(AT_FDCWD, path, KMASK_MAX_BYTES, &data, &n_bytes);
+	r = blob_read(AT_FDCWD, path, SET_MAX_BYTES, &data, &n_bytes);
 	if (r < 0)
 		return diag_set(diag, -r, "%s: %s", path, strerror(-r));
-	r = kmask_decode(&job->mask, &header, vit_layout(job->vit), vit_digest(job->vit), data,
-		n_bytes, diag);
+	return mask_set_decode(ret_set, ret_header, vit_layout(job->vit), vit_digest(job->vit),
+		vit_shape(job->vit)->width, data, n_bytes, diag);
+}
+
+static int read_foreign(struct job *job, const char *path, struct diag *diag)
+{
+	struct mask_set_header header;
+	int r = read_set(&job->set, &header, job, path, diag);
+
 	if (r < 0)
 		return r;
 	job->seed = header.seed;
@@ -237,9 +244,9 @@ static int read_mask(struct job *job, const char *path, struct diag *diag)
 	job->last = (struct round_progress){
 		.step = header.steps,
 		.steps = header.steps,
-		.density = mask_density(job->mask),
-		.lowest_density = mask_lowest_density(job->mask),
-		.n_flips = header.n_elements - header.n_kept,
+		.density = mask_set_density(job->set),
+		.lowest_density = mask_set_lowest_density(job->set),
+		.n_flips = header.n_flips,
 	};
 	return 0;
 }
@@ -247,13 +254,9 @@ static int read_mask(struct job *job, const char *path, struct diag *diag)
 /* It is only compared with: without it the comparison is with the base. */
 static void read_champion(struct job *job, const char *path)
 {
-	_cleanup_(freep) void *data = NULL;
-	struct kmask_header header;
-	size_t n_bytes;
+	struct mask_set_header header;
 
-	if (blob_read(AT_FDCWD, path, KMASK_MAX_BYTES, &data, &n_bytes) == 0)
-		(void)kmask_decode(&job->champion, &header, vit_layout(job->vit),
-			vit_digest(job->vit), data, n_bytes, NULL);
+	(void)read_set(&job->champion, &header, job, path, NULL);
 }
 
 static int set_up(struct job *job, const Kamen__LearnJob *message, struct interrupt interrupt,
@@ -285,7 +288,7 @@ static int set_up(struct job *job, const Kamen__LearnJob *message, struct interr
 		return r;
 	if (message->champion)
 		read_champion(job, message->champion);
-	return message->judge_mask ? read_mask(job, message->judge_mask, diag)
+	return message->judge_mask ? read_foreign(job, message->judge_mask, diag)
 				   : start_round(job, notice, diag);
 }
 
@@ -313,8 +316,8 @@ void job_free(struct job *job)
 	if (!job)
 		return;
 	drop_round(job);
-	mask_free(job->mask);
-	mask_free(job->champion);
+	mask_set_free(job->set);
+	mask_set_free(job->champion);
 	free(job->head_values);
 	free(job->base_rows);
 	images_free(job->images);
@@ -383,12 +386,17 @@ static int take_head(struct job *job)
 static int take_mask(struct job *job)
 {
 	const struct mask *best = early_stop_mask(job->stop);
+	_cleanup_(mask_freep) struct mask *mask = NULL;
 	int r;
 
-	r = mask_new(&job->mask, vit_layout(job->vit));
+	r = mask_new(&mask, vit_layout(job->vit));
 	if (r < 0)
 		return r;
-	mask_copy(job->mask, best ? best : round_mask(job->round));
+	mask_copy(mask, best ? best : round_mask(job->round));
+	r = mask_set_of(&job->set, mask, vit_layout(job->vit), vit_shape(job->vit)->width);
+	if (r < 0)
+		return r;
+	(void)TAKE_PTR(mask);
 	if (best)
 		job->last = early_stop_best(job->stop).progress;
 	r = take_head(job);
@@ -447,7 +455,7 @@ int job_finish(struct job *job, struct job_done *ret_done, struct diag *diag)
 		.recipe = &job->recipe,
 		.prep = &job->prep,
 		.images = job->images,
-		.mask = job->mask,
+		.set = job->set,
 		.champion = job->champion,
 		.head = job->head_values ? &job->head : NULL,
 		.round = job->round_path,
@@ -470,7 +478,7 @@ int job_finish(struct job *job, struct job_done *ret_done, struct diag *diag)
 	*ret_done = (struct job_done){
 		.results = results,
 		.manifest = manifest_digest(images_manifest(job->images)),
-		.mask = mask_digest(job->mask),
+		.mask = job->set->id,
 		.last = job->last,
 		.seed = job->seed,
 		.n_images = images_manifest(job->images)->n,

@@ -4,16 +4,16 @@
 
 #include "learner/images.h"
 
-/** What a finished mask is judged by and written for. */
+/** What a finished mask or cascade is judged by and written for. */
 struct results_job {
 	struct vit *vit;
 	const struct recipe *recipe;
 	const struct prep *prep;
 	struct images *images;
-	const struct mask *mask;
-	const struct mask *champion; /* NULL: the base */
-	const struct head *head;     /* NULL: nothing was learnt */
-	const char *round;           /* folder */
+	const struct mask_set *set;
+	const struct mask_set *champion; /* NULL: the base */
+	const struct head *head;         /* NULL: nothing was learnt */
+	const char *round;               /* folder */
 	uint32_t steps;
 	uint64_t seed;
 };
@@ -26,8 +26,8 @@ struct results {
 };
 
 /**
- * Judges the frozen model and the mask on the held-out images by the same views, then writes
- * candidate.kmask, candidate.kref and base.kref to the round folder.
+ * Judges the frozen model and the set on the held-out images by the same views, then writes
+ * candidate.kmask or candidate.kcas, candidate.kref and base.kref to the round folder.
  */
 int results_write(struct results *ret_results, const struct results_job *job, struct diag *diag);
 

@@ -201,8 +201,8 @@ void control_mask_export(struct control_client *client, const Kamen__Request *re
 			"one mask at a time: first read the answers so far");
 		return;
 	}
-	(void)snprintf(name, sizeof(name), "masks/%u.kmask", row.version);
-	r = state_path(client->serve->state, path, site->name, name);
+	(void)snprintf(name, sizeof(name), "masks/%u", row.version);
+	r = state_mask_path(client->serve->state, path, site->name, name);
 	if (r >= 0) {
 		fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 		r = fd < 0 ? -errno : 0;
@@ -264,7 +264,7 @@ static int find_signer(const struct config *config, const struct kmask_key *sign
 }
 
 /* ret_note: for the audit. A list that cannot be read matters only where a signature is asked for. */
-static int check_signer(const struct config *config, const struct kmask_header *header,
+static int check_signer(const struct config *config, const struct mask_set_header *header,
 	char ret_note[128], struct diag *diag)
 {
 	char hex[KMASK_KEY_HEX_CHARS + 1];
@@ -296,12 +296,12 @@ static int check_import(struct serve *serve, const struct site *site, const void
 	char ret_note[128], struct diag *diag)
 {
 	struct serving_model model = serve_model(serve);
-	_cleanup_(mask_freep) struct mask *mask = NULL;
+	_cleanup_(mask_set_freep) struct mask_set *set = NULL;
 	struct digest prep = prep_digest(&site->prep);
-	struct kmask_header header;
+	struct mask_set_header header;
 	int r;
 
-	r = kmask_decode(&mask, &header, model.layout, model.base, data, n, diag);
+	r = mask_set_decode(&set, &header, model.layout, model.base, model.width, data, n, diag);
 	if (r < 0)
 		return r;
 	if (!digest_equal(&header.prep, &prep))

@@ -44,16 +44,20 @@ struct inference {
 	struct weight_slot *slots; /* (n_slots) */
 	struct plan plans[MAX_PLANS];
 	struct resize_scratch *scratch;
-	float *embeddings;             /* (max_batch, width) */
-	const float *input;            /* of the last batch's plan, until the next one */
+	struct mask_set_scratch *set_scratch;
+	float *embeddings; /* (max_batch, width) */
+	float *pixels;     /* (n_pixels) of a cascade's batch: several forwards of it */
+	size_t n_pixels;
+	const float *input;            /* of the last batch, until the next one */
 	struct shadow_sample *samples; /* to be computed while nothing waits */
 	uint64_t clock;
 };
 
 /* ---- slots and plans, least recently used goes */
 
+/* Mask m of a set. */
 static int slot_for(
-	struct inference *inference, const struct serving *serving, struct slot **ret_slot)
+	struct inference *inference, const struct mask_set *set, uint32_t m, struct slot **ret_slot)
 {
 	struct weight_slot *best = &inference->slots[0];
 	int r;
@@ -61,7 +65,7 @@ static int slot_for(
 	for (uint32_t i = 0; i < inference->options.n_slots; i++) {
 		struct weight_slot *s = &inference->slots[i];
 
-		if (s->used && digest_equal(&s->mask_id, &serving->mask_id)) {
+		if (s->used && digest_equal(&s->mask_id, &set->ids[m])) {
 			s->last = ++inference->clock;
 			*ret_slot = s->slot;
 			return 0;
@@ -76,10 +80,10 @@ static int slot_for(
 	}
 	/* A switch that fails half way leaves weights that belong to no mask. */
 	best->used = false;
-	r = slot_apply(best->slot, serving->mask);
+	r = slot_apply(best->slot, set->masks[m]);
 	if (r < 0)
 		return r;
-	best->mask_id = serving->mask_id;
+	best->mask_id = set->ids[m];
 	best->used = true;
 	best->last = ++inference->clock;
 	atomic_fetch_add(&inference->stats.n_switches, 1);
@@ -149,30 +153,110 @@ static int plan_for(
 
 /* ---- one batch */
 
+static size_t input_size(const struct serving *serving)
+{
+	return (size_t)3 * serving->prep.input_px * serving->prep.input_px;
+}
+
+/* input (n, 3, px, px) */
+static int prepare(struct inference *inference, struct request *const *batch, uint32_t n,
+	const struct serving *serving, float *input)
+{
+	int r = 0;
+
+	for (uint32_t i = 0; i < n && r >= 0; i++)
+		r = prep_apply(&serving->prep, &batch[i]->view, input + i * input_size(serving),
+			inference->scratch);
+	inference->input = input;
+	return r;
+}
+
 static int forward(struct inference *inference, struct request *const *batch, uint32_t n,
 	const struct serving *serving)
 {
-	uint32_t px = serving->prep.input_px;
 	struct vit_plan *plan;
 	struct slot *slot;
-	float *input;
 	int r;
 
-	r = slot_for(inference, serving, &slot);
-	if (r < 0)
-		return r;
-	r = plan_for(inference, n, px, &plan);
-	if (r < 0)
-		return r;
-	input = vit_plan_input(plan); /* (n, 3, px, px) */
-	for (uint32_t i = 0; i < n; i++) {
-		r = prep_apply(&serving->prep, &batch[i]->view, input + (size_t)i * 3 * px * px,
-			inference->scratch);
+	r = slot_for(inference, serving->set, 0, &slot);
+	if (r == 0)
+		r = plan_for(inference, n, serving->prep.input_px, &plan);
+	if (r == 0)
+		r = prepare(inference, batch, n, serving, vit_plan_input(plan));
+	return r < 0 ? r : vit_forward(plan, slot, inference->embeddings);
+}
+
+/** Prepared images as the masks of a cascade are to see them. */
+struct sight {
+	struct inference *inference;
+	const struct serving *serving;
+	const float *pixels; /* (n, 3, px, px) */
+};
+
+/* Batches have sizes of powers of two, so that plans are few: so have the parts of one. */
+static uint32_t part_of(uint32_t n)
+{
+	uint32_t power = 1;
+
+	while (power * 2 <= n)
+		power *= 2;
+	return power;
+}
+
+static int look(void *owner, uint32_t m, const uint32_t *images, uint32_t n, float *rows)
+{
+	const struct sight *sight = owner;
+	struct inference *inference = sight->inference;
+	size_t size = input_size(sight->serving), width = vit_shape(inference->vit)->width;
+	struct slot *slot;
+	uint32_t n_now;
+	int r = slot_for(inference, sight->serving->set, m, &slot);
+
+	for (uint32_t i = 0; i < n && r >= 0; i += n_now) {
+		struct vit_plan *plan;
+
+		n_now = part_of(n - i);
+		r = plan_for(inference, n_now, sight->serving->prep.input_px, &plan);
 		if (r < 0)
-			return r;
+			break;
+		for (uint32_t k = 0; k < n_now; k++)
+			memcpy(vit_plan_input(plan) + k * size,
+				sight->pixels + images[i + k] * size, size * sizeof(float));
+		r = vit_forward(plan, slot, rows + i * width);
 	}
-	inference->input = input;
-	return vit_forward(plan, slot, inference->embeddings);
+	return r;
+}
+
+/* Not a plan's input: the plans of the parts may push that out. Grows with the first of a size. */
+static int pixels_for(struct inference *inference, size_t n_pixels)
+{
+	float *pixels;
+
+	if (n_pixels <= inference->n_pixels)
+		return 0;
+	pixels = malloc(n_pixels * sizeof(*pixels));
+	if (!pixels)
+		return -ENOMEM;
+	free(inference->pixels);
+	inference->pixels = pixels;
+	inference->n_pixels = n_pixels;
+	return 0;
+}
+
+static int forward_cascade(struct inference *inference, struct request *const *batch, uint32_t n,
+	const struct serving *serving)
+{
+	struct sight sight = { .inference = inference, .serving = serving };
+	const struct mask_set_eye eye = { look, &sight };
+	int r;
+
+	r = pixels_for(inference, n * input_size(serving));
+	if (r == 0)
+		r = prepare(inference, batch, n, serving, inference->pixels);
+	if (r < 0)
+		return r;
+	sight.pixels = inference->pixels;
+	return mask_set_embed(inference->embeddings, serving->set, inference->set_scratch, &eye, n);
 }
 
 static void judge(struct answer *answer, const float *embedding, const struct serving *serving)
@@ -204,11 +288,12 @@ static void run_batch(struct inference *inference, struct request *const *batch,
 	const struct serving *serving, uint64_t *ret_compute_ns)
 {
 	struct inference_stats *stats = &inference->stats;
-	uint32_t width = vit_shape(inference->vit)->width;
+	uint32_t width = serving->set->n_out;
 	uint64_t begin = clock_now_ns(), compute_ns;
 	int r;
 
-	r = forward(inference, batch, n, serving);
+	r = serving->set->n_experts > 0 ? forward_cascade(inference, batch, n, serving)
+					: forward(inference, batch, n, serving);
 	for (uint32_t i = 0; i < n; i++) {
 		batch[i]->answer.code = r;
 		batch[i]->answer.reason = r < 0 ? "the forward pass failed" : NULL;
@@ -260,7 +345,7 @@ static struct shadow_sample *detach_samples(struct request *const *batch, uint32
 static void keep_samples(struct inference *inference, struct scheduler *scheduler,
 	struct shadow_sample *samples, const struct serving *serving)
 {
-	size_t width = vit_shape(inference->vit)->width;
+	size_t width = serving->set->n_out;
 	struct shadow_sample *next;
 
 	for (struct shadow_sample *s = samples; s; s = next) {
@@ -271,6 +356,8 @@ static void keep_samples(struct inference *inference, struct scheduler *schedule
 			continue;
 		}
 		s->champion = serving->version;
+		/* A fusion turns and weighs its directions anew: no angle to anything else. */
+		s->is_comparable = serving->set->n_experts == 0 && s->serving->set->n_experts == 0;
 		memcpy(s->input, inference->input + s->at * s->n_input, s->n_input * sizeof(float));
 		memcpy(s->embedding, inference->embeddings + s->at * width, width * sizeof(float));
 		s->next = inference->samples;
@@ -280,23 +367,21 @@ static void keep_samples(struct inference *inference, struct scheduler *schedule
 
 static int run_sample(struct inference *inference, struct shadow_sample *sample)
 {
-	uint32_t width = vit_shape(inference->vit)->width;
+	struct sight sight = { inference, sample->serving, sample->input };
+	const struct mask_set_eye eye = { look, &sight };
+	uint32_t width = sample->serving->set->n_out;
 	uint64_t begin = clock_now_ns();
-	struct vit_plan *plan;
-	struct slot *slot;
 	int r;
 
-	r = slot_for(inference, sample->serving, &slot);
-	if (r == 0)
-		r = plan_for(inference, 1, sample->serving->prep.input_px, &plan);
-	if (r < 0)
-		return r;
-	memcpy(vit_plan_input(plan), sample->input, sample->n_input * sizeof(float));
-	r = vit_forward(plan, slot, inference->embeddings);
+	r = mask_set_embed(
+		inference->embeddings, sample->serving->set, inference->set_scratch, &eye, 1);
 	if (r < 0)
 		return r;
 	judge(&sample->ours, inference->embeddings, sample->serving);
 	sample->ours.compute_ns = clock_now_ns() - begin;
+	sample->cosine = NAN;
+	if (!sample->is_comparable)
+		return 0;
 	cosine_normalise(inference->embeddings, inference->embeddings, 1, width);
 	cosine_normalise(sample->embedding, sample->embedding, 1, width);
 	sample->cosine = (double)cosine_dot(inference->embeddings, sample->embedding, width);
@@ -331,17 +416,15 @@ static void give_up_samples(struct inference *inference, struct scheduler *sched
 /* So that the first request finds a packed model. */
 static int warm_up(struct inference *inference)
 {
-	_cleanup_(mask_freep) struct mask *all = NULL;
-	struct serving base = { .mask = NULL };
+	_cleanup_(mask_set_freep) struct mask_set *base = NULL;
 	struct vit_plan *plan;
 	struct slot *slot;
 	int r;
 
-	r = mask_new(&all, vit_layout(inference->vit));
+	r = mask_set_of(&base, NULL, vit_layout(inference->vit), vit_shape(inference->vit)->width);
 	if (r < 0)
 		return r;
-	base.mask_id = mask_digest(all);
-	r = slot_for(inference, &base, &slot);
+	r = slot_for(inference, base, 0, &slot);
 	if (r < 0)
 		return r;
 	return plan_for(inference, 1, vit_native_prep(inference->vit).input_px, &plan);
@@ -366,6 +449,9 @@ static int build(struct inference *inference)
 	if (r < 0)
 		return r;
 	r = resize_scratch_new(&inference->scratch);
+	if (r == 0)
+		r = mask_set_scratch_new(
+			&inference->set_scratch, o->max_batch, CASCADE_MAX_EXPERTS, width);
 	if (r < 0)
 		return r;
 	inference->slots = calloc(o->n_slots, sizeof(*inference->slots));
@@ -386,6 +472,8 @@ static void destroy(struct inference *inference)
 		slot_free(inference->slots[i].slot);
 	free(inference->slots);
 	free(inference->embeddings);
+	free(inference->pixels);
+	mask_set_scratch_free(inference->set_scratch);
 	resize_scratch_free(inference->scratch);
 	vit_free(inference->vit);
 }

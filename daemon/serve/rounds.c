@@ -321,9 +321,9 @@ static int post_job(struct serve *serve, struct round_job *job)
 		r = state_path(serve->state, round, job->site, job->again ? "again" : "round");
 	if (r >= 0)
 		r = state_path(serve->state, judge, job->site, "round/import.kmask");
-	(void)snprintf(name, sizeof(name), "masks/%u.kmask", site ? site->champion : 0);
+	(void)snprintf(name, sizeof(name), "masks/%u", site ? site->champion : 0);
 	if (r >= 0)
-		r = state_path(serve->state, champion, job->site, name);
+		r = state_mask_path(serve->state, champion, job->site, name);
 	if (r < 0)
 		return r;
 	fill_prep(&prep, &job->prep);
@@ -484,68 +484,66 @@ static struct digest read_digest(bool has, const ProtobufCBinaryData *data)
 	return digest;
 }
 
-static int read_file(struct serve *serve, const char *site, const char *name, size_t limit,
-	void **ret_data, size_t *ret_n, struct diag *diag)
+static int read_file(
+	const char *path, size_t limit, void **ret_data, size_t *ret_n, struct diag *diag)
 {
-	char path[512];
-	int r;
-
-	r = state_path(serve->state, path, site, name);
-	if (r < 0)
-		return r;
-	r = blob_read(AT_FDCWD, path, limit, ret_data, ret_n);
+	int r = blob_read(AT_FDCWD, path, limit, ret_data, ret_n);
 	return r < 0 ? diag_set(diag, -r, "%s: %s", path, strerror(-r)) : 0;
 }
 
 /* Everything that the row says about the mask comes from the mask, not from who brought it. */
 static int verify_mask(struct serve *serve, const struct round_job *job, struct version_row *row,
-	struct diag *diag)
+	uint32_t *ret_n_out, struct diag *diag)
 {
 	struct serving_model model = serve_model(serve);
-	_cleanup_(mask_freep) struct mask *mask = NULL;
+	_cleanup_(mask_set_freep) struct mask_set *set = NULL;
 	_cleanup_(freep) void *data = NULL;
-	struct kmask_header header;
+	struct mask_set_header header;
+	char path[512];
 	size_t n;
 	int r;
 
-	r = read_file(
-		serve, job->site, "round/candidate.kmask", SERVE_MAX_MASK_BYTES, &data, &n, diag);
+	r = state_mask_path(serve->state, path, job->site, "round/candidate");
+	if (r >= 0)
+		r = read_file(path, SERVE_MAX_MASK_BYTES, &data, &n, diag);
 	if (r < 0)
 		return r;
-	r = kmask_decode(&mask, &header, model.layout, model.base, data, n, diag);
+	r = mask_set_decode(&set, &header, model.layout, model.base, model.width, data, n, diag);
 	if (r < 0)
 		return r;
 	row->prep = prep_digest(&job->prep);
 	if (!digest_equal(&header.prep, &row->prep))
-		return diag_set(diag, EBADMSG, "candidate.kmask is for another preprocessing");
+		return diag_set(diag, EBADMSG, "the candidate is for another preprocessing");
 	row->n_bytes = n;
 	row->n_elements = header.n_elements;
-	row->n_flips = header.n_elements - header.n_kept;
-	row->density = mask_density(mask);
-	row->lowest_density = mask_lowest_density(mask);
+	row->n_flips = header.n_flips;
+	row->density = mask_set_density(set);
+	row->lowest_density = mask_set_lowest_density(set);
 	row->base = *model.base;
-	row->mask = mask_digest(mask);
+	row->mask = set->id;
+	*ret_n_out = set->n_out;
 	row->space = space_digest(&row->base, &row->mask, &row->prep, "f32", "cls");
 	return 0;
 }
 
 static int verify_reference(struct serve *serve, const struct round_job *job,
-	const struct version_row *row, struct diag *diag)
+	const struct version_row *row, uint32_t n_out, struct diag *diag)
 {
 	_cleanup_(reference_freep) struct reference *reference = NULL;
 	_cleanup_(freep) void *data = NULL;
+	char path[512];
 	size_t n;
 	int r;
 
-	r = read_file(serve, job->site, "round/candidate.kref", SERVE_MAX_REFERENCE_BYTES, &data,
-		&n, diag);
+	r = state_path(serve->state, path, job->site, "round/candidate.kref");
+	if (r >= 0)
+		r = read_file(path, SERVE_MAX_REFERENCE_BYTES, &data, &n, diag);
 	if (r < 0)
 		return r;
 	r = reference_decode(&reference, data, n, diag);
 	if (r < 0)
 		return r;
-	if (reference->dim != vit_shape(inference_vit(serve->inference))->width ||
-		!digest_equal(&reference->space, &row->space))
+	if (reference->dim != n_out || !digest_equal(&reference->space, &row->space))
 		return diag_set(diag, EBADMSG, "candidate.kref is of another space than its mask");
 	return 0;
 }
@@ -575,6 +573,7 @@ static int read_recipe(const struct round_job *job, const Kamen__LearnDone *done
 static int read_done(struct serve *serve, const struct round_job *job, const Kamen__LearnDone *done,
 	struct version_row *ret_row, struct diag *diag)
 {
+	uint32_t n_out = 0;
 	int r;
 
 	*ret_row = (struct version_row){
@@ -596,10 +595,10 @@ static int read_done(struct serve *serve, const struct round_job *job, const Kam
 	(void)snprintf(ret_row->isa, sizeof(ret_row->isa), "%s", done->isa ? done->isa : "");
 	r = read_recipe(job, done, ret_row, diag);
 	if (r >= 0)
-		r = verify_mask(serve, job, ret_row, diag);
+		r = verify_mask(serve, job, ret_row, &n_out, diag);
 	if (r < 0)
 		return r;
-	return verify_reference(serve, job, ret_row, diag);
+	return verify_reference(serve, job, ret_row, n_out, diag);
 }
 
 static int store(struct serve *serve, struct version_row *row)

@@ -344,9 +344,10 @@ void scheduler_stop(struct scheduler *scheduler)
 
 static uint64_t cost_of(const struct site_queue *queue, const struct request *request)
 {
-	uint64_t px = serving_of(queue, request)->prep.input_px;
+	const struct serving *serving = serving_of(queue, request);
+	uint64_t px = serving->prep.input_px;
 
-	return px * px;
+	return px * px * serving->n_forwards;
 }
 
 /* The most urgent request of a queue; first come where nothing is urgent. */

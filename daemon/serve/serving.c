@@ -16,7 +16,7 @@ void serving_unref(struct serving *serving)
 {
 	if (!serving || atomic_fetch_sub(&serving->n_refs, 1) > 1)
 		return;
-	mask_free(serving->mask);
+	mask_set_free(serving->set);
 	reference_free(serving->reference);
 	free(serving);
 }
@@ -25,30 +25,15 @@ static int load_mask(struct serving *serving, const struct serving_model *model,
 	struct diag *diag)
 {
 	_cleanup_(freep) void *data = NULL;
-	struct kmask_header header;
+	struct mask_set_header header;
 	size_t n_bytes;
 	int r;
 
 	r = blob_read(AT_FDCWD, path, SERVE_MAX_MASK_BYTES, &data, &n_bytes);
 	if (r < 0)
 		return diag_set(diag, -r, "%s: %s", path, strerror(-r));
-	r = kmask_decode(&serving->mask, &header, model->layout, model->base, data, n_bytes, diag);
-	if (r < 0)
-		return r;
-	serving->mask_id = mask_digest(serving->mask);
-	return 0;
-}
-
-static int load_base(struct serving *serving, const struct serving_model *model)
-{
-	_cleanup_(mask_freep) struct mask *all = NULL;
-	int r;
-
-	r = mask_new(&all, model->layout);
-	if (r < 0)
-		return r;
-	serving->mask_id = mask_digest(all);
-	return 0;
+	return mask_set_decode(&serving->set, &header, model->layout, model->base, model->width,
+		data, n_bytes, diag);
 }
 
 /* Of the machine at this moment, not of the file. */
@@ -58,8 +43,7 @@ static bool is_passing(int r)
 }
 
 /* Novelty is a help, not a condition of serving: what cannot be used is left out. */
-static int load_reference(struct serving *serving, const struct serving_model *model,
-	const char *path, struct diag *diag)
+static int load_reference(struct serving *serving, const char *path, struct diag *diag)
 {
 	_cleanup_(reference_freep) struct reference *reference = NULL;
 	_cleanup_(freep) void *data = NULL;
@@ -73,7 +57,8 @@ static int load_reference(struct serving *serving, const struct serving_model *m
 		r = reference_decode(&reference, data, n_bytes, NULL);
 	if (r < 0)
 		return is_passing(r) ? diag_set(diag, -r, "%s: %s", path, strerror(-r)) : 0;
-	if (reference->dim == model->width && digest_equal(&reference->space, &serving->space))
+	if (reference->dim == serving->set->n_out &&
+		digest_equal(&reference->space, &serving->space))
 		serving->reference = TAKE_PTR(reference);
 	return 0;
 }
@@ -96,11 +81,12 @@ int serving_load(struct serving **ret_serving, const struct serving_model *model
 	if (mask_path)
 		r = load_mask(serving, model, mask_path, diag);
 	else
-		r = load_base(serving, model);
+		r = mask_set_of(&serving->set, NULL, model->layout, model->width);
 	if (r < 0)
 		return r;
-	serving->space = space_digest(model->base, &serving->mask_id, &digest, "f32", "cls");
-	r = load_reference(serving, model, reference_path, diag);
+	serving->n_forwards = mask_set_n_forwards(serving->set);
+	serving->space = space_digest(model->base, &serving->set->id, &digest, "f32", "cls");
+	r = load_reference(serving, reference_path, diag);
 	if (r < 0)
 		return r;
 	*ret_serving = TAKE_PTR(serving);

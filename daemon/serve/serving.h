@@ -13,9 +13,9 @@
  */
 struct serving {
 	_Atomic unsigned n_refs;
-	uint32_t version;      /* 0: the frozen base */
-	struct mask *mask;     /* NULL: all kept */
-	struct digest mask_id; /* of the bits: which weight slot fits */
+	uint32_t version;     /* 0: the frozen base */
+	struct mask_set *set; /* one mask, or a cascade */
+	uint32_t n_forwards;  /* that an image takes */
 	struct prep prep;
 	struct digest space;
 	struct reference *reference; /* NULL: nothing is known about what is normal */
@@ -31,11 +31,11 @@ DEFINE_CLEANUP(struct serving *, serving_unref)
 struct serving_model {
 	const struct mask_layout *layout;
 	const struct digest *base;
-	uint32_t width; /* of an embedding */
+	uint32_t width; /* of an embedding that is not fused */
 };
 
 /**
- * Reads MASK_PATH (NULL: the base) and REFERENCE_PATH, checks both against the model. A reference
+ * Reads MASK_PATH (a .kmask or a .kcas; NULL: the base) and REFERENCE_PATH, checks both against the model. A reference
  * of another space, a damaged or a missing one is no error: then nothing is known. One that cannot
  * be read just now is.
  *

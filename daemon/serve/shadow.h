@@ -26,8 +26,9 @@ struct shadow_sample {
 	uint32_t at;  /* image of the batch */
 	uint32_t champion;
 	struct answer theirs, ours;
-	float *embedding; /* (width) the champion's */
-	double cosine;
+	float *embedding;   /* (width) the champion's */
+	bool is_comparable; /* the two embeddings: no cascade is among them */
+	double cosine;      /* NAN: they are not */
 	bool is_done;
 };
 

@@ -188,8 +188,8 @@ static int load(struct serve *serve, const struct site *site, uint32_t version,
 	r = state_path(serve->state, reference, site->name, name);
 	if (r < 0)
 		return r;
-	(void)snprintf(name, sizeof(name), "masks/%u.kmask", version);
-	r = state_path(serve->state, mask, site->name, name);
+	(void)snprintf(name, sizeof(name), "masks/%u", version);
+	r = state_mask_path(serve->state, mask, site->name, name);
 	if (r < 0)
 		return r;
 	r = serving_load(ret_serving, &model, version, &how->prep, how->settings.novelty_threshold,

@@ -18,7 +18,7 @@ struct serve;
 struct site_queue {
 	struct request *head, **tail;
 	uint32_t n;
-	uint64_t deficit; /* pixels that the site may still take in this round */
+	uint64_t deficit; /* pixels of forwards that the site may still take in this round */
 	bool active;
 	struct site_queue *next;
 	struct serving *champion; /* what the site's next batch is served with */

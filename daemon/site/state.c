@@ -389,3 +389,17 @@ int state_path(const struct state *state, char ret_path[512], const char *site, 
 
 	return n < 0 || n >= 512 ? -ENAMETOOLONG : 0;
 }
+
+int state_mask_path(
+	const struct state *state, char ret_path[512], const char *site, const char *stem)
+{
+	char name[64];
+	int r;
+
+	(void)snprintf(name, sizeof(name), "%s.kcas", stem);
+	r = state_path(state, ret_path, site, name);
+	if (r < 0 || access(ret_path, F_OK) == 0)
+		return r;
+	(void)snprintf(name, sizeof(name), "%s.kmask", stem);
+	return state_path(state, ret_path, site, name);
+}

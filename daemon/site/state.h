@@ -14,8 +14,8 @@
  *
  *   state.db
  *   sites/SITE/replay/BLOB.kimg     canonical images (ingest/blob.h), one row each
- *   sites/SITE/masks/VERSION.kmask  VERSION.kref (references of that version), VERSION.manifest,
- *                                   0.kref (of the base)
+ *   sites/SITE/masks/VERSION.kmask  or VERSION.kcas where it is a cascade; VERSION.kref (references
+ *                                   of that version), VERSION.manifest, 0.kref (of the base)
  *   sites/SITE/round/               manifest, checkpoint and results while a round runs; import.kmask
  *                                   where a foreign mask is to be judged
  *
@@ -227,7 +227,7 @@ int state_round_begin(struct state *state, const char *site, const char *who, ui
 /** Of rounds left running by an earlier process. */
 int state_round_list(struct state *state, struct version_row **ret_rows, uint32_t *ret_n);
 /**
- * Takes candidate.kmask, candidate.kref, candidate.manifest (of the images really used) and
+ * Takes candidate.kmask or candidate.kcas, candidate.kref, candidate.manifest (of the images really used) and
  * base.kref from the round folder to masks/, stores row and gate (state CANDIDATE or HELD),
  * removes the round folder. -EBADMSG: file is not what row says.
  */
@@ -293,8 +293,11 @@ int state_reproduce_begin(struct state *state, const char *site, uint32_t versio
 	struct version_row *ret_row, struct diag *diag);
 int state_reproduce_end(struct state *state, const char *site);
 
-/** Absolute path of a file of a site, e.g. state_path(s, buf, site, "masks/3.kmask"). */
+/** Absolute path of a file of a site, e.g. state_path(s, buf, site, "masks/3.kref"). */
 int state_path(const struct state *state, char ret_path[512], const char *site, const char *file);
+/** That of a mask set, whichever of the two files it is: state_mask_path(s, buf, site, "masks/3"). */
+int state_mask_path(
+	const struct state *state, char ret_path[512], const char *site, const char *stem);
 
 /** Appends a row to the audit chain (BLAKE2b over the previous hash and the row). */
 int state_audit(struct state *state, const char *site, const char *what, const char *detail);

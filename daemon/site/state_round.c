@@ -242,13 +242,14 @@ int state_round_list(struct state *state, struct version_row **ret_rows, uint32_
 
 /* What the learner left in the round folder, read once: what is checked is what is kept. */
 struct results {
-	void *kmask, *candidate, *base, *manifest;
-	size_t kmask_bytes, candidate_bytes, base_bytes, manifest_bytes;
+	void *set, *candidate, *base, *manifest;
+	size_t set_bytes, candidate_bytes, base_bytes, manifest_bytes;
+	const char *suffix; /* of the set's file */
 };
 
 static void results_done(struct results *results)
 {
-	free(results->kmask);
+	free(results->set);
 	free(results->candidate);
 	free(results->base);
 	free(results->manifest);
@@ -261,7 +262,12 @@ static int read_results(struct state *state, const char *site, struct results *r
 
 	if (fd < 0)
 		return fd;
-	r = blob_read(fd, "candidate.kmask", MAX_KMASK, &results->kmask, &results->kmask_bytes);
+	results->suffix = "kcas";
+	r = blob_read(fd, "candidate.kcas", MAX_KMASK, &results->set, &results->set_bytes);
+	if (r == -ENOENT) {
+		results->suffix = "kmask";
+		r = blob_read(fd, "candidate.kmask", MAX_KMASK, &results->set, &results->set_bytes);
+	}
 	if (r == 0)
 		r = blob_read(fd, "candidate.kref", MAX_KREF, &results->candidate,
 			&results->candidate_bytes);
@@ -289,26 +295,26 @@ static int check_manifest(const struct results *results, const struct version_ro
 static int check_results(const struct results *results, const struct version_row *row)
 {
 	_cleanup_(reference_freep) struct reference *candidate = NULL, *base = NULL;
-	struct kmask_header header;
+	struct mask_set_header header;
 	int r;
 
-	r = kmask_verify(results->kmask, results->kmask_bytes, &header, NULL);
+	r = mask_set_verify(results->set, results->set_bytes, &header, NULL);
 	if (r == 0)
 		r = check_manifest(results, row);
 	if (r < 0)
 		return r;
 	if (!digest_equal(&header.base, &row->base) || !digest_equal(&header.prep, &row->prep) ||
-		header.n_elements != row->n_elements ||
-		header.n_elements - header.n_kept != row->n_flips)
+		header.n_elements != row->n_elements || header.n_flips != row->n_flips)
 		return -EBADMSG;
 	r = reference_decode(&candidate, results->candidate, results->candidate_bytes, NULL);
 	if (r == 0)
 		r = reference_decode(&base, results->base, results->base_bytes, NULL);
 	if (r < 0)
 		return r;
-	return digest_equal(&candidate->space, &row->space) && candidate->dim == base->dim
-		       ? 0
-		       : -EBADMSG;
+	if (!digest_equal(&candidate->space, &row->space) ||
+		candidate->dim != (header.n_experts > 0 ? header.n_out : base->dim))
+		return -EBADMSG;
+	return 0;
 }
 
 static int keep_file(int fd, uint32_t version, const char *suffix, const void *data, size_t n_bytes)
@@ -326,7 +332,7 @@ static int keep_results(struct state *state, const struct version_row *row, stru
 
 	if (fd < 0)
 		return fd;
-	r = keep_file(fd, row->version, "kmask", results->kmask, results->kmask_bytes);
+	r = keep_file(fd, row->version, results->suffix, results->set, results->set_bytes);
 	if (r == 0)
 		r = keep_file(
 			fd, row->version, "kref", results->candidate, results->candidate_bytes);
@@ -411,8 +417,8 @@ int state_round_end(struct state *state, const struct version_row *row)
 	r = state_begin(state);
 	if (r < 0)
 		return r;
-	r = state_end(state, end(state, row, row->passed ? VERSION_CANDIDATE : VERSION_HELD,
-				     results.kmask_bytes));
+	r = state_end(state,
+		end(state, row, row->passed ? VERSION_CANDIDATE : VERSION_HELD, results.set_bytes));
 	if (r < 0)
 		return r;
 	remove_folder(state, row->site);

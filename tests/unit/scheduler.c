@@ -35,6 +35,7 @@ static int setup(void **state)
 		bench->servings[i].n_refs = 1;
 		bench->servings[i].version = i;
 		bench->servings[i].prep.input_px = PX;
+		bench->servings[i].n_forwards = 1;
 		bench->sites[i].queue.champion = &bench->servings[i];
 	}
 	*state = bench;
@@ -138,7 +139,7 @@ static void the_earliest_deadline_goes_first(void **state)
 
 static void a_batch_is_of_one_snapshot_and_size(void **state)
 {
-	struct serving other = { .n_refs = 1, .version = 9, .prep.input_px = 16 };
+	struct serving other = { .n_refs = 1, .version = 9, .n_forwards = 1, .prep.input_px = 16 };
 	struct request *batch[64];
 	struct bench *bench = *state;
 	struct serving *serving;
