@@ -49,7 +49,9 @@ static const char schema[] =
 	/* What an operator has said: '', paused, frozen. */
 	" hold TEXT NOT NULL DEFAULT '',"
 	/* Images since the last round began, and when that was; else when the site was made. */
-	" n_new INTEGER NOT NULL DEFAULT 0, round_us INTEGER NOT NULL DEFAULT 0) STRICT;"
+	" n_new INTEGER NOT NULL DEFAULT 0, round_us INTEGER NOT NULL DEFAULT 0,"
+	/* As pinned, for a version that is learnt again. */
+	" held INTEGER NOT NULL DEFAULT 0) STRICT;"
 	"CREATE TABLE setting ("
 	" site_id INTEGER NOT NULL REFERENCES site (id) ON DELETE CASCADE,"
 	" key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (site_id, key)"
@@ -119,6 +121,7 @@ static const char *const upgrades[STATE_SCHEMA - 1] = {
 	" n_new = n_new + 1 WHERE id = new.site_id; END;",
 	LABEL_TABLE,
 	AUDIT_INDEX LIVE_TABLE,
+	"ALTER TABLE site ADD COLUMN held INTEGER NOT NULL DEFAULT 0;",
 };
 
 /* ---- transactions */

@@ -7,7 +7,7 @@
 
 #include "site/state.h"
 
-#define STATE_SCHEMA 7
+#define STATE_SCHEMA 8
 
 /* Every statement is prepared once, at its first use; statement.c holds the texts. */
 enum statement {
@@ -27,8 +27,8 @@ enum statement {
 	SQL_SITE_GET,
 	SQL_SITE_NAMES,
 	SQL_SITE_PIN,
-	SQL_SITE_UNPIN,
 	SQL_SITE_UNPIN_IDLE,
+	SQL_SITE_HOLD_IMAGES,
 	SQL_SITE_COUNT,
 	SQL_SITE_HOLD,
 	SQL_SITE_SET_HOLD,

@@ -94,7 +94,7 @@ static int hold_images(
 		r = check_images(state, id, row, &manifest, &last_id, diag);
 	if (r < 0)
 		return r;
-	return statement_run(state, SQL_SITE_PIN, "ii", last_id, id);
+	return statement_run(state, SQL_SITE_HOLD_IMAGES, "ii", last_id, id);
 }
 
 static int begin(struct state *state, const char *site, uint32_t version,
@@ -141,13 +141,13 @@ int state_reproduce_begin(struct state *state, const char *site, uint32_t versio
 	return state_end(state, begin(state, site, version, ret_row, diag));
 }
 
-/* A round that was begun meanwhile holds its own. */
+/* A round that was begun meanwhile holds its own, as this one does beyond a round's end. */
 static int let_go(struct state *state, const char *site)
 {
 	int64_t id;
 	int r = site_id(state, site, &id);
 
-	return r < 0 ? r : statement_run(state, SQL_SITE_UNPIN, "i", id);
+	return r < 0 ? r : statement_run(state, SQL_SITE_HOLD_IMAGES, "ii", (int64_t)0, id);
 }
 
 int state_reproduce_end(struct state *state, const char *site)

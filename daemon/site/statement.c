@@ -35,14 +35,15 @@ static const char *const texts[SQL_N] = {
 	[SQL_SITE_ADD] = "INSERT INTO site (name, created_us, round_us) VALUES (?1, ?2, ?2)",
 	[SQL_SITE_DELETE] = "DELETE FROM site WHERE id = ?",
 	[SQL_SITE_GET] = "SELECT id, n_images, n_duplicates, n_rejected, n_gaps, replay_bytes, "
-			 "pinned, n_new, round_us, hold FROM site WHERE name = ?",
+			 "max(pinned, held), n_new, round_us, hold FROM site WHERE name = ?",
 	[SQL_SITE_NAMES] = "SELECT name FROM site ORDER BY name",
 	[SQL_SITE_PIN] = "UPDATE site SET pinned = ? WHERE id = ?",
-	[SQL_SITE_UNPIN] = "UPDATE site SET pinned = 0 WHERE id = ?1 AND NOT EXISTS "
-			   "(SELECT 1 FROM version WHERE site_id = ?1 AND state = 'learning')",
+	/* At the start: nothing is learnt again over a restart. */
 	[SQL_SITE_UNPIN_IDLE] =
-		"UPDATE site SET pinned = 0 WHERE pinned > 0 AND NOT EXISTS "
-		"(SELECT 1 FROM version WHERE site_id = site.id AND state = 'learning')",
+		"UPDATE site SET held = 0, pinned = CASE WHEN EXISTS (SELECT 1 FROM version "
+		"WHERE site_id = site.id AND state = 'learning') THEN pinned ELSE 0 END "
+		"WHERE pinned > 0 OR held > 0",
+	[SQL_SITE_HOLD_IMAGES] = "UPDATE site SET held = ? WHERE id = ?",
 	[SQL_SITE_HOLD] = "SELECT hold FROM site WHERE id = ?",
 	[SQL_SITE_SET_HOLD] = "UPDATE site SET hold = ? WHERE id = ?",
 	[SQL_SITE_NEEDS] = "SELECT name, hold, n_images, n_new, round_us FROM site ORDER BY name",

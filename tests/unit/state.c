@@ -591,6 +591,7 @@ static void an_older_database_is_upgraded(void **state)
 			       "CREATE TRIGGER image_added AFTER INSERT ON image BEGIN"
 			       " SELECT 1; END;"
 			       "ALTER TABLE site DROP COLUMN hold;"
+			       "ALTER TABLE site DROP COLUMN held;"
 			       "ALTER TABLE site DROP COLUMN n_new;"
 			       "ALTER TABLE site DROP COLUMN round_us;"
 			       "PRAGMA user_version = 1"),

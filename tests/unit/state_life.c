@@ -299,6 +299,11 @@ static void what_was_learnt_can_be_learnt_again_while_its_images_are_there(void 
 	fixture_fill(fixture, "a", 40, 60);
 	assert_int_equal(state_evict(fixture->state, "a", 4 * FIXTURE_BLOB_BYTES), 0);
 	assert_in_range(site_of(fixture).n_images, 40, 42);
+	/* Nor does the end of a round that was begun meanwhile let them go. */
+	assert_int_equal(learn(fixture, true), 2);
+	fixture_fill(fixture, "a", 60, 80);
+	assert_int_equal(state_evict(fixture->state, "a", 4 * FIXTURE_BLOB_BYTES), 0);
+	assert_in_range(site_of(fixture).n_images, 40, 42);
 	assert_int_equal(state_reproduce_end(fixture->state, "a"), 0);
 	assert_int_equal(state_reproduce_begin(fixture->state, "a", 1, &row, &diag), 0);
 	fixture_reopen(fixture);
