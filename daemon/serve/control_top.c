@@ -38,8 +38,7 @@ static void fill_row(struct serve *serve, struct top_row *out, const struct site
 {
 	Kamen__Site *m = &out->message.site;
 
-	site_message_fill(&out->message, site, row, rounds_find(serve, site->name) != NULL);
-	m->n_settings = m->n_set_by = 0;
+	site_message_fill_live(&out->message, site, row, rounds_find(serve, site->name) != NULL);
 	m->has_ok = m->has_ng = m->has_unknown = m->has_failed = m->has_late = true;
 	m->ok = site->n_verdicts[SHM_OK];
 	m->ng = site->n_verdicts[SHM_NG];

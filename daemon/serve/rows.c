@@ -177,7 +177,7 @@ static void fill_live_site(Kamen__Site *m, const struct live *live)
 	m->shadow = live->shadow ? live->shadow->version : 0;
 }
 
-void site_message_fill(struct site_message *out, const struct site *site,
+void site_message_fill_live(struct site_message *out, const struct site *site,
 	const struct site_row *row, bool learning)
 {
 	Kamen__Site *m = &out->site;
@@ -196,5 +196,11 @@ void site_message_fill(struct site_message *out, const struct site *site,
 	m->prep_digest = bytes_of(&out->prep);
 	fill_counts(m, site, row);
 	fill_live_site(m, &site->live);
+}
+
+void site_message_fill(struct site_message *out, const struct site *site,
+	const struct site_row *row, bool learning)
+{
+	site_message_fill_live(out, site, row, learning);
 	fill_settings(out, site);
 }

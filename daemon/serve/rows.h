@@ -34,5 +34,8 @@ void gate_message_fill(struct gate_message *out, const struct version_row *row);
 void mask_message_fill(struct mask_message *out, const struct version_row *row);
 void site_message_fill(struct site_message *out, const struct site *site,
 	const struct site_row *row, bool learning);
+/** That without the settings: what changes from second to second. */
+void site_message_fill_live(struct site_message *out, const struct site *site,
+	const struct site_row *row, bool learning);
 
 #endif

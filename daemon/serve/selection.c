@@ -19,16 +19,13 @@ static bool has_space(const struct request *request, const struct serving *servi
 /* Services that store embeddings go on in the old space while they move to the new one. */
 static int select_predecessor(struct serve *serve, struct request *request, struct diag *diag)
 {
+	const struct site *site = request->site;
 	struct serving *serving = NULL;
-	struct site_row row;
 	int r;
 
-	r = state_site_get(serve->state, request->site->name, &row);
-	if (r < 0)
-		return r;
-	if (row.predecessor == row.champion)
+	if (site->predecessor == site->champion)
 		return -ESTALE;
-	r = site_serving(serve, request->site, row.predecessor, request->wire.px, &serving, diag);
+	r = site_serving(serve, request->site, site->predecessor, request->wire.px, &serving, diag);
 	if (r < 0)
 		return r;
 	if (!has_space(request, serving)) {

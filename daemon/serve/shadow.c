@@ -55,6 +55,16 @@ static uint32_t newest(struct serve *serve, const struct site *site, struct vers
 	return 0;
 }
 
+/* Figures beside another champion are others. */
+static void compare_with_champion(struct site *site)
+{
+	struct live *live = &site->live;
+
+	if (live->shadow && live->shadow_champion != site->champion)
+		live->shadow_sum = (struct shadow_row){ 0 };
+	live->shadow_champion = site->champion;
+}
+
 void shadow_choose(struct serve *serve, struct site *site)
 {
 	struct live *live = &site->live;
@@ -68,6 +78,10 @@ void shadow_choose(struct serve *serve, struct site *site)
 		shadow_stop(serve, site);
 	if (version == 0)
 		return;
+	if (site_has_snapshot(site, live->shadow, version)) {
+		compare_with_champion(site);
+		return;
+	}
 	r = site_serving(serve, site, version, SHM_PX_SITE, &serving, &diag);
 	if (r < 0) {
 		log_error("site %s: version %u cannot run as a shadow: %s", site->name, version,
@@ -75,9 +89,7 @@ void shadow_choose(struct serve *serve, struct site *site)
 		shadow_stop(serve, site);
 		return;
 	}
-	if (live->shadow && live->shadow_champion != site->champion)
-		live->shadow_sum = (struct shadow_row){ 0 };
-	live->shadow_champion = site->champion;
+	compare_with_champion(site);
 	if (!live->shadow) {
 		live->shadow_sum = row.shadow;
 		log_notice("site %s: version %u runs beside version %u", site->name, version,

@@ -90,7 +90,7 @@ static int overlay_file(struct site_settings *settings, const struct site_file *
 struct wanted {
 	struct site_settings settings;
 	struct prep prep;
-	uint32_t champion;
+	uint32_t champion, predecessor;
 	enum site_hold hold;
 };
 
@@ -106,6 +106,7 @@ static int want(struct serve *serve, const struct site *site, struct wanted *ret
 	if (r < 0)
 		return r;
 	wanted.champion = row.champion;
+	wanted.predecessor = row.predecessor;
 	wanted.hold = row.hold;
 	wanted.settings = row.settings;
 	r = overlay_file(&wanted.settings, site->file);
@@ -241,6 +242,23 @@ static void tell_of_lost_reference(
 			site->name, is->version);
 }
 
+/* Settings come from files, so what decides is that they come into force: not without their row. */
+static int record_changes(
+	struct serve *serve, const struct site *site, const struct site_settings *wanted)
+{
+	char detail[1024] = "by the configuration read again", was[320], is[320];
+	size_t n = strlen(detail), n_before = n;
+
+	for (unsigned i = 0; config_site_keys[i] && n < sizeof(detail); i++)
+		if (site_settings_get(&site->settings, config_site_keys[i], was, sizeof(was)) ==
+				0 &&
+			site_settings_get(wanted, config_site_keys[i], is, sizeof(is)) == 0 &&
+			strcmp(was, is) != 0)
+			n += (size_t)snprintf(detail + n, sizeof(detail) - n,
+				", %s from '%.100s' to '%.100s'", config_site_keys[i], was, is);
+	return n > n_before ? state_audit(serve->state, site->name, "site.settings", detail) : 0;
+}
+
 static int publish(struct serve *serve, struct site *site, bool renewed, struct diag *diag)
 {
 	const struct serving *now = site->queue.champion;
@@ -269,9 +287,16 @@ static int publish(struct serve *serve, struct site *site, bool renewed, struct 
 		if (serving)
 			tell_of_lost_reference(site, now, serving);
 	}
+	r = now ? record_changes(serve, site, &wanted.settings) : 0;
+	if (r < 0) {
+		serving_unref(serving);
+		return diag_set(diag, -r, "the audit cannot be written, its settings stay: %s",
+			strerror(-r));
+	}
 	site->settings = wanted.settings;
 	site->prep = wanted.prep;
 	site->champion = wanted.champion;
+	site->predecessor = wanted.predecessor;
 	site->hold = wanted.hold;
 	forget_pinned(site);
 	if (serving) {
@@ -337,6 +362,12 @@ static bool version_may_be_served(
 	(void)diag_set(diag, ENOENT, "version %u of site %s is %s", version, site->name,
 		version_state_name(row.state));
 	return false;
+}
+
+bool site_has_snapshot(const struct site *site, const struct serving *serving, uint32_t version)
+{
+	return is_snapshot(serving, version, &site->prep, site->settings.novelty_threshold) &&
+	       serving->reference;
 }
 
 int site_serving(struct serve *serve, struct site *site, uint32_t version, uint32_t px,
@@ -551,28 +582,6 @@ int sites_open(struct serve *serve)
 	return 0;
 }
 
-/* What the files that were read again have changed. */
-static void record_changes(
-	struct serve *serve, const struct site *site, const struct site_settings *before)
-{
-	char detail[1024] = "by the configuration read again", was[320], is[320];
-	size_t n = strlen(detail), n_before = n;
-	int r = 0;
-
-	for (unsigned i = 0; config_site_keys[i] && n < sizeof(detail); i++)
-		if (site_settings_get(before, config_site_keys[i], was, sizeof(was)) == 0 &&
-			site_settings_get(&site->settings, config_site_keys[i], is, sizeof(is)) ==
-				0 &&
-			strcmp(was, is) != 0)
-			n += (size_t)snprintf(detail + n, sizeof(detail) - n,
-				", %s from '%.100s' to '%.100s'", config_site_keys[i], was, is);
-	if (n > n_before)
-		r = state_audit(serve->state, site->name, "site.settings", detail);
-	if (r < 0)
-		log_error("audit: changed settings of site %s are not recorded: %s", site->name,
-			strerror(-r));
-}
-
 void sites_refresh(struct serve *serve)
 {
 	state_set_defaults(serve->state, &serve->config.site_defaults);
@@ -580,12 +589,9 @@ void sites_refresh(struct serve *serve)
 	for (uint32_t i = 0; i < serve->sites.n; i++)
 		serve->sites.sites[i]->file = file_of(&serve->config, serve->sites.sites[i]->name);
 	create_from_files(serve);
-	for (uint32_t i = 0; i < serve->sites.n; i++) {
-		struct site_settings before = serve->sites.sites[i]->settings;
-
-		if (site_publish(serve, serve->sites.sites[i]) >= 0)
-			record_changes(serve, serve->sites.sites[i], &before);
-	}
+	for (uint32_t i = 0; i < serve->sites.n; i++)
+		(void)site_publish(serve, serve->sites.sites[i]);
+	serve_log_audit(serve);
 }
 
 void sites_close(struct serve *serve)

@@ -30,7 +30,7 @@ struct site {
 	struct site_settings settings; /* in force: file over state.db over defaults */
 	const struct site_file *file;  /* of sites.d, or NULL */
 	struct prep prep;
-	uint32_t champion; /* version */
+	uint32_t champion, predecessor; /* versions */
 	enum site_hold hold;
 	struct site_queue queue;
 	struct serving *pinned[SITE_PINNED];
@@ -90,6 +90,8 @@ int site_check_promotion(
  */
 int site_serving(struct serve *serve, struct site *site, uint32_t version, uint32_t px,
 	struct serving **ret_serving, struct diag *diag);
+/** Whether a snapshot, or NULL, is what loading this version for the site would make again. */
+bool site_has_snapshot(const struct site *site, const struct serving *serving, uint32_t version);
 /** FILE:LINE that owns a key, or false. */
 bool site_key_owner(const struct site *site, const char *key, char *ret_text, size_t n_bytes);
 

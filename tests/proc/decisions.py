@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Masks that come from outside, and the audit of what was decided: whole, changed, cut."""
 
+import contextlib
 import json
 import os
 import signal
@@ -177,6 +178,26 @@ class Audit(Case):
         row = daemon.one("audit", "show")
         self.assertEqual((row["seq"], row["site"], row["what"]), (3, "a", "site.settings"))
         self.assertIn("novelty_threshold from '0.99' to '0.95'", row["detail"])
+
+        def threshold():
+            return float(daemon.one("site", "show", "a")["settings"]["novelty_threshold"])
+
+        # What cannot be recorded does not come into force.
+        with contextlib.closing(sqlite3.connect(daemon.path("state/state.db"))) as db:
+            db.isolation_level = None
+            db.execute("BEGIN IMMEDIATE")
+            daemon.write("kamend.conf", "[site]\nnovelty_threshold = .9\n")
+            daemon.deaf()
+            daemon.process.send_signal(signal.SIGHUP)
+            daemon.hear("READY=1")
+            self.assertEqual(threshold(), .95)
+            self.assertIn("the audit cannot be written, its settings stay", daemon.log())
+            db.execute("ROLLBACK")
+        daemon.deaf()
+        daemon.process.send_signal(signal.SIGHUP)
+        daemon.hear("READY=1")
+        self.assertEqual(threshold(), .9)
+        self.assertIn("from '0.95' to '0.9'", daemon.one("audit", "show", "--last", "1")["detail"])
 
     def test_an_audit_of_many_pages_is_walked_to_its_end(self):
         daemon = self.daemon_with().start()

@@ -9,6 +9,8 @@
 #include <cmocka.h>
 
 #include "serve/serve.h"
+#include "serve/shadow.h"
+#include "site/state_internal.h"
 #include "state_fixture.h"
 
 /* What serve has in memory: gone with a restart. */
@@ -222,6 +224,37 @@ static void counts_go_with_the_threshold_they_are_of(void **state)
 	assert_int_equal(line.site.live.row.drift.n, 50);
 }
 
+/* Loading would need the model, which is not there. */
+static void a_shadow_that_is_there_is_not_loaded_again(void **state)
+{
+	char change[160], hex[DIGEST_HEX_CHARS + 1];
+	struct fixture *fixture = *state;
+	struct digest prep;
+	struct line line;
+
+	make_candidate(fixture);
+	line_open(&line, fixture);
+	(void)strcpy(line.site.settings.policy, "shadow");
+	prep = prep_digest(&line.site.prep);
+	digest_to_hex(&prep, hex);
+	(void)snprintf(change, sizeof(change), "UPDATE version SET prep = x'%s'", hex);
+	assert_int_equal(sqlite3_exec(fixture->state->db, change, NULL, NULL, NULL), SQLITE_OK);
+	line.serving[1].n_refs = 100;
+	line.serving[1].threshold = line.site.settings.novelty_threshold;
+	line.site.pinned[0] = &line.serving[1];
+	shadow_choose(&line.serve, &line.site);
+	assert_ptr_equal(line.site.live.shadow, &line.serving[1]);
+	line.site.live.shadow_sum.n = 7;
+
+	line.site.pinned[0] = NULL;
+	shadow_choose(&line.serve, &line.site);
+	assert_ptr_equal(line.site.live.shadow, &line.serving[1]);
+	assert_int_equal(line.site.live.shadow_sum.n, 7);
+	line.site.settings.policy[0] = '\0';
+	shadow_choose(&line.serve, &line.site);
+	assert_null(line.site.live.shadow);
+}
+
 #define with_state(test) cmocka_unit_test_setup_teardown(test, fixture_setup, fixture_teardown)
 
 int main(void)
@@ -232,6 +265,7 @@ int main(void)
 		with_state(a_promotion_that_a_crash_followed_is_on_trial),
 		with_state(an_alarm_outlives_a_restart),
 		with_state(counts_go_with_the_threshold_they_are_of),
+		with_state(a_shadow_that_is_there_is_not_loaded_again),
 	};
 
 	return cmocka_run_group_tests_name("live_site", tests, NULL, NULL);
