@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/arena.h"
 #include "onednn/op.h"
@@ -20,10 +21,12 @@ struct floor {
 	struct vit_shape shape;
 	uint32_t batch, n_tokens;
 	enum floor_layout layout;
+	enum precision precision;
 	struct packed *patch_weight, **weights; /* (depth, N_LAYERS) */
 	struct op *patch;
 	struct products all, last;
-	float *wide, *narrow, *probs; /* (rows, max(mlp, 3 width, patch)), (rows, width) */
+	void *wide, *narrow,
+		*probs; /* in the precision: (rows, max(mlp, 3 width, patch)), (rows, width) */
 };
 
 static void products_free(struct products *products)
@@ -64,9 +67,9 @@ static int linear_new(struct floor *floor, struct op **ret_op, const struct pack
 {
 	return op_matmul_new(ret_op, floor->onednn,
 		&(struct op_matmul){
-			.src = view_2d(rows, k),
+			.src = view_in(view_2d(rows, k), floor->precision),
 			.packed = packed,
-			.dst = view_2d(rows, n),
+			.dst = view_in(view_2d(rows, n), floor->precision),
 		});
 }
 
@@ -74,7 +77,9 @@ static int linear_new(struct floor *floor, struct op **ret_op, const struct pack
 static struct view view_heads(const struct floor *floor, int64_t rows, int64_t cols, bool strided)
 {
 	const int64_t heads = floor->shape.n_heads, row = 3 * (int64_t)floor->shape.width;
-	struct view view = { .n_dims = 4, .dims = { floor->batch, heads, rows, cols } };
+	struct view view = { .n_dims = 4,
+		.dims = { floor->batch, heads, rows, cols },
+		.precision = floor->precision };
 
 	view.strides[3] = 1;
 	view.strides[2] = strided ? row : cols;
@@ -141,7 +146,7 @@ static int weight_new(struct floor *floor, struct packed **ret_packed, int64_t k
 		return -ENOMEM;
 	for (int64_t i = 0; i < k * n; i++)
 		values[i] = (float)(i % 251 - 125) / 4096;
-	r = packed_new(ret_packed, floor->onednn, k, n, PACKED_N_BY_K, PRECISION_F32);
+	r = packed_new(ret_packed, floor->onednn, k, n, PACKED_N_BY_K, floor->precision);
 	return r < 0 ? r : packed_write(*ret_packed, values);
 }
 
@@ -167,13 +172,21 @@ static int weights_new(struct floor *floor)
 	return r;
 }
 
-static float *take(struct floor *floor, size_t n)
+/* Not zero: a product of zeros may be cheaper. */
+static void *take(struct floor *floor, size_t n)
 {
-	float *values = arena_take(floor->arena, n * sizeof(float));
+	void *values = arena_take(floor->arena, n * precision_bytes(floor->precision));
 
-	/* Not zero: a product of zeros may be cheaper. */
-	for (size_t i = 0; i < n; i++)
-		values[i] = (float)(i % 127) / 1024;
+	for (size_t i = 0; i < n; i++) {
+		float value = (float)(i % 127) / 1024;
+		uint32_t bits;
+
+		memcpy(&bits, &value, sizeof(bits));
+		if (floor->precision == PRECISION_BF16)
+			((uint16_t *)values)[i] = (uint16_t)(bits >> 16);
+		else
+			((float *)values)[i] = value;
+	}
 	return values;
 }
 
@@ -181,15 +194,16 @@ static int buffers_new(struct floor *floor)
 {
 	const struct vit_shape *shape = &floor->shape;
 	const size_t rows = (size_t)floor->batch * floor->n_tokens;
+	const size_t size = precision_bytes(floor->precision);
 	size_t widest = 3 * (size_t)shape->patch * shape->patch, n_probs;
 	int r;
 
 	widest = widest > shape->mlp ? widest : shape->mlp;
 	widest = widest > 3 * (size_t)shape->width ? widest : 3 * (size_t)shape->width;
 	n_probs = rows * shape->n_heads * floor->n_tokens;
-	r = arena_new(&floor->arena, arena_round(rows * widest * sizeof(float)) +
-					     arena_round(rows * shape->width * sizeof(float)) +
-					     arena_round(n_probs * sizeof(float)));
+	r = arena_new(&floor->arena, arena_round(rows * widest * size) +
+					     arena_round(rows * shape->width * size) +
+					     arena_round(n_probs * size));
 	if (r < 0)
 		return r;
 	floor->wide = take(floor, rows * widest);
@@ -199,7 +213,7 @@ static int buffers_new(struct floor *floor)
 }
 
 int floor_new(struct floor **ret_floor, const struct vit_shape *shape, uint32_t batch, uint32_t px,
-	enum floor_layout layout)
+	enum floor_layout layout, enum precision precision)
 {
 	_cleanup_(floor_freep) struct floor *floor = calloc(1, sizeof(*floor));
 	const uint32_t grid = px / shape->patch;
@@ -211,6 +225,7 @@ int floor_new(struct floor **ret_floor, const struct vit_shape *shape, uint32_t 
 	floor->batch = batch;
 	floor->n_tokens = 1 + grid * grid;
 	floor->layout = layout;
+	floor->precision = precision;
 	r = onednn_new(&floor->onednn);
 	if (r == 0)
 		r = buffers_new(floor);
@@ -226,7 +241,7 @@ int floor_new(struct floor **ret_floor, const struct vit_shape *shape, uint32_t 
 	return 0;
 }
 
-static int run(struct op *op, const float *src, const float *weights, float *dst)
+static int run(struct op *op, const void *src, const void *weights, void *dst)
 {
 	op_bind(op, OP_SRC, src);
 	op_bind(op, OP_WEIGHTS, weights);
@@ -234,7 +249,7 @@ static int run(struct op *op, const float *src, const float *weights, float *dst
 	return op_run(op);
 }
 
-static int run_layer(struct op *op, const float *src, const struct packed *weights, float *dst)
+static int run_layer(struct op *op, const void *src, const struct packed *weights, void *dst)
 {
 	op_bind(op, OP_SRC, src);
 	op_use(op, weights);
@@ -246,13 +261,15 @@ static int run_block(struct floor *floor, struct products *p, struct packed *con
 {
 	const size_t width = floor->shape.width;
 	const bool strided = floor->layout == FLOOR_STRIDED;
-	const size_t third = strided ? width : floor->batch * floor->n_tokens * width;
+	const size_t third = (strided ? width : floor->batch * floor->n_tokens * width) *
+			     precision_bytes(floor->precision);
+	const char *wide = floor->wide;
 	int r = run_layer(p->layers[QKV], floor->narrow, weights[QKV], floor->wide);
 
 	if (r == 0)
-		r = run(p->scores, floor->wide, floor->wide + third, floor->probs);
+		r = run(p->scores, wide, wide + third, floor->probs);
 	if (r == 0)
-		r = run(p->mix, floor->probs, floor->wide + 2 * third, floor->narrow);
+		r = run(p->mix, floor->probs, wide + 2 * third, floor->narrow);
 	if (r == 0)
 		r = run_layer(p->layers[PROJ], floor->narrow, weights[PROJ], floor->wide);
 	if (r == 0)

@@ -18,7 +18,7 @@ enum floor_layout {
 #define FLOOR_N_LAYOUTS 2
 
 int floor_new(struct floor **ret_floor, const struct vit_shape *shape, uint32_t batch, uint32_t px,
-	enum floor_layout layout);
+	enum floor_layout layout, enum precision precision);
 void floor_free(struct floor *floor);
 DEFINE_CLEANUP(struct floor *, floor_free)
 

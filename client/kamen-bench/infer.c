@@ -20,6 +20,8 @@ struct infer_options {
 struct asked {
 	uint32_t batch, px;
 	uint64_t round_ns; /* of one measurement, of which there are 20 */
+	const char *precisions;
+	enum precision precision;
 };
 
 /* The model with everything that one batch passes through. */
@@ -34,6 +36,7 @@ struct subject {
 	float *embeddings;
 	uint32_t batch;
 	uint64_t round_ns;
+	enum precision precision;
 };
 
 static void subject_done(struct subject *s)
@@ -84,16 +87,21 @@ static int subject_init(struct subject *s, const struct asked *asked, const char
 		return r;
 	s->batch = asked->batch;
 	s->round_ns = asked->round_ns;
+	s->precision = asked->precision;
+	if (!vit_has(s->vit, s->precision))
+		return diag_set(diag, EOPNOTSUPP, "%s: this CPU (%s) has not",
+			precision_name(s->precision), vit_isa(s->vit));
 	s->prep = vit_native_prep(s->vit);
 	if (asked->px)
 		s->prep.input_px = asked->px;
 	r = prep_check(&s->prep, vit_shape(s->vit)->patch, diag);
 	if (r == 0)
-		r = vit_slot_new(&s->slot, s->vit, SLOT_INFER);
+		r = vit_slot_new(&s->slot, s->vit,
+			SLOT_INFER | (s->precision == PRECISION_BF16 ? SLOT_BF16 : 0));
 	if (r == 0)
 		r = slot_apply(s->slot, NULL);
 	if (r == 0)
-		r = vit_plan_new(&s->plan, s->vit, s->batch, s->prep.input_px);
+		r = vit_plan_new(&s->plan, s->vit, s->batch, s->prep.input_px, s->precision);
 	if (r == 0)
 		r = resize_scratch_new(&s->scratch);
 	if (r == 0)
@@ -156,7 +164,8 @@ static int measure_all(struct subject *s, struct figures *ret_figures)
 	for (unsigned layout = 0; layout < FLOOR_N_LAYOUTS && r == 0; layout++) {
 		_cleanup_(floor_freep) struct floor *floor = NULL;
 
-		r = floor_new(&floor, vit_shape(s->vit), s->batch, s->prep.input_px, layout);
+		r = floor_new(&floor, vit_shape(s->vit), s->batch, s->prep.input_px, layout,
+			s->precision);
 		if (r == 0)
 			r = floor_run(floor);
 		for (unsigned round = 0; round < N_ROUNDS && r == 0; round++) {
@@ -194,7 +203,7 @@ static int bench_one(
 			*diag.text ? diag.text : strerror(-r));
 	row = json_object();
 	(void)json_object_set_new(row, "model", json_string(file ? file : random));
-	(void)json_object_set_new(row, "precision", json_string("f32"));
+	(void)json_object_set_new(row, "precision", json_string(precision_name(s.precision)));
 	(void)json_object_set_new(row, "batch", json_integer(s.batch));
 	(void)json_object_set_new(row, "px", json_integer(s.prep.input_px));
 	(void)json_object_set_new(row, "ms_p50", json_real(f.ms_p50));
@@ -207,6 +216,24 @@ static int bench_one(
 	return output_row(ctl, row, true);
 }
 
+/* One model in every precision that was asked for. */
+static int precisions_run(
+	struct ctl *ctl, const struct asked *asked, const char *file, const char *random)
+{
+	_cleanup_(freep) char *copy = strdup(asked->precisions);
+	struct asked one = *asked;
+	char *rest = NULL;
+	int status = EXIT_DONE;
+
+	for (char *name = copy ? strtok_r(copy, ",", &rest) : NULL; name && status == EXIT_DONE;
+		name = strtok_r(NULL, ",", &rest)) {
+		if (precision_parse(&one.precision, name) < 0)
+			return ctl_fail(ctl, EXIT_USAGE, "--precision %s: not f32 or bf16", name);
+		status = bench_one(ctl, &one, file, random);
+	}
+	return status;
+}
+
 static int names_run(struct ctl *ctl, const struct asked *asked, const char *names)
 {
 	_cleanup_(freep) char *copy = strdup(names);
@@ -215,7 +242,7 @@ static int names_run(struct ctl *ctl, const struct asked *asked, const char *nam
 
 	for (char *name = copy ? strtok_r(copy, ",", &rest) : NULL; name && status == EXIT_DONE;
 		name = strtok_r(NULL, ",", &rest))
-		status = bench_one(ctl, asked, NULL, name);
+		status = precisions_run(ctl, asked, NULL, name);
 	return status;
 }
 
@@ -226,7 +253,9 @@ int infer_run(struct ctl *ctl, int argc, char **argv)
 		{ "model", "FILE", "safetensors file of a ViT", &o.model, NULL },
 		{ "random", "NAME[,NAME]", "untrained: vit_t, vit_s, vit_b, vit_demo", &o.random,
 			NULL },
-		{ "precision", "NAME", "f32, the only one so far", &o.precision, NULL },
+		{ "precision", "NAME[,NAME]",
+			"of f32 (default), bf16; bf16 wants a CPU that has it", &o.precision,
+			NULL },
 		{ "batch", "N", "images a batch, 1; all times are a batch's", &o.batch, NULL },
 		{ "threads", "N", "of oneDNN; else one a processor", &o.threads, NULL },
 		{ "size", "PX", "else the model's own", &o.size, NULL },
@@ -243,13 +272,16 @@ int infer_run(struct ctl *ctl, int argc, char **argv)
 		!bench_number(ctl, "size", o.size, 16, 1024, 0, &px) ||
 		!bench_number(ctl, "seconds", o.seconds, 0, 3600, 8, &seconds))
 		return EXIT_USAGE;
-	if (o.precision && strcmp(o.precision, "f32") != 0)
-		return ctl_fail(ctl, EXIT_USAGE, "--precision %s: this build has f32", o.precision);
 	if (!o.model == !o.random)
 		return ctl_fail(ctl, EXIT_USAGE, "wants --model or --random");
 	if (threads)
 		omp_set_num_threads((int)threads);
-	asked = (struct asked){ (uint32_t)batch, (uint32_t)px,
-		seconds * UINT64_C(1000000000) / (2 * FLOOR_N_LAYOUTS * N_ROUNDS) };
-	return o.model ? bench_one(ctl, &asked, o.model, NULL) : names_run(ctl, &asked, o.random);
+	asked = (struct asked){
+		.batch = (uint32_t)batch,
+		.px = (uint32_t)px,
+		.round_ns = seconds * UINT64_C(1000000000) / (2 * FLOOR_N_LAYOUTS * N_ROUNDS),
+		.precisions = o.precision ? o.precision : "f32",
+	};
+	return o.model ? precisions_run(ctl, &asked, o.model, NULL)
+		       : names_run(ctl, &asked, o.random);
 }

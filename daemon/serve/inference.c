@@ -140,7 +140,7 @@ static int plan_for(
 		}
 	}
 	made = room_for_plan(inference, plan_pixels(batch, px));
-	r = vit_plan_new(&made->plan, inference->vit, batch, px);
+	r = vit_plan_new(&made->plan, inference->vit, batch, px, PRECISION_F32);
 	if (r < 0)
 		return r;
 	made->batch = batch;

@@ -56,7 +56,8 @@ static int lens_open(struct lens *lens, const struct prep *prep)
 			lens->set->n_experts, lens->set->width);
 	if (r < 0)
 		return r;
-	return vit_plan_new(&lens->plan, lens->vit, N_SIDES * lens->batch, lens->recipe->large_px);
+	return vit_plan_new(&lens->plan, lens->vit, N_SIDES * lens->batch, lens->recipe->large_px,
+		PRECISION_F32);
 }
 
 /* Both views of images first..first+n-1 in a draw, side by side: (N_SIDES, batch, 3, px, px). */

@@ -53,8 +53,13 @@ int vit_slot_new(struct slot **ret_slot, struct vit *vit, enum slot_use use);
 
 /** Primitives and memories for one (batch, px): built once, nothing is allocated per image. */
 struct vit_plan;
-/** @return 0, -EINVAL: px is no multiple of the patch, or too large, -ENOMEM, -EIO */
-int vit_plan_new(struct vit_plan **ret_plan, struct vit *vit, uint32_t batch, uint32_t px);
+/**
+ * @param precision  what the layers' products read; attention's products, the residual, norms and
+ *                   sums are f32 either way
+ * @return 0, -EINVAL: px is no multiple of the patch, or too large, -ENOMEM, -EIO
+ */
+int vit_plan_new(struct vit_plan **ret_plan, struct vit *vit, uint32_t batch, uint32_t px,
+	enum precision precision);
 void vit_plan_free(struct vit_plan *plan);
 DEFINE_CLEANUP(struct vit_plan *, vit_plan_free)
 /** Where the caller puts its pixels: (batch, 3, px, px). */
@@ -62,7 +67,7 @@ float *vit_plan_input(struct vit_plan *plan);
 
 /**
  * @param embeddings  (batch, width): class token after the last norm
- * @return 0, -EINVAL: the slot is not f32, or -EIO: oneDNN refused (embeddings are then undefined)
+ * @return 0, -EINVAL: the slot is of another precision, or -EIO: oneDNN refused (embeddings are then undefined)
  */
 int vit_forward(struct vit_plan *plan, const struct slot *slot, float *embeddings);
 
@@ -72,11 +77,7 @@ int vit_logits(const struct vit *vit, const float *embeddings, uint32_t n, float
 /** A plan that keeps what the backward pass needs. In f32 the same output as vit_forward() to 1e-5;
  * in bf16 (mean cosine of the ViT-Tiny's embeddings .9999) with a slot that has SLOT_BF16. */
 struct vit_tape;
-/**
- * @param precision  what the layers' products read; attention's products, the residual, norms and
- *                   sums are f32 either way
- * @return 0, -EINVAL: px is no multiple of the patch, or too large, -ENOMEM, -EIO
- */
+/** precision and errors as vit_plan_new() */
 int vit_tape_new(struct vit_tape **ret_tape, struct vit *vit, uint32_t batch, uint32_t px,
 	enum precision precision);
 /** What one of them holds, in bytes; 0: there is none of this size. */

@@ -9,6 +9,7 @@ struct vit_plan {
 	struct vit_stem stem;
 	struct vit_block blocks, last; /* every block but the last shares its buffers and ops */
 	struct vit_block_data data, last_data;
+	enum precision precision;
 	struct op *norm;
 };
 
@@ -17,13 +18,16 @@ static void carve(struct vit_plan *plan, struct vit_carver *carver)
 	const struct vit_shape *shape = &plan->vit->shape;
 	const size_t n = plan->stem.n, n_tokens = plan->stem.n_tokens, rows = n * n_tokens;
 	struct vit_block_data *data = &plan->data;
+	float *spare = NULL;
 
 	vit_stem_carve(&plan->stem, plan->vit, carver);
+	if (plan->precision != PRECISION_F32)
+		spare = vit_carve(carver, rows * shape->width);
 	data->x = vit_carve(carver, rows * shape->width);
-	data->y1 = vit_carve_operand(carver, rows * shape->width, PRECISION_F32, NULL);
+	data->y1 = vit_carve_operand(carver, rows * shape->width, plan->precision, spare);
 	data->qkv = vit_carve(carver, rows * 3 * shape->width);
 	data->probs = vit_carve(carver, rows * shape->n_heads * n_tokens);
-	data->hidden = vit_carve(carver, rows * shape->mlp);
+	data->hidden = vit_carve_in(carver, rows * shape->mlp, plan->precision);
 	/* The norm's output is read by one product, before attention's result is written. */
 	data->att = data->y1;
 	data->y2 = data->y1;
@@ -42,6 +46,7 @@ static int init_ops(struct vit_plan *plan)
 		.n = plan->stem.n,
 		.n_tokens = plan->stem.n_tokens,
 		.n_queries = plan->stem.n_tokens,
+		.precision = plan->precision,
 	};
 	int r;
 
@@ -57,7 +62,8 @@ static int init_ops(struct vit_plan *plan)
 	return r;
 }
 
-int vit_plan_new(struct vit_plan **ret_plan, struct vit *vit, uint32_t batch, uint32_t px)
+int vit_plan_new(struct vit_plan **ret_plan, struct vit *vit, uint32_t batch, uint32_t px,
+	enum precision precision)
 {
 	_cleanup_(vit_plan_freep) struct vit_plan *plan = calloc(1, sizeof(*plan));
 	struct vit_carver carver = { 0 };
@@ -66,6 +72,7 @@ int vit_plan_new(struct vit_plan **ret_plan, struct vit *vit, uint32_t batch, ui
 	if (!plan)
 		return -ENOMEM;
 	plan->vit = vit;
+	plan->precision = precision;
 	r = vit_stem_size(&plan->stem, vit, batch, px);
 	if (r < 0)
 		return r;
@@ -106,7 +113,7 @@ int vit_forward(struct vit_plan *plan, const struct slot *slot, float *embedding
 	const uint32_t depth = vit->shape.depth;
 	int r;
 
-	if (slot_precision(slot) != PRECISION_F32)
+	if (slot_precision(slot) != plan->precision)
 		return -EINVAL;
 	r = vit_stem_forward(&plan->stem, vit, plan->data.x);
 	for (uint32_t b = 0; r == 0 && b + 1 < depth; b++)

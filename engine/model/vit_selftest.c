@@ -87,7 +87,7 @@ int vit_selftest(struct vit *vit, struct diag *diag)
 
 	if (!values)
 		return -ENOMEM;
-	r = vit_plan_new(&plan, vit, 1, test.px);
+	r = vit_plan_new(&plan, vit, 1, test.px, PRECISION_F32);
 	if (r == 0)
 		r = vit_slot_new(&slot, vit, SLOT_INFER);
 	if (r < 0)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <string.h>
 
 #include "onednn/dnnl_glue.h"
 
@@ -68,6 +69,16 @@ const char *onednn_isa(const struct onednn *onednn)
 const char *precision_name(enum precision precision)
 {
 	return precision == PRECISION_BF16 ? "bf16" : "f32";
+}
+
+int precision_parse(enum precision *ret_precision, const char *name)
+{
+	for (enum precision p = 0; p < N_PRECISIONS; p++)
+		if (strcmp(name, precision_name(p)) == 0) {
+			*ret_precision = p;
+			return 0;
+		}
+	return -EINVAL;
 }
 
 bool onednn_has(const struct onednn *onednn, enum precision precision)

@@ -18,6 +18,8 @@ enum precision { PRECISION_F32, PRECISION_BF16, N_PRECISIONS };
 
 /** "f32", "bf16" */
 const char *precision_name(enum precision precision);
+/** @return 0, -EINVAL: none of that name */
+int precision_parse(enum precision *ret_precision, const char *name);
 static inline size_t precision_bytes(enum precision precision)
 {
 	return precision == PRECISION_BF16 ? 2 : 4;

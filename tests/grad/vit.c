@@ -203,7 +203,7 @@ static void plan_tape_and_reference_agree(void **state)
 	_cleanup_(vit_plan_freep) struct vit_plan *plan = NULL;
 	float planned[BATCH * 24], taped[BATCH * 24], want[24];
 
-	assert_int_equal(vit_plan_new(&plan, model->vit, BATCH, PX), 0);
+	assert_int_equal(vit_plan_new(&plan, model->vit, BATCH, PX, PRECISION_F32), 0);
 	memcpy(vit_plan_input(plan), vit_tape_input(model->tape), BATCH * n_pixels * sizeof(float));
 	assert_int_equal(vit_forward(plan, model->slot, planned), 0);
 	assert_int_equal(vit_tape_forward(model->tape, model->slot, taped), 0);
@@ -284,7 +284,7 @@ static void a_tape_takes_no_slot_of_another_precision(void **state)
 	assert_int_equal(vit_slot_new(&slot, model->vit, SLOT_LEARN | SLOT_BF16), 0);
 	assert_int_equal(vit_tape_forward(model->tape, slot, embeddings), -EINVAL);
 	assert_int_equal(vit_tape_backward(model->tape, slot, model->weight, model->grad), -EINVAL);
-	assert_int_equal(vit_plan_new(&plan, model->vit, BATCH, PX), 0);
+	assert_int_equal(vit_plan_new(&plan, model->vit, BATCH, PX, PRECISION_F32), 0);
 	assert_int_equal(vit_forward(plan, slot, embeddings), -EINVAL);
 }
 

@@ -45,7 +45,8 @@ static int setup(void **state)
 	*state = c;
 	if (base_load(&c->base, path, &diag) < 0 || vit_new(&c->vit, c->base, NULL, &diag) < 0 ||
 		vit_slot_new(&c->slot, c->vit, SLOT_INFER) < 0 ||
-		vit_plan_new(&c->plan, c->vit, 1, 224) < 0 || resize_scratch_new(&c->scratch) < 0) {
+		vit_plan_new(&c->plan, c->vit, 1, 224, PRECISION_F32) < 0 ||
+		resize_scratch_new(&c->scratch) < 0) {
 		(void)fprintf(stderr, "%s: %s\n", path, diag.text);
 		return -1;
 	}

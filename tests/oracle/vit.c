@@ -108,7 +108,7 @@ static void vit_tiny_gives_the_probabilities_of_its_reference(void **state)
 	double off;
 
 	assert_int_equal(vit_shape(model->vit)->width, 192);
-	assert_int_equal(vit_plan_new(&plan, model->vit, 1, PX), 0);
+	assert_int_equal(vit_plan_new(&plan, model->vit, 1, PX, PRECISION_F32), 0);
 	memcpy(vit_plan_input(plan), pixels, (size_t)3 * PX * PX * sizeof(float));
 	assert_int_equal(vit_forward(plan, model->slot, embedding), 0);
 	assert_int_equal(vit_logits(model->vit, embedding, 1, logits), 0);
@@ -135,7 +135,7 @@ static void vit_tiny_embeds_as_pytorch_does_at_two_sizes(void **state)
 		_cleanup_(vit_plan_freep) struct vit_plan *plan = NULL;
 		float embedding[192], want[192], *dst;
 
-		assert_int_equal(vit_plan_new(&plan, model->vit, 1, px), 0);
+		assert_int_equal(vit_plan_new(&plan, model->vit, 1, px, PRECISION_F32), 0);
 		dst = vit_plan_input(plan);
 		for (size_t c = 0; c < 3; c++)
 			for (size_t y = 0; y < px; y++)
@@ -157,7 +157,7 @@ static void plan_tape_and_reference_agree_on_vit_tiny(void **state)
 	_cleanup_(vit_tape_freep) struct vit_tape *tape = NULL;
 	float planned[192], taped[192], want[192];
 
-	assert_int_equal(vit_plan_new(&plan, model->vit, 1, SMALL), 0);
+	assert_int_equal(vit_plan_new(&plan, model->vit, 1, SMALL, PRECISION_F32), 0);
 	assert_int_equal(vit_tape_new(&tape, model->vit, 1, SMALL, PRECISION_F32), 0);
 	random_pixels(vit_plan_input(plan), n_pixels, 1);
 	random_pixels(vit_tape_input(tape), n_pixels, 1);

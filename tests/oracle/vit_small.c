@@ -95,7 +95,7 @@ static void a_forward_gives_what_pytorch_does(void **state)
 	float embeddings[N_OUT];
 
 	assert_int_equal(vit_shape(oracle->vit)->n_heads, 5);
-	assert_int_equal(vit_plan_new(&plan, oracle->vit, BATCH, PX), 0);
+	assert_int_equal(vit_plan_new(&plan, oracle->vit, BATCH, PX, PRECISION_F32), 0);
 	fill(vit_plan_input(plan), (size_t)BATCH * 3 * PX * PX, 1);
 	assert_int_equal(slot_apply(oracle->slot, NULL), 0);
 	assert_int_equal(vit_forward(plan, oracle->slot, embeddings), 0);

@@ -167,7 +167,8 @@ static int embed(struct vit *vit, const struct mask *mask, const char *path, flo
 	if (blob_read(AT_FDCWD, path, 64u << 20, &data, &n_bytes) < 0 ||
 		image_decode(&image, data, n_bytes, &diag) < 0 ||
 		vit_slot_new(&slot, vit, SLOT_INFER) < 0 || slot_apply(slot, mask) < 0 ||
-		vit_plan_new(&plan, vit, 1, prep.input_px) < 0 || resize_scratch_new(&scratch) < 0)
+		vit_plan_new(&plan, vit, 1, prep.input_px, PRECISION_F32) < 0 ||
+		resize_scratch_new(&scratch) < 0)
 		return -EIO;
 	view = image_view(image);
 	if (prep_apply(&prep, &view, vit_plan_input(plan), scratch) < 0)

@@ -70,7 +70,7 @@ static void assert_reference(
 	assert_int_equal(reference->dim, width);
 	assert_int_equal(vit_slot_new(&slot, vit, SLOT_INFER), 0);
 	assert_int_equal(slot_apply(slot, mask), 0);
-	assert_int_equal(vit_plan_new(&plan, vit, 1, HARNESS_PX), 0);
+	assert_int_equal(vit_plan_new(&plan, vit, 1, HARNESS_PX, PRECISION_F32), 0);
 	assert_int_equal(resize_scratch_new(&scratch), 0);
 	for (uint32_t i = 0; i < harness->manifest.n; i++) {
 		_cleanup_(freep) void *data = NULL;

@@ -34,7 +34,7 @@ static int setup(void **state)
 
 	model->base = random_base(&shape, SEED);
 	model->vit = random_vit(model->base);
-	assert_int_equal(vit_plan_new(&model->plan, model->vit, BATCH, PX), 0);
+	assert_int_equal(vit_plan_new(&model->plan, model->vit, BATCH, PX, PRECISION_F32), 0);
 	random_pixels(vit_plan_input(model->plan), (size_t)BATCH * 3 * PX * PX, SEED);
 	*state = model;
 	return 0;

@@ -50,7 +50,7 @@ static void every_plan_agrees_with_the_reference(void **state)
 		_cleanup_(freep) float *got = calloc((size_t)cases[c].batch * width, sizeof(float));
 		_cleanup_(freep) float *want = calloc(width, sizeof(float));
 
-		assert_int_equal(vit_plan_new(&plan, vit, cases[c].batch, px), 0);
+		assert_int_equal(vit_plan_new(&plan, vit, cases[c].batch, px, PRECISION_F32), 0);
 		assert_int_equal(vit_slot_new(&slot, vit, SLOT_INFER), 0);
 		random_pixels(vit_plan_input(plan), cases[c].batch * n_pixels, SEED + c);
 		assert_int_equal(vit_forward(plan, slot, got), 0);
@@ -83,8 +83,8 @@ static void no_slow_implementation_is_chosen_for_a_real_model(void **state)
 		shape.n_classes = 0;
 		base = random_base(&shape, SEED);
 		vit = random_vit(base);
-		assert_int_equal(vit_plan_new(&one, vit, 1, 224), 0);
-		assert_int_equal(vit_plan_new(&many, vit, 8, 112), 0);
+		assert_int_equal(vit_plan_new(&one, vit, 1, 224, PRECISION_F32), 0);
+		assert_int_equal(vit_plan_new(&many, vit, 8, 112, PRECISION_F32), 0);
 		assert_int_equal(onednn_n_slow(vit->onednn), 0);
 	}
 }
@@ -99,7 +99,7 @@ static void a_forward_keeps_no_memory(void **state)
 	size_t before;
 
 	(void)state;
-	assert_int_equal(vit_plan_new(&plan, vit, 1, 32), 0);
+	assert_int_equal(vit_plan_new(&plan, vit, 1, 32, PRECISION_F32), 0);
 	assert_int_equal(vit_slot_new(&slot, vit, SLOT_INFER), 0);
 	random_pixels(vit_plan_input(plan), (size_t)3 * 32 * 32, SEED);
 	assert_int_equal(vit_forward(plan, slot, embedding), 0);
@@ -117,11 +117,11 @@ static void a_size_that_the_patch_does_not_divide_is_refused(void **state)
 	struct vit_plan *plan;
 
 	(void)state;
-	assert_int_equal(vit_plan_new(&plan, vit, 1, 33), -EINVAL);
-	assert_int_equal(vit_plan_new(&plan, vit, 1, 0), -EINVAL);
-	assert_int_equal(vit_plan_new(&plan, vit, 0, 32), -EINVAL);
-	assert_int_equal(vit_plan_new(&plan, vit, UINT32_MAX, 32), -EINVAL);
-	assert_int_equal(vit_plan_new(&plan, vit, 1, UINT32_MAX - 7), -EINVAL);
+	assert_int_equal(vit_plan_new(&plan, vit, 1, 33, PRECISION_F32), -EINVAL);
+	assert_int_equal(vit_plan_new(&plan, vit, 1, 0, PRECISION_F32), -EINVAL);
+	assert_int_equal(vit_plan_new(&plan, vit, 0, 32, PRECISION_F32), -EINVAL);
+	assert_int_equal(vit_plan_new(&plan, vit, UINT32_MAX, 32, PRECISION_F32), -EINVAL);
+	assert_int_equal(vit_plan_new(&plan, vit, 1, UINT32_MAX - 7, PRECISION_F32), -EINVAL);
 }
 
 /* A copy of the base's tensors with one of them changed, dropped (n_dims 0) or added. */
