@@ -175,6 +175,7 @@ int images_open(struct images **ret_images, struct manifest *manifest, const cha
 		/* The manifest goes back to its owner; the cache is as long as it was. */
 		manifest->n = images->manifest.n;
 		images->manifest.entries = NULL;
+		images->manifest.classes = (struct classes){ 0 };
 		return r;
 	}
 	*manifest = (struct manifest){ 0 };
@@ -296,5 +297,112 @@ struct image_source images_all_source(
 		.n = all->n,
 		.get = get_of_all,
 		.manifest = manifest_digest(&images->manifest),
+	};
+}
+
+/* ---- images with a label */
+
+void images_labelled_done(struct images_labelled *labelled)
+{
+	free(labelled->entries);
+	free(labelled->labels);
+	*labelled = (struct images_labelled){ 0 };
+}
+
+/* Keeps what has a class: labels are of every entry, entries are all of them. */
+static void close_gaps(struct images_labelled *labelled, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		if (labelled->labels[i] == CLASSES_NONE)
+			continue;
+		labelled->entries[labelled->n] = i;
+		labelled->labels[labelled->n++] = labelled->labels[i];
+	}
+}
+
+int images_labelled_learn(
+	struct images_labelled *ret_labelled, struct images *images, struct diag *diag)
+{
+	_cleanup_(images_labelled_done) struct images_labelled labelled = { .images = images };
+	int n_classes = manifest_learnt_labels(&images->manifest, &labelled.labels, diag);
+
+	if (n_classes < 0)
+		return n_classes;
+	labelled.n_classes = (uint32_t)n_classes;
+	labelled.entries = calloc((size_t)images->manifest.n + 1, sizeof(*labelled.entries));
+	if (!labelled.entries)
+		return -ENOMEM;
+	close_gaps(&labelled, images->manifest.n);
+	*ret_labelled = labelled;
+	labelled = (struct images_labelled){ 0 };
+	return 0;
+}
+
+/* How many of each class are judged on, of those that n_max leaves. is_judged (manifest.n) */
+static void choose_judged(
+	const struct images *images, uint32_t n_max, bool *is_judged, uint32_t *counts)
+{
+	uint32_t n = images->judged ? images->n_judged : images->n_sides[1], n_labelled = 0;
+	const uint32_t *judged = images->judged ? images->judged : images->sides[1];
+
+	for (uint32_t i = 0; i < n; i++)
+		n_labelled += images->manifest.entries[judged[i]].label > 0;
+	for (uint32_t i = 0, seen = 0; i < n; i++) {
+		uint32_t label = images->manifest.entries[judged[i]].label;
+
+		if (!label)
+			continue;
+		/* Evenly thinned out, as everywhere. */
+		if (n_labelled <= n_max || (uint64_t)(seen + 1) * n_max / n_labelled >
+						   (uint64_t)seen * n_max / n_labelled) {
+			is_judged[judged[i]] = true;
+			counts[label - 1]++;
+		}
+		seen++;
+	}
+}
+
+int images_labelled_judged(
+	struct images_labelled *ret_labelled, struct images *images, uint32_t n_min, uint32_t n_max)
+{
+	const struct classes *classes = &images->manifest.classes;
+	uint32_t n = images->manifest.n;
+	_cleanup_(images_labelled_done) struct images_labelled labelled = { .images = images };
+	_cleanup_(freep) uint32_t *counts = calloc((size_t)classes->n + 1, sizeof(*counts));
+	_cleanup_(freep) uint32_t *numbers = calloc((size_t)classes->n + 1, sizeof(*numbers));
+	_cleanup_(freep) bool *is_judged = calloc((size_t)n + 1, sizeof(*is_judged));
+
+	labelled.entries = calloc((size_t)n + 1, sizeof(*labelled.entries));
+	labelled.labels = calloc((size_t)n + 1, sizeof(*labelled.labels));
+	if (!counts || !numbers || !is_judged || !labelled.entries || !labelled.labels)
+		return -ENOMEM;
+	choose_judged(images, n_max, is_judged, counts);
+	labelled.n_classes = classes_number(classes, counts, n_min, numbers);
+	manifest_labels(&images->manifest, numbers, labelled.labels);
+	for (uint32_t i = 0; i < n; i++)
+		if (!is_judged[i])
+			labelled.labels[i] = CLASSES_NONE;
+	close_gaps(&labelled, n);
+	*ret_labelled = labelled;
+	labelled = (struct images_labelled){ 0 };
+	return 0;
+}
+
+static int get_of_labelled(void *owner, uint32_t i, struct image_view *ret_view)
+{
+	const struct images_labelled *labelled = owner;
+
+	return get(labelled->images, labelled->entries[i], ret_view);
+}
+
+struct image_source images_labelled_source(struct images_labelled *labelled)
+{
+	return (struct image_source){
+		.owner = labelled,
+		.n = labelled->n,
+		.get = get_of_labelled,
+		.manifest = manifest_digest(&labelled->images->manifest),
+		.labels = labelled->labels,
+		.n_classes = labelled->n_classes,
 	};
 }

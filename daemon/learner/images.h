@@ -56,6 +56,26 @@ struct image_source images_all_source(
 /** Which entry of the manifest image i of it is. */
 uint32_t images_all_at(const struct images_all *all, uint32_t i);
 
+/** The images of a manifest that have a label, in its order. Must outlive its source. */
+struct images_labelled {
+	struct images *images;
+	uint32_t *entries, *labels; /* (n); owned */
+	uint32_t n, n_classes;
+};
+/**
+ * Those to learn from, by manifest_learnt_labels().
+ *
+ * @param ret_labelled  release with images_labelled_done()
+ * @return 0, -ENODATA: too few (diag), -ENOMEM
+ */
+int images_labelled_learn(
+	struct images_labelled *ret_labelled, struct images *images, struct diag *diag);
+/** Those to be judged on, at most n_max, of the classes that have n_min of them; there may be none. */
+int images_labelled_judged(struct images_labelled *ret_labelled, struct images *images,
+	uint32_t n_min, uint32_t n_max);
+void images_labelled_done(struct images_labelled *labelled);
+struct image_source images_labelled_source(struct images_labelled *labelled);
+
 /** The held-out images that are judged on: all, unless images_judge_only() has said otherwise. */
 struct image_source images_judged_source(struct images *images, struct images_part *part);
 

@@ -26,7 +26,8 @@ struct job {
 	struct images *images;
 	float *base_rows; /* (n, width) of every image by the base, normalised; NULL: too many */
 	struct images_part learn_part, held_part;
-	struct round *round; /* NULL: a mask is only judged, or the round is done */
+	struct images_labelled labelled; /* to learn from, where the objective wants labels */
+	struct round *round;             /* NULL: a mask is only judged, or the round is done */
 	struct early_stop *stop;
 	struct mask_set *set;      /* the finished one */
 	struct mask_set *champion; /* NULL: the base */
@@ -110,18 +111,31 @@ static int open_images(struct job *job, const Kamen__LearnJob *message, struct i
 	return 0;
 }
 
-/* The objective first: it changes what the site's own wishes then go on from. */
-static int change_recipe(struct recipe *recipe, const Kamen__LearnJob *message, struct diag *diag)
+/* What the round learns by: as was asked, else as the site's own wishes have it. */
+static int find_objective(
+	enum recipe_objective *ret_objective, const Kamen__LearnJob *message, struct diag *diag)
+{
+	const char *text = message->recipe ? message->recipe : message->changes;
+	struct recipe asked = { 0 };
+	int r = text ? recipe_read(&asked, text, diag) : 0;
+
+	if (r == 0 && !message->recipe && message->objective && message->objective[0])
+		r = recipe_set(&asked, "objective", message->objective, diag);
+	if (r == 0)
+		*ret_objective = asked.objective;
+	return r;
+}
+
+/* The objective first: it changes what the site's own wishes then go on from; and it stays. */
+static int change_recipe(struct recipe *recipe, const Kamen__LearnJob *message,
+	enum recipe_objective objective, struct diag *diag)
 {
 	int r = 0;
 
-	if (message->objective && message->objective[0]) {
-		r = recipe_set(recipe, "objective", message->objective, diag);
-		if (r == 0)
-			recipe_set_objective(recipe, recipe->objective);
-	}
-	if (r == 0 && message->changes)
+	recipe_set_objective(recipe, objective);
+	if (message->changes)
 		r = recipe_read(recipe, message->changes, diag);
+	recipe->objective = objective;
 	return r;
 }
 
@@ -142,8 +156,8 @@ static int read_recipe(struct job *job, const char *text, struct diag *diag)
 	return 0;
 }
 
-static int set_recipe(
-	struct job *job, const Kamen__LearnJob *message, uint32_t n, struct diag *diag)
+static int set_recipe(struct job *job, const Kamen__LearnJob *message,
+	enum recipe_objective objective, uint32_t n, struct diag *diag)
 {
 	int r;
 
@@ -154,7 +168,7 @@ static int set_recipe(
 		job->recipe.steps = message->steps;
 		job->recipe.score_lr = recipe_score_lr(message->steps);
 	}
-	r = change_recipe(&job->recipe, message, diag);
+	r = change_recipe(&job->recipe, message, objective, diag);
 	if (r < 0)
 		return r;
 	if (message->has_memory)
@@ -167,11 +181,18 @@ static int set_recipe(
 
 /* ---- the two kinds of job */
 
+/* Where labels count, images without one have nothing to say. */
+static struct image_source learn_source(struct job *job)
+{
+	if (job->labelled.n > 0)
+		return images_labelled_source(&job->labelled);
+	return images_source(job->images, &job->learn_part, false, UINT32_MAX);
+}
+
 static int make_round(struct job *job, struct diag *diag)
 {
 	const struct early_stop_limits limits = gate_limits();
-	const struct image_source learn =
-		images_source(job->images, &job->learn_part, false, UINT32_MAX);
+	const struct image_source learn = learn_source(job);
 	const struct image_source held = images_judged_source(job->images, &job->held_part);
 	int r;
 
@@ -262,7 +283,7 @@ static void read_champion(struct job *job, const char *path)
 static int set_up(struct job *job, const Kamen__LearnJob *message, struct interrupt interrupt,
 	struct diag *notice, struct diag *diag)
 {
-	struct images_part part;
+	enum recipe_objective objective = RECIPE_SWAV;
 	uint32_t n;
 	int r;
 
@@ -280,10 +301,15 @@ static int set_up(struct job *job, const Kamen__LearnJob *message, struct interr
 	if (r < 0)
 		return diag_set(diag, -r, "near-duplicates: %s %s", strerror(-r),
 			images_error(job->images));
-	n = images_source(job->images, &part, false, UINT32_MAX).n;
+	r = find_objective(&objective, message, diag);
+	if (r == 0 && recipe_wants_labels(objective) && !message->judge_mask)
+		r = images_labelled_learn(&job->labelled, job->images, diag);
+	if (r < 0)
+		return r;
+	n = learn_source(job).n;
 	if (n == 0)
 		return diag_set(diag, ENODATA, "no image is left to learn from");
-	r = set_recipe(job, message, n, diag);
+	r = set_recipe(job, message, objective, n, diag);
 	if (r < 0)
 		return r;
 	if (message->champion)
@@ -320,6 +346,7 @@ void job_free(struct job *job)
 	mask_set_free(job->champion);
 	free(job->head_values);
 	free(job->base_rows);
+	images_labelled_done(&job->labelled);
 	images_free(job->images);
 	free(job->round_path);
 	closep(&job->round_fd);

@@ -125,8 +125,7 @@ static bool is_recipe(const char *value)
 	struct recipe recipe = { 0 };
 	struct diag diag;
 
-	/* No image of a site has a label. */
-	return recipe_read(&recipe, value, &diag) == 0 && recipe.objective != RECIPE_SUPERVISED;
+	return recipe_read(&recipe, value, &diag) == 0;
 }
 
 static bool set_text(const struct setting *s, char *field, const char *value)

@@ -5,52 +5,23 @@
 #include "serve/control.h"
 #include "serve/rows.h"
 #include "serve/serve.h"
-
-#define DEFAULT_SEED 1
+#include "serve/wish.h"
 
 /* ---- asking for a round */
 
-static uint32_t n_steps(const struct site *site, const Kamen__Learn *learn)
+static int begin_round(struct serve *serve, struct site *site, const struct round_wish *wish,
+	uint32_t *ret_version, struct diag *diag)
 {
-	return learn->has_steps ? learn->steps : site->settings.learn_steps;
-}
-
-/* Nothing tells a site's images apart but their pixels: what learns from labels cannot. */
-static int check_objective(const char *name, struct diag *diag)
-{
-	struct recipe recipe = { 0 };
-	int r;
-
-	if (!name)
-		return 0;
-	r = recipe_set(&recipe, "objective", name, diag);
-	if (r < 0)
-		return r;
-	if (recipe.objective == RECIPE_SUPERVISED)
-		return diag_set(diag, EOPNOTSUPP,
-			"objective supervised learns from labels, and a site's images have none");
-	return 0;
-}
-
-static int begin_round(struct serve *serve, struct site *site, const Kamen__Learn *learn,
-	const char *who, uint32_t *ret_version, struct diag *diag)
-{
-	uint32_t steps = n_steps(site, learn);
-	uint64_t seed = learn->has_seed ? learn->seed : DEFAULT_SEED;
 	int r;
 
 	if (!serve->config.learner_on)
 		return diag_set(
 			diag, EOPNOTSUPP, "the learner is off ([learner] in the configuration)");
-	r = check_objective(learn->objective, diag);
-	if (r < 0)
-		return r;
 	admission_commit(serve);
-	r = state_round_begin(serve->state, site->name, who, site->settings.learn_min_images, steps,
-		seed, ret_version, diag);
+	r = state_round_begin(serve->state, site->name, wish, ret_version, diag);
 	if (r < 0)
 		return r;
-	return rounds_add(serve, site, *ret_version, steps, seed, false);
+	return rounds_add(serve, site, *ret_version, wish->steps, wish->seed, false);
 }
 
 static struct control_watch *free_watch(struct control_client *client)
@@ -99,6 +70,7 @@ void control_learn(struct control_client *client, const Kamen__Request *request)
 	struct control_watch *watch = NULL;
 	struct diag diag = { .text = "" };
 	char who[CONTROL_WHO_BYTES];
+	struct round_wish wish;
 	uint32_t version = 0;
 	struct site *site;
 	int r;
@@ -115,7 +87,9 @@ void control_learn(struct control_client *client, const Kamen__Request *request)
 		}
 	}
 	control_who(client, who);
-	r = begin_round(serve, site, learn, who, &version, &diag);
+	r = wish_make(&wish, site, learn, who, &diag);
+	if (r >= 0)
+		r = begin_round(serve, site, &wish, &version, &diag);
 	if (r < 0) {
 		control_error(
 			client, request->id, r, "%s", diag.text[0] ? diag.text : strerror(-r));
@@ -127,7 +101,7 @@ void control_learn(struct control_client *client, const Kamen__Request *request)
 		return;
 	}
 	if (!watch) {
-		reply_queued(client, request->id, site, version, n_steps(site, learn));
+		reply_queued(client, request->id, site, version, wish.steps);
 		return;
 	}
 	*watch = (struct control_watch){ .id = request->id, .version = version };

@@ -5,10 +5,10 @@
 
 #include "ops/log.h"
 #include "serve/serve.h"
+#include "serve/wish.h"
 
 #define LOOK_NS NS_PER_S
 #define RETRY_NS (60 * NS_PER_S)
-#define SEED 1 /* as that of a round by command: only the images differ */
 
 static bool may_begin_by_itself(const struct site *site)
 {
@@ -79,21 +79,23 @@ static uint32_t choose(struct serve *serve)
 
 static int begin(struct serve *serve, struct site *site, struct diag *diag)
 {
-	const struct site_settings *s = &site->settings;
+	struct round_wish wish;
 	uint32_t version;
 	char why[96];
 	int r;
 
 	(void)snprintf(why, sizeof(why), "%s, %llu new images", due_name(site->due),
 		(unsigned long long)site->n_new);
+	r = wish_make(&wish, site, NULL, why, diag);
+	if (r < 0)
+		return r;
 	admission_commit(serve);
-	r = state_round_begin(serve->state, site->name, why, s->learn_min_images, s->learn_steps,
-		SEED, &version, diag);
+	r = state_round_begin(serve->state, site->name, &wish, &version, diag);
 	if (r < 0)
 		return r;
 	log_notice("site %s: version %u is due (%s)", site->name, version, why);
 	serve_log_audit(serve);
-	return rounds_put_first(serve, site, version, s->learn_steps, SEED);
+	return rounds_put_first(serve, site, version, wish.steps, wish.seed);
 }
 
 bool need_begin(struct serve *serve)

@@ -310,6 +310,7 @@ static int post_job(struct serve *serve, struct round_job *job)
 	const struct site *site = sites_find(&serve->sites, job->site);
 	Kamen__RoleMessage message = KAMEN__ROLE_MESSAGE__INIT;
 	Kamen__LearnJob learn = KAMEN__LEARN_JOB__INIT;
+	struct version_row row;
 	Kamen__Prep prep;
 	int r;
 
@@ -324,6 +325,8 @@ static int post_job(struct serve *serve, struct round_job *job)
 	(void)snprintf(name, sizeof(name), "masks/%u", site ? site->champion : 0);
 	if (r >= 0)
 		r = state_mask_path(serve->state, champion, job->site, name);
+	if (r >= 0)
+		r = state_version_get(serve->state, job->site, job->version, &row);
 	if (r < 0)
 		return r;
 	fill_prep(&prep, &job->prep);
@@ -337,6 +340,7 @@ static int post_job(struct serve *serve, struct round_job *job)
 	learn.steps = job->steps;
 	learn.has_seed = true;
 	learn.seed = job->seed;
+	learn.objective = row.objective[0] ? row.objective : NULL;
 	learn.changes = site ? (char *)site->settings.recipe : NULL;
 	learn.has_memory = true;
 	learn.memory = serve->config.learner_memory;

@@ -85,6 +85,7 @@ static const char schema[] =
 	" kept_step INTEGER,"
 	" keep INTEGER NOT NULL DEFAULT 0, why TEXT NOT NULL DEFAULT '',"
 	" recipe_text TEXT NOT NULL DEFAULT '', prep_text TEXT NOT NULL DEFAULT '',"
+	" objective TEXT NOT NULL DEFAULT '',"
 	" PRIMARY KEY (site_id, version)"
 	") STRICT, WITHOUT ROWID;"
 	"CREATE UNIQUE INDEX one_round_a_site ON version (site_id) WHERE state = 'learning';"
@@ -122,6 +123,7 @@ static const char *const upgrades[STATE_SCHEMA - 1] = {
 	LABEL_TABLE,
 	AUDIT_INDEX LIVE_TABLE,
 	"ALTER TABLE site ADD COLUMN held INTEGER NOT NULL DEFAULT 0;",
+	"ALTER TABLE version ADD COLUMN objective TEXT NOT NULL DEFAULT '';",
 };
 
 /* ---- transactions */

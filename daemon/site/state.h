@@ -5,6 +5,7 @@
 #include "engine.h"
 #include "kamen.pb-c.h"
 #include "ops/config.h"
+#include "site/classes.h"
 #include "site/drift.h"
 #include "site/watch.h"
 
@@ -102,8 +103,9 @@ struct version_row {
 	char reasons[1024];  /* separated by newlines; "" when passed */
 	char withdrawn[160]; /* why it was rolled back by itself; "": it was not */
 	struct shadow_row shadow;
-	bool keep;    /* pinned: never removed for its age */
-	char why[96]; /* why the round began */
+	bool keep;          /* pinned: never removed for its age */
+	char why[96];       /* why the round began */
+	char objective[16]; /* what it was asked to learn by; "": by the recipe's own */
 	/* Whole, so that the version can be learnt again: recipe_text(), and KEY=VALUE of [site]. */
 	char recipe_text[sizeof(struct recipe_text)], prep_text[384];
 };
@@ -196,7 +198,7 @@ struct label_counts {
 	uint32_t n_added, n_changed, n_removed; /* had no class, another one, have none any more */
 	uint32_t n_unknown;                     /* images that the site does not have: left out */
 };
-#define LABEL_MAX_CLASSES 1000u /* of a site */
+#define LABEL_MAX_CLASSES CLASSES_MAX /* of a site */
 /**
  * One decision: one transaction, one row of the audit where anything changed. Of two labels of an
  * image the later one holds.
@@ -220,10 +222,17 @@ int state_label_list(
  * Freezes a manifest: every image of the site, lines "L|H hash blob" sorted by hash; held out (H):
  * every fifth time block of the site's images in order of arrival (site/manifest.h). Inserts the next version as
  * LEARNING, with an audit row that says why. -EBUSY: a round runs, -ENODATA: fewer than min_images,
- * -EROFS: paused or frozen (diag).
+ * or too few labels for who wants them, -EROFS: paused or frozen (diag).
  */
-int state_round_begin(struct state *state, const char *site, const char *who, uint32_t min_images,
-	uint32_t steps, uint64_t seed, uint32_t *ret_version, struct diag *diag);
+struct round_wish {
+	const char *who;
+	uint32_t min_images, steps;
+	uint64_t seed;
+	const char *objective; /* asked for; NULL or "": the recipe's own */
+	bool wants_labels;     /* that objective does */
+};
+int state_round_begin(struct state *state, const char *site, const struct round_wish *wish,
+	uint32_t *ret_version, struct diag *diag);
 /** Of rounds left running by an earlier process. */
 int state_round_list(struct state *state, struct version_row **ret_rows, uint32_t *ret_n);
 /**

@@ -13,6 +13,21 @@
 
 /* ---- beginning */
 
+static int read_class(sqlite3_stmt *statement, struct manifest *manifest, uint32_t *ret_label)
+{
+	const char *name = (const char *)sqlite3_column_text(statement, 4);
+	uint32_t index;
+	int r;
+
+	if (!name)
+		return 0;
+	r = classes_add(&manifest->classes, name, &index);
+	if (r < 0)
+		return r;
+	*ret_label = index + 1;
+	return 0;
+}
+
 static int read_images(struct state *state, int64_t id, struct manifest *manifest)
 {
 	sqlite3_stmt *statement;
@@ -25,6 +40,8 @@ static int read_images(struct state *state, int64_t id, struct manifest *manifes
 		r = statement_digest(statement, 1, &entry.hash);
 		if (r == 0)
 			r = statement_text(statement, 2, entry.blob, sizeof(entry.blob));
+		if (r == 0)
+			r = read_class(statement, manifest, &entry.label);
 		if (r == 0)
 			r = manifest_add(manifest, &entry);
 		if (r < 0)
@@ -80,9 +97,7 @@ static int prepare_folder(struct state *state, const char *site, const struct ma
 }
 
 struct round_start {
-	const char *who;
-	uint32_t min_images, steps;
-	uint64_t seed;
+	struct round_wish wish;
 	const void *kmask; /* NULL: a mask is learnt */
 	size_t n_bytes;
 };
@@ -96,7 +111,7 @@ static int add_version(struct state *state, int64_t id, const struct manifest *m
 	int64_t version;
 	int r;
 
-	(void)snprintf(why, sizeof(why), "%s", what->who);
+	(void)snprintf(why, sizeof(why), "%s", what->wish.who);
 	r = statement_get(state, &statement, SQL_VERSION_NEXT, "i", id);
 	if (r < 0)
 		return r;
@@ -108,9 +123,10 @@ static int add_version(struct state *state, int64_t id, const struct manifest *m
 	r = statement_step(state, statement);
 	if (r < 0)
 		return r;
-	r = statement_run(state, SQL_VERSION_ADD, "iitiiihit", id, version,
-		version_state_name(VERSION_LEARNING), (int64_t)what->steps, (int64_t)what->seed,
-		(int64_t)manifest->n, &digest, (int64_t)clock_wall_us(), why);
+	r = statement_run(state, SQL_VERSION_ADD, "iitiiihitt", id, version,
+		version_state_name(VERSION_LEARNING), (int64_t)what->wish.steps,
+		(int64_t)what->wish.seed, (int64_t)manifest->n, &digest, (int64_t)clock_wall_us(),
+		why, what->wish.objective ? what->wish.objective : "");
 	if (r < 0)
 		return r;
 	r = statement_run(state, SQL_SITE_PIN, "ii", manifest->last_id, id);
@@ -144,13 +160,26 @@ static int record_start(struct state *state, const char *site, const struct roun
 
 	digest_to_hex(&digest, hex);
 	if (what->kmask)
-		(void)snprintf(detail, sizeof(detail), "version %u by %.300s", version, what->who);
+		(void)snprintf(
+			detail, sizeof(detail), "version %u by %.300s", version, what->wish.who);
 	else
 		(void)snprintf(detail, sizeof(detail),
 			"version %u by %.300s: %u images, manifest %.16s, steps %u, seed %llu",
-			version, what->who, manifest->n, hex, what->steps,
-			(unsigned long long)what->seed);
+			version, what->wish.who, manifest->n, hex, what->wish.steps,
+			(unsigned long long)what->wish.seed);
 	return audit_add(state, site, what->kmask ? "mask.import" : "round.begin", detail);
+}
+
+/* Before anything is written: what the learner would find out later is an error now. */
+static int check_labels(const char *site, const struct manifest *manifest, struct diag *diag)
+{
+	_cleanup_(freep) uint32_t *labels = NULL;
+	struct diag why = { "" };
+	int r = manifest_learnt_labels(manifest, &labels, &why);
+
+	return r < 0 ? diag_set(
+			       diag, -r, "site %s: %s", site, why.text[0] ? why.text : strerror(-r))
+		     : 0;
 }
 
 static int start(struct state *state, const char *site, const struct round_start *what,
@@ -171,10 +200,15 @@ static int start(struct state *state, const char *site, const struct round_start
 	r = read_images(state, id, &manifest);
 	if (r < 0)
 		return r;
-	if (manifest.n < what->min_images)
+	if (manifest.n < what->wish.min_images)
 		return diag_set(diag, ENODATA, "site %s has %u images, learning needs %u", site,
-			manifest.n, what->min_images);
+			manifest.n, what->wish.min_images);
 	manifest_split(&manifest);
+	if (what->wish.wants_labels) {
+		r = check_labels(site, &manifest, diag);
+		if (r < 0)
+			return r;
+	}
 	r = prepare_folder(state, site, &manifest, what->kmask, what->n_bytes);
 	if (r < 0)
 		return diag_set(diag, -r, "site %s: round folder: %s", site, strerror(-r));
@@ -204,16 +238,13 @@ static int begin(struct state *state, const char *site, const struct round_start
 	return 0;
 }
 
-int state_round_begin(struct state *state, const char *site, const char *who, uint32_t min_images,
-	uint32_t steps, uint64_t seed, uint32_t *ret_version, struct diag *diag)
+int state_round_begin(struct state *state, const char *site, const struct round_wish *wish,
+	uint32_t *ret_version, struct diag *diag)
 {
-	struct round_start what = {
-		.who = who,
-		.min_images = min_images ? min_images : 1,
-		.steps = steps,
-		.seed = seed,
-	};
+	struct round_start what = { .wish = *wish };
 
+	if (what.wish.min_images == 0)
+		what.wish.min_images = 1;
 	return begin(state, site, &what, ret_version, diag);
 }
 
@@ -221,7 +252,7 @@ int state_import_begin(struct state *state, const char *site, const char *who, c
 	size_t n_bytes, uint32_t *ret_version, struct diag *diag)
 {
 	struct round_start what = {
-		.who = who, .min_images = 1, .kmask = kmask, .n_bytes = n_bytes
+		.wish = { .who = who, .min_images = 1 }, .kmask = kmask, .n_bytes = n_bytes
 	};
 
 	return begin(state, site, &what, ret_version, diag);

@@ -82,7 +82,8 @@ int version_read(struct version_row *ret_row, sqlite3_stmt *statement)
 	row.keep = integer(statement, 35) != 0;
 	if (statement_text(statement, 36, row.why, sizeof(row.why)) < 0 ||
 		statement_text(statement, 37, row.recipe_text, sizeof(row.recipe_text)) < 0 ||
-		statement_text(statement, 38, row.prep_text, sizeof(row.prep_text)) < 0)
+		statement_text(statement, 38, row.prep_text, sizeof(row.prep_text)) < 0 ||
+		statement_text(statement, 39, row.objective, sizeof(row.objective)) < 0)
 		return -EBADMSG;
 	if (statement_text(statement, 0, row.site, sizeof(row.site)) < 0 ||
 		statement_text(statement, 2, name, sizeof(name)) < 0 ||

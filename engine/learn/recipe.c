@@ -90,6 +90,11 @@ void recipe_set_objective(struct recipe *recipe, enum recipe_objective objective
 		recipe->n_small = recipe->queue = 0;
 }
 
+bool recipe_wants_labels(enum recipe_objective objective)
+{
+	return objective_kind(objective)->wants_labels;
+}
+
 size_t recipe_tape_bytes(const struct recipe *recipe, const struct vit *vit)
 {
 	bool in_parts = recipe->at_once > 0 && recipe->at_once < recipe->batch;

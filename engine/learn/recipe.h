@@ -78,6 +78,8 @@ struct recipe recipe_default(const struct vit *vit, const struct prep *prep, uin
 /** Changes what the other objective wants otherwise: supervised takes neither small crops nor a
  * queue. */
 void recipe_set_objective(struct recipe *recipe, enum recipe_objective objective);
+/** Whether an objective learns from labels. */
+bool recipe_wants_labels(enum recipe_objective objective);
 /** What the activations of a step take, in bytes. */
 size_t recipe_tape_bytes(const struct recipe *recipe, const struct vit *vit);
 /** Sets at_once: 0 where the batch's activations fit into so many bytes, else what does, 1 at the

@@ -67,8 +67,8 @@ static uint32_t begin(struct fixture *fixture, struct ledger *ledger, unsigned s
 	uint32_t version;
 
 	next->running = ++next->n_versions;
-	if (state_round_begin(
-		    fixture->state, life_sites[site], "a test", 1, 50, 7, &version, &diag) < 0)
+	if (state_round_begin(fixture->state, life_sites[site],
+		    &(struct round_wish){ "a test", 1, 50, 7 }, &version, &diag) < 0)
 		fail_msg("%s", diag.text);
 	told(fixture, ledger);
 	return version;
@@ -405,8 +405,9 @@ static void go_on(struct fixture *fixture, const struct model *model)
 	if (model->sites[A].running > 0)
 		assert_int_equal(
 			state_round_fail(fixture->state, "a", model->sites[A].running, "x"), 0);
-	assert_int_equal(
-		state_round_begin(fixture->state, "a", "a test", 1, 5, 1, &version, &diag), 0);
+	assert_int_equal(state_round_begin(fixture->state, "a",
+				 &(struct round_wish){ "a test", 1, 5, 1 }, &version, &diag),
+		0);
 	assert_int_equal(version, model->sites[A].n_versions + 1);
 	assert_int_equal(state_promote(fixture->state, "a", 0, "me"), 0);
 }

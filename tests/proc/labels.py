@@ -186,5 +186,84 @@ class Labels(harness.Case):
         self.lives()
 
 
+class Supervised(harness.Case):
+    """Rounds that learn from labels."""
+
+    CONFIG = "[site]\npolicy = manual\nlearn_steps = 60\n"
+
+    folders = Labels.folders
+
+    def version(self, site, number):
+        return self.daemon.one("mask", "show", site, number)
+
+    def test_a_round_learns_from_labels_to_a_verdict_and_once_more(self):
+        self.daemon.ctl("site", "create", "known")
+        self.daemon.ctl("label", "known", "--folders", self.folders("known", 0, 160, 4))
+        row = self.daemon.one("learn", "known", "--objective", "supervised", "--wait")
+        self.assertIn(row["state"], ("candidate", "held"))
+        shown = self.version("known", 1)
+        self.assertIn("objective=supervised", shown["recipe"])
+        self.assertIn("n_small=0", shown["recipe"])
+        again = self.daemon.one("mask", "reproduce", "known", "1")
+        self.assertTrue(again["equal"], again)
+        # What labels say later does not change what was learnt, but what would be.
+        self.daemon.ctl("label", "known", "--remove", self.daemon.path("folders-known/kind 0"))
+        self.assertTrue(self.daemon.one("mask", "reproduce", "known", "1")["equal"])
+        self.daemon.ctl("learn", "known", "--objective", "supervised", "--wait")
+        other = self.version("known", 2)
+        self.assertNotEqual(other["manifest_digest"], shown["manifest_digest"])
+        manifest = self.daemon.path("state/sites/known/masks/1.manifest")
+        with open(manifest, encoding="utf-8") as file:
+            lines = file.read().splitlines()
+        self.assertEqual(len(lines), 160)
+        self.assertEqual(sum(line.endswith("\tkind 3") for line in lines), 40)
+        held = [line for line in lines if line[0] == "H"]
+        self.assertEqual({line.split("\t")[1] for line in held}, {f"kind {i}" for i in range(4)})
+
+    def test_labels_change_nothing_of_a_round_that_does_not_learn_from_them(self):
+        for site in ("blind", "told"):
+            self.daemon.ctl("site", "create", site)
+            self.daemon.ctl("push", site, self.images(0, 60))
+        self.daemon.ctl("label", "told", self.images(0, 30), "a")
+        masks = []
+        for site in ("blind", "told"):
+            self.daemon.ctl("learn", site, "--wait")
+            path = self.daemon.path(f"{site}.kmask")
+            self.daemon.ctl("mask", "export", site, "1", path)
+            with open(path, "rb") as file:
+                masks.append(file.read())
+        self.assertEqual(masks[0], masks[1])
+
+    def test_too_few_labels_are_one_error(self):
+        self.daemon.ctl("site", "create", "poor", "--set", "recipe=objective=supervised")
+        self.daemon.ctl("push", "poor", self.images(0, 60))
+        self.assertIn("there are: none", self.daemon.error("learn", "poor"))
+        self.daemon.ctl("label", "poor", self.images(0, 20), "ok")
+        error = self.daemon.error("learn", "poor")
+        self.assertIn("needs 2 classes of 5 labelled images", error)
+        self.assertRegex(error, r"there are: ok \d+$")
+        self.assertEqual(self.daemon.ctl("mask", "list", "poor"), [])
+        self.assertIn("no", self.daemon.error("learn", "poor", "--objective", "none"))
+        # What is asked for counts before the site's recipe, either way.
+        self.daemon.ctl("learn", "poor", "--objective", "swav", "--wait")
+        recipe = self.version("poor", 1)["recipe"]
+        self.assertIn("objective=swav", recipe)
+        self.assertIn("n_small=2", recipe)
+
+    def test_the_sites_recipe_is_enough(self):
+        self.daemon.ctl("site", "create", "wanted", "--set",
+                        "recipe=objective=supervised batch=8")
+        self.daemon.ctl("label", "wanted", "--folders", self.folders("wanted", 0, 100, 3))
+        self.daemon.ctl("learn", "wanted", "--steps", "5")
+        # What was asked for outlives the daemon that was asked.
+        self.daemon.kill()
+        self.daemon.start()
+        harness.wait_until(
+            lambda: self.version("wanted", 1)["state"] != "learning", "the end of the round")
+        recipe = self.version("wanted", 1)["recipe"]
+        for word in ("objective=supervised", "batch=8", "n_small=0", "queue=0"):
+            self.assertIn(word, recipe)
+
+
 if __name__ == "__main__":
     unittest.main()

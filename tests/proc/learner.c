@@ -327,7 +327,7 @@ static void bad_jobs_fail_with_a_reason_and_cost_nothing_else(void **state)
 	bad.message.objective = (char *)"labels";
 	assert_failed(harness, &bad, "labels");
 	bad.message.objective = (char *)"supervised";
-	assert_failed(harness, &bad, "have no labels");
+	assert_failed(harness, &bad, "labelled images that are not held out; there are: none");
 	bad = job;
 	bad.message.changes = (char *)"last_block=99";
 	assert_failed(harness, &bad, "last_block");

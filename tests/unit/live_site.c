@@ -84,8 +84,9 @@ static void make_candidate(struct fixture *fixture)
 
 	assert_int_equal(state_site_create(fixture->state, "a", &fixture->defaults), 0);
 	fixture_fill(fixture, "a", 0, 40);
-	assert_int_equal(
-		state_round_begin(fixture->state, "a", "test", 32, 50, 7, &version, NULL), 0);
+	assert_int_equal(state_round_begin(fixture->state, "a",
+				 &(struct round_wish){ "test", 32, 50, 7 }, &version, NULL),
+		0);
 	row = fixture_results(fixture, "a", version, true);
 	assert_int_equal(state_round_end(fixture->state, &row), 0);
 	assert_int_equal(version, 1);

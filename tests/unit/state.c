@@ -293,8 +293,9 @@ static void eviction_spares_what_a_round_learns_from(void **state)
 
 	assert_int_equal(state_site_create(fixture->state, "a", &fixture->defaults), 0);
 	fixture_fill(fixture, "a", 0, 40);
-	assert_int_equal(
-		state_round_begin(fixture->state, "a", "a test", 32, 5, 1, &version, &diag), 0);
+	assert_int_equal(state_round_begin(fixture->state, "a",
+				 &(struct round_wish){ "a test", 32, 5, 1 }, &version, &diag),
+		0);
 	fixture_fill(fixture, "a", 40, 80);
 	assert_int_equal(state_evict(fixture->state, "a", 10 * FIXTURE_BLOB_BYTES), 0);
 	assert_int_equal(state_site_get(fixture->state, "a", &site), 0);
@@ -324,8 +325,9 @@ static void a_store_that_a_round_holds_is_not_looked_at_for_every_image(void **s
 
 	assert_int_equal(state_site_create(fixture->state, "a", &fixture->defaults), 0);
 	fixture_fill(fixture, "a", 0, 100);
-	assert_int_equal(
-		state_round_begin(fixture->state, "a", "a test", 32, 5, 1, &version, &diag), 0);
+	assert_int_equal(state_round_begin(fixture->state, "a",
+				 &(struct round_wish){ "a test", 32, 5, 1 }, &version, &diag),
+		0);
 	fixture_fill(fixture, "a", 100, 140);
 	assert_int_equal(state_evict(fixture->state, "a", bound), 0);
 	assert_int_equal(n_images(fixture), 131);
@@ -573,8 +575,9 @@ static void an_older_database_is_upgraded(void **state)
 
 	assert_int_equal(state_site_create(fixture->state, "a", &fixture->defaults), 0);
 	fixture_fill(fixture, "a", 0, 40);
-	assert_int_equal(
-		state_round_begin(fixture->state, "a", "a test", 32, 50, 7, &version, NULL), 0);
+	assert_int_equal(state_round_begin(fixture->state, "a",
+				 &(struct round_wish){ "a test", 32, 50, 7 }, &version, NULL),
+		0);
 	row = fixture_results(fixture, "a", version, false);
 	assert_int_equal(state_round_end(fixture->state, &row), 0);
 	assert_int_equal(
@@ -587,6 +590,7 @@ static void an_older_database_is_upgraded(void **state)
 			       "ALTER TABLE version DROP COLUMN why;"
 			       "ALTER TABLE version DROP COLUMN recipe_text;"
 			       "ALTER TABLE version DROP COLUMN prep_text;"
+			       "ALTER TABLE version DROP COLUMN objective;"
 			       "DROP TRIGGER image_added;"
 			       "CREATE TRIGGER image_added AFTER INSERT ON image BEGIN"
 			       " SELECT 1; END;"

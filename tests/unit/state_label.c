@@ -4,9 +4,11 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <cmocka.h>
 
+#include "site/manifest.h"
 #include "site/twins.h"
 #include "state_fixture.h"
 
@@ -193,6 +195,156 @@ static void a_labelled_near_duplicate_stays(void **state)
 	assert_int_equal(count(fixture, "ok"), 1);
 }
 
+/* ---- what a round gets of them */
+
+static void read_manifest(struct fixture *fixture, struct manifest *ret_manifest)
+{
+	_cleanup_(freep) void *text = NULL;
+	char path[512];
+	size_t n;
+
+	assert_int_equal(state_path(fixture->state, path, "a", "round/manifest"), 0);
+	assert_int_equal(blob_read(AT_FDCWD, path, 1 << 20, &text, &n), 0);
+	assert_int_equal(manifest_read(ret_manifest, text, n, NULL), 0);
+}
+
+static int begin(struct fixture *fixture, bool wants_labels, struct diag *diag)
+{
+	const struct round_wish wish = { "a test", 32, 5, 1, wants_labels ? "supervised" : NULL,
+		wants_labels };
+	uint32_t version;
+
+	return state_round_begin(fixture->state, "a", &wish, &version, diag);
+}
+
+static const char *name_of(const struct manifest *manifest, uint32_t image)
+{
+	struct digest hash = fixture_hash(image);
+
+	for (uint32_t i = 0; i < manifest->n; i++)
+		if (digest_equal(&manifest->entries[i].hash, &hash))
+			return manifest->entries[i].label
+				       ? manifest->classes.names[manifest->entries[i].label - 1]
+				       : "";
+	return NULL;
+}
+
+static void a_rounds_manifest_has_the_classes_of_its_images(void **state)
+{
+	_cleanup_(manifest_done) struct manifest manifest = { 0 }, later = { 0 };
+	struct fixture *fixture = *state;
+	struct digest digest, other;
+	struct version_row row;
+
+	make_site(fixture, 60);
+	(void)set(fixture, 0, 20, "z \xc3\xa4");
+	(void)set(fixture, 30, 40, "a");
+	assert_int_equal(begin(fixture, true, NULL), 0);
+	assert_int_equal(state_version_get(fixture->state, "a", 1, &row), 0);
+	assert_string_equal(row.objective, "supervised");
+	/* It is frozen. */
+	(void)set(fixture, 0, 20, NULL);
+	read_manifest(fixture, &manifest);
+	for (uint32_t i = 0; i < 60; i++)
+		assert_string_equal(name_of(&manifest, i), i < 20              ? "z \xc3\xa4"
+							   : i >= 30 && i < 40 ? "a"
+									       : "");
+	digest = manifest_digest(&manifest);
+	assert_true(digest_equal(&digest, &row.manifest));
+	assert_int_equal(state_round_fail(fixture->state, "a", 1, "stopped"), 0);
+	assert_int_equal(begin(fixture, false, NULL), 0);
+	read_manifest(fixture, &later);
+	assert_string_equal(name_of(&later, 3), "");
+	assert_string_equal(name_of(&later, 33), "a");
+	other = manifest_digest(&later);
+	assert_false(digest_equal(&digest, &other));
+	assert_int_equal(state_version_get(fixture->state, "a", 2, &row), 0);
+	assert_string_equal(row.objective, "");
+}
+
+/* 60 images are 7 blocks, of which the fifth is held out: images 35 to 42. */
+static void who_wants_labels_gets_enough_of_them_or_one_error(void **state)
+{
+	struct fixture *fixture = *state;
+	struct diag diag = { "" };
+	uint64_t n;
+
+	make_site(fixture, 60);
+	n = audit_rows(fixture);
+	assert_int_equal(begin(fixture, true, &diag), -ENODATA);
+	assert_string_equal(diag.text,
+		"site a: a supervised round needs 2 classes of 5 labelled images that are not "
+		"held out; there are: none");
+	assert_int_equal(audit_rows(fixture), n);
+	(void)set(fixture, 0, 10, "ok");
+	(void)set(fixture, 31, 42, "bad");
+	assert_int_equal(begin(fixture, true, &diag), -ENODATA);
+	assert_non_null(strstr(diag.text, "there are: bad 4, ok 10"));
+	(void)set(fixture, 50, 51, "bad");
+	assert_int_equal(begin(fixture, true, &diag), 0);
+}
+
+static void labels_are_numbered_by_their_names_where_there_are_enough(void **state)
+{
+	static const char *const names[] = { "c", "few", "a", "b" };
+	_cleanup_(manifest_done) struct manifest manifest = { 0 };
+	_cleanup_(freep) uint32_t *labels = NULL;
+
+	(void)state;
+	for (uint32_t i = 0; i < 40; i++) {
+		struct manifest_entry entry = { .hash = fixture_hash(i), .held = i % 8 == 7 };
+		uint32_t index;
+
+		assert_int_equal(classes_add(&manifest.classes, names[i % 4], &index), 0);
+		/* Of "b" every second one is held out; of "few" most have no label. */
+		if (i % 4 != 1 || i < 16)
+			entry.label = index + 1;
+		assert_int_equal(manifest_add(&manifest, &entry), 0);
+	}
+	assert_int_equal(manifest_learnt_labels(&manifest, &labels, NULL), 3);
+	for (uint32_t i = 0; i < 40; i++)
+		assert_int_equal(labels[i], i % 4 == 0   ? 2
+					    : i % 4 == 1 ? CLASSES_NONE
+					    : i % 4 == 2 ? 0
+					    : i % 8 == 3 ? 1
+							 : CLASSES_NONE);
+}
+
+static void damaged_classes_are_refused(void **state)
+{
+	_cleanup_(manifest_done) struct manifest manifest = { 0 }, out = { 0 };
+	struct manifest_entry entry = { .hash = fixture_hash(0), .blob = "0.kimg" };
+	_cleanup_(freep) char *text = NULL;
+	struct diag diag = { "" };
+	uint32_t index;
+	size_t n;
+
+	(void)state;
+	for (uint32_t i = 0; i < 100; i++) {
+		char name[80];
+
+		(void)snprintf(name, sizeof(name), "%u", i * 7 % 100);
+		assert_int_equal(classes_add(&manifest.classes, name, &index), 0);
+		assert_int_equal(index, i);
+		assert_int_equal(classes_add(&manifest.classes, name, &index), 0);
+		assert_int_equal(index, i);
+	}
+	assert_int_equal(classes_add(&manifest.classes, "", &index), -EINVAL);
+	assert_int_equal(classes_add(&manifest.classes, "a\tb", &index), -EINVAL);
+	entry.label = 12 + 1; /* "84" */
+	assert_int_equal(manifest_add(&manifest, &entry), 0);
+	assert_int_equal(manifest_write(&manifest, &text, &n), 0);
+	assert_string_equal(text + n - 4, "\t84\n");
+	assert_int_equal(manifest_read(&out, text, n, &diag), 0);
+	manifest_done(&out);
+	text[n - 2] = '\t';
+	assert_int_equal(manifest_read(&out, text, n, &diag), -EBADMSG);
+	text[n - 2] = 0;
+	assert_int_equal(manifest_read(&out, text, n, &diag), -EBADMSG);
+	text[n - 3] = '\n';
+	assert_int_equal(manifest_read(&out, text, n - 2, &diag), -EBADMSG);
+}
+
 #define with_state(test) cmocka_unit_test_setup_teardown(test, fixture_setup, fixture_teardown)
 
 int main(void)
@@ -204,6 +356,10 @@ int main(void)
 		with_state(a_frozen_site_takes_no_label),
 		with_state(eviction_takes_images_without_a_label_first),
 		with_state(a_labelled_near_duplicate_stays),
+		with_state(a_rounds_manifest_has_the_classes_of_its_images),
+		with_state(who_wants_labels_gets_enough_of_them_or_one_error),
+		cmocka_unit_test(labels_are_numbered_by_their_names_where_there_are_enough),
+		cmocka_unit_test(damaged_classes_are_refused),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

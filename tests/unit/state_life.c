@@ -35,7 +35,8 @@ static uint32_t learn(struct fixture *fixture, bool passed)
 	struct version_row row;
 	uint32_t version = 0;
 
-	if (state_round_begin(fixture->state, "a", "test", 32, 50, 7, &version, &diag) < 0)
+	if (state_round_begin(fixture->state, "a", &(struct round_wish){ "test", 32, 50, 7 },
+		    &version, &diag) < 0)
 		fail_msg("%s", diag.text);
 	row = fixture_results(fixture, "a", version, passed);
 	(void)strcpy(row.recipe_text, "seed=7");
@@ -54,7 +55,8 @@ static int begin(struct fixture *fixture, struct diag *diag)
 {
 	uint32_t version;
 
-	return state_round_begin(fixture->state, "a", "test", 32, 50, 7, &version, diag);
+	return state_round_begin(
+		fixture->state, "a", &(struct round_wish){ "test", 32, 50, 7 }, &version, diag);
 }
 
 static void a_paused_site_begins_no_round(void **state)

@@ -27,7 +27,8 @@ static uint32_t begin(struct fixture *fixture, const char *site)
 {
 	struct diag diag = { "" };
 	uint32_t version = 0;
-	int r = state_round_begin(fixture->state, site, "a test", 32, 50, 7, &version, &diag);
+	int r = state_round_begin(
+		fixture->state, site, &(struct round_wish){ "a test", 32, 50, 7 }, &version, &diag);
 
 	if (r < 0)
 		fail_msg("%s", diag.text);
@@ -119,19 +120,19 @@ static void rounds_need_images_and_run_one_at_a_time(void **state)
 	struct diag diag = { "" };
 	uint32_t version;
 
-	assert_int_equal(
-		state_round_begin(fixture->state, "a", "a test", 32, 5, 1, &version, &diag),
+	assert_int_equal(state_round_begin(fixture->state, "a",
+				 &(struct round_wish){ "a test", 32, 5, 1 }, &version, &diag),
 		-ENOENT);
 	assert_int_equal(state_site_create(fixture->state, "a", &fixture->defaults), 0);
 	fixture_fill(fixture, "a", 0, 31);
-	assert_int_equal(
-		state_round_begin(fixture->state, "a", "a test", 32, 5, 1, &version, &diag),
+	assert_int_equal(state_round_begin(fixture->state, "a",
+				 &(struct round_wish){ "a test", 32, 5, 1 }, &version, &diag),
 		-ENODATA);
 	assert_non_null(strstr(diag.text, "31"));
 	fixture_fill(fixture, "a", 31, 40);
 	assert_int_equal(begin(fixture, "a"), 1);
-	assert_int_equal(
-		state_round_begin(fixture->state, "a", "a test", 32, 5, 1, &version, &diag),
+	assert_int_equal(state_round_begin(fixture->state, "a",
+				 &(struct round_wish){ "a test", 32, 5, 1 }, &version, &diag),
 		-EBUSY);
 	assert_int_equal(state_round_fail(fixture->state, "a", 1, "killed"), 0);
 	assert_int_equal(state_round_fail(fixture->state, "a", 1, "killed"), -ENOENT);
@@ -307,8 +308,9 @@ static void figures_are_kept_with_their_version(void **state)
 
 	assert_int_equal(state_site_create(fixture->state, "a", &fixture->defaults), 0);
 	fixture_fill(fixture, "a", 0, 40);
-	assert_int_equal(
-		state_round_begin(fixture->state, "a", "me", 32, 50, 7, &version, NULL), 0);
+	assert_int_equal(state_round_begin(fixture->state, "a",
+				 &(struct round_wish){ "me", 32, 50, 7 }, &version, NULL),
+		0);
 	row = fixture_results(fixture, "a", version, true);
 	row.candidate.has_entropy = true;
 	row.candidate.entropy = .75f;
@@ -392,8 +394,8 @@ static void busy(struct fixture *fixture, int out)
 		if (i % 16 == 12) {
 			struct version_row row;
 
-			if (state_round_begin(state, "a", "a test", 1, 5, 1, &version, &diag) ==
-				0) {
+			if (state_round_begin(state, "a", &(struct round_wish){ "a test", 1, 5, 1 },
+				    &version, &diag) == 0) {
 				row = fixture_results(fixture, "a", version, true);
 				if (state_round_end(state, &row) < 0 ||
 					state_promote(state, "a", version, "busy") < 0)
