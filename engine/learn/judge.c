@@ -7,6 +7,7 @@
 #include "learn/embed.h"
 #include "learn/judge.h"
 #include "learn/pca.h"
+#include "learn/softmax.h"
 #include "learn/streams.h"
 #include "learn/views.h"
 
@@ -377,19 +378,13 @@ int judge_entropy(float *ret_share, const struct head *head, float temperature,
 	if (n == 0 || k < 2)
 		return -EINVAL;
 	for (uint32_t i = 0; i < n; i++) {
-		double sum = 0;
-		float most = -INFINITY, length;
+		float length;
 
 		head_project(head, embeddings + (size_t)i * head->width, 1, z, &length);
 		head_score(head, z, 1, o);
+		(void)softmax_row(o, o, k, temperature);
 		for (uint32_t j = 0; j < k; j++)
-			most = fmaxf(most, o[j]);
-		for (uint32_t j = 0; j < k; j++) {
-			o[j] = expf((o[j] - most) / temperature);
-			sum += (double)o[j];
-		}
-		for (uint32_t j = 0; j < k; j++)
-			mean[j] += (double)o[j] / sum / n;
+			mean[j] += (double)o[j] / n;
 	}
 	for (uint32_t j = 0; j < k; j++)
 		if (!(mean[j] <= 0)) /* what is not a number stays one */

@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-/** One row's softmax of o / temperature into p. @return log of the sum of exp(o / temperature) */
+/** One row's softmax of o / temperature into p, which may be o. @return log of the sum of exp(o / temperature) */
 double softmax_row(float *p, const float *o, uint32_t k, float temperature);
 
 #endif

@@ -123,7 +123,7 @@ static uint32_t key_at(const struct field *field, size_t rank, size_t *ret_n_equ
 	return key;
 }
 
-/* As the text of a recipe has it: .1f is meant as .1. */
+/* As the text of a recipe has it: .1f is meant as .1. What 1 - keep rounds to is left as it is. */
 static size_t share_dropped(float keep, size_t n)
 {
 	double exact = round((double)keep * 1e6) / 1e6;

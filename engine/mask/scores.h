@@ -5,8 +5,9 @@
 #include "mask/bits.h"
 
 /**
- * The other rule (algorithms.md 1.2, topk): per tensor the lowest scores are dropped, (1 - keep) of
- * all, rounded down, of equal scores the first. Overwrites mask.
+ * The other rule (algorithms.md 1.2, topk): per tensor the lowest scores are dropped, of equal ones
+ * the first: of n as many as (1 - keep) * n has whole ones in double, as its authors count. That is
+ * one fewer than .1 * 10 where 1 - .9 is a little below .1. Overwrites mask.
  *
  * @param may_drop  the bits among which it chooses, the others stay on; NULL: all
  */
