@@ -71,7 +71,7 @@ static int load(struct images *images, uint32_t i, struct diag *diag)
 	return 0;
 }
 
-static int check(const struct images *images)
+int images_check(const struct images *images)
 {
 	if (!images->interruptible || !images->interrupt.check)
 		return 0;
@@ -83,7 +83,7 @@ static int get(struct images *images, uint32_t i, struct image_view *ret_view)
 	struct cached *cached = &images->cached[i];
 	int r;
 
-	r = check(images);
+	r = images_check(images);
 	if (r < 0)
 		return r;
 	if (!cached->image) {
@@ -110,7 +110,7 @@ static int read_all(struct images *images, uint32_t *ret_n_lost, struct diag *di
 	struct diag why = { "" };
 
 	for (uint32_t i = 0; i < n; i++) {
-		int r = check(images);
+		int r = images_check(images);
 
 		if (r == 0)
 			r = load(images, i, &why);

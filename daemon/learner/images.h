@@ -30,6 +30,8 @@ DEFINE_CLEANUP(struct images *, images_free)
 const struct manifest *images_manifest(const struct images *images);
 /** Whether the interrupt is asked at all; at first it is. */
 void images_set_interruptible(struct images *images, bool on);
+/** For what reads no images and still takes long. @return 0, or what the interrupt said */
+int images_check(const struct images *images);
 /** Why the last get failed. */
 const char *images_error(const struct images *images);
 

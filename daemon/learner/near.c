@@ -7,10 +7,15 @@
 #include "learner/embedding.h"
 #include "site/twins.h"
 
-void near_find(uint32_t *pairs, const float *rows, uint32_t n, uint32_t dim, double limit)
+int near_find(uint32_t *pairs, const float *rows, uint32_t n, uint32_t dim, double limit,
+	const struct images *images)
 {
 	for (uint32_t i = 0; i < n; i++) {
 		const float *row = rows + (size_t)i * dim;
+		int r = images && i % NEAR_ROWS == 0 ? images_check(images) : 0;
+
+		if (r < 0)
+			return r;
 
 		pairs[i] = n;
 		for (uint32_t k = 0; k < i && pairs[i] == n; k++)
@@ -19,6 +24,7 @@ void near_find(uint32_t *pairs, const float *rows, uint32_t n, uint32_t dim, dou
 				(double)cosine_dot(row, rows + (size_t)k * dim, dim) > limit)
 				pairs[i] = k;
 	}
+	return 0;
 }
 
 static int write_pairs(const uint32_t *pairs, const struct manifest *manifest, const uint32_t *at,
@@ -59,8 +65,10 @@ int near_write(struct vit *vit, const struct prep *prep, struct images *images,
 	if (is_part)
 		r = embedding_of_base(&own, vit, prep, &source);
 	if (r == 0) {
-		near_find(pairs, is_part ? own : options->rows, source.n, vit_shape(vit)->width,
-			options->limit);
+		r = near_find(pairs, is_part ? own : options->rows, source.n, vit_shape(vit)->width,
+			options->limit, images);
+	}
+	if (r == 0) {
 		r = write_pairs(pairs, manifest, at, source.n, round_fd);
 	}
 	return r < 0 ? diag_set(diag, -r, "near-duplicates: %s %s", strerror(-r),

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "learner/embedding.h"
+#include "learner/near.h"
 
 /* The group's first image; paths are halved on the way. */
 static uint32_t root_of(uint32_t *parents, uint32_t i)
@@ -14,9 +15,14 @@ static uint32_t root_of(uint32_t *parents, uint32_t i)
 	return i;
 }
 
-static void join(uint32_t *parents, const float *rows, uint32_t n, uint32_t dim, float limit)
+static int join(uint32_t *parents, const float *rows, uint32_t n, uint32_t dim, float limit,
+	const struct images *images)
 {
-	for (uint32_t i = 0; i < n; i++)
+	for (uint32_t i = 0; i < n; i++) {
+		int r = images && i % NEAR_ROWS == 0 ? images_check(images) : 0;
+
+		if (r < 0)
+			return r;
 		for (uint32_t j = 0; j < i; j++) {
 			uint32_t a = root_of(parents, i), b;
 
@@ -26,19 +32,24 @@ static void join(uint32_t *parents, const float *rows, uint32_t n, uint32_t dim,
 			b = root_of(parents, j);
 			parents[a > b ? a : b] = a > b ? b : a;
 		}
+	}
+	return 0;
 }
 
-int split_groups(bool *held, const float *rows, uint32_t n, uint32_t dim, float limit)
+int split_groups(bool *held, const float *rows, uint32_t n, uint32_t dim, float limit,
+	const struct images *images)
 {
 	_cleanup_(freep) uint32_t *parents = malloc(((size_t)n + 1) * sizeof(*parents));
 	_cleanup_(freep) bool *is_learnt = calloc((size_t)n + 1, sizeof(*is_learnt));
-	int n_moved = 0;
+	int n_moved = 0, r;
 
 	if (!parents || !is_learnt)
 		return -ENOMEM;
 	for (uint32_t i = 0; i < n; i++)
 		parents[i] = i;
-	join(parents, rows, n, dim, limit);
+	r = join(parents, rows, n, dim, limit, images);
+	if (r < 0)
+		return r;
 	for (uint32_t i = 0; i < n; i++)
 		if (!held[i])
 			is_learnt[root_of(parents, i)] = true;
@@ -74,7 +85,7 @@ int split_by_likeness(float **ret_rows, struct images *images, struct vit *vit,
 		held[i] = manifest->entries[i].held;
 		n_held += held[i];
 	}
-	n_moved = split_groups(held, rows, manifest->n, vit_shape(vit)->width, SPLIT_LIKE);
+	n_moved = split_groups(held, rows, manifest->n, vit_shape(vit)->width, SPLIT_LIKE, images);
 	if (n_moved < 0)
 		return n_moved;
 	*ret_rows = TAKE_PTR(rows);

@@ -10,6 +10,7 @@
 
 #include "ingest/kimg.h"
 #include "learner/images.h"
+#include "learner/near.h"
 #include "learner/process.h"
 #include "learner/split.h"
 
@@ -236,6 +237,33 @@ static void a_percentage_rests_for_the_remainder(void **state)
 	assert_int_equal(process_rest_ns(20, 1000), 4000);
 }
 
+/* Each is compared with each: whoever waits for the learner is heard before that is done. */
+static void an_interrupt_stops_what_compares(void **state)
+{
+	enum { N_ROWS = 3 * NEAR_ROWS + 1, DIM = 2 };
+	struct folder *folder = *state;
+	_cleanup_(images_freep) struct images *images = NULL;
+	static float rows[N_ROWS * DIM];
+	uint32_t pairs[N_ROWS];
+	bool held[N_ROWS] = { 0 };
+	struct diag diag = { "" };
+	uint32_t n_lost;
+	uint32_t left = UINT32_MAX;
+	const struct interrupt interrupt = { .check = after_a_while, .owner = &left };
+
+	assert_int_equal(images_open(&images, &folder->manifest, folder->dir, 1 << 20, interrupt,
+				 &n_lost, &diag),
+		0);
+	left = 3;
+	assert_int_equal(near_find(pairs, rows, N_ROWS, DIM, .9, images), -ECANCELED);
+	left = 3;
+	assert_int_equal(split_groups(held, rows, N_ROWS, DIM, .9f, images), -ECANCELED);
+	left = 4;
+	assert_int_equal(near_find(pairs, rows, N_ROWS, DIM, .9, images), 0);
+	left = 4;
+	assert_int_equal(split_groups(held, rows, N_ROWS, DIM, .9f, images), 0);
+}
+
 #define with_folder(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 /* Nothing is judged of a group that lies on both sides; one that is held whole stays. */
@@ -258,9 +286,9 @@ static void a_near_duplicate_of_what_was_learnt_is_not_judged_on(void **state)
 
 	(void)state;
 	cosine_normalise(rows, rows, N_ROWS, DIM);
-	assert_int_equal(split_groups(held, rows, N_ROWS, DIM, .9998f), 2);
+	assert_int_equal(split_groups(held, rows, N_ROWS, DIM, .9998f, NULL), 2);
 	assert_memory_equal(held, wanted, sizeof(held));
-	assert_int_equal(split_groups(held, rows, N_ROWS, DIM, .9998f), 0);
+	assert_int_equal(split_groups(held, rows, N_ROWS, DIM, .9998f, NULL), 0);
 }
 
 static void what_is_judged_on_is_of_the_held_out_part(void **state)
@@ -295,6 +323,7 @@ int main(void)
 		with_folder(lost_images_leave_the_manifest),
 		with_folder(nothing_left_is_an_error),
 		with_folder(an_interrupt_stops_a_reader),
+		with_folder(an_interrupt_stops_what_compares),
 		with_folder(what_is_judged_on_is_of_the_held_out_part),
 		cmocka_unit_test(a_near_duplicate_of_what_was_learnt_is_not_judged_on),
 		cmocka_unit_test(a_percentage_rests_for_the_remainder),

@@ -30,7 +30,7 @@ static void one_of_each_group_stands_for_it(void **state)
 	(void)state;
 	fill(rows, .02f);
 	cosine_normalise(&rows[0][0], &rows[0][0], N, DIM);
-	near_find(pairs, &rows[0][0], N, DIM, .999);
+	assert_int_equal(near_find(pairs, &rows[0][0], N, DIM, .999, NULL), 0);
 	for (uint32_t i = 0; i < N; i++)
 		assert_int_equal(pairs[i], i % GROUP == 0 ? N : i - i % GROUP);
 }
@@ -43,7 +43,7 @@ static void what_differs_enough_is_near_nothing(void **state)
 	(void)state;
 	fill(rows, .2f);
 	cosine_normalise(&rows[0][0], &rows[0][0], N, DIM);
-	near_find(pairs, &rows[0][0], N, DIM, .999);
+	assert_int_equal(near_find(pairs, &rows[0][0], N, DIM, .999, NULL), 0);
 	for (uint32_t i = 0; i < N; i++)
 		assert_int_equal(pairs[i], N);
 }
@@ -60,7 +60,7 @@ static void nothing_leans_on_what_goes(void **state)
 		rows[i][1] = .03f * (float)i;
 	}
 	cosine_normalise(&rows[0][0], &rows[0][0], N, DIM);
-	near_find(pairs, &rows[0][0], N, DIM, .999);
+	assert_int_equal(near_find(pairs, &rows[0][0], N, DIM, .999, NULL), 0);
 	for (uint32_t i = 0; i < N; i++) {
 		if (pairs[i] == N)
 			n_kept++;
