@@ -348,8 +348,12 @@ static int run(struct study *study)
 	if (r < 0)
 		return r;
 	for (uint32_t i = 0; i < study->n_tasks; i++) {
-		if (bouts[i].n_seeds[ADAPT_FROZEN] == 0 || bouts[i].n_seeds[ADAPT_NATIVE] == 0)
+		if (bouts[i].n_seeds[ADAPT_FROZEN] == 0 || bouts[i].n_seeds[ADAPT_NATIVE] == 0) {
+			printf("\n%s, %u px: not run yet\n", study->tasks[i].path,
+				study->tasks[i].px);
+			missed = 1;
 			continue;
+		}
 		r = adapt_table_print(&study->rows, &bouts[i]);
 		if (r < 0)
 			return complain(r, study->tasks[i].path, &(struct diag){ "" });

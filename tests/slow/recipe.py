@@ -51,11 +51,13 @@ def gain(line, figure, place=""):
 
 
 def order(value):
-    """Numbers by size, words behind them as they came."""
-    try:
-        return (0, float(value), "")
-    except ValueError:
-        return (1, 0, value)
+    """Word by word, numbers by size and before letters."""
+    def key(word):
+        try:
+            return (0, float(word), "")
+        except ValueError:
+            return (1, 0, word)
+    return [key(word.strip(",")) for word in value.split()]
 
 
 def panels(lines):

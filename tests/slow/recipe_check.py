@@ -6,7 +6,6 @@ recipe_check.py RECIPE_STUDY RANDOM_MODEL
 
 import csv
 import os
-import random
 import subprocess
 import sys
 import tempfile
@@ -16,37 +15,16 @@ import xml.etree.ElementTree
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import recipe
+import tiny
 
 STUDY, RANDOM_MODEL = sys.argv.pop(1), sys.argv.pop(1)
-PX, N_CLASSES, N_IMAGES = 48, 3, 60
-os.environ["OMP_WAIT_POLICY"] = "passive"  # whatever else this machine does
-# Twenty steps of two small batches: as much as shows that bits flip and a checkpoint is kept.
-TINY = ["--px", "48", "--set", "batch=8", "--set", "large_px=48", "--set", "small_px=32", "--set",
-        "queue=0", "--set", "steps=20"]
-
-
-def render(folder):
-    """Stripes, one direction a class, in noise."""
-    noise = random.Random(7)
-    for c in range(N_CLASSES):
-        os.makedirs(f"{folder}/class{c}")
-        for i in range(N_IMAGES):
-            phase = noise.randrange(12)
-            pixels = bytes(
-                min(max(128 + (60 if ((x * (c > 0) + y * (c < 2)) + phase) // 6 % 2 else -60)
-                        + noise.randrange(-30, 31), 0), 255)
-                for y in range(PX) for x in range(PX))
-            with open(f"{folder}/class{c}/{i}.pgm", "wb") as file:
-                file.write(b"P5 %d %d 255\n" % (PX, PX) + pixels)
 
 
 class Study(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.folder = tempfile.TemporaryDirectory()
-        cls.model = f"{cls.folder.name}/model.safetensors"
-        subprocess.run([RANDOM_MODEL, "vit_demo", "1", cls.model], check=True)
-        render(f"{cls.folder.name}/images")
+        tiny.make(cls.folder.name, RANDOM_MODEL)
 
     @classmethod
     def tearDownClass(cls):
@@ -56,8 +34,9 @@ class Study(unittest.TestCase):
         return f"{self.folder.name}/{self.id().rsplit('.', 1)[-1]}.{suffix}"
 
     def command(self, *more, suffix="csv"):
-        return [STUDY, "--model", self.model, "--data", f"{self.folder.name}/images", "--csv",
-                self.path(suffix), "--scratch", self.path(suffix + ".scratch"), *TINY, *more]
+        return [STUDY, "--model", f"{self.folder.name}/{tiny.MODEL}", "--data",
+                f"{self.folder.name}/images", "--csv", self.path(suffix), "--scratch",
+                self.path(suffix + ".scratch"), *tiny.OPTIONS, *more]
 
     def study(self, *more, suffix="csv"):
         done = subprocess.run(self.command(*more, suffix=suffix), text=True, capture_output=True,
