@@ -24,27 +24,21 @@ static int begin_round(struct serve *serve, struct site *site, const struct roun
 	return rounds_add(serve, site, *ret_version, wish->steps, wish->seed, false);
 }
 
-static struct control_watch *free_watch(struct control_client *client)
-{
-	for (unsigned i = 0; i < CONTROL_MAX_WATCHES; i++)
-		if (client->watches[i].version == 0)
-			return &client->watches[i];
-	return NULL;
-}
-
 struct control_watch *control_watch_new(
 	struct control_client *client, uint64_t id, const char *site, uint32_t version)
 {
-	struct control_watch *watch = free_watch(client);
+	for (unsigned i = 0; i < CONTROL_MAX_WATCHES; i++) {
+		struct control_watch *watch = &client->watches[i];
 
-	if (!watch) {
-		control_error(client, id, -EBUSY, "this connection waits for %u rounds",
-			CONTROL_MAX_WATCHES);
-		return NULL;
+		if (watch->version > 0)
+			continue;
+		*watch = (struct control_watch){ .id = id, .version = version };
+		(void)snprintf(watch->site, sizeof(watch->site), "%s", site);
+		return watch;
 	}
-	*watch = (struct control_watch){ .id = id, .version = version };
-	(void)snprintf(watch->site, sizeof(watch->site), "%s", site);
-	return watch;
+	control_error(
+		client, id, -EBUSY, "this connection waits for %u rounds", CONTROL_MAX_WATCHES);
+	return NULL;
 }
 
 static void reply_queued(struct control_client *client, uint64_t id, const struct site *site,
@@ -79,12 +73,10 @@ void control_learn(struct control_client *client, const Kamen__Request *request)
 	if (!site)
 		return;
 	if (learn->wait) {
-		watch = free_watch(client);
-		if (!watch) {
-			control_error(client, request->id, -EBUSY,
-				"this connection waits for %u rounds", CONTROL_MAX_WATCHES);
+		/* Of no version yet, so it waits for nothing; but whoever may not wait learns not. */
+		watch = control_watch_new(client, request->id, site->name, 0);
+		if (!watch)
 			return;
-		}
 	}
 	control_who(client, who);
 	r = wish_make(&wish, site, learn, who, &diag);
@@ -104,8 +96,7 @@ void control_learn(struct control_client *client, const Kamen__Request *request)
 		reply_queued(client, request->id, site, version, wish.steps);
 		return;
 	}
-	*watch = (struct control_watch){ .id = request->id, .version = version };
-	memcpy(watch->site, site->name, sizeof(watch->site));
+	watch->version = version;
 }
 
 /* ---- telling who waits */
