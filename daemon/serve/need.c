@@ -89,13 +89,14 @@ static int begin(struct serve *serve, struct site *site, struct diag *diag)
 	r = wish_make(&wish, site, NULL, why, diag);
 	if (r < 0)
 		return r;
+	wish.drifted = site->due == DUE_DRIFT;
 	admission_commit(serve);
 	r = state_round_begin(serve->state, site->name, &wish, &version, diag);
 	if (r < 0)
 		return r;
 	log_notice("site %s: version %u is due (%s)", site->name, version, why);
 	serve_log_audit(serve);
-	return rounds_put_first(serve, site, version, wish.steps, wish.seed);
+	return rounds_put_first(serve, site, version, &wish);
 }
 
 bool need_begin(struct serve *serve)

@@ -82,13 +82,13 @@ int rounds_add(struct serve *serve, struct site *site, uint32_t version, uint32_
 }
 
 int rounds_put_first(
-	struct serve *serve, struct site *site, uint32_t version, uint32_t steps, uint64_t seed)
+	struct serve *serve, struct site *site, uint32_t version, const struct round_wish *wish)
 {
-	struct round_job *job = job_new(site, version, steps, seed);
+	struct round_job *job = job_new(site, version, wish->steps, wish->seed);
 
 	if (!job)
 		return -ENOMEM;
-	job->drifted = site->due == DUE_DRIFT;
+	job->drifted = wish->drifted;
 	job->next = serve->rounds.head;
 	serve->rounds.head = job;
 	return 0;
@@ -422,7 +422,7 @@ int rounds_open(struct serve *serve)
 			continue;
 		r = rounds_add(serve, site, rows[i].version, rows[i].steps, rows[i].seed, judge);
 		if (r >= 0)
-			last(&serve->rounds)->drifted = strncmp(rows[i].why, "drift", 5) == 0;
+			last(&serve->rounds)->drifted = rows[i].drifted;
 	}
 	return r;
 }

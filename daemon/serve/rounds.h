@@ -54,7 +54,7 @@ int rounds_add(struct serve *serve, struct site *site, uint32_t version, uint32_
 	uint64_t seed, bool judge);
 /** A round that begins by itself: it is the learner's next. */
 int rounds_put_first(
-	struct serve *serve, struct site *site, uint32_t version, uint32_t steps, uint64_t seed);
+	struct serve *serve, struct site *site, uint32_t version, const struct round_wish *wish);
 /** Learns a version once more: row and prep as it was learnt; row is copied. */
 int rounds_add_again(struct serve *serve, struct site *site, const struct version_row *row,
 	const struct prep *prep);

@@ -85,7 +85,7 @@ static const char schema[] =
 	" kept_step INTEGER,"
 	" keep INTEGER NOT NULL DEFAULT 0, why TEXT NOT NULL DEFAULT '',"
 	" recipe_text TEXT NOT NULL DEFAULT '', prep_text TEXT NOT NULL DEFAULT '',"
-	" objective TEXT NOT NULL DEFAULT '',"
+	" objective TEXT NOT NULL DEFAULT '', drifted INTEGER NOT NULL DEFAULT 0,"
 	" PRIMARY KEY (site_id, version)"
 	") STRICT, WITHOUT ROWID;"
 	"CREATE UNIQUE INDEX one_round_a_site ON version (site_id) WHERE state = 'learning';"
@@ -124,6 +124,8 @@ static const char *const upgrades[STATE_SCHEMA - 1] = {
 	AUDIT_INDEX LIVE_TABLE,
 	"ALTER TABLE site ADD COLUMN held INTEGER NOT NULL DEFAULT 0;",
 	"ALTER TABLE version ADD COLUMN objective TEXT NOT NULL DEFAULT '';",
+	"ALTER TABLE version ADD COLUMN drifted INTEGER NOT NULL DEFAULT 0;"
+	"UPDATE version SET drifted = 1 WHERE why LIKE 'drift,%';",
 };
 
 /* ---- transactions */

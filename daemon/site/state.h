@@ -105,6 +105,7 @@ struct version_row {
 	struct shadow_row shadow;
 	bool keep;          /* pinned: never removed for its age */
 	char why[96];       /* why the round began */
+	bool drifted;       /* the round began for drift: what it learnt may be the fault */
 	char objective[16]; /* what it was asked to learn by; "": by the recipe's own */
 	/* Whole, so that the version can be learnt again: recipe_text(), and KEY=VALUE of [site]. */
 	char recipe_text[sizeof(struct recipe_text)], prep_text[384];
@@ -230,15 +231,17 @@ struct round_wish {
 	uint64_t seed;
 	const char *objective; /* asked for; NULL or "": the recipe's own */
 	bool wants_labels;     /* that objective does */
+	bool drifted;          /* begins because the line has drifted */
 };
 int state_round_begin(struct state *state, const char *site, const struct round_wish *wish,
 	uint32_t *ret_version, struct diag *diag);
 /** Of rounds left running by an earlier process. */
 int state_round_list(struct state *state, struct version_row **ret_rows, uint32_t *ret_n);
 /**
- * Takes candidate.kmask or candidate.kcas, candidate.kref, candidate.manifest (of the images really used) and
- * base.kref from the round folder to masks/, stores row and gate (state CANDIDATE or HELD),
- * removes the round folder. -EBADMSG: file is not what row says.
+ * Takes candidate.kmask or candidate.kcas, candidate.kref, candidate.manifest (of the images really
+ * used) and base.kref from the round folder to masks/, stores row and gate (state CANDIDATE or HELD),
+ * removes the round folder. What began for drift leaves the base's references as they are: that never
+ * widens what is normal. -EBADMSG: file is not what row says.
  */
 int state_round_end(struct state *state, const struct version_row *row);
 int state_round_fail(struct state *state, const char *site, uint32_t version, const char *reason);

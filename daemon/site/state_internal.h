@@ -7,7 +7,7 @@
 
 #include "site/state.h"
 
-#define STATE_SCHEMA 9
+#define STATE_SCHEMA 10
 
 /* Every statement is prepared once, at its first use; statement.c holds the texts. */
 enum statement {

@@ -123,10 +123,10 @@ static int add_version(struct state *state, int64_t id, const struct manifest *m
 	r = statement_step(state, statement);
 	if (r < 0)
 		return r;
-	r = statement_run(state, SQL_VERSION_ADD, "iitiiihitt", id, version,
+	r = statement_run(state, SQL_VERSION_ADD, "iitiiihitti", id, version,
 		version_state_name(VERSION_LEARNING), (int64_t)what->wish.steps,
 		(int64_t)what->wish.seed, (int64_t)manifest->n, &digest, (int64_t)clock_wall_us(),
-		why, what->wish.objective ? what->wish.objective : "");
+		why, what->wish.objective ? what->wish.objective : "", (int64_t)what->wish.drifted);
 	if (r < 0)
 		return r;
 	r = statement_run(state, SQL_SITE_PIN, "ii", manifest->last_id, id);
@@ -356,7 +356,8 @@ static int keep_file(int fd, uint32_t version, const char *suffix, const void *d
 	return blob_write(fd, name, data, n_bytes);
 }
 
-static int keep_results(struct state *state, const struct version_row *row, struct results *results)
+static int keep_results(struct state *state, const struct version_row *row,
+	const struct results *results, bool is_drifted)
 {
 	_cleanup_(closep) int fd = sweep_open_folder(state, row->site, "masks");
 	int r;
@@ -370,7 +371,8 @@ static int keep_results(struct state *state, const struct version_row *row, stru
 	if (r == 0)
 		r = keep_file(
 			fd, row->version, "manifest", results->manifest, results->manifest_bytes);
-	if (r == 0)
+	/* A person may take what drifted for usual, and promotes; a round by itself may not. */
+	if (r == 0 && !is_drifted)
 		r = keep_file(fd, 0, "kref", results->base, results->base_bytes);
 	return r;
 }
@@ -442,7 +444,7 @@ int state_round_end(struct state *state, const struct version_row *row)
 		r = check_results(&results, row);
 	if (r < 0)
 		return r == -ENOENT || r == -EFBIG || r == -EINVAL ? -EBADMSG : r;
-	r = keep_results(state, row, &results);
+	r = keep_results(state, row, &results, present.drifted);
 	if (r < 0)
 		return r;
 	r = state_begin(state);

@@ -80,6 +80,7 @@ int version_read(struct version_row *ret_row, sqlite3_stmt *statement)
 	row.candidate.margin_error = (float)number(statement, 33);
 	row.kept_step = (uint32_t)integer(statement, 34);
 	row.keep = integer(statement, 35) != 0;
+	row.drifted = integer(statement, 40) != 0;
 	if (statement_text(statement, 36, row.why, sizeof(row.why)) < 0 ||
 		statement_text(statement, 37, row.recipe_text, sizeof(row.recipe_text)) < 0 ||
 		statement_text(statement, 38, row.prep_text, sizeof(row.prep_text)) < 0 ||

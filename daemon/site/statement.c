@@ -11,7 +11,7 @@
 	"base, prep, mask, manifest, recipe, space, frozen_n, frozen_retrieval, frozen_margin, " \
 	"frozen_rank, candidate_n, candidate_retrieval, candidate_margin, candidate_rank, " \
 	"passed, reasons, retrieval_error, margin_error, kept_step, keep, why, recipe_text, " \
-	"prep_text, objective " \
+	"prep_text, objective, drifted " \
 	"FROM version JOIN site ON site.id = site_id "
 
 static const char *const texts[SQL_N] = {
@@ -77,8 +77,8 @@ static const char *const texts[SQL_N] = {
 	[SQL_VERSION_NEXT] = "UPDATE site SET last_version = last_version + 1 WHERE id = ? "
 			     "RETURNING last_version",
 	[SQL_VERSION_ADD] = "INSERT INTO version (site_id, version, state, steps, seed, n_images, "
-			    "manifest, created_us, why, objective) "
-			    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+			    "manifest, created_us, why, objective, drifted) "
+			    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
 	[SQL_VERSION_STATE] = "UPDATE version SET state = ? WHERE site_id = ? AND version = ?",
 	[SQL_VERSION_FAIL] = "UPDATE version SET state = 'failed', reasons = ? "
 			     "WHERE site_id = ? AND version = ? AND state = 'learning'",

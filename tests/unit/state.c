@@ -591,6 +591,7 @@ static void an_older_database_is_upgraded(void **state)
 			       "ALTER TABLE version DROP COLUMN recipe_text;"
 			       "ALTER TABLE version DROP COLUMN prep_text;"
 			       "ALTER TABLE version DROP COLUMN objective;"
+			       "ALTER TABLE version DROP COLUMN drifted;"
 			       "DROP TRIGGER image_added;"
 			       "CREATE TRIGGER image_added AFTER INSERT ON image BEGIN"
 			       " SELECT 1; END;"

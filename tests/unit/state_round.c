@@ -329,6 +329,37 @@ static void figures_are_kept_with_their_version(void **state)
 	assert_int_equal(state_site_delete(fixture->state, "a", "me"), 0);
 }
 
+static void a_round_for_drift_widens_nothing(void **state)
+{
+	const struct round_wish wish = { "drift, 9 new images", 32, 50, 7, .drifted = true };
+	struct fixture *fixture = *state;
+	struct version_row row, back, *rows;
+	uint32_t version, n;
+	char path[512];
+
+	assert_int_equal(state_site_create(fixture->state, "a", &fixture->defaults), 0);
+	fixture_fill(fixture, "a", 0, 40);
+	assert_int_equal(end(fixture, "a", true), 1);
+	assert_int_equal(state_path(fixture->state, path, "a", "masks/0.kref"), 0);
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(state_round_begin(fixture->state, "a", &wish, &version, NULL), 0);
+	fixture_reopen(fixture);
+	assert_int_equal(state_round_list(fixture->state, &rows, &n), 0);
+	assert_int_equal(n, 1);
+	assert_true(rows[0].drifted);
+	free(rows);
+	row = fixture_results(fixture, "a", version, true);
+	assert_int_equal(state_round_end(fixture->state, &row), 0);
+	assert_int_equal(state_version_get(fixture->state, "a", version, &back), 0);
+	assert_true(back.drifted);
+	assert_int_equal(access(path, F_OK), -1);
+
+	assert_int_equal(end(fixture, "a", true), 3);
+	assert_int_equal(state_version_get(fixture->state, "a", 3, &back), 0);
+	assert_false(back.drifted);
+	assert_int_equal(access(path, F_OK), 0);
+}
+
 static void promotion_and_rollback_are_audited(void **state)
 {
 	struct fixture *fixture = *state;
@@ -492,6 +523,7 @@ int main(void)
 		with_state(promotion_and_rollback_are_audited),
 		with_state(what_is_withdrawn_is_known_by_its_bits),
 		with_state(figures_are_kept_with_their_version),
+		with_state(a_round_for_drift_widens_nothing),
 		with_state(a_kill_at_any_moment_loses_nothing_accepted),
 	};
 
