@@ -94,6 +94,23 @@ static json_t *site_object(const Kamen__Site *s)
 	return o;
 }
 
+/* Where labels exist; names of the figures as in eval. */
+static void put_shots(json_t *o, const Kamen__Judgement *j)
+{
+	if (!j->has_labelled)
+		return;
+	put_int(o, "labelled", 1, j->labelled);
+	put_int(o, "classes", j->has_classes, j->classes);
+	put_number(o, "shot1", j->has_shot1, (double)j->shot1);
+	put_number(o, "shot5", j->has_shot5, (double)j->shot5);
+	if (!j->has_shot5_diff_hi)
+		return;
+	put_number(o, "shot1_diff_lo", j->has_shot1_diff_lo, (double)j->shot1_diff_lo);
+	put_number(o, "shot1_diff_hi", j->has_shot1_diff_hi, (double)j->shot1_diff_hi);
+	put_number(o, "shot5_diff_lo", j->has_shot5_diff_lo, (double)j->shot5_diff_lo);
+	put_number(o, "shot5_diff_hi", 1, (double)j->shot5_diff_hi);
+}
+
 static json_t *judgement_object(const Kamen__Judgement *j)
 {
 	json_t *o;
@@ -111,6 +128,7 @@ static json_t *judgement_object(const Kamen__Judgement *j)
 		put_number(o, "prototype_entropy", 1, (double)j->prototype_entropy);
 	if (j->has_neighbours)
 		put_number(o, "neighbours", 1, (double)j->neighbours);
+	put_shots(o, j);
 	return o;
 }
 

@@ -132,6 +132,30 @@ static Kamen__Judgement judgement_message(const struct judgement *judgement)
 	return out;
 }
 
+static void add_shots(
+	Kamen__Judgement *out, const struct few_shot *few_shot, const struct figures *figures)
+{
+	if (few_shot->n == 0)
+		return;
+	out->has_labelled = out->has_classes = out->has_shot1 = out->has_shot5 = true;
+	out->labelled = few_shot->n;
+	out->classes = few_shot->n_classes;
+	out->shot1 = (float)figures->shot1;
+	out->shot5 = (float)figures->shot5;
+}
+
+static void add_differences(Kamen__Judgement *out, const struct few_shot *few_shot)
+{
+	if (few_shot->n == 0)
+		return;
+	out->has_shot1_diff_lo = out->has_shot1_diff_hi = true;
+	out->has_shot5_diff_lo = out->has_shot5_diff_hi = true;
+	out->shot1_diff_lo = (float)few_shot->shot1.lo;
+	out->shot1_diff_hi = (float)few_shot->shot1.hi;
+	out->shot5_diff_lo = (float)few_shot->shot5.lo;
+	out->shot5_diff_hi = (float)few_shot->shot5.hi;
+}
+
 static Kamen__Judgement candidate_message(const struct results *results)
 {
 	Kamen__Judgement out = judgement_message(&results->candidate);
@@ -140,6 +164,8 @@ static Kamen__Judgement candidate_message(const struct results *results)
 	out.prototype_entropy = results->entropy;
 	out.has_neighbours = results->has_neighbours;
 	out.neighbours = results->neighbours;
+	add_shots(&out, &results->few_shot, &results->few_shot.candidate);
+	add_differences(&out, &results->few_shot);
 	return out;
 }
 
@@ -156,6 +182,7 @@ static void say_done(struct learner *learner, struct job_done *done)
 	Kamen__RoleMessage message = KAMEN__ROLE_MESSAGE__INIT;
 	Kamen__LearnDone out = KAMEN__LEARN_DONE__INIT;
 
+	add_shots(&frozen, &done->results.few_shot, &done->results.few_shot.frozen);
 	out.site = (char *)job_site(learner->job);
 	out.version = job_version(learner->job);
 	out.has_steps = out.has_seed = out.has_seconds = out.has_density = true;

@@ -184,6 +184,8 @@ int results_write(struct results *ret_results, const struct results_job *job, st
 			dir_fd, "candidate.kref");
 	if (r == 0)
 		r = judge_held(&results, job, slot, &of_frozen, &of_candidate);
+	if (r == 0)
+		r = few_shot_judge(&results.few_shot, job, slot, base);
 	if (r == 0 && results.candidate.n > 0)
 		judge_compare(&results.candidate, candidate, frozen);
 	if (r == 0)

@@ -2,6 +2,7 @@
 #ifndef KAMEN_LEARNER_RESULTS_H
 #define KAMEN_LEARNER_RESULTS_H
 
+#include "learner/few_shot.h"
 #include "learner/images.h"
 
 /** What a finished mask or cascade is judged by and written for. */
@@ -20,6 +21,7 @@ struct results_job {
 
 struct results {
 	struct judgement frozen, candidate; /* n = 0: too few held-out images */
+	struct few_shot few_shot;
 	bool has_entropy, has_neighbours;
 	float entropy;    /* of the head's assignments over the held-out images */
 	float neighbours; /* common with the champion, of the held-out images */

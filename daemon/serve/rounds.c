@@ -479,6 +479,25 @@ static struct judgement_row read_judgement(const Kamen__Judgement *j)
 	};
 }
 
+static struct shots_row read_shots(
+	const Kamen__Judgement *frozen, const Kamen__Judgement *candidate)
+{
+	if (!frozen || !candidate || candidate->labelled == 0)
+		return (struct shots_row){ .n = 0 };
+	return (struct shots_row){
+		.n = candidate->labelled,
+		.n_classes = candidate->classes,
+		.frozen1 = (double)frozen->shot1,
+		.frozen5 = (double)frozen->shot5,
+		.candidate1 = (double)candidate->shot1,
+		.candidate5 = (double)candidate->shot5,
+		.lo1 = (double)candidate->shot1_diff_lo,
+		.hi1 = (double)candidate->shot1_diff_hi,
+		.lo5 = (double)candidate->shot5_diff_lo,
+		.hi5 = (double)candidate->shot5_diff_hi,
+	};
+}
+
 static struct digest read_digest(bool has, const ProtobufCBinaryData *data)
 {
 	struct digest digest = { { 0 } };
@@ -594,6 +613,7 @@ static int read_done(struct serve *serve, const struct round_job *job, const Kam
 		.recipe = read_digest(done->has_recipe_digest, &done->recipe_digest),
 		.frozen = read_judgement(done->frozen),
 		.candidate = read_judgement(done->candidate),
+		.shots = read_shots(done->frozen, done->candidate),
 	};
 	(void)snprintf(ret_row->site, sizeof(ret_row->site), "%s", job->site);
 	(void)snprintf(ret_row->isa, sizeof(ret_row->isa), "%s", done->isa ? done->isa : "");

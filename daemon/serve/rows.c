@@ -20,6 +20,30 @@ static void fill_judgement(Kamen__Judgement *out, const struct judgement_row *ro
 	out->neighbours = row->neighbours;
 }
 
+static void fill_accuracy(
+	Kamen__Judgement *out, const struct shots_row *row, double shot1, double shot5)
+{
+	out->has_labelled = out->has_classes = out->has_shot1 = out->has_shot5 = row->n > 0;
+	out->labelled = row->n;
+	out->classes = row->n_classes;
+	out->shot1 = (float)shot1;
+	out->shot5 = (float)shot5;
+}
+
+static void fill_shots(struct gate_message *out, const struct shots_row *row)
+{
+	Kamen__Judgement *candidate = &out->candidate;
+
+	fill_accuracy(&out->frozen, row, row->frozen1, row->frozen5);
+	fill_accuracy(candidate, row, row->candidate1, row->candidate5);
+	candidate->has_shot1_diff_lo = candidate->has_shot1_diff_hi = row->n > 0;
+	candidate->has_shot5_diff_lo = candidate->has_shot5_diff_hi = row->n > 0;
+	candidate->shot1_diff_lo = (float)row->lo1;
+	candidate->shot1_diff_hi = (float)row->hi1;
+	candidate->shot5_diff_lo = (float)row->lo5;
+	candidate->shot5_diff_hi = (float)row->hi5;
+}
+
 void gate_message_fill(struct gate_message *out, const struct version_row *row)
 {
 	char *save = NULL;
@@ -33,6 +57,7 @@ void gate_message_fill(struct gate_message *out, const struct version_row *row)
 	out->gate.reasons = out->reasons;
 	fill_judgement(&out->frozen, &row->frozen);
 	fill_judgement(&out->candidate, &row->candidate);
+	fill_shots(out, &row->shots);
 	out->gate.frozen = &out->frozen;
 	out->gate.candidate = &out->candidate;
 }

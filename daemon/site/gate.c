@@ -79,6 +79,26 @@ static void decide_on_collapse(struct version_row *row)
 			(double)candidate->neighbours, (double)GATE_MIN_NEIGHBOURS);
 }
 
+static void decide_on_accuracy(struct version_row *row, unsigned shots, double frozen,
+	double candidate, double lo, double hi)
+{
+	if (!(hi >= -GATE_HARM))
+		hold(row,
+			"few-shot accuracy with %u a class %.3f is surely below the frozen model's "
+			"%.3f (by %.3f to %.3f, %u labelled images of %u classes)",
+			shots, candidate, frozen, -hi, -lo, row->shots.n, row->shots.n_classes);
+}
+
+static void decide_on_labels(struct version_row *row)
+{
+	const struct shots_row *shots = &row->shots;
+
+	if (shots->n == 0)
+		return;
+	decide_on_accuracy(row, 1, shots->frozen1, shots->candidate1, shots->lo1, shots->hi1);
+	decide_on_accuracy(row, 5, shots->frozen5, shots->candidate5, shots->lo5, shots->hi5);
+}
+
 static void decide_on_learning(struct version_row *row)
 {
 	if (row->loss_ratio != 0 && !(row->loss_ratio < GATE_MAX_LOSS))
@@ -99,5 +119,6 @@ void gate_decide(struct version_row *row)
 	row->reasons[0] = 0;
 	decide_on_views(row);
 	decide_on_collapse(row);
+	decide_on_labels(row);
 	decide_on_learning(row);
 }

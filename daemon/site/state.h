@@ -71,6 +71,13 @@ struct judgement_row {
 	float neighbours; /* mean share of common nearest neighbours with the champion */
 };
 
+/** Nearest class mean on labelled held-out images, with 1 and with 5 images a class. */
+struct shots_row {
+	uint32_t n, n_classes; /* n = 0: too few have a label */
+	double frozen1, frozen5, candidate1, candidate5;
+	double lo1, hi1, lo5, hi5; /* 95 % of candidate minus frozen, paired by image */
+};
+
 /** What a candidate did beside the champion, on a sample of the live requests. Means are over n. */
 struct shadow_row {
 	uint64_t n, n_agreed, n_ng, n_champion_ng;
@@ -103,6 +110,7 @@ struct version_row {
 	char reasons[1024];  /* separated by newlines; "" when passed */
 	char withdrawn[160]; /* why it was rolled back by itself; "": it was not */
 	struct shadow_row shadow;
+	struct shots_row shots;
 	bool keep;          /* pinned: never removed for its age */
 	char why[96];       /* why the round began */
 	bool drifted;       /* the round began for drift: what it learnt may be the fault */

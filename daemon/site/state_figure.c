@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <math.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -18,6 +19,19 @@ static const struct figure_field shadow_figures[] = {
 	{ "shadow.champion_novelty", offsetof(struct shadow_row, champion_novelty), FIGURE_DOUBLE },
 	{ "shadow.cosine", offsetof(struct shadow_row, cosine), FIGURE_DOUBLE },
 	{ "shadow.seconds", offsetof(struct shadow_row, seconds), FIGURE_DOUBLE },
+};
+
+static const struct figure_field shots_figures[] = {
+	{ "shots.n", offsetof(struct shots_row, n), FIGURE_U32 },
+	{ "shots.n_classes", offsetof(struct shots_row, n_classes), FIGURE_U32 },
+	{ "shots.frozen1", offsetof(struct shots_row, frozen1), FIGURE_DOUBLE },
+	{ "shots.frozen5", offsetof(struct shots_row, frozen5), FIGURE_DOUBLE },
+	{ "shots.candidate1", offsetof(struct shots_row, candidate1), FIGURE_DOUBLE },
+	{ "shots.candidate5", offsetof(struct shots_row, candidate5), FIGURE_DOUBLE },
+	{ "shots.lo1", offsetof(struct shots_row, lo1), FIGURE_DOUBLE },
+	{ "shots.hi1", offsetof(struct shots_row, hi1), FIGURE_DOUBLE },
+	{ "shots.lo5", offsetof(struct shots_row, lo5), FIGURE_DOUBLE },
+	{ "shots.hi5", offsetof(struct shots_row, hi5), FIGURE_DOUBLE },
 };
 
 double figure_get(const void *row, const struct figure_field *field)
@@ -86,6 +100,9 @@ int figures_put(struct state *state, int64_t id, const struct version_row *row)
 		r = put(state, id, row->version, ENTROPY, (double)candidate->entropy);
 	if (r >= 0 && candidate->has_neighbours)
 		r = put(state, id, row->version, NEIGHBOURS, (double)candidate->neighbours);
+	for (size_t i = 0; row->shots.n > 0 && i < ARRAY_SIZE(shots_figures) && r >= 0; i++)
+		r = put(state, id, row->version, shots_figures[i].name,
+			figure_get(&row->shots, &shots_figures[i]));
 	return r;
 }
 
@@ -98,6 +115,9 @@ static void take(struct version_row *row, const char *name, double value)
 		row->candidate.has_neighbours = true;
 		row->candidate.neighbours = (float)value;
 	}
+	for (size_t i = 0; i < ARRAY_SIZE(shots_figures); i++)
+		if (strcmp(name, shots_figures[i].name) == 0)
+			figure_set(&row->shots, &shots_figures[i], value);
 	for (size_t i = 0; i < ARRAY_SIZE(shadow_figures); i++)
 		if (strcmp(name, shadow_figures[i].name) == 0)
 			figure_set(&row->shadow, &shadow_figures[i], value);
@@ -119,6 +139,14 @@ static int read_withdrawal(struct state *state, int64_t id, struct version_row *
 	return r;
 }
 
+/* What is not a number was stored as NULL. */
+static double value_of(sqlite3_stmt *statement, int column)
+{
+	return sqlite3_column_type(statement, column) == SQLITE_NULL
+		       ? (double)NAN
+		       : sqlite3_column_double(statement, column);
+}
+
 int figures_read(struct state *state, struct version_row *row)
 {
 	sqlite3_stmt *statement;
@@ -133,7 +161,7 @@ int figures_read(struct state *state, struct version_row *row)
 		const unsigned char *name = sqlite3_column_text(statement, 0);
 
 		if (name)
-			take(row, (const char *)name, sqlite3_column_double(statement, 1));
+			take(row, (const char *)name, value_of(statement, 1));
 	}
 	return r < 0 ? r : read_withdrawal(state, id, row);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <math.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -124,6 +125,7 @@ struct episode {
 	uint32_t *drawn; /* (n), by class as in figures_set.order */
 	float *means;    /* (n_classes, dim) */
 	double *similarity;
+	uint32_t *asked, *right; /* (n): how often an image was a query, and answered right */
 };
 
 static uint32_t class_size(const struct figures_set *set, uint32_t c)
@@ -179,24 +181,35 @@ static double episode_run(struct episode *e, const struct figures_set *set, uint
 
 		if (end > begin + N_QUERIES)
 			end = begin + N_QUERIES;
-		for (uint32_t i = begin; i < end; i++)
-			n_right += classify(e, set, e->drawn[set->first[c] + i]) == c;
+		for (uint32_t i = begin; i < end; i++) {
+			uint32_t image = e->drawn[set->first[c] + i];
+			bool is_right = classify(e, set, image) == c;
+
+			e->asked[image]++;
+			e->right[image] += is_right;
+			n_right += is_right;
+		}
 		n += end - begin;
 	}
 	return (double)n_right / n;
 }
 
-static int shots_run(const struct figures_set *set, uint32_t shots, uint64_t seed, double *accuracy)
+static int shots_run(const struct figures_set *set, uint32_t shots, uint64_t seed, double *accuracy,
+	double *queries)
 {
 	_cleanup_(freep) uint32_t *drawn = malloc((size_t)set->n * sizeof(*drawn));
 	_cleanup_(freep) float *means = malloc((size_t)set->n_classes * set->dim * sizeof(*means));
 	_cleanup_(freep) double *similarity = malloc(set->n_classes * sizeof(*similarity));
-	struct episode e = { drawn, means, similarity };
+	_cleanup_(freep) uint32_t *asked = calloc(set->n, sizeof(*asked));
+	_cleanup_(freep) uint32_t *right = calloc(set->n, sizeof(*right));
+	struct episode e = { drawn, means, similarity, asked, right };
 
-	if (!drawn || !means || !similarity)
+	if (!drawn || !means || !similarity || !asked || !right)
 		return -ENOMEM;
 	for (uint32_t i = 0; i < N_EPISODES; i++)
 		accuracy[i] = episode_run(&e, set, shots, i, seed);
+	for (uint32_t i = 0; i < set->n; i++)
+		queries[i] = asked[i] > 0 ? (double)right[i] / asked[i] : NAN;
 	return 0;
 }
 
@@ -224,7 +237,12 @@ static int detail_new(struct figures_detail *detail, uint32_t n)
 	detail->knn_right = malloc(n);
 	detail->shot1 = malloc(N_EPISODES * sizeof(*detail->shot1));
 	detail->shot5 = malloc(N_EPISODES * sizeof(*detail->shot5));
-	return detail->knn_right && detail->shot1 && detail->shot5 ? 0 : -ENOMEM;
+	detail->query1 = malloc(n * sizeof(*detail->query1));
+	detail->query5 = malloc(n * sizeof(*detail->query5));
+	return detail->knn_right && detail->shot1 && detail->shot5 && detail->query1 &&
+			       detail->query5
+		       ? 0
+		       : -ENOMEM;
 }
 
 void figures_detail_done(struct figures_detail *detail)
@@ -232,6 +250,8 @@ void figures_detail_done(struct figures_detail *detail)
 	free(detail->knn_right);
 	free(detail->shot1);
 	free(detail->shot5);
+	free(detail->query1);
+	free(detail->query5);
 	*detail = (struct figures_detail){ 0 };
 }
 
@@ -249,10 +269,10 @@ static int compute(struct figures_detail *detail, struct figures_set *set, const
 	r = knn(set, detail->knn_right);
 	if (r < 0)
 		return r;
-	r = shots_run(set, 1, seed, detail->shot1);
+	r = shots_run(set, 1, seed, detail->shot1, detail->query1);
 	if (r < 0)
 		return r;
-	return shots_run(set, 5, seed, detail->shot5);
+	return shots_run(set, 5, seed, detail->shot5, detail->query5);
 }
 
 static struct figures summarise(const struct figures_detail *detail, const struct figures_set *set)

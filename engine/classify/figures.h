@@ -18,6 +18,9 @@ struct figures_detail {
 	uint8_t *knn_right;    /* (n) */
 	double *shot1, *shot5; /* (n_episodes) */
 	uint32_t n_episodes;
+	/* (n) share of an image's queries, over all episodes, that were answered right; NaN: it never
+	 * was one. */
+	double *query1, *query5;
 };
 
 /**
@@ -39,6 +42,17 @@ struct figures_diff {
 int figures_compare(struct figures_diff *ret_knn, struct figures_diff *ret_shot1,
 	struct figures_diff *ret_shot5, const struct figures_detail *a,
 	const struct figures_detail *b, uint32_t n, uint64_t seed);
+
+/**
+ * The same for the shots alone, but over images: episodes draw from the same few images again and
+ * again, and what a hundred images say of all others is less sure than what two hundred episodes say
+ * of the hundred. Classes count alike, as in an episode.
+ *
+ * @param labels  (n), as given to figures_compute()
+ */
+int figures_compare_queries(struct figures_diff *ret_shot1, struct figures_diff *ret_shot5,
+	const struct figures_detail *a, const struct figures_detail *b, const uint32_t *labels,
+	uint32_t n, uint32_t n_classes, uint64_t seed);
 
 /**
  * What figures_compare() does for each figure: the mean of n paired differences with its interval. stream

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 
 #include "base/cleanup.h"
@@ -77,6 +78,46 @@ int figures_compare(struct figures_diff *ret_knn, struct figures_diff *ret_shot1
 	*ret_knn = knn;
 	*ret_shot1 = shot1;
 	*ret_shot5 = shot5;
+	return 0;
+}
+
+/* Which images an episode asks depends on labels and seed alone: a and b asked the same. */
+static int compare_queries(struct figures_diff *ret_diff, const double *a, const double *b,
+	const uint32_t *labels, uint32_t n, uint32_t n_classes, uint64_t seed, uint32_t stream)
+{
+	_cleanup_(freep) double *differences = malloc((n + 1) * sizeof(*differences));
+	_cleanup_(freep) uint32_t *sizes = calloc((size_t)n_classes + 1, sizeof(*sizes));
+	uint32_t n_asked = 0, n_seen = 0;
+
+	if (!differences || !sizes)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < n; i++) {
+		if (labels[i] >= n_classes)
+			return -EINVAL;
+		if (isnan(a[i]) || isnan(b[i]))
+			continue;
+		n_seen += sizes[labels[i]]++ == 0;
+		n_asked++;
+	}
+	for (uint32_t i = 0, at = 0; i < n; i++)
+		if (!isnan(a[i]) && !isnan(b[i]))
+			differences[at++] = (b[i] - a[i]) * n_asked / n_seen / sizes[labels[i]];
+	return figures_interval(ret_diff, differences, n_asked, seed, stream);
+}
+
+int figures_compare_queries(struct figures_diff *ret_shot1, struct figures_diff *ret_shot5,
+	const struct figures_detail *a, const struct figures_detail *b, const uint32_t *labels,
+	uint32_t n, uint32_t n_classes, uint64_t seed)
+{
+	struct figures_diff shot1;
+	int r;
+
+	r = compare_queries(&shot1, a->query1, b->query1, labels, n, n_classes, seed, 3);
+	if (r == 0)
+		r = compare_queries(ret_shot5, a->query5, b->query5, labels, n, n_classes, seed, 4);
+	if (r < 0)
+		return r;
+	*ret_shot1 = shot1;
 	return 0;
 }
 

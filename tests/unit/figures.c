@@ -120,6 +120,59 @@ static void a_paired_interval_covers_its_difference(void **state)
 	assert_true(shot5.diff == 0 && shot5.lo == 0 && shot5.hi == 0);
 }
 
+static void a_few_images_say_little_however_many_the_episodes(void **state)
+{
+	struct figures_detail a = { 0 }, b = { 0 };
+	float x[24 * 8], y[24 * 8];
+	uint32_t labels[24];
+	struct figures_diff knn, shot1, shot5, query1, query5;
+	struct figures figures;
+	struct rng rng = rng_stream(3, 0, 0, 0);
+
+	(void)state;
+	for (unsigned i = 0; i < 24; i++) {
+		labels[i] = i % 2;
+		for (unsigned j = 0; j < 8; j++) {
+			x[i * 8 + j] = rng_normal(&rng) + (j == 0 && i % 2 ? 1.f : 0.f);
+			y[i * 8 + j] = rng_normal(&rng) + (j == 0 && i % 2 ? 1.f : 0.f);
+		}
+	}
+	assert_int_equal(figures_compute(&figures, &a, x, labels, 24, 8, 2, 1), 0);
+	assert_int_equal(figures_compute(&figures, &b, y, labels, 24, 8, 2, 1), 0);
+	assert_int_equal(figures_compare(&knn, &shot1, &shot5, &a, &b, 24, 1), 0);
+	assert_int_equal(figures_compare_queries(&query1, &query5, &a, &b, labels, 24, 2, 1), 0);
+	/* Every image is asked about as often: both means are of the same answers. */
+	assert_true(fabs(query5.diff - shot5.diff) < .02);
+	assert_true(query5.hi - query5.lo > 2 * (shot5.hi - shot5.lo));
+	assert_int_equal(figures_compare_queries(&query1, &query5, &a, &a, labels, 24, 2, 1), 0);
+	assert_true(query1.lo == 0 && query1.hi == 0 && query5.diff == 0);
+	figures_detail_done(&a);
+	figures_detail_done(&b);
+}
+
+static void classes_count_alike_whatever_their_size(void **state)
+{
+	double before[100], after[100];
+	const struct figures_detail a = { .query1 = before, .query5 = before };
+	const struct figures_detail b = { .query1 = after, .query5 = before };
+	struct figures_diff shot1, shot5;
+	uint32_t labels[100];
+
+	(void)state;
+	for (unsigned i = 0; i < 100; i++) {
+		labels[i] = i >= 80;
+		before[i] = i % 20 == 7 ? (double)NAN : .25;
+		after[i] = i >= 80 ? .75 : before[i];
+	}
+	assert_int_equal(figures_compare_queries(&shot1, &shot5, &a, &b, labels, 100, 2, 1), 0);
+	assert_float_equal(shot1.diff, .25, 1e-12);
+	assert_true(shot1.lo > .1 && shot1.lo < .25 && shot1.hi > .25);
+	assert_true(shot5.diff == 0);
+	labels[3] = 2;
+	assert_int_equal(
+		figures_compare_queries(&shot1, &shot5, &a, &b, labels, 100, 2, 1), -EINVAL);
+}
+
 static void auroc_counts_ties_half(void **state)
 {
 	const double scores[] = { .1, .4, .35, .8, .4 };
@@ -139,6 +192,8 @@ int main(void)
 		cmocka_unit_test(the_length_of_an_embedding_does_not_count),
 		cmocka_unit_test(classes_that_cannot_be_judged_are_refused),
 		cmocka_unit_test(a_paired_interval_covers_its_difference),
+		cmocka_unit_test(a_few_images_say_little_however_many_the_episodes),
+		cmocka_unit_test(classes_count_alike_whatever_their_size),
 		cmocka_unit_test(auroc_counts_ties_half),
 	};
 

@@ -144,6 +144,35 @@ static void chance_decides_nothing(void **state)
 	assert_true(row.passed);
 }
 
+/* contract.md's paired rule; what is merely not better, or not sure, is no reason. */
+static void labels_can_only_speak_against(void **state)
+{
+	struct version_row row = measured(.406f, 2.9f, 42);
+
+	(void)state;
+	row.shots = (struct shots_row){ 120, 6, .6, .8, .58, .78, -.05, -.0049, -.05, .01 };
+	gate_decide(&row);
+	assert_string_equal(row.reasons, "");
+	row.shots.hi1 = -.0051;
+	gate_decide(&row);
+	assert_false(row.passed);
+	assert_string_equal(row.reasons,
+		"few-shot accuracy with 1 a class 0.580 is surely below the frozen model's 0.600 "
+		"(by 0.005 to 0.050, 120 labelled images of 6 classes)");
+	row.shots.hi1 = 0;
+	row.shots.hi5 = (double)NAN;
+	gate_decide(&row);
+	assert_non_null(strstr(row.reasons, "with 5 a class"));
+	row.shots.n = 0;
+	gate_decide(&row);
+	assert_true(row.passed);
+	/* Nor do they speak for one that the unlabelled figures hold. */
+	row = measured(.135f, 1.6f, 27);
+	row.shots = (struct shots_row){ 120, 6, .6, .8, .9, .95, .2, .3, .1, .2 };
+	gate_decide(&row);
+	assert_false(row.passed);
+}
+
 static void an_imported_mask_has_no_loss_to_ask_for(void **state)
 {
 	struct version_row row = measured(.406f, 2.9f, 42);
@@ -163,6 +192,7 @@ int main(void)
 		cmocka_unit_test(each_figure_alone_can_hold),
 		cmocka_unit_test(few_held_out_images_cannot_judge),
 		cmocka_unit_test(chance_decides_nothing),
+		cmocka_unit_test(labels_can_only_speak_against),
 		cmocka_unit_test(an_imported_mask_has_no_loss_to_ask_for),
 	};
 

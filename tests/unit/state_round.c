@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -314,6 +315,7 @@ static void figures_are_kept_with_their_version(void **state)
 	row = fixture_results(fixture, "a", version, true);
 	row.candidate.has_entropy = true;
 	row.candidate.entropy = .75f;
+	row.shots = (struct shots_row){ 24, 3, .5, .6, .7, .8, .01, .02, .03, (double)NAN };
 	assert_int_equal(state_round_end(fixture->state, &row), 0);
 	assert_int_equal(state_shadow_store(fixture->state, "a", version, &shadow), 0);
 	assert_int_equal(state_shadow_store(fixture->state, "a", version + 1, &shadow), -EEXIST);
@@ -321,6 +323,11 @@ static void figures_are_kept_with_their_version(void **state)
 	assert_int_equal(state_version_get(fixture->state, "a", version, &back), 0);
 	assert_true(back.candidate.has_entropy && !back.candidate.has_neighbours);
 	assert_float_equal(back.candidate.entropy, .75, 0);
+	assert_int_equal(back.shots.n, 24);
+	assert_int_equal(back.shots.n_classes, 3);
+	assert_memory_equal(&back.shots.frozen1, &row.shots.frozen1, 7 * sizeof(double));
+	/* What is not a number is stored as none, and must not become one that passes. */
+	assert_true(isnan(back.shots.hi5));
 	assert_int_equal(back.shadow.n_agreed, 97);
 	assert_float_equal(back.shadow.cosine, .93, 0);
 	assert_int_equal(state_version_list(fixture->state, "a", &rows, &n), 0);
