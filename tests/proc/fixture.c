@@ -5,50 +5,26 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "engine.h"
+#include "fixture/flaw.h"
 #include "ingest/kimg.h"
-#include "model/safetensors.h"
-
-#define SIDE 40u
-#define MAX_WIDTH 64u
-#define FLAW 10.f /* of a weight; the others have a deviation of .14 */
-
-/* A grating; its direction, pitch, level and tint tell eight kinds apart. */
-static void render(uint8_t *pixels, uint32_t number)
-{
-	struct rng kind = rng_stream(99, number % 8, 0, 0), rng = rng_stream(5, number, 0, 0);
-	float angle = rng_range(&kind, 0, 3.14f), pitch = rng_range(&kind, .3f, 1.5f);
-	float amplitude = rng_range(&kind, 30, 90), mean = rng_range(&kind, 80, 170);
-	float tint = rng_range(&kind, -30, 30), phase = rng_range(&rng, 0, 6);
-
-	for (uint32_t y = 0; y < SIDE; y++)
-		for (uint32_t x = 0; x < SIDE; x++) {
-			float at = (cosf(angle) * (float)x + sinf(angle) * (float)y) * pitch;
-			float level = mean + amplitude * sinf(at + phase) + 12 * rng_normal(&rng);
-
-			for (uint32_t c = 0; c < 3; c++)
-				pixels[(y * SIDE + x) * 3 + c] = (uint8_t)fminf(
-					fmaxf(level + tint * ((float)c - 1), 0), 255);
-		}
-}
 
 /* images DIR FIRST N */
 static int images(char **argv)
 {
 	unsigned long first = strtoul(argv[1], NULL, 10), n = strtoul(argv[2], NULL, 10);
-	uint8_t pixels[SIDE * SIDE * 3];
-	const struct image_view view = { pixels, SIDE, SIDE, 3, (size_t)SIDE * 3 };
+	uint8_t pixels[FLAW_SIDE * FLAW_SIDE * 3];
+	const struct image_view view = { pixels, FLAW_SIDE, FLAW_SIDE, 3, (size_t)FLAW_SIDE * 3 };
 
 	for (unsigned long i = first; i < first + n; i++) {
 		_cleanup_(freep) void *png = NULL;
 		char path[512];
 		size_t n_bytes;
 
-		render(pixels, (uint32_t)i);
+		flaw_render(pixels, (uint32_t)i);
 		(void)snprintf(path, sizeof(path), "%s/%05lu.png", argv[0], i);
 		if (image_encode_png(&view, &png, &n_bytes) < 0 ||
 			blob_write(AT_FDCWD, path, png, n_bytes) < 0)
@@ -57,62 +33,15 @@ static int images(char **argv)
 	return 0;
 }
 
-static float *values_of(const struct safetensors *st, const char *name)
-{
-	/* The bytes are ours; an encoded file keeps every tensor aligned to its type. */
-	return (float *)(uintptr_t)safetensors_find(st, name)->data;
-}
-
-/*
- * A flaw that a mask can mend, so that one mask is sure to pass the gate: a value channel of the
- * last block reads the patches in a direction that has nothing of their brightness, so that what
- * it finds is the phase of the grating, which every view has its own of; it is written into the
- * class token louder than all else.
- */
-static int plant_flaw(void *data, size_t n_bytes, const struct vit_shape *shape)
-{
-	_cleanup_(safetensors_freep) struct safetensors *st = NULL;
-	const uint32_t width = shape->width, n_patch = 3 * shape->patch * shape->patch;
-	struct rng rng = rng_stream(3, 0, 0, 0);
-	float brightness[MAX_WIDTH] = { 0 }, along = 0, length = 0;
-	const float *patch, *norm;
-	float *value, *proj;
-
-	if (safetensors_open(&st, data, n_bytes, NULL) < 0 || width > MAX_WIDTH)
-		return -EBADMSG;
-	patch = values_of(st, "patch_embed.proj.weight");
-	norm = values_of(st, "blocks.1.norm1.weight");
-	value = values_of(st, "blocks.1.attn.qkv.weight") + (size_t)2 * width * width;
-	proj = values_of(st, "blocks.1.attn.proj.weight");
-	for (uint32_t i = 0; i < width; i++) {
-		for (uint32_t j = 0; j < n_patch; j++)
-			brightness[i] += patch[(size_t)i * n_patch + j];
-		value[i] = rng_normal(&rng);
-		along += value[i] * brightness[i];
-		length += brightness[i] * brightness[i];
-		proj[(size_t)i * width] = rng_uniform(&rng) < .5f ? -FLAW : FLAW;
-	}
-	for (uint32_t i = 0; i < width; i++)
-		value[i] = (value[i] - along / length * brightness[i]) / norm[i];
-	return 0;
-}
-
 /* model FILE SEED flawed|whole */
 static int model(char **argv)
 {
-	const struct vit_shape shape = { .width = 48,
-		.depth = 2,
-		.n_heads = 3,
-		.mlp = 96,
-		.patch = 8,
-		.grid = 4,
-		.norm_eps = 1e-6f };
 	_cleanup_(freep) void *data = NULL;
 	size_t n_bytes;
 
-	if (random_vit_encode(&shape, strtoull(argv[1], NULL, 10), &data, &n_bytes) < 0)
+	if (random_vit_encode(&flaw_shape, strtoull(argv[1], NULL, 10), &data, &n_bytes) < 0)
 		return 1;
-	if (strcmp(argv[2], "flawed") == 0 && plant_flaw(data, n_bytes, &shape) < 0)
+	if (strcmp(argv[2], "flawed") == 0 && flaw_plant(data, n_bytes) < 0)
 		return 1;
 	return blob_write(AT_FDCWD, argv[0], data, n_bytes) < 0;
 }
@@ -210,12 +139,8 @@ static int mend(char **argv)
 	size_t n_bytes;
 
 	if (base_load(&base, argv[0], NULL) < 0 || vit_new(&vit, base, NULL, NULL) < 0 ||
-		mask_new(&mask, vit_layout(vit)) < 0)
+		flaw_mend(&mask, vit, FLAW_CHANNEL) < 0)
 		return 1;
-	for (unsigned t = 0; t < mask->layout->n_tensors; t++)
-		if (strcmp(mask->layout->tensors[t].name, "blocks.1.attn.proj.weight") == 0)
-			for (uint32_t i = 0; i < vit_shape(vit)->width; i++)
-				mask_put(mask, t, (size_t)i * vit_shape(vit)->width, false);
 	prep = vit_native_prep(vit);
 	header.base = *vit_digest(vit);
 	header.prep = prep_digest(&prep);

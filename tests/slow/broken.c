@@ -6,29 +6,35 @@
  * the good one has to pass.
  *
  *   broken [--quick]   (one of each kind)
+ *   broken --tiny      (on an untrained network with a flaw, and rendered images: seconds)
  *
  * Exit 0: so it is, 1: it is not, 77: no model or no images here.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/rng.h"
+#include "fixture/flaw.h"
 #include "learn/folder.h"
 #include "learn/judge.h"
 #include "learn/round_state.h"
+#include "model/random.h"
 #include "site/gate.h"
 
 #define INPUT_PX 96u
 #define MAX_LEARN 320u /* images */
 #define MAX_HELD 256u
 
-/** The first images of a folder's part, evenly spaced. */
+/** Images of a folder's part, evenly spaced; or rendered ones. */
 struct share {
-	struct folder *folder;
-	uint32_t n;
+	struct folder *folder; /* whose the images are; NULL: they are its own */
+	struct image **images; /* (n_all) */
+	uint32_t n, n_all;
+	struct digest manifest;
 };
 
 struct bench {
@@ -38,6 +44,8 @@ struct bench {
 	struct prep prep;
 	struct recipe recipe;
 	struct share learn, held, other;
+	bool is_tiny;
+	uint32_t steps;
 	struct judge_image frozen_images[JUDGE_MAX_IMAGES];
 	struct judgement frozen;
 	float *frozen_rows; /* (held.n, width) */
@@ -68,14 +76,14 @@ static int share_get(void *owner, uint32_t i, struct image_view *ret_view)
 {
 	const struct share *share = owner;
 
-	*ret_view = image_view(share->folder->images[(uint64_t)i * share->folder->n / share->n]);
+	*ret_view = image_view(share->images[(uint64_t)i * share->n_all / share->n]);
 	return 0;
 }
 
 static struct image_source share_source(struct share *share)
 {
 	return (struct image_source){
-		.owner = share, .n = share->n, .get = share_get, .manifest = share->folder->manifest
+		.owner = share, .n = share->n, .get = share_get, .manifest = share->manifest
 	};
 }
 
@@ -87,9 +95,87 @@ static int share_open(struct share *share, const char *shared, const char *set,
 
 	(void)snprintf(path, sizeof(path), "%s/data/%s", shared, set);
 	r = folder_open(&share->folder, path, part, 2 * INPUT_PX, diag);
+	if (r < 0)
+		return r;
+	share->images = share->folder->images;
+	share->n_all = share->folder->n;
+	share->n = share->n_all < n_max ? share->n_all : n_max;
+	share->manifest = share->folder->manifest;
+	return 0;
+}
+
+static void share_close(struct share *share)
+{
+	for (uint32_t i = 0; i < share->n_all && !share->folder && share->images; i++)
+		image_free(share->images[i]);
+	if (share->folder)
+		folder_free(share->folder);
+	else
+		free(share->images);
+}
+
+static int share_render(struct share *share, uint32_t first, uint32_t n)
+{
+	share->images = calloc(n, sizeof(*share->images));
+	if (!share->images)
+		return -ENOMEM;
+	share->n = share->n_all = n;
+	share->manifest = digest_of(&first, sizeof(first));
+	for (uint32_t i = 0; i < n; i++) {
+		int r = image_new(&share->images[i], FLAW_SIDE, FLAW_SIDE, 3);
+
+		if (r < 0)
+			return r;
+		flaw_render(share->images[i]->pixels, first + i);
+	}
+	return 0;
+}
+
+/* A file that is read and gone: a base borrows nothing of it. */
+static int load_flawed(struct base **ret_base, struct diag *diag)
+{
+	char path[] = "/tmp/kamen-broken-XXXXXX";
+	_cleanup_(closep) int fd = mkstemp(path);
+	_cleanup_(freep) void *data = NULL;
+	size_t n_bytes;
+	int r;
+
+	if (fd < 0)
+		return -errno;
+	r = random_vit_encode(&flaw_shape, 11, &data, &n_bytes);
 	if (r == 0)
-		share->n = share->folder->n < n_max ? share->folder->n : n_max;
+		r = flaw_plant(data, n_bytes);
+	if (r == 0)
+		r = blob_write(AT_FDCWD, path, data, n_bytes);
+	if (r == 0)
+		r = base_load(ret_base, path, diag);
+	(void)unlink(path);
 	return r;
+}
+
+static int open_tiny(struct bench *bench)
+{
+	struct diag diag = { "" };
+	int r;
+
+	bench->is_tiny = true;
+	r = load_flawed(&bench->base, &diag);
+	if (r == 0)
+		r = vit_new(&bench->vit, bench->base, NULL, &diag);
+	if (r == 0)
+		r = vit_slot_new(&bench->slot, bench->vit, SLOT_INFER);
+	if (r == 0)
+		r = share_render(&bench->learn, 0, 128);
+	if (r == 0)
+		r = share_render(&bench->held, 1000, 256);
+	if (r < 0)
+		return complain(r, &diag);
+	bench->prep = vit_native_prep(bench->vit);
+	bench->recipe = recipe_default(bench->vit, &bench->prep, bench->learn.n);
+	bench->recipe.batch = 16;
+	bench->recipe.precision = PRECISION_F32; /* as far as it goes, the same everywhere */
+	bench->steps = 60;
+	return 0;
 }
 
 static int open_bench(struct bench *bench, const char *shared)
@@ -119,15 +205,16 @@ static int open_bench(struct bench *bench, const char *shared)
 	bench->prep.resize = PREP_SQUASH;
 	bench->recipe = recipe_default(bench->vit, &bench->prep, bench->learn.n);
 	bench->recipe.batch = 32;
+	bench->steps = 60;
 	return 0;
 }
 
 static void close_bench(struct bench *bench)
 {
 	free(bench->frozen_rows);
-	folder_free(bench->other.folder);
-	folder_free(bench->held.folder);
-	folder_free(bench->learn.folder);
+	share_close(&bench->other);
+	share_close(&bench->held);
+	share_close(&bench->learn);
 	slot_free(bench->slot);
 	vit_free(bench->vit);
 	base_free(bench->base);
@@ -399,8 +486,10 @@ static int collapse(struct candidate *ret_candidate, struct bench *bench, unsign
 {
 	unsigned n = vit_layout(bench->vit)->n_tensors, of_block = n / vit_shape(bench->vit)->depth;
 
+	unsigned first = bench->is_tiny ? 0 : 2 * of_block;
+
 	if (i == 1)
-		return drop(ret_candidate, bench, 1, 2 * of_block, 3 * of_block - 1, .95f);
+		return drop(ret_candidate, bench, 1, first, first + of_block - 1, .95f);
 	if (i == 2)
 		return drop(ret_candidate, bench, 2, n - of_block, n - 1, .98f);
 	return drop(ret_candidate, bench, 3, 0, n - 1, .35f);
@@ -414,17 +503,22 @@ static int make(struct candidate *ret_candidate, struct bench *bench, enum kind 
 
 	switch (kind) {
 	case GOOD:
-		return learn(ret_candidate, bench, &bench->learn, i, 60, 1.5f);
+		if (bench->is_tiny)
+			return flaw_mend(&ret_candidate->mask, bench->vit, FLAW_CHANNEL);
+		return learn(ret_candidate, bench, &bench->learn, i, bench->steps, 1.5f);
 	case RANDOM:
 		return drop(ret_candidate, bench, 100 + i, 0, n - 1, .02f);
 	case COLLAPSED:
 		return collapse(ret_candidate, bench, i);
 	case OTHER:
-		return learn(ret_candidate, bench, &bench->other, i, 60, 1.5f);
+		/* All sites of the tiny network have its flaw: one that has another. */
+		if (bench->is_tiny)
+			return flaw_mend(&ret_candidate->mask, bench->vit, FLAW_CHANNEL + i);
+		return learn(ret_candidate, bench, &bench->other, i, bench->steps, 1.5f);
 	case OVERTRAINED:
-		return learn(ret_candidate, bench, &bench->learn, i, 60, 4.5f);
+		return learn(ret_candidate, bench, &bench->learn, i, bench->steps, 4.5f);
 	case RUINED:
-		return ruin(ret_candidate, bench, i, 60, .004f);
+		return ruin(ret_candidate, bench, i, bench->steps, bench->is_tiny ? .01f : .004f);
 	default:
 		return -EINVAL;
 	}
@@ -457,10 +551,11 @@ int main(int argc, char **argv)
 {
 	const char *shared = getenv("KAMEN_SHARED");
 	bool is_quick = argc > 1 && strcmp(argv[1], "--quick") == 0;
+	bool is_tiny = argc > 1 && strcmp(argv[1], "--tiny") == 0;
 	static struct bench bench;
 	int r;
 
-	r = open_bench(&bench, shared ? shared : "../shared");
+	r = is_tiny ? open_tiny(&bench) : open_bench(&bench, shared ? shared : "../shared");
 	if (r == -ENOENT) {
 		printf("skipped: neither $KAMEN_SHARED nor ../shared has model and images\n");
 		close_bench(&bench);
