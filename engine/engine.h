@@ -30,6 +30,7 @@
 #include "classify/figures.h"
 #include "classify/reference.h"
 #include "cascade/mask_set.h"
+#include "learn/cascade.h"
 #include "learn/early_stop.h"
 #include "learn/head.h"
 #include "learn/judge.h"

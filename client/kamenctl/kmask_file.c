@@ -8,6 +8,7 @@
 
 #include "base/blob.h"
 #include "base/cleanup.h"
+#include "cascade/mask_set.h"
 #include "mask/kmask_diff.h"
 #include "mask/kmask_sign.h"
 
@@ -31,36 +32,68 @@ static int say(struct kmask_why *why, int r, const struct diag *diag)
 	return r;
 }
 
+/* Adds what one mask of the file takes. */
+static int add_mask(struct kmask_said *said, const void *data, size_t n_bytes, struct diag *diag)
+{
+	_cleanup_(kmask_freep) struct kmask *kmask = NULL;
+	int r = kmask_open(&kmask, data, n_bytes, diag);
+
+	if (r == 0)
+		r = kmask_check_bits(kmask, diag);
+	if (r < 0)
+		return r;
+	said->n_tensors = kmask->header.n_tensors;
+	said->payload_bytes += kmask->header.payload_bytes;
+	said->entropy_bytes += kmask_entropy_bytes(kmask);
+	/* A signature is neither. */
+	said->table_bytes -= n_bytes - kmask->header.table_bytes;
+	return 0;
+}
+
 int kmask_file_verify(
 	const void *data, size_t n_bytes, struct kmask_said *ret_said, struct kmask_why *why)
 {
-	_cleanup_(kmask_freep) struct kmask *kmask = NULL;
-	const struct kmask_header *header;
+	static const char *const modes[] = { "conditional", "unconditional" };
+	struct mask_set_header header;
+	struct kmask_said said = { .n_bytes = n_bytes, .table_bytes = n_bytes };
 	struct diag diag = { 0 };
-	int r = kmask_open(&kmask, data, n_bytes, &diag);
+	int r = mask_set_verify(data, n_bytes, &header, &diag);
 
-	if (r == 0)
-		r = kmask_check_bits(kmask, &diag);
+	for (uint32_t m = 0; r == 0 && m <= header.n_experts; m++) {
+		const void *part;
+		size_t n_part;
+
+		r = mask_set_part(data, n_bytes, m, &part, &n_part);
+		if (r == 0)
+			r = add_mask(&said, part, n_part, &diag);
+	}
 	if (r < 0)
 		return say(why, r, &diag);
-	header = &kmask->header;
-	*ret_said = (struct kmask_said){
-		.seed = header->seed,
-		.n_elements = header->n_elements,
-		.n_kept = header->n_kept,
-		.steps = header->steps,
-		.n_tensors = header->n_tensors,
-		.n_bytes = header->n_bytes,
-		.table_bytes = header->table_bytes,
-		.payload_bytes = header->payload_bytes,
-		.entropy_bytes = kmask_entropy_bytes(kmask),
-		.is_signed = header->is_signed,
-	};
-	memcpy(ret_said->base, header->base.bytes, sizeof(ret_said->base));
-	memcpy(ret_said->prep, header->prep.bytes, sizeof(ret_said->prep));
-	memcpy(ret_said->mask, header->mask.bytes, sizeof(ret_said->mask));
-	memcpy(ret_said->signer, header->signer.bytes, sizeof(ret_said->signer));
+	said.seed = header.seed;
+	said.steps = header.steps;
+	said.n_elements = header.n_elements;
+	said.n_experts = header.n_experts;
+	said.mode = header.n_experts > 0 ? modes[header.mode] : NULL;
+	said.density = 1;
+	if (header.n_elements > 0)
+		said.density -=
+			(double)header.n_flips / (double)header.n_elements / (1 + header.n_experts);
+	said.is_signed = header.is_signed;
+	memcpy(said.base, header.base.bytes, sizeof(said.base));
+	memcpy(said.prep, header.prep.bytes, sizeof(said.prep));
+	memcpy(said.mask, header.id.bytes, sizeof(said.mask));
+	memcpy(said.signer, header.signer.bytes, sizeof(said.signer));
+	*ret_said = said;
 	return 0;
+}
+
+/* What only a single mask can be asked for. */
+static int check_single(const void *data, size_t n_bytes, const char *what, struct kmask_why *why)
+{
+	if (!data || !mask_set_is_cascade(data, n_bytes))
+		return 0;
+	(void)snprintf(why->text, sizeof(why->text), "a cascade of masks cannot be %s", what);
+	return -EOPNOTSUPP;
 }
 
 int kmask_file_trusts(const char *keys, const uint8_t signer[32], struct kmask_why *why)
@@ -104,8 +137,13 @@ int kmask_file_diff(const void *a, size_t n_a, const void *b, size_t n_b,
 	_cleanup_(freep) struct kmask_flips *flips = NULL;
 	struct diag diag = { 0 };
 	uint32_t n_tensors = 0;
-	int r = a ? kmask_open(&one, a, n_a, &diag) : 0;
+	int r = check_single(a, n_a, "compared by its bits", why);
 
+	if (r == 0)
+		r = check_single(b, n_b, "compared by its bits", why);
+	if (r < 0)
+		return r;
+	r = a ? kmask_open(&one, a, n_a, &diag) : 0;
 	if (r == 0 && b)
 		r = kmask_open(&two, b, n_b, &diag);
 	if (r < 0)
@@ -178,8 +216,11 @@ int kmask_file_sign(const void *data, size_t n_bytes, const char *key_path, void
 	struct kmask_secret secret;
 	struct diag diag = { 0 };
 	size_t n_chars;
-	int r = blob_read(AT_FDCWD, key_path, MAX_KEYS_BYTES, (void **)&text, &n_chars);
+	int r = check_single(data, n_bytes, "signed", why);
 
+	if (r < 0)
+		return r;
+	r = blob_read(AT_FDCWD, key_path, MAX_KEYS_BYTES, (void **)&text, &n_chars);
 	if (r < 0)
 		return say(why, r, NULL);
 	r = kmask_secret_read(&secret, text, n_chars, &diag);

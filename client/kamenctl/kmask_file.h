@@ -17,13 +17,15 @@ struct kmask_why {
 	char text[512];
 };
 
-/** What a .kmask says of itself. */
+/** What a .kmask says of itself, or a .kcas: payloads are those of all its masks, the table is
+ * what is not payload. */
 struct kmask_said {
 	uint8_t base[32], prep[32], mask[32], signer[32];
-	uint64_t seed, n_elements, n_kept;
-	uint32_t steps, n_tensors;
+	uint64_t seed, n_elements; /* of the model */
+	uint32_t steps, n_tensors, n_experts;
 	size_t n_bytes, table_bytes, payload_bytes;
-	double entropy_bytes;
+	double density, entropy_bytes;
+	const char *mode; /* of a cascade, else NULL */
 	bool is_signed;
 };
 
@@ -42,7 +44,7 @@ struct kmask_change {
 	uint32_t tensor, n_dropped, n_restored;
 };
 
-/** Data NULL: the frozen base. *ret_changes malloc'ed, of the tensors that differ. */
+/** Of single masks, not of cascades. Data NULL: the frozen base. *ret_changes malloc'ed, of the tensors that differ. */
 int kmask_file_diff(const void *a, size_t n_a, const void *b, size_t n_b,
 	struct kmask_change **ret_changes, uint32_t *ret_n, uint32_t *ret_n_tensors,
 	struct kmask_why *why);
@@ -50,7 +52,7 @@ int kmask_file_diff(const void *a, size_t n_a, const void *b, size_t n_b,
 /** A new pair: path, which must not be there yet, and path.pub. */
 int kmask_file_keygen(const char *path, const char *name, char ret_key[KMASK_HEX_CHARS + 1],
 	struct kmask_why *why);
-/** *ret_data malloc'ed. */
+/** Of a single mask, not of a cascade. *ret_data malloc'ed. */
 int kmask_file_sign(const void *data, size_t n_bytes, const char *key_path, void **ret_data,
 	size_t *ret_n_bytes, struct kmask_why *why);
 

@@ -80,18 +80,19 @@ static json_t *said_object(const char *path, const struct kmask_said *said)
 	double n = (double)said->n_elements, bits = n > 0 ? 8.0 * (double)said->n_bytes / n : 0;
 
 	return json_pack("{s:s, s:s, s:n, s:f, s:I, s:f, s:o, s:I, s:o, s:I, s:o, s:o, s:o, s:o, "
-			 "s:i, s:i, s:I, s:o}",
-		"file", path, "state", "intact", "version", "density",
-		n > 0 ? (double)said->n_kept / n : 1., "bytes", (json_int_t)said->n_bytes,
-		"bits_per_weight", bits, "f32_factor", output_number(bits > 0 ? 32 / bits : 0),
-		"payload_bytes", (json_int_t)said->payload_bytes, "entropy_bytes",
+			 "s:i, s:i, s:I, s:o, s:i, s:s?}",
+		"file", path, "state", "intact", "version", "density", said->density, "bytes",
+		(json_int_t)said->n_bytes, "bits_per_weight", bits, "f32_factor",
+		output_number(bits > 0 ? 32 / bits : 0), "payload_bytes",
+		(json_int_t)said->payload_bytes, "entropy_bytes",
 		output_number(said->entropy_bytes), "table_bytes", (json_int_t)said->table_bytes,
 		"base_digest", output_hex(said->base, sizeof(said->base)), "prep_digest",
 		output_hex(said->prep, sizeof(said->prep)), "mask_digest",
 		output_hex(said->mask, sizeof(said->mask)), "seed", output_integer(said->seed),
 		"steps", (int)said->steps, "tensors", (int)said->n_tensors, "weights",
 		(json_int_t)said->n_elements, "signer",
-		said->is_signed ? output_hex(said->signer, sizeof(said->signer)) : json_null());
+		said->is_signed ? output_hex(said->signer, sizeof(said->signer)) : json_null(),
+		"experts", (int)said->n_experts, "cascade_mode", said->mode);
 }
 
 /* What --keys asks for. */

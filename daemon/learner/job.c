@@ -14,6 +14,7 @@
 #define CACHE_BYTES ((size_t)1 << 30)
 #define CHECKPOINT "checkpoint"
 #define BEST "best"
+#define EXPERTS "experts"
 #define CHECKPOINT_STEPS 5u
 #define CHECKPOINT_NS (30 * NS_PER_S)
 
@@ -29,6 +30,7 @@ struct job {
 	struct images_labelled labelled; /* to learn from, where the objective wants labels */
 	struct round *round;             /* NULL: a mask is only judged, or the round is done */
 	struct early_stop *stop;
+	struct cascade *cascade;   /* NULL: no experts are learnt, or not yet, or they are done */
 	struct mask_set *set;      /* the finished one */
 	struct mask_set *champion; /* NULL: the base */
 	struct head head;          /* of the round's last step */
@@ -40,6 +42,7 @@ struct job {
 	uint64_t started_ns, saved_ns;
 	double thin; /* list pairs of images of a greater cosine; 0: no list */
 	bool is_foreign, is_again;
+	bool is_learnt; /* the round, but for experts: what resumes it is there, or is not needed */
 };
 
 /* ---- what the message says */
@@ -342,6 +345,7 @@ void job_free(struct job *job)
 	if (!job)
 		return;
 	drop_round(job);
+	cascade_free(job->cascade);
 	mask_set_free(job->set);
 	mask_set_free(job->champion);
 	free(job->head_values);
@@ -374,7 +378,11 @@ int job_save(struct job *job)
 {
 	int r;
 
-	if (!job->round || job->last.step == 0)
+	if (job->cascade) {
+		job->saved_ns = clock_now_ns();
+		return cascade_save(job->cascade, job->round_fd, EXPERTS);
+	}
+	if (!job->round || job->is_learnt || job->last.step == 0)
 		return 0;
 	job->saved_ns = clock_now_ns();
 	r = early_stop_save(job->stop, job->round_fd, BEST);
@@ -406,24 +414,59 @@ static int take_head(struct job *job)
 	return 0;
 }
 
+static int make_set(struct job *job, const struct mask *from)
+{
+	_cleanup_(mask_freep) struct mask *mask = NULL;
+	int r = mask_new(&mask, vit_layout(job->vit));
+
+	if (r < 0)
+		return r;
+	mask_copy(mask, from);
+	r = mask_set_of(&job->set, mask, vit_layout(job->vit), vit_shape(job->vit)->width);
+	if (r == 0)
+		(void)TAKE_PTR(mask);
+	return r;
+}
+
+/*
+ * From here on the round's checkpoint stays as it is, a few steps before its end: who resumes the job
+ * does those again, to the same mask, and goes on with the experts that are done.
+ */
+static int begin_experts(struct job *job, const struct mask *dispatcher, struct diag *diag)
+{
+	const struct image_source learn =
+		images_source(job->images, &job->learn_part, false, UINT32_MAX);
+	const struct image_source held = images_judged_source(job->images, &job->held_part);
+	struct cascade_options options = cascade_options_default();
+	int r;
+
+	options.n_experts = job->recipe.experts;
+	if (options.n_route > vit_shape(job->vit)->width)
+		options.n_route = vit_shape(job->vit)->width;
+	options.held = &held;
+	options.limits = gate_limits();
+	r = cascade_new(&job->cascade, job->vit, &options, &job->recipe, &job->prep, &learn,
+		dispatcher, round_scores(job->round), diag);
+	if (r < 0)
+		return r;
+	r = cascade_resume(job->cascade, job->round_fd, EXPERTS, NULL);
+	return r == -ENOENT || r == -ESTALE || r == -EBADMSG ? 0 : r;
+}
+
 /*
  * The best mask, not the last; what is told of the round is what it was then. Where none was worth
  * keeping it is the last one after all: the gate says what is wrong with it.
  */
-static int take_mask(struct job *job)
+static int take_mask(struct job *job, struct diag *diag)
 {
 	const struct mask *best = early_stop_mask(job->stop);
-	_cleanup_(mask_freep) struct mask *mask = NULL;
+	const struct mask *mask = best ? best : round_mask(job->round);
 	int r;
 
-	r = mask_new(&mask, vit_layout(job->vit));
+	job->is_learnt = true;
+	r = job->recipe.experts > 0 ? begin_experts(job, mask, diag) : make_set(job, mask);
 	if (r < 0)
 		return r;
-	mask_copy(mask, best ? best : round_mask(job->round));
-	r = mask_set_of(&job->set, mask, vit_layout(job->vit), vit_shape(job->vit)->width);
-	if (r < 0)
-		return r;
-	(void)TAKE_PTR(mask);
 	if (best)
 		job->last = early_stop_best(job->stop).progress;
 	r = take_head(job);
@@ -432,6 +475,60 @@ static int take_mask(struct job *job)
 	/* Its scores and activations are many times the mask: not needed while judging. */
 	drop_round(job);
 	return 0;
+}
+
+/* What is told: steps of the dispatcher and of every expert. */
+static struct round_progress whole_progress(const struct job *job,
+	const struct round_progress *progress, uint32_t n_before, uint32_t n_done)
+{
+	struct round_progress whole = *progress;
+
+	whole.step = n_before * job->recipe.steps + n_done;
+	whole.steps = (1 + job->recipe.experts) * job->recipe.steps;
+	return whole;
+}
+
+static int take_cascade(struct job *job)
+{
+	int r = cascade_take(job->cascade, job->recipe.cascade, &job->set);
+
+	if (r < 0)
+		return r;
+	cascade_free(TAKE_PTR(job->cascade));
+	job->last.density = mask_set_density(job->set);
+	job->last.lowest_density = mask_set_lowest_density(job->set);
+	job->last.n_flips = mask_set_n_flips(job->set);
+	return 0;
+}
+
+/* At the end of every expert, too. */
+static int save_experts_in_time(struct job *job, uint32_t step)
+{
+	if (cascade_is_learning(job->cascade) && step % CHECKPOINT_STEPS != 0 &&
+		clock_now_ns() - job->saved_ns < CHECKPOINT_NS)
+		return 0;
+	return job_save(job);
+}
+
+static int expert_step(struct job *job, struct round_progress *ret_progress, struct diag *diag)
+{
+	struct cascade_progress progress;
+	uint32_t n_done;
+	int r;
+
+	images_set_interruptible(job->images, !cascade_is_learning(job->cascade));
+	r = cascade_step(job->cascade, &progress, diag);
+	images_set_interruptible(job->images, true);
+	if (r < 0)
+		return diag && diag->text[0] ? r
+					     : diag_set(diag, -r, "experts: %s %s", strerror(-r),
+						       images_error(job->images));
+	/* A component too small to learn from is one step; after the last expert all is fused. */
+	n_done = progress.round.steps > 0 || r == 0 ? progress.round.step : job->recipe.steps;
+	*ret_progress = whole_progress(job, progress.round.steps > 0 ? &progress.round : &job->last,
+		1 + progress.expert, n_done);
+	r = r == 0 ? take_cascade(job) : save_experts_in_time(job, progress.round.step);
+	return r < 0 ? diag_set(diag, -r, "experts: %s", strerror(-r)) : 1;
 }
 
 static int learn_step(struct job *job, struct round_progress *ret_progress, struct diag *diag)
@@ -454,8 +551,11 @@ static int learn_step(struct job *job, struct round_progress *ret_progress, stru
 int job_step(struct job *job, struct round_progress *ret_progress, struct diag *diag)
 {
 	struct round_progress progress;
+	struct diag why = { "" };
 	int r, stopped;
 
+	if (job->cascade)
+		return expert_step(job, ret_progress, diag);
 	if (!job->round)
 		return 0;
 	r = learn_step(job, &progress, diag);
@@ -468,10 +568,11 @@ int job_step(struct job *job, struct round_progress *ret_progress, struct diag *
 	if (stopped < 0)
 		return diag_set(diag, -stopped, "step %u: judging: %s %s", progress.step,
 			strerror(-stopped), images_error(job->images));
-	r = r == 0 || stopped ? take_mask(job) : save_in_time(job);
+	r = r == 0 || stopped ? take_mask(job, &why) : save_in_time(job);
 	if (r < 0)
-		return diag_set(diag, -r, "step %u: %s", progress.step, strerror(-r));
-	*ret_progress = progress;
+		return diag_set(diag, -r, "step %u: %s", progress.step,
+			why.text[0] ? why.text : strerror(-r));
+	*ret_progress = whole_progress(job, &progress, 0, progress.step);
 	return 1;
 }
 

@@ -31,6 +31,8 @@ struct site_settings {
 	double shadow_share;       /* of the requests that a shadow sees too */
 	uint32_t learn_steps;      /* 0: the recipe's default */
 	char recipe[200];          /* changes of the default recipe, "": none */
+	uint32_t experts;          /* of a cascade beside its dispatcher; 0: one mask */
+	char cascade_mode[16];     /* conditional, unconditional */
 	uint32_t learn_min_images; /* refuse to learn from fewer, default 32 */
 	uint32_t learn_after;      /* a round after so many new images; 0: not for that */
 	uint32_t learn_every;   /* a round after so many seconds with new images; 0: not for that */

@@ -304,9 +304,21 @@ static double thin_above(struct serve *serve, const struct round_job *job)
 	return site->settings.replay_thin;
 }
 
+/* A site's own recipe comes last. */
+static void write_changes(const struct site_settings *settings, char ret_text[320])
+{
+	char experts[64] = "";
+
+	if (settings->experts > 0)
+		(void)snprintf(experts, sizeof(experts), "experts=%u cascade=%s ",
+			settings->experts, settings->cascade_mode);
+	(void)snprintf(ret_text, 320, "%s%s", experts, settings->recipe);
+}
+
 static int post_job(struct serve *serve, struct round_job *job)
 {
-	char manifest[512], replay[512], round[512], judge[512], champion[512], name[48];
+	char changes[320], manifest[512], replay[512], round[512], judge[512], champion[512],
+		name[48];
 	const struct site *site = sites_find(&serve->sites, job->site);
 	Kamen__RoleMessage message = KAMEN__ROLE_MESSAGE__INIT;
 	Kamen__LearnJob learn = KAMEN__LEARN_JOB__INIT;
@@ -341,7 +353,10 @@ static int post_job(struct serve *serve, struct round_job *job)
 	learn.has_seed = true;
 	learn.seed = job->seed;
 	learn.objective = row.objective[0] ? row.objective : NULL;
-	learn.changes = site ? (char *)site->settings.recipe : NULL;
+	if (site) {
+		write_changes(&site->settings, changes);
+		learn.changes = changes;
+	}
 	learn.has_memory = true;
 	learn.memory = serve->config.learner_memory;
 	learn.judge_mask = job->judge ? judge : NULL;

@@ -141,6 +141,11 @@ static int bad_mask(struct diag *diag, int r, uint32_t m, const struct diag *why
 		why->text[0] ? why->text : strerror(-r));
 }
 
+static int wrong_digest(struct diag *diag)
+{
+	return diag_set(diag, EBADMSG, "cascade: its content has another digest than it says");
+}
+
 /* Of one round: all of them are for what the file is for. */
 static int check_mask(const struct mask_set_header *header, const struct kmask_header *mask,
 	uint32_t m, uint64_t n_elements, struct diag *diag)
@@ -153,8 +158,25 @@ static int check_mask(const struct mask_set_header *header, const struct kmask_h
 	return 0;
 }
 
+/* mask_set.id of the content, from the bytes of the file. */
+static struct digest content_digest(const struct kcas *kcas, const struct digest *masks)
+{
+	static const char domain[] = "kamen cascade 1";
+	const uint32_t sizes[] = { kcas->n_experts, get_u32(kcas->data + KCAS_AT_MODE), kcas->width,
+		kcas->n_out, kcas->n_route };
+	struct digest_state state;
+
+	digest_init(&state);
+	digest_update(&state, domain, sizeof(domain));
+	digest_update(&state, sizes, sizeof(sizes));
+	digest_update(&state, masks, (1 + kcas->n_experts) * sizeof(*masks));
+	digest_update(&state, kcas->data + kcas->values, n_values(kcas) * sizeof(float));
+	return digest_final(&state);
+}
+
 static int read_header(struct mask_set_header *header, const struct kcas *kcas, struct diag *diag)
 {
+	struct digest masks[1 + CASCADE_MAX_EXPERTS], content;
 	const uint8_t *p = kcas->data;
 	int r = 0;
 
@@ -179,10 +201,14 @@ static int read_header(struct mask_set_header *header, const struct kcas *kcas, 
 			return bad_mask(diag, r, m, &why);
 		if (m == 0)
 			header->n_elements = mask.n_elements;
+		masks[m] = mask.mask;
 		header->n_flips += mask.n_elements - mask.n_kept;
 		r = check_mask(header, &mask, m, header->n_elements, diag);
 	}
-	return r;
+	if (r < 0)
+		return r;
+	content = content_digest(kcas, masks);
+	return digest_equal(&content, &header->id) ? 0 : wrong_digest(diag);
 }
 
 static void of_mask(struct mask_set_header *header, const struct kmask_header *mask)
@@ -350,8 +376,7 @@ static int join(struct mask_set **ret_set, struct loose *loose, const struct kca
 			       : r;
 	*loose = (struct loose){ .route = NULL };
 	if (!digest_equal(&set->id, &header->id))
-		return diag_set(
-			diag, EBADMSG, "cascade: its content has another digest than it says");
+		return wrong_digest(diag);
 	*ret_set = TAKE_PTR(set);
 	return 0;
 }

@@ -133,6 +133,7 @@ static struct recipe expert_recipe(const struct cascade *cascade, uint32_t n_ima
 	struct recipe recipe = cascade->recipe;
 	struct recipe own = recipe_default(cascade->vit, &cascade->prep, n_images);
 
+	recipe.experts = 0;
 	if (recipe.batch > own.batch)
 		recipe.batch = own.batch;
 	if (recipe.n_prototypes > own.n_prototypes)
@@ -144,7 +145,7 @@ static struct recipe expert_recipe(const struct cascade *cascade, uint32_t n_ima
 	return recipe;
 }
 
-static uint32_t first_missing(const struct cascade *cascade)
+uint32_t cascade_first_missing(const struct cascade *cascade)
 {
 	uint32_t expert = 0;
 
@@ -160,7 +161,14 @@ static struct image_source take_part(struct cascade_share *share, uint32_t exper
 	return embed_part_source(&share->part);
 }
 
-static int begin(struct cascade *cascade, uint32_t expert, struct diag *diag)
+void cascade_drop_round(struct cascade *cascade)
+{
+	round_free(TAKE_PTR(cascade->round));
+	early_stop_free(TAKE_PTR(cascade->stop));
+	cascade->step = 0;
+}
+
+int cascade_begin(struct cascade *cascade, uint32_t expert, struct diag *diag)
 {
 	struct recipe recipe = expert_recipe(cascade, cascade_n_images(cascade, expert));
 	struct image_source source = take_part(&cascade->learnt, expert), held;
@@ -175,7 +183,7 @@ static int begin(struct cascade *cascade, uint32_t expert, struct diag *diag)
 		r = round_new(
 			&cascade->round, cascade->vit, &recipe, &cascade->prep, &source, diag);
 	if (r < 0) {
-		early_stop_free(TAKE_PTR(cascade->stop));
+		cascade_drop_round(cascade);
 		return r;
 	}
 	round_start_at(cascade->round, cascade->scores);
@@ -199,8 +207,7 @@ static int end(struct cascade *cascade, uint32_t expert)
 
 	if (r < 0)
 		return r;
-	round_free(TAKE_PTR(cascade->round));
-	early_stop_free(TAKE_PTR(cascade->stop));
+	cascade_drop_round(cascade);
 	return 0;
 }
 
@@ -213,7 +220,7 @@ static int learn(struct cascade *cascade, uint32_t expert, struct round_progress
 	if (cascade_n_images(cascade, expert) < CASCADE_MIN_IMAGES)
 		return copy_mask(&cascade->masks[1 + expert], cascade->masks[0]);
 	if (!cascade->round)
-		r = begin(cascade, expert, diag);
+		r = cascade_begin(cascade, expert, diag);
 	if (r == 0)
 		r = round_step(cascade->round, ret_progress);
 	if (r >= 0 && cascade->stop)
@@ -226,7 +233,7 @@ static int learn(struct cascade *cascade, uint32_t expert, struct round_progress
 
 int cascade_step(struct cascade *cascade, struct cascade_progress *ret_progress, struct diag *diag)
 {
-	uint32_t expert = first_missing(cascade), n = cascade->options.n_experts;
+	uint32_t expert = cascade_first_missing(cascade), n = cascade->options.n_experts;
 	struct cascade_progress progress = { .expert = expert, .n_experts = n };
 	int r = 0;
 
@@ -239,4 +246,9 @@ int cascade_step(struct cascade *cascade, struct cascade_progress *ret_progress,
 	cascade->step = cascade->round ? progress.round.step : 0;
 	*ret_progress = progress;
 	return expert < n;
+}
+
+bool cascade_is_learning(const struct cascade *cascade)
+{
+	return cascade->step > 0;
 }

@@ -53,6 +53,20 @@ DEFINE_CLEANUP(struct cascade *, cascade_free)
  * @return 1: more to do, 0: done, or a negative errno as round_step() */
 int cascade_step(struct cascade *cascade, struct cascade_progress *ret_progress, struct diag *diag);
 
+/** Whether an expert is half learnt. */
+bool cascade_is_learning(const struct cascade *cascade);
+
+/**
+ * What has been learnt so far, as files whose names begin with path: the masks of experts that are
+ * done, and a checkpoint of the one that is not. Resuming gives the same bits as going on; what was
+ * saved of another dispatcher, recipe, division, instruction set or number of threads is refused.
+ *
+ * @return 0; resume: -ENOENT: nothing was saved, -ESTALE: of something else, -EBADMSG: damaged
+ *         (diag); the experts are then learnt from the first on
+ */
+int cascade_save(const struct cascade *cascade, int dir_fd, const char *path);
+int cascade_resume(struct cascade *cascade, int dir_fd, const char *path, struct diag *diag);
+
 uint32_t cascade_n_experts(const struct cascade *cascade);
 /** Images of the source in an expert's component. */
 uint32_t cascade_n_images(const struct cascade *cascade, uint32_t expert);

@@ -37,6 +37,11 @@ struct cascade {
 
 /** Fits route and mixture to the dispatcher's embeddings; divides what is learnt from and what is held. */
 int cascade_divide(struct cascade *cascade, struct diag *diag);
+/** The first expert without a mask; their number: all are there. */
+uint32_t cascade_first_missing(const struct cascade *cascade);
+/** Makes the round of an expert. */
+int cascade_begin(struct cascade *cascade, uint32_t expert, struct diag *diag);
+void cascade_drop_round(struct cascade *cascade);
 /** Fits both fusions; every expert is there. */
 int cascade_fuse(struct cascade *cascade);
 

@@ -7,6 +7,7 @@
 
 #include "base/diag.h"
 #include "base/digest.h"
+#include "cascade/mask_set.h"
 #include "image/prep.h"
 #include "model/vit.h"
 
@@ -53,6 +54,9 @@ struct recipe {
 	float min_area; /* large crops U(min_area, 1), small ones U(.05, min_area) */
 	float temperature, sinkhorn_eps;
 	uint32_t sinkhorn_iterations;
+	/* Beside the mask that is learnt first, the dispatcher's: 0, or a cascade (cascade.h). */
+	uint32_t experts;
+	enum cascade_mode cascade; /* which of its embeddings are fused */
 	bool alpha_term;
 };
 

@@ -60,6 +60,8 @@ const struct recipe_field recipe_fields[] = {
 	/* exp(1 / eps) must stay a float. */
 	REAL(sinkhorn_eps, .02f, 10),
 	COUNT(sinkhorn_iterations, 1, 100),
+	COUNT(experts, 0, CASCADE_MAX_EXPERTS),
+	CHOICE(cascade, "conditional|unconditional"),
 	SWITCH(alpha_term),
 	{ NULL, RECIPE_SEED, 0, 0, 0, NULL },
 };

@@ -64,10 +64,10 @@ static int kimg(char **argv)
 	return 0;
 }
 
-static int read_mask(struct mask **ret_mask, const struct vit *vit, const char *path)
+static int read_set(struct mask_set **ret_set, const struct vit *vit, const char *path)
 {
 	_cleanup_(freep) void *data = NULL;
-	struct kmask_header header;
+	struct mask_set_header header;
 	struct diag diag = { "" };
 	size_t n_bytes;
 	int r;
@@ -75,34 +75,36 @@ static int read_mask(struct mask **ret_mask, const struct vit *vit, const char *
 	r = blob_read(AT_FDCWD, path, 64u << 20, &data, &n_bytes);
 	if (r < 0)
 		return r;
-	r = kmask_decode(ret_mask, &header, vit_layout(vit), vit_digest(vit), data, n_bytes, &diag);
+	r = mask_set_decode(ret_set, &header, vit_layout(vit), vit_digest(vit),
+		vit_shape(vit)->width, data, n_bytes, &diag);
 	if (r < 0)
 		fprintf(stderr, "%s: %s\n", path, diag.text);
 	return r;
 }
 
-static int embed(struct vit *vit, const struct mask *mask, const char *path, float *embedding)
+static int get_view(void *owner, uint32_t i, struct image_view *ret_view)
 {
-	_cleanup_(resize_scratch_freep) struct resize_scratch *scratch = NULL;
-	_cleanup_(vit_plan_freep) struct vit_plan *plan = NULL;
+	(void)i;
+	*ret_view = image_view(owner);
+	return 0;
+}
+
+static int embed(struct vit *vit, const struct mask_set *set, const char *path, float *embedding)
+{
 	_cleanup_(image_freep) struct image *image = NULL;
 	_cleanup_(slot_freep) struct slot *slot = NULL;
 	_cleanup_(freep) void *data = NULL;
+	struct image_source source = { .n = 1, .get = get_view };
 	struct prep prep = vit_native_prep(vit);
 	struct diag diag = { "" };
-	struct image_view view;
 	size_t n_bytes;
 
 	if (blob_read(AT_FDCWD, path, 64u << 20, &data, &n_bytes) < 0 ||
 		image_decode(&image, data, n_bytes, &diag) < 0 ||
-		vit_slot_new(&slot, vit, SLOT_INFER) < 0 || slot_apply(slot, mask) < 0 ||
-		vit_plan_new(&plan, vit, 1, prep.input_px, PRECISION_F32) < 0 ||
-		resize_scratch_new(&scratch) < 0)
+		vit_slot_new(&slot, vit, SLOT_INFER) < 0)
 		return -EIO;
-	view = image_view(image);
-	if (prep_apply(&prep, &view, vit_plan_input(plan), scratch) < 0)
-		return -EIO;
-	return vit_forward(plan, slot, embedding);
+	source.owner = image;
+	return judge_embed_set(embedding, vit, slot, set, &prep, &source);
 }
 
 /* forward MODEL MASK|- IMAGE: the embedding, a number a line */
@@ -110,19 +112,21 @@ static int forward(char **argv)
 {
 	_cleanup_(base_freep) struct base *base = NULL;
 	_cleanup_(vit_freep) struct vit *vit = NULL;
-	_cleanup_(mask_freep) struct mask *mask = NULL;
+	_cleanup_(mask_set_freep) struct mask_set *set = NULL;
 	struct diag diag = { "" };
 	float embedding[1280];
+	int r;
 
 	if (base_load(&base, argv[0], &diag) < 0 || vit_new(&vit, base, NULL, &diag) < 0) {
 		fprintf(stderr, "%s: %s\n", argv[0], diag.text);
 		return 1;
 	}
-	if (strcmp(argv[1], "-") != 0 && read_mask(&mask, vit, argv[1]) < 0)
+	r = strcmp(argv[1], "-") == 0
+		    ? mask_set_of(&set, NULL, vit_layout(vit), vit_shape(vit)->width)
+		    : read_set(&set, vit, argv[1]);
+	if (r < 0 || embed(vit, set, argv[2], embedding) < 0)
 		return 1;
-	if (embed(vit, mask, argv[2], embedding) < 0)
-		return 1;
-	for (uint32_t i = 0; i < vit_shape(vit)->width; i++)
+	for (uint32_t i = 0; i < set->n_out; i++)
 		printf("%.9g\n", (double)embedding[i]);
 	return 0;
 }

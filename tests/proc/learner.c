@@ -7,6 +7,7 @@
 #include <math.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "ingest/kimg.h"
@@ -212,6 +213,103 @@ static void a_killed_round_goes_on_to_the_same_bits(void **state)
 	assert_true(n_progress == STEPS - 5 || n_progress == STEPS - 10);
 	resumed = harness_file_digest(harness, "round/candidate.kmask");
 	assert_true(digest_equal(&whole, &resumed));
+}
+
+#define EXPERTS_STEPS 12u
+
+/* Large steps, so that bits flip in few. */
+static void experts_job(const struct harness *harness, struct harness_job *job)
+{
+	harness_job(harness, job, EXPERTS_STEPS, SEED);
+	job->message.changes = (char *)"experts=2 cascade=conditional score_lr=.2 batch=16";
+}
+
+/* Whole, also where a component is too small to learn from. */
+static const Kamen__LearnDone *finish_experts(struct harness *harness, uint32_t *ret_n_progress)
+{
+	const Kamen__RoleMessage *message;
+	uint32_t step = 0;
+
+	for (*ret_n_progress = 0;; ++*ret_n_progress) {
+		message = harness_receive(harness);
+		assert_non_null(message);
+		if (message->kind_case == KAMEN__ROLE_MESSAGE__KIND_FAILED)
+			fail_msg("%s", message->failed->reason);
+		if (message->kind_case != KAMEN__ROLE_MESSAGE__KIND_PROGRESS)
+			break;
+		assert_true(message->progress->step >= step);
+		step = message->progress->step;
+		assert_int_equal(message->progress->steps, 3 * EXPERTS_STEPS);
+		assert_true(message->progress->seconds_left >= 0);
+	}
+	assert_int_equal(message->kind_case, KAMEN__ROLE_MESSAGE__KIND_DONE);
+	assert_int_equal(step, 3 * EXPERTS_STEPS);
+	return message->done;
+}
+
+static void experts_become_a_cascade_and_survive_a_kill(void **state)
+{
+	struct harness *harness = *state;
+	_cleanup_(reference_freep) struct reference *reference = NULL;
+	_cleanup_(mask_set_freep) struct mask_set *set = NULL;
+	_cleanup_(vit_freep) struct vit *vit = NULL;
+	_cleanup_(freep) void *data = NULL;
+	const struct prep prep = harness_prep();
+	const struct digest prep_id = prep_digest(&prep);
+	const Kamen__LearnDone *done;
+	struct digest whole, space;
+	struct mask_set_header header;
+	struct harness_job job;
+	struct diag diag = { "" };
+	uint32_t n_progress;
+	size_t n_bytes;
+	char path[128];
+
+	harness_start(harness, "100");
+	experts_job(harness, &job);
+	harness_send_job(harness, &job);
+	done = finish_experts(harness, &n_progress);
+	assert_int_equal(vit_new(&vit, harness->base, NULL, NULL), 0);
+	data = read_file(harness, "round/candidate.kcas", &n_bytes);
+	if (mask_set_decode(&set, &header, vit_layout(vit), vit_digest(vit), vit_shape(vit)->width,
+		    data, n_bytes, &diag) < 0)
+		fail_msg("%s", diag.text);
+	assert_int_equal(set->n_experts, 2);
+	assert_int_equal(set->mode, CASCADE_CONDITIONAL);
+	assert_memory_equal(done->mask_digest.data, set->id.bytes, DIGEST_BYTES);
+	assert_int_equal(done->n_flips, mask_set_n_flips(set));
+	assert_true(done->n_flips > 0);
+	assert_non_null(strstr(done->recipe, "experts=2"));
+	/* Judged as it is served: by the same figures, in its own space. */
+	assert_int_equal(done->candidate->n, done->frozen->n);
+	assert_true(done->frozen->margin != done->candidate->margin);
+	reference = read_reference(harness, "round/candidate.kref");
+	space = space_digest(base_digest(harness->base), &set->id, &prep_id, "f32", "cls");
+	assert_true(digest_equal(&space, &reference->space));
+	assert_int_equal(reference->dim, set->n_out);
+	whole = set->id;
+
+	harness_clear_round(harness);
+	harness_send_job(harness, &job);
+	wait_for_step(harness, 2 * EXPERTS_STEPS + 2);
+	harness_kill(harness);
+	harness_start(harness, "100");
+	harness_send_job(harness, &job);
+	done = finish_experts(harness, &n_progress);
+	assert_memory_equal(done->mask_digest.data, whole.bytes, DIGEST_BYTES);
+	/* The dispatcher's last steps, then what the second expert had left. */
+	print_message("%u steps were left\n", n_progress);
+	assert_true(n_progress < 2 * EXPERTS_STEPS);
+
+	/* With another recipe in the same folder nothing of that is taken up. */
+	harness_job(harness, &job, EXPERTS_STEPS, SEED);
+	job.message.changes = (char *)"score_lr=.2 batch=16";
+	harness_send_job(harness, &job);
+	assert_int_equal(
+		harness_finish(harness, &n_progress)->kind_case, KAMEN__ROLE_MESSAGE__KIND_DONE);
+	assert_int_equal(n_progress, EXPERTS_STEPS);
+	assert_int_equal(access(harness_path(harness, "round/candidate.kmask", path), F_OK), 0);
+	assert_int_equal(access(harness_path(harness, "round/candidate.kcas", path), F_OK), -1);
 }
 
 static void serve_going_away_leaves_a_checkpoint(void **state)
@@ -450,6 +548,7 @@ int main(int argc, char **argv)
 		with_learner(a_job_becomes_progress_figures_and_files),
 		with_learner(the_same_seed_gives_the_same_bits),
 		with_learner(a_killed_round_goes_on_to_the_same_bits),
+		with_learner(experts_become_a_cascade_and_survive_a_kill),
 		with_learner(serve_going_away_leaves_a_checkpoint),
 		with_learner(a_job_may_change_the_recipe),
 		with_learner(a_cancelled_job_makes_room_for_the_next),

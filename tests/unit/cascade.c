@@ -4,10 +4,13 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <string.h>
+#include <unistd.h>
 #include <cmocka.h>
 
+#include "base/blob.h"
 #include "fixture/tiny_vit.h"
 #include "learn/cascade.h"
 #include "learn/embed.h"
@@ -175,6 +178,82 @@ static void a_given_expert_is_not_learnt_again(void **state)
 		((4 + 1) * WIDTH + 2 * (1 + 4 + 10) + (WIDTH + 1) * 3 * WIDTH) * 4);
 }
 
+static struct digest end_of(struct cascade *cascade, uint32_t *ret_n_steps)
+{
+	_cleanup_(mask_set_freep) struct mask_set *set = NULL;
+
+	*ret_n_steps = run(cascade);
+	assert_int_equal(cascade_take(cascade, CASCADE_CONDITIONAL, &set), 0);
+	return set->id;
+}
+
+/* Saved after every number of steps, learnt on by another process. */
+static void a_cascade_that_was_saved_goes_on_to_the_same_bits(void **state)
+{
+	const struct bench *bench = *state;
+	_cleanup_(cascade_freep) struct cascade *whole = start(bench, 2);
+	char dir[] = "/tmp/cascade-XXXXXX", path[64];
+	struct digest want;
+	uint32_t n_steps;
+	int dir_fd;
+
+	want = end_of(whole, &n_steps);
+	assert_non_null(mkdtemp(dir));
+	dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	assert_true(dir_fd >= 0);
+	for (uint32_t n = 0; n < n_steps; n += 2) {
+		_cleanup_(cascade_freep) struct cascade *first = start(bench, 2);
+		_cleanup_(cascade_freep) struct cascade *second = start(bench, 2);
+		struct cascade_progress progress;
+		struct digest got;
+		uint32_t n_left;
+
+		if (n == 0)
+			assert_int_equal(cascade_resume(second, dir_fd, "x", NULL), -ENOENT);
+		for (uint32_t i = 0; i < n; i++)
+			assert_int_equal(cascade_step(first, &progress, NULL), 1);
+		assert_int_equal(cascade_save(first, dir_fd, "x"), 0);
+		assert_int_equal(cascade_resume(second, dir_fd, "x", NULL), 0);
+		got = end_of(second, &n_left);
+		assert_int_equal(n_left, n_steps - n);
+		assert_true(digest_equal(&want, &got));
+	}
+	(void)close(dir_fd);
+	for (unsigned i = 0; i < 3; i++) {
+		static const char *const suffixes[] = { "", ".round", ".best" };
+
+		(void)snprintf(path, sizeof(path), "%s/x%s", dir, suffixes[i]);
+		(void)unlink(path);
+	}
+	assert_int_equal(rmdir(dir), 0);
+}
+
+static void what_was_saved_of_something_else_is_refused(void **state)
+{
+	const struct bench *bench = *state;
+	_cleanup_(cascade_freep) struct cascade *two = start(bench, 2), *three = start(bench, 3);
+	char dir[] = "/tmp/cascade-XXXXXX";
+	_cleanup_(freep) uint8_t *data = NULL;
+	struct diag diag = { "" };
+	size_t n_bytes;
+	int dir_fd;
+
+	assert_non_null(mkdtemp(dir));
+	dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	assert_int_equal(cascade_save(two, dir_fd, "x"), 0);
+	assert_int_equal(cascade_resume(three, dir_fd, "x", &diag), -ESTALE);
+	assert_int_equal(blob_read(dir_fd, "x", 1 << 20, (void **)&data, &n_bytes), 0);
+	data[20] ^= 1;
+	assert_int_equal(blob_write(dir_fd, "x", data, n_bytes), 0);
+	assert_int_equal(cascade_resume(two, dir_fd, "x", &diag), -EBADMSG);
+	assert_non_null(strstr(diag.text, "checksum"));
+	assert_int_equal(blob_write(dir_fd, "x", data, 5), 0);
+	assert_int_equal(cascade_resume(two, dir_fd, "x", &diag), -EBADMSG);
+	assert_int_equal(unlinkat(dir_fd, "x", 0), 0);
+	(void)close(dir_fd);
+	assert_int_equal(rmdir(dir), 0);
+}
+
 /* One image after the other: rounding of another batch apart. */
 static void assert_alone_the_same(
 	const struct bench *bench, const struct mask_set *set, const float *rows, uint32_t width)
@@ -267,6 +346,8 @@ int main(void)
 		cmocka_unit_test(every_image_has_one_expert_and_all_learn_alike),
 		cmocka_unit_test(fused_embeddings_of_its_own_images_are_white),
 		cmocka_unit_test(a_given_expert_is_not_learnt_again),
+		cmocka_unit_test(a_cascade_that_was_saved_goes_on_to_the_same_bits),
+		cmocka_unit_test(what_was_saved_of_something_else_is_refused),
 		cmocka_unit_test(what_is_served_says_what_was_learnt),
 		cmocka_unit_test(an_expert_without_a_mask_worth_keeping_is_the_dispatcher),
 		cmocka_unit_test(options_out_of_range_are_refused),

@@ -278,7 +278,6 @@ static void every_wrong_field_is_named(void **state)
 		{ KCAS_AT_ID, 1, -EBADMSG, "another digest" },
 		{ KCAS_HEADER_BYTES, UINT32_MAX, -EFBIG, "mask 0" },
 		{ KCAS_HEADER_BYTES, 4, -EBADMSG, "belong to no mask" },
-		{ values, 0x7f800000, -EBADMSG, "not finite" },
 		{ values, 0, -EBADMSG, "another digest" },
 	};
 

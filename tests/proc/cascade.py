@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A site whose versions are cascades: learnt, judged, promoted, served, and still there after a restart."""
+
+import json
+import os
+import unittest
+
+import harness
+from harness import fixture
+
+STEPS = 12
+# Large steps, so that bits flip in few; where the flaw is louder than all else, a loss that does not
+# mind being wrong.
+SETTINGS = {"policy": "auto", "watch_answers": 0, "experts": 2, "learn_steps": STEPS,
+            "recipe": "score_lr=.2 batch=16 temperature=10"}
+
+
+def furthest(a, b):
+    return max(abs(x - y) for x, y in zip(a, b, strict=True))
+
+
+class Cascade(harness.Case):
+    def setUp(self):
+        """A network with a flaw that whitening, too, takes away: what is learnt passes the gate."""
+        self.flawed = harness.Daemon(flawed=True)
+        self.addCleanup(self.flawed.close)
+        self.flawed.start()
+        self.folder = self.images(20000, 480)
+
+    def file(self, number):
+        return os.path.join(self.folder, f"{20000 + number:05}.png")
+
+    def site(self, name, **settings):
+        pairs = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+        self.flawed.ctl("site", "create", name, *pairs)
+        self.flawed.ctl("push", name, self.folder)
+
+    def exported(self, site, version, name):
+        path = self.flawed.path(name)
+        self.flawed.ctl("mask", "export", site, version, path)
+        return path
+
+    def by_engine(self, path, image):
+        return [float(x) for x in fixture("forward", self.flawed.model, path, image).split()]
+
+    def assert_served(self, site, version, path):
+        """One image alone and many in batches, by both experts: as the engine has it."""
+        daemon = self.flawed
+        files = [self.file(i) for i in range(24)]
+        rows = {row["file"]: row for row in daemon.ctl("infer", site, *files, "--embedding")}
+        for i, file in enumerate(files):
+            self.assertEqual(rows[file]["mask"], version)
+            self.assertIn(rows[file]["verdict"], ("OK", "NG"))
+            if i % 6 == 0:
+                self.assertLess(furthest(rows[file]["embedding"], self.by_engine(path, file)), 1e-4)
+        return rows[files[0]]
+
+    def learn(self, site, *args):
+        lines = self.flawed.ctl("learn", site, *args, "--wait")
+        steps = [line["step"] for line in lines if "step" in line and "gate" not in line]
+        self.assertEqual(steps, sorted(steps))
+        return lines[-1], steps
+
+    def test_a_cascade_is_learnt_judged_promoted_and_served_like_a_mask(self):
+        daemon = self.flawed
+        self.site("c", **SETTINGS)
+        frozen = daemon.one("infer", "c", self.file(0), "--embedding")
+        learnt, steps = self.learn("c", "--seed", "3")
+        self.assertEqual(learnt["gate"]["reasons"], [])
+        self.assertEqual((learnt["state"], learnt["version"]), ("champion", 1))
+        self.assertEqual(steps[-1], 3 * STEPS, "the dispatcher's steps and those of two experts")
+        self.assertEqual(daemon.one("site", "show", "c")["champion"], 1)
+
+        path = self.exported("c", 1, "1.kcas")
+        said = json.loads(daemon.command("mask", "verify", path, "--json").stdout)
+        self.assertEqual((said["experts"], said["cascade_mode"]), (2, "conditional"))
+        shown = daemon.one("mask", "show", "c", 1)
+        stored = os.path.getsize(daemon.path("state/sites/c/masks/1.kcas"))
+        self.assertEqual([shown["bytes"], said["bytes"]], [stored, stored], "all of it is counted")
+        self.assertFalse(os.path.exists(daemon.path("state/sites/c/masks/1.kmask")))
+        self.assertAlmostEqual(said["density"], shown["density"], places=12)
+        self.assertIn("experts=2 cascade=conditional", shown["recipe"])
+
+        first = self.assert_served("c", 1, path)
+        self.assertNotEqual(first["space"], frozen["space"])
+        again = daemon.one("infer", "c", self.file(0), "--mask", "base", "--embedding")
+        self.assertEqual(again["embedding"], frozen["embedding"], "the base is what it was")
+
+        daemon.stop()
+        daemon.start()
+        served = self.assert_served("c", 1, path)
+        self.assertEqual(served["space"], first["space"], "the champion survives")
+        self.assertLess(furthest(served["embedding"], first["embedding"]), 1e-5)
+        figures = daemon.one("eval", "c", self.classes(), "--against", "base,1")
+        self.assertEqual(figures["n"], 48)
+
+        self.assertTrue(daemon.one("mask", "reproduce", "c", 1)["equal"])
+        daemon.ctl("mask", "pin", "c", 1)
+        daemon.ctl("mask", "rollback", "c")
+        self.assertEqual(daemon.one("infer", "c", self.file(0))["mask"], 0)
+        daemon.ctl("mask", "promote", "c", 1)
+        self.assert_served("c", 1, path)
+
+        self.elsewhere(path)
+        self.refused(path)
+
+    def classes(self):
+        """Eight kinds of grating as folders."""
+        into = self.flawed.path("classes")
+        for i in range(48):
+            os.makedirs(f"{into}/{i % 8}", exist_ok=True)
+            os.symlink(self.file(i), f"{into}/{i % 8}/{i}.png")
+        return into
+
+    def elsewhere(self, path):
+        """Imported it is judged like any mask, also beside a champion of one mask."""
+        daemon = self.flawed
+        self.site("d", policy="shadow", shadow_share=1)
+        version = daemon.one("mask", "import", "d", path)["version"]
+        harness.wait_until(lambda: daemon.one("mask", "show", "d", version)["state"] != "learning",
+                           "the imported cascade is judged")
+        self.assertEqual(daemon.one("mask", "show", "d", version)["state"], "candidate")
+        daemon.ctl("infer", "d", *[self.file(i) for i in range(40)])
+
+        def shadow():
+            return daemon.one("mask", "show", "d", version)["shadow"]
+
+        harness.wait_until(lambda: shadow() and shadow()["n"] >= 5, "the shadow has seen some")
+        daemon.ctl("mask", "promote", "d", version)
+        self.assert_served("d", version, path)
+        # A champion that is a cascade is what the next mask is compared with.
+        mended = daemon.path("mended.kmask")
+        fixture("mend", daemon.model, mended)
+        after = daemon.one("mask", "import", "d", mended)["version"]
+        harness.wait_until(lambda: daemon.one("mask", "show", "d", after)["state"] != "learning",
+                           "the imported mask is judged")
+        self.assertIsNotNone(daemon.one("mask", "show", "d", after)["gate"]["candidate"]["neighbours"])
+
+    def refused(self, path):
+        daemon = self.flawed
+        self.assertIn("cascade", daemon.error("mask", "diff", path, path))
+        self.assertIn("cascade", daemon.error("mask", "diff", "c", 0, 1))
+        daemon.ctl("mask", "keygen", daemon.path("key"))
+        self.assertIn("cascade", daemon.error("mask", "sign", path, "--key", daemon.path("key")))
+        with open(path, "rb") as file:
+            data = bytearray(file.read())
+        data[-100] ^= 1
+        with open(daemon.path("bad.kcas"), "wb") as file:
+            file.write(data)
+        self.assertIn("checksum", daemon.error("mask", "import", "c", daemon.path("bad.kcas")))
+        self.assertIn("supervised", daemon.error("learn", "c", "--objective", "supervised", "--wait"))
+
+    def test_all_experts_may_be_asked(self):
+        daemon = self.flawed
+        self.site("u", **dict(SETTINGS, cascade_mode="unconditional"))
+        learnt, _ = self.learn("u")
+        self.assertEqual(learnt["gate"]["reasons"], [])
+        path = self.exported("u", 1, "u.kcas")
+        said = json.loads(daemon.command("mask", "verify", path, "--json").stdout)
+        self.assertEqual(said["cascade_mode"], "unconditional")
+        self.assert_served("u", 1, path)
+
+
+if __name__ == "__main__":
+    unittest.main()
