@@ -128,6 +128,7 @@ struct augment_draw augment_draw(
 	draw.grey = rng_uniform(rng) < augment->grey_p;
 	draw.blur = rng_uniform(rng) < augment->blur_p;
 	draw.sigma = rng_range(rng, augment->min_sigma, augment->max_sigma);
+	draw.solarize = rng_uniform(rng) < augment->solarize_p;
 	return draw;
 }
 
@@ -216,6 +217,8 @@ int augment_apply(const struct augment *augment, const struct image_view *src, s
 		jitter(&draw, dst, n);
 	if (draw.grey)
 		colour_grey(dst, n);
+	if (draw.solarize)
+		colour_solarize(dst, n);
 	if (draw.blur)
 		blur_planes(dst, augment->px, augment_blur_taps(augment->px), draw.sigma,
 			scratch->blur);

@@ -14,6 +14,7 @@ struct augment {
 	float jitter_p, brightness, contrast, saturation, hue;
 	float grey_p;
 	float blur_p, min_sigma, max_sigma;
+	float solarize_p; /* 0 in SwAV's; algorithms.md 1.7 has it */
 	float mean[3], std[3];
 };
 
@@ -28,7 +29,8 @@ void augment_scratch_free(struct augment_scratch *scratch);
 DEFINE_CLEANUP(struct augment_scratch *, augment_scratch_free)
 
 /**
- * One random view: resized crop (bilinear), flip, jitter in random order, grey, blur, normalise.
+ * One random view: resized crop (bilinear), flip, jitter in random order, grey, solarize, blur,
+ * normalise.
  * A pure function of (augment, src, rng): the order of draws is part of the format of a version.
  *
  * @param dst  (3, px, px)

@@ -11,7 +11,7 @@ enum jitter_step { JITTER_BRIGHTNESS, JITTER_CONTRAST, JITTER_SATURATION, JITTER
 /** All that chance decides about one view. */
 struct augment_draw {
 	uint32_t x, y, width, height; /* of the crop, in the source */
-	bool flip, jitter, grey, blur;
+	bool flip, jitter, grey, blur, solarize;
 	uint32_t order[N_JITTER];
 	float amount[N_JITTER]; /* factors, and the shift of the hue */
 	float sigma;

@@ -109,3 +109,9 @@ void colour_grey(float *rgb, size_t n)
 		b[i] = grey;
 	}
 }
+
+void colour_solarize(float *rgb, size_t n)
+{
+	for (size_t i = 0; i < 3 * n; i++)
+		rgb[i] = rgb[i] >= 128 / 255.f ? 1 - rgb[i] : rgb[i];
+}

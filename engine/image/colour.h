@@ -14,5 +14,7 @@ void colour_saturation(float *rgb, size_t n, float factor);
 /** shift is a part of the whole circle, in [-0.5, 0.5]. */
 void colour_hue(float *rgb, size_t n, float shift);
 void colour_grey(float *rgb, size_t n);
+/** Inverts what is 128 of 255 or brighter. */
+void colour_solarize(float *rgb, size_t n);
 
 #endif

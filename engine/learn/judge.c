@@ -286,6 +286,9 @@ static int judge_through(struct lens *lens, struct judgement *ret_judgement,
 	/* A large input is learnt at its half: what counts is the size it is served at. */
 	served.large_px = prep->input_px;
 	served.n_small = 0;
+	/* Two views that show the same whole image find each other by that. */
+	if (served.objective != RECIPE_SWAV)
+		recipe_set_views(&served, RECIPE_SWAV);
 	lens->recipe = &served;
 	lens->source = &some;
 	r = lens_open(lens, prep);

@@ -46,14 +46,24 @@ uint32_t recipe_warm_steps(const struct recipe *recipe)
 	return (uint32_t)lroundf(recipe->warm_up * (float)recipe->steps);
 }
 
+void recipe_set_views(struct recipe *recipe, enum recipe_objective objective)
+{
+	const bool whole = objective == RECIPE_SUPERVISED;
+
+	recipe->min_area = whole ? 1 : .14f;
+	recipe->jitter = whole ? .4f : .8f;
+	recipe->hue = whole ? .4f : .2f;
+	recipe->blur = whole ? 0 : .5f;
+	recipe->solarize = whole ? .2f : 0;
+}
+
 struct recipe recipe_default(const struct vit *vit, const struct prep *prep, uint32_t n_images)
 {
 	const struct vit_shape *shape = vit_shape(vit);
 	uint32_t px = prep->input_px >= LARGE_INPUT_PX ? prep->input_px / 2 : prep->input_px;
 	uint32_t batch = at_most(64, at_least(n_images / 2, 2));
 	uint32_t large_px = whole_patches((float)px, shape->patch);
-
-	return (struct recipe){
+	struct recipe recipe = {
 		.seed = 1,
 		.steps = N_STEPS,
 		.batch = batch,
@@ -75,17 +85,20 @@ struct recipe recipe_default(const struct vit *vit, const struct prep *prep, uin
 		.layers = RECIPE_ALL_LAYERS,
 		.share = 1,
 		.head_lr = .15f,
-		.min_area = .14f,
 		.temperature = .1f,
 		.sinkhorn_eps = .05f,
 		.sinkhorn_iterations = 3,
 		.alpha_term = true,
 	};
+
+	recipe_set_views(&recipe, RECIPE_SWAV);
+	return recipe;
 }
 
 void recipe_set_objective(struct recipe *recipe, enum recipe_objective objective)
 {
 	recipe->objective = objective;
+	recipe_set_views(recipe, objective);
 	if (objective == RECIPE_SUPERVISED)
 		recipe->n_small = recipe->queue = 0;
 }

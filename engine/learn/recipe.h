@@ -52,6 +52,8 @@ struct recipe {
 	uint32_t layers;
 	float share;
 	float min_area; /* large crops U(min_area, 1), small ones U(.05, min_area) */
+	/* Spread of brightness, contrast and saturation; of the hue; how likely the others are. */
+	float jitter, hue, blur, solarize;
 	float temperature, sinkhorn_eps;
 	uint32_t sinkhorn_iterations;
 	/* Beside the mask that is learnt first, the dispatcher's: 0, or a cascade (cascade.h). */
@@ -80,8 +82,10 @@ uint32_t recipe_warm_steps(const struct recipe *recipe);
  * images give fewer prototypes and a smaller batch; a large input is learnt at its half. */
 struct recipe recipe_default(const struct vit *vit, const struct prep *prep, uint32_t n_images);
 /** Changes what the other objective wants otherwise: supervised takes neither small crops nor a
- * queue. */
+ * queue, and looks at whole images (algorithms.md 1.7). */
 void recipe_set_objective(struct recipe *recipe, enum recipe_objective objective);
+/** Changes how views are drawn to what an objective wants. */
+void recipe_set_views(struct recipe *recipe, enum recipe_objective objective);
 /** Whether an objective learns from labels. */
 bool recipe_wants_labels(enum recipe_objective objective);
 /** What the activations of a step take, in bytes. */
@@ -97,7 +101,7 @@ struct digest recipe_digest(const struct recipe *recipe);
 
 /** Every field as NAME=VALUE with spaces between; a reader gets the same recipe to the bit. */
 struct recipe_text {
-	char text[1024];
+	char text[2048];
 };
 struct recipe_text recipe_text(const struct recipe *recipe);
 /** Sets one field by its name; -EINVAL and no change where name or value are wrong. */

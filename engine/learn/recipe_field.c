@@ -56,6 +56,10 @@ const struct recipe_field recipe_fields[] = {
 	COUNT(layers, 1, RECIPE_ALL_LAYERS),
 	REAL(share, 1e-6f, 1),
 	REAL(min_area, .05f, 1),
+	REAL(jitter, 0, 1),
+	REAL(hue, 0, .5),
+	REAL(blur, 0, 1),
+	REAL(solarize, 0, 1),
 	REAL(temperature, .01f, 10),
 	/* exp(1 / eps) must stay a float. */
 	REAL(sinkhorn_eps, .02f, 10),

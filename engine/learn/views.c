@@ -20,6 +20,14 @@ struct views {
 	uint32_t epoch;
 };
 
+static void set_colours(struct augment *augment, const struct recipe *recipe)
+{
+	augment->brightness = augment->contrast = augment->saturation = recipe->jitter;
+	augment->hue = recipe->hue;
+	augment->blur_p = recipe->blur;
+	augment->solarize_p = recipe->solarize;
+}
+
 int views_new(struct views **ret_views, const struct recipe *recipe, uint32_t n_large,
 	const struct prep *prep, const struct image_source *source)
 {
@@ -41,6 +49,8 @@ int views_new(struct views **ret_views, const struct recipe *recipe, uint32_t n_
 		augment_default(recipe->large_px, recipe->min_area, 1, prep->mean, prep->std);
 	views->small = augment_default(
 		recipe->small_px, MIN_AREA, recipe->min_area, prep->mean, prep->std);
+	set_colours(&views->large, recipe);
+	set_colours(&views->small, recipe);
 	views->order = malloc(source->n * sizeof(*views->order));
 	if (!views->order)
 		return -ENOMEM;

@@ -168,6 +168,36 @@ static void draws_keep_their_ranges_and_odds(void **state)
 	assert_true(counts.area / 10000 > 0.45 && counts.area / 10000 < 0.57);
 }
 
+static void what_a_supervised_round_looks_at_is_whole(void **state)
+{
+	struct augment augment = augment_default(112, 1.f, 1.f, half, half);
+	uint32_t n_solarized = 0;
+
+	(void)state;
+	augment.solarize_p = .2f;
+	for (uint32_t i = 0; i < 10000; i++) {
+		struct rng rng = rng_stream(5, 0, i, 0);
+		struct augment_draw draw = augment_draw(&augment, 200, 160, &rng);
+
+		/* An aspect so near the image's own that it fits costs a pixel. */
+		assert_in_range(draw.width, 199, 200);
+		assert_in_range(draw.height, 159, 160);
+		n_solarized += draw.solarize;
+	}
+	assert_in_range(n_solarized, 1800, 2200);
+}
+
+static void solarizing_inverts_what_is_bright(void **state)
+{
+	float rgb[3] = { 127 / 255.f, 128 / 255.f, 1 };
+
+	(void)state;
+	colour_solarize(rgb, 1);
+	assert_float_equal(rgb[0], 127 / 255.f, 0);
+	assert_float_equal(rgb[1], 127 / 255.f, 1e-7);
+	assert_float_equal(rgb[2], 0, 0);
+}
+
 static void a_crop_that_never_fits_is_taken_from_the_centre(void **state)
 {
 	const struct augment augment = augment_default(32, 0.9f, 1.f, half, half);
@@ -304,6 +334,8 @@ int main(void)
 		cmocka_unit_test(every_step_agrees_with_torchvision),
 		cmocka_unit_test(the_draws_of_a_seed_are_the_same_for_ever),
 		cmocka_unit_test(draws_keep_their_ranges_and_odds),
+		cmocka_unit_test(what_a_supervised_round_looks_at_is_whole),
+		cmocka_unit_test(solarizing_inverts_what_is_bright),
 		cmocka_unit_test(a_crop_that_never_fits_is_taken_from_the_centre),
 		cmocka_unit_test(the_same_stream_gives_the_same_view),
 		cmocka_unit_test(a_view_is_its_steps_in_the_drawn_order),

@@ -11,6 +11,7 @@
 
 #include "fixture/learn_bench.h"
 #include "golden/golden.h"
+#include "learn/judge.h"
 #include "learn/round_state.h"
 #include "learn/supervised.h"
 
@@ -175,6 +176,28 @@ static void a_supervised_round_resumes_with_the_same_bits(void **state)
 	assert_int_equal(rmdir(dir), 0);
 }
 
+/* Views of whole images find each other by that: such a judge would tell masks apart by nothing. */
+static void a_supervised_mask_is_judged_by_the_views_of_others(void **state)
+{
+	const struct bench *bench = *state;
+	struct recipe swav = bench->recipe;
+	_cleanup_(slot_freep) struct slot *slot = NULL;
+	struct judge_image images[JUDGE_MAX_IMAGES];
+	struct judgement a, b;
+
+	recipe_set_objective(&swav, RECIPE_SWAV);
+	assert_true(bench->recipe.min_area == 1 && swav.min_area < 1);
+	assert_int_equal(vit_slot_new(&slot, bench->tiny.vit, SLOT_INFER), 0);
+	assert_int_equal(slot_apply(slot, NULL), 0);
+	assert_int_equal(judge_views(&a, images, bench->tiny.vit, slot, &bench->recipe,
+				 &bench->prep, &bench->source),
+		0);
+	assert_int_equal(
+		judge_views(&b, images, bench->tiny.vit, slot, &swav, &bench->prep, &bench->source),
+		0);
+	assert_memory_equal(&a, &b, sizeof(a));
+}
+
 static void images_without_labels_are_refused(void **state)
 {
 	const struct bench *bench = *state;
@@ -202,6 +225,7 @@ int main(void)
 		cmocka_unit_test(a_batch_without_a_class_asks_nothing),
 		cmocka_unit_test(labels_are_learnt),
 		cmocka_unit_test(a_supervised_round_resumes_with_the_same_bits),
+		cmocka_unit_test(a_supervised_mask_is_judged_by_the_views_of_others),
 		cmocka_unit_test(images_without_labels_are_refused),
 	};
 
