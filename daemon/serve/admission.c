@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "ops/log.h"
+#include "serve/need.h"
 #include "serve/serve.h"
 
 /* ---- rows */
@@ -114,6 +115,8 @@ void admission_commit(struct serve *serve)
 			tell(serve, row, KAMEN__OUTCOME__REJECTED, r, "state.db cannot be written");
 		}
 	}
+	if (r >= 0 && n > 0)
+		need_soon(serve);
 	serve_check_drained(serve);
 }
 

@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "ops/log.h"
+#include "serve/need.h"
 #include "serve/control.h"
 #include "serve/rows.h"
 #include "serve/serve.h"
@@ -39,6 +40,7 @@ static void hold(
 	admission_send_sites(serve);
 	serve_notify_status(serve);
 	rounds_kick(serve);
+	need_soon(serve);
 	if (r < 0)
 		control_error(client, id, r, "site %s is %s now, but: %s", site->name, done[wanted],
 			strerror(-r));

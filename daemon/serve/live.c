@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "ops/log.h"
+#include "serve/need.h"
 #include "serve/promotion.h"
 #include "serve/serve.h"
 
@@ -177,8 +178,10 @@ void live_answer(struct serve *serve, const struct request *request, const struc
 	forget_half(&row->counts);
 	if (!answer->is_broken)
 		rings = drift_add(&row->drift, (double)answer->novelty);
-	if (rings)
+	if (rings) {
 		raise_alarm(site);
+		need_soon(serve);
+	}
 	falls = watch_add(
 		&row->watch, (double)answer->novelty, answer->is_broken, reason, sizeof(reason));
 	store_by_and_by(serve, site,

@@ -8,7 +8,31 @@
 #include "serve/wish.h"
 
 #define LOOK_NS NS_PER_S
+/* Schedules go by the wall clock, which may be set meanwhile. */
+#define LONGEST_NS (3600 * NS_PER_S)
 #define RETRY_NS (60 * NS_PER_S)
+
+/* Not later than that. */
+static void arm(struct serve *serve, uint64_t wait_ns)
+{
+	struct rounds *rounds = &serve->rounds;
+	uint64_t at_ns;
+
+	if (!rounds->look)
+		return;
+	wait_ns = wait_ns < LOOK_NS ? LOOK_NS : wait_ns > LONGEST_NS ? LONGEST_NS : wait_ns;
+	at_ns = clock_now_ns() + wait_ns;
+	if (rounds->look_ns > 0 && rounds->look_ns <= at_ns)
+		return;
+	if (sd_event_source_set_time_relative(rounds->look, wait_ns / NS_PER_US) >= 0 &&
+		sd_event_source_set_enabled(rounds->look, SD_EVENT_ONESHOT) >= 0)
+		rounds->look_ns = at_ns;
+}
+
+void need_soon(struct serve *serve)
+{
+	arm(serve, LOOK_NS);
+}
 
 static bool may_begin_by_itself(const struct site *site)
 {
@@ -22,6 +46,7 @@ static void look_at(
 {
 	struct live_row *live = &site->live.row;
 	bool drifts = live->drift.alarm != DRIFT_NONE;
+	uint64_t now_ns = clock_now_ns(), wait_us;
 
 	if (!drifts)
 		live->drift_learnt = false;
@@ -36,6 +61,12 @@ static void look_at(
 		site->due_since = serve->rounds.turn + 1;
 	site->n_new = need->n_new;
 	site->n_images = need->n_images;
+	/* Who is due waits for the learner, which has events of its own, or for another try. */
+	wait_us = site->due == DUE_NOT ? turns_wait_us(&site->settings, need, now_us) : UINT64_MAX;
+	if (site->due != DUE_NOT && site->retry_ns > now_ns)
+		arm(serve, site->retry_ns - now_ns);
+	if (wait_us < UINT64_MAX)
+		arm(serve, wait_us < LONGEST_NS / NS_PER_US ? wait_us * NS_PER_US : LONGEST_NS);
 }
 
 /* Marks the sites that are due. */
@@ -125,6 +156,7 @@ bool need_begin(struct serve *serve)
 		return true;
 	}
 	site->retry_ns = clock_now_ns() + RETRY_NS;
+	arm(serve, RETRY_NS);
 	log_error("site %s: its round could not begin: %s", site->name,
 		diag.text[0] ? diag.text : strerror(-r));
 	return false;
@@ -134,23 +166,27 @@ static int on_look(sd_event_source *source, uint64_t usec, void *userdata)
 {
 	struct serve *serve = userdata;
 
+	(void)source;
 	(void)usec;
+	serve->rounds.look_ns = 0;
 	/* Who becomes due while another learns has waited since then. */
-	if (serve->rounds.sent)
-		(void)look(serve);
-	else if (!serve->draining)
+	(void)look(serve);
+	if (!serve->rounds.sent && !serve->draining)
 		rounds_kick(serve);
-	if (sd_event_source_set_time_relative(source, LOOK_NS / NS_PER_US) >= 0)
-		(void)sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
 	return 0;
 }
 
 int need_open(struct serve *serve)
 {
+	int r;
+
 	if (!serve->config.learner_on)
 		return 0;
-	return sd_event_add_time_relative(serve->event, &serve->rounds.look, CLOCK_MONOTONIC,
+	r = sd_event_add_time_relative(serve->event, &serve->rounds.look, CLOCK_MONOTONIC,
 		LOOK_NS / NS_PER_US, 0, on_look, serve);
+	if (r >= 0)
+		serve->rounds.look_ns = clock_now_ns() + LOOK_NS;
+	return r;
 }
 
 void need_close(struct serve *serve)

@@ -37,6 +37,7 @@ struct rounds {
 	uint64_t turn;         /* rounds that the learner was given */
 	unsigned n_commands;   /* of them by command, since the last that began by itself */
 	sd_event_source *look; /* need.c */
+	uint64_t look_ns;      /* when it rings, 0: it does not */
 	uint64_t heard_ns;     /* when the learner last said something about it */
 	uint64_t n_done, n_failed, n_promoted;
 	uint32_t step, steps;

@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "ops/log.h"
+#include "serve/need.h"
 #include "serve/serve.h"
 #include "serve/shadow.h"
 
@@ -591,6 +592,7 @@ void sites_refresh(struct serve *serve)
 	create_from_files(serve);
 	for (uint32_t i = 0; i < serve->sites.n; i++)
 		(void)site_publish(serve, serve->sites.sites[i]);
+	need_soon(serve);
 	serve_log_audit(serve);
 }
 

@@ -17,8 +17,8 @@ const char *due_name(enum due due)
 	return (size_t)due < ARRAY_SIZE(names) ? names[due] : NULL;
 }
 
-/* The last time that local clocks showed HH:MM; 0: nobody knows. */
-static uint64_t last_time_at(const char *clock, uint64_t now_us)
+/* When local clocks show HH:MM, so many days from the one of now; 0: nobody knows. */
+static uint64_t time_at(const char *clock, uint64_t now_us, int n_days)
 {
 	time_t now = (time_t)(now_us / US_PER_S), at;
 	struct tm tm;
@@ -28,15 +28,21 @@ static uint64_t last_time_at(const char *clock, uint64_t now_us)
 	tm.tm_hour = 10 * (clock[0] - '0') + clock[1] - '0';
 	tm.tm_min = 10 * (clock[3] - '0') + clock[4] - '0';
 	tm.tm_sec = 0;
+	/* Days are not all of 24 hours: the calendar moves, not the seconds. */
+	tm.tm_mday += n_days;
 	tm.tm_isdst = -1;
 	at = mktime(&tm);
-	if (at > now) {
-		/* Days are not all of 24 hours: the calendar goes back, not the seconds. */
-		tm.tm_mday--;
-		tm.tm_isdst = -1;
-		at = mktime(&tm);
-	}
-	return at > 0 && at <= now ? (uint64_t)at * US_PER_S : 0;
+	return at > 0 ? (uint64_t)at * US_PER_S : 0;
+}
+
+/* The last time that local clocks showed HH:MM; 0: nobody knows. */
+static uint64_t last_time_at(const char *clock, uint64_t now_us)
+{
+	uint64_t at = time_at(clock, now_us, 0);
+
+	if (at > now_us)
+		at = time_at(clock, now_us, -1);
+	return at <= now_us ? at : 0;
 }
 
 static bool is_scheduled(
@@ -63,6 +69,28 @@ enum due turns_due(const struct site_settings *settings, const struct site_need 
 	if (settings->learn_after > 0 && need->n_new >= settings->learn_after)
 		return DUE_IMAGES;
 	return is_scheduled(settings, need, now_us) ? DUE_SCHEDULE : DUE_NOT;
+}
+
+uint64_t turns_wait_us(
+	const struct site_settings *settings, const struct site_need *need, uint64_t now_us)
+{
+	uint64_t wait_us = UINT64_MAX, at;
+
+	if (need->hold != SITE_ACTIVE || need->n_images < settings->learn_min_images ||
+		need->n_new == 0)
+		return UINT64_MAX;
+	if (settings->learn_every > 0) {
+		at = need->round_us + (uint64_t)settings->learn_every * US_PER_S;
+		wait_us = at > now_us ? at - now_us : 0;
+	}
+	if (settings->learn_at[0]) {
+		at = time_at(settings->learn_at, now_us, 0);
+		if (at <= now_us)
+			at = time_at(settings->learn_at, now_us, 1);
+		if (at > now_us && at - now_us < wait_us)
+			wait_us = at - now_us;
+	}
+	return wait_us;
 }
 
 static double need_of(const struct turn *turn)

@@ -24,6 +24,11 @@ const char *due_name(enum due due);
 enum due turns_due(const struct site_settings *settings, const struct site_need *need, bool drifts,
 	uint64_t now_us);
 
+/** How long until the clock may make a site due that is not, if nothing else happens; UINT64_MAX: it
+ * will not. */
+uint64_t turns_wait_us(
+	const struct site_settings *settings, const struct site_need *need, uint64_t now_us);
+
 /** One site that is due. */
 struct turn {
 	enum due due;

@@ -3,6 +3,7 @@
 
 import json
 import os
+import time
 import unittest
 
 import harness
@@ -40,6 +41,23 @@ class Life(harness.Case):
         row = self.daemon.one("mask", "show", "eager", "1")
         self.assertEqual(row["why"], "images, 40 new images")
         self.assertEqual((row["images"], self.show("eager")["new_images"]), (40, 0))
+
+    def test_who_waits_for_images_or_the_clock_does_not_wake_up(self):
+        self.site("calm", "learn_after=1000", "learn_every=1d", n=0)
+        self.push("calm", 0, 40)
+
+        def wakeups():
+            pid = self.daemon.process.pid
+            with open(f"/proc/{pid}/task/{pid}/status", encoding="ascii") as status:
+                rows = dict(line.split(":", 1) for line in status)
+            return int(rows["voluntary_ctxt_switches"])
+
+        def in_three_seconds():
+            before = wakeups()
+            time.sleep(3)
+            return wakeups() - before
+
+        wait_until(lambda: in_three_seconds() <= 1, "three seconds without a look at what is due")
 
     def test_a_paused_site_takes_images_and_begins_nothing(self):
         self.site("tired", "learn_after=40", n=0)

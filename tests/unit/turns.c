@@ -65,6 +65,45 @@ static void a_round_is_due_after_its_interval(void **state)
 	assert_int_equal(turns_due(&set, &need, false, 20 * DAY), DUE_NOT);
 }
 
+/* However the look falls: at the end of the wait it is due, and before that it is not. */
+static void the_clock_is_waited_for_exactly(void **state)
+{
+	struct site_settings set = settings();
+	struct site_need need = { .n_images = 500, .n_new = 1, .round_us = 20000 * DAY };
+
+	(void)state;
+	assert_int_equal(setenv("TZ", "Europe/Berlin", 1), 0);
+	tzset();
+	assert_true(turns_wait_us(&set, &need, 20000 * DAY) == UINT64_MAX);
+	for (unsigned i = 0; i < 3; i++) {
+		set.learn_every = i == 1 ? 0 : 31 * 3600;
+		(void)strcpy(set.learn_at, i == 0 ? "" : "02:30");
+		for (uint64_t hour = 0; hour < 24 * 400; hour += 7) {
+			uint64_t now = need.round_us + hour * 3600 * US + 1, wait;
+
+			if (turns_due(&set, &need, false, now) != DUE_NOT) {
+				need.round_us = now;
+				continue;
+			}
+			wait = turns_wait_us(&set, &need, now);
+			assert_in_range(wait, 1, 2 * DAY);
+			assert_int_equal(turns_due(&set, &need, false, now + wait), DUE_SCHEDULE);
+			assert_int_equal(turns_due(&set, &need, false, now + wait - US), DUE_NOT);
+		}
+	}
+	/* What has to happen first is no matter of time. */
+	need.n_new = 0;
+	assert_true(turns_wait_us(&set, &need, need.round_us) == UINT64_MAX);
+	need.n_new = 1;
+	need.hold = SITE_PAUSED;
+	assert_true(turns_wait_us(&set, &need, need.round_us) == UINT64_MAX);
+	need.hold = SITE_ACTIVE;
+	need.n_images = set.learn_min_images - 1;
+	assert_true(turns_wait_us(&set, &need, need.round_us) == UINT64_MAX);
+	assert_int_equal(setenv("TZ", "UTC", 1), 0);
+	tzset();
+}
+
 static void a_round_is_due_once_a_day(void **state)
 {
 	struct site_settings set = settings();
@@ -168,6 +207,7 @@ int main(void)
 		cmocka_unit_test(nothing_begins_by_itself_unless_told),
 		cmocka_unit_test(a_round_is_due_after_enough_new_images),
 		cmocka_unit_test(a_round_is_due_after_its_interval),
+		cmocka_unit_test(the_clock_is_waited_for_exactly),
 		cmocka_unit_test(a_round_is_due_once_a_day),
 		cmocka_unit_test(drift_begins_a_round_only_where_it_may),
 		cmocka_unit_test(greater_need_goes_first_and_nobody_is_nobody),
