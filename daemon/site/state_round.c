@@ -335,7 +335,8 @@ static int check_results(const struct results *results, const struct version_row
 	if (r < 0)
 		return r;
 	if (!digest_equal(&header.base, &row->base) || !digest_equal(&header.prep, &row->prep) ||
-		header.n_elements != row->n_elements || header.n_flips != row->n_flips)
+		!digest_equal(&header.id, &row->mask) || header.n_elements != row->n_elements ||
+		header.n_flips != row->n_flips)
 		return -EBADMSG;
 	r = reference_decode(&candidate, results->candidate, results->candidate_bytes, NULL);
 	if (r == 0)

@@ -119,6 +119,25 @@ static void large_inputs_pay_for_their_pixels(void **state)
 	assert_in_range(images[1], 3 * images[0], 5 * images[0]);
 }
 
+static void cascades_pay_for_their_forwards(void **state)
+{
+	unsigned site, images[2] = { 0, 0 };
+	struct request *batch[64];
+	struct bench *bench = *state;
+
+	bench->servings[0].n_forwards = 3;
+	for (unsigned i = 0; i < 200; i++) {
+		push(bench, 0, 0);
+		push(bench, 1, 0);
+	}
+	for (unsigned i = 0; i < 30; i++) {
+		uint32_t n = take(bench, batch, &site);
+
+		images[site] += n;
+	}
+	assert_in_range(images[1], 2 * images[0], 4 * images[0]);
+}
+
 static void the_earliest_deadline_goes_first(void **state)
 {
 	struct request *batch[64], *urgent;
@@ -309,6 +328,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(no_site_starves_beside_a_busy_one, setup, teardown),
 		cmocka_unit_test_setup_teardown(large_inputs_pay_for_their_pixels, setup, teardown),
+		cmocka_unit_test_setup_teardown(cascades_pay_for_their_forwards, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_earliest_deadline_goes_first, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 			a_batch_is_of_one_snapshot_and_size, setup, teardown),

@@ -368,6 +368,7 @@ static void orphans_are_swept_and_lost_rows_dropped(void **state)
 	touch(fixture, "a", "replay/orphan.kimg");
 	touch(fixture, "a", "replay/torn.kimg.tmp");
 	touch(fixture, "a", "masks/9.kmask");
+	touch(fixture, "a", "masks/9.kcas");
 	touch(fixture, "a", "masks/0.kref");
 	touch(fixture, "a", "masks/x");
 	touch(fixture, "a", "round/manifest");

@@ -116,8 +116,9 @@ static void put(struct fixture *fixture, const char *site, const char *file, con
 	assert_int_equal(blob_write(AT_FDCWD, path, data, n_bytes), 0);
 }
 
-static void put_reference(
-	struct fixture *fixture, const char *site, const char *file, const struct digest *space)
+/* dim at least 2, at most 4 */
+static void put_reference(struct fixture *fixture, const char *site, const char *file,
+	const struct digest *space, uint32_t dim)
 {
 	static const float embeddings[8] = { 1, 0, 0, 0, 0, 1, 0, 0 };
 	static const float held[2] = { .1f, .2f };
@@ -125,7 +126,7 @@ static void put_reference(
 	_cleanup_(freep) void *data = NULL;
 	size_t n_bytes;
 
-	assert_int_equal(reference_new(&reference, embeddings, 2, held, 2, 4, space), 0);
+	assert_int_equal(reference_new(&reference, embeddings, 2, held, 2, dim, space), 0);
 	assert_int_equal(reference_encode(reference, &data, &n_bytes), 0);
 	put(fixture, site, file, data, n_bytes);
 }
@@ -148,11 +149,12 @@ static struct digest put_manifest(struct fixture *fixture, const char *site)
 	return manifest_digest(&manifest);
 }
 
+static const char *const names[] = { "a.weight", "a.bias" };
+static const size_t sizes[] = { 1000, 70 };
+
 struct version_row fixture_results(
 	struct fixture *fixture, const char *site, uint32_t version, bool passed)
 {
-	static const char *const names[] = { "a.weight", "a.bias" };
-	static const size_t sizes[] = { 1000, 70 };
 	_cleanup_(mask_layout_freep) struct mask_layout *layout = NULL;
 	_cleanup_(mask_freep) struct mask *mask = NULL;
 	_cleanup_(freep) void *data = NULL;
@@ -189,7 +191,53 @@ struct version_row fixture_results(
 	row.prep = header.prep;
 	row.mask = mask_digest(mask);
 	row.space = digest_of("space", 5);
-	put_reference(fixture, site, "round/candidate.kref", &row.space);
-	put_reference(fixture, site, "round/base.kref", &row.base);
+	put_reference(fixture, site, "round/candidate.kref", &row.space, FIXTURE_WIDTH);
+	put_reference(fixture, site, "round/base.kref", &row.base, FIXTURE_WIDTH);
 	return row;
+}
+
+/* One dimension less than the base. */
+static struct mask_set *make_cascade(const struct mask_layout *layout)
+{
+	struct mask *masks[3] = { NULL };
+	struct mask_set_parts parts = { .n_experts = 2, .width = FIXTURE_WIDTH, .masks = masks };
+	struct mask_set *set = NULL;
+
+	for (uint32_t m = 0; m < 3; m++) {
+		assert_int_equal(mask_new(&masks[m], layout), 0);
+		mask_put(masks[m], 0, m, false);
+	}
+	assert_int_equal(whiten_new(&parts.route, FIXTURE_WIDTH, 2), 0);
+	assert_int_equal(gmm_new(&parts.mixture, 2, 2), 0);
+	assert_int_equal(whiten_new(&parts.fusion, 3 * FIXTURE_WIDTH, FIXTURE_WIDTH - 1), 0);
+	memset(parts.route->mean, 0, FIXTURE_WIDTH * sizeof(float));
+	memset(parts.route->axes, 0, (size_t)2 * FIXTURE_WIDTH * sizeof(float));
+	memset(parts.mixture->bias, 0, 2 * sizeof(float));
+	memset(parts.mixture->means, 0, 4 * sizeof(float));
+	memset(parts.mixture->factors, 0, 2 * gmm_factor_size(2) * sizeof(float));
+	memset(parts.fusion->mean, 0, (size_t)3 * FIXTURE_WIDTH * sizeof(float));
+	memset(parts.fusion->axes, 0,
+		(size_t)(FIXTURE_WIDTH - 1) * 3 * FIXTURE_WIDTH * sizeof(float));
+	assert_int_equal(mask_set_join(&set, &parts), 0);
+	return set;
+}
+
+void fixture_make_cascade(struct fixture *fixture, const char *site, struct version_row *row)
+{
+	_cleanup_(mask_layout_freep) struct mask_layout *layout = NULL;
+	_cleanup_(mask_set_freep) struct mask_set *set = NULL;
+	const struct mask_set_header header = { .base = row->base, .prep = row->prep };
+	_cleanup_(freep) void *data = NULL;
+	char path[512];
+	size_t n_bytes;
+
+	assert_int_equal(mask_layout_new(&layout, 2, names, sizes), 0);
+	set = make_cascade(layout);
+	assert_int_equal(mask_set_encode(set, &header, &data, &n_bytes), 0);
+	put(fixture, site, "round/candidate.kcas", data, n_bytes);
+	assert_int_equal(state_path(fixture->state, path, site, "round/candidate.kmask"), 0);
+	assert_int_equal(unlink(path), 0);
+	row->mask = set->id;
+	row->n_flips = mask_set_n_flips(set);
+	put_reference(fixture, site, "round/candidate.kref", &row->space, set->n_out);
 }

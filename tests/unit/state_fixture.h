@@ -25,7 +25,10 @@ uint32_t fixture_count_files(const struct fixture *fixture, const char *site, co
 /** Puts a learner's results into the round folder and fills the row that describes them. */
 struct version_row fixture_results(
 	struct fixture *fixture, const char *site, uint32_t version, bool passed);
+/** Puts a cascade in place of the mask of these results, and into the row. */
+void fixture_make_cascade(struct fixture *fixture, const char *site, struct version_row *row);
 
 #define FIXTURE_BLOB_BYTES 1000u
+#define FIXTURE_WIDTH 4u /* of the model's embeddings */
 
 #endif

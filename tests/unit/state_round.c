@@ -8,6 +8,7 @@
 #include <math.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <cmocka.h>
 
@@ -200,6 +201,39 @@ static void a_finished_round_is_kept_with_every_figure(void **state)
 	used = manifest_digest(&manifest);
 	assert_int_equal(manifest.n, 39);
 	assert_true(digest_equal(&used, &back.manifest));
+}
+
+static void a_cascade_is_kept_as_one_file(void **state)
+{
+	struct fixture *fixture = *state;
+	struct version_row row, wrong, back;
+	char path[512];
+	struct stat st;
+
+	assert_int_equal(state_site_create(fixture->state, "a", &fixture->defaults), 0);
+	fixture_fill(fixture, "a", 0, 40);
+	row = fixture_results(fixture, "a", begin(fixture, "a"), true);
+	fixture_make_cascade(fixture, "a", &row);
+	wrong = row;
+	wrong.mask.bytes[0] ^= 1;
+	assert_int_equal(state_round_end(fixture->state, &wrong), -EBADMSG);
+	assert_int_equal(state_round_end(fixture->state, &row), 0);
+	fixture_reopen(fixture);
+	assert_int_equal(fixture_count_files(fixture, "a", "masks"), 4);
+	assert_int_equal(state_mask_path(fixture->state, path, "a", "masks/1"), 0);
+	assert_non_null(strstr(path, "masks/1.kcas"));
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(state_version_get(fixture->state, "a", 1, &back), 0);
+	assert_int_equal(back.n_bytes, st.st_size);
+	assert_int_equal(back.n_flips, 3);
+
+	/* The next one is a mask again, and then nothing is left of the cascade. */
+	row = fixture_results(fixture, "a", begin(fixture, "a"), true);
+	assert_int_equal(state_round_end(fixture->state, &row), 0);
+	assert_int_equal(state_version_prune(fixture->state, "a", 1, 0, &(uint32_t){ 0 }), 0);
+	assert_int_equal(fixture_count_files(fixture, "a", "masks"), 4);
+	assert_int_equal(state_mask_path(fixture->state, path, "a", "masks/2"), 0);
+	assert_non_null(strstr(path, "masks/2.kmask"));
 }
 
 static void results_that_are_not_what_the_row_says_are_refused(void **state)
@@ -525,6 +559,7 @@ int main(void)
 		with_state(rounds_need_images_and_run_one_at_a_time),
 		with_state(a_running_round_outlives_a_restart),
 		with_state(a_finished_round_is_kept_with_every_figure),
+		with_state(a_cascade_is_kept_as_one_file),
 		with_state(results_that_are_not_what_the_row_says_are_refused),
 		with_state(an_import_brings_its_mask_to_the_round_folder),
 		with_state(promotion_and_rollback_are_audited),
