@@ -465,9 +465,11 @@ void rounds_progress(struct serve *serve, const Kamen__Progress *progress)
 	if (!is_current(rounds, progress->site, progress->version))
 		return;
 	rounds->heard_ns = clock_now_ns();
-	if (progress->step > rounds->head->step)
+	/* Who resumes does some steps again: they are no step further. */
+	if (progress->step > rounds->head->step) {
 		rounds->head->n_deaths = 0;
-	rounds->head->step = progress->step;
+		rounds->head->step = progress->step;
+	}
 	rounds->step = progress->step;
 	rounds->steps = progress->steps;
 	rounds->loss_ratio = progress->loss_ratio;
