@@ -215,13 +215,13 @@ static void a_killed_round_goes_on_to_the_same_bits(void **state)
 	assert_true(digest_equal(&whole, &resumed));
 }
 
-#define EXPERTS_STEPS 12u
+#define EXPERTS_STEPS 7u
 
 /* Large steps, so that bits flip in few. */
 static void experts_job(const struct harness *harness, struct harness_job *job)
 {
 	harness_job(harness, job, EXPERTS_STEPS, SEED);
-	job->message.changes = (char *)"experts=2 cascade=conditional score_lr=.2 batch=16";
+	job->message.changes = (char *)"experts=2 cascade=conditional score_lr=.29 batch=16 n_small=0";
 }
 
 /* Whole, also where a component is too small to learn from. */
@@ -303,7 +303,7 @@ static void experts_become_a_cascade_and_survive_a_kill(void **state)
 
 	/* With another recipe in the same folder nothing of that is taken up. */
 	harness_job(harness, &job, EXPERTS_STEPS, SEED);
-	job.message.changes = (char *)"score_lr=.2 batch=16";
+	job.message.changes = (char *)"score_lr=.29 batch=16 n_small=0";
 	harness_send_job(harness, &job);
 	assert_int_equal(
 		harness_finish(harness, &n_progress)->kind_case, KAMEN__ROLE_MESSAGE__KIND_DONE);
