@@ -19,7 +19,7 @@ struct round_job {
 	struct version_row *again;
 	struct prep prep;
 	unsigned n_deaths; /* of the learner, since it last got further */
-	uint32_t step; /* the furthest */
+	uint32_t step;     /* the furthest */
 	struct round_job *next;
 };
 

@@ -221,7 +221,8 @@ static void a_killed_round_goes_on_to_the_same_bits(void **state)
 static void experts_job(const struct harness *harness, struct harness_job *job)
 {
 	harness_job(harness, job, EXPERTS_STEPS, SEED);
-	job->message.changes = (char *)"experts=2 cascade=conditional score_lr=.29 batch=16 n_small=0";
+	job->message.changes =
+		(char *)"experts=2 cascade=conditional score_lr=.29 batch=16 n_small=0";
 }
 
 /* Whole, also where a component is too small to learn from. */
