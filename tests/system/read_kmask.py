@@ -103,8 +103,9 @@ def read(data):
     return tensors, flags == 1
 
 
-for name in sys.argv[1:]:
-    with open(name, "rb") as file:
-        found, signed = read(file.read())
-    print(f"{name}: {sum(map(len, found))} weights in {len(found)} tensors, "
-          f"{sum(bits.count(False) for bits in found)} dropped{', signed' if signed else ''}")
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        with open(name, "rb") as file:
+            found, signed = read(file.read())
+        print(f"{name}: {sum(map(len, found))} weights in {len(found)} tensors, "
+              f"{sum(bits.count(False) for bits in found)} dropped{', signed' if signed else ''}")
