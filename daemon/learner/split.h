@@ -25,7 +25,7 @@ int split_by_likeness(float **ret_rows, struct images *images, struct vit *vit,
 /**
  * The same of normalised embeddings, (n, dim). Groups are closed: whoever is like one
  * of a group belongs to it. Each is compared with each, on this thread: SPLIT_MAX images of width 192
- * take five seconds of it, of width 384 thirteen.
+ * take one second of it, of width 384 two and a half.
  *
  * @param held    (n), changed: off where the group lies on both sides
  * @param images  asked meanwhile whether to go on; NULL: nobody is

@@ -8,17 +8,18 @@
 
 float cosine_dot(const float *a, const float *b, uint32_t dim)
 {
-	/* Sixteen sums side by side: a single one could not be vectorised without reordering. */
+	/* Sixteen sums side by side: a single one could not be vectorised without reordering. Nor could
+	 * they with an index of 32 bits, which might wrap. */
 	float lanes[N_LANES] = { 0 };
+	size_t n = dim, i = 0;
 	float sum = 0;
-	uint32_t i = 0;
 
-	for (; i + N_LANES <= dim; i += N_LANES)
-		for (uint32_t j = 0; j < N_LANES; j++)
+	for (; i + N_LANES <= n; i += N_LANES)
+		for (size_t j = 0; j < N_LANES; j++)
 			lanes[j] += a[i + j] * b[i + j];
-	for (; i < dim; i++)
+	for (; i < n; i++)
 		sum += a[i] * b[i];
-	for (uint32_t j = 0; j < N_LANES; j++)
+	for (size_t j = 0; j < N_LANES; j++)
 		sum += lanes[j];
 	return sum;
 }

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "base/rng.h"
+#include "classify/cosine.h"
 #include "classify/reference.h"
 
 enum { N = 40, DIM = 5, N_HELD = 9 };
@@ -179,6 +180,35 @@ static void a_space_names_everything_it_depends_on(void **state)
 	assert_true(digest_equal(&spaces[0], &spaces[1]));
 }
 
+/* However it is compiled: embeddings are compared bit by bit over restarts and machines. */
+static void a_dot_product_adds_in_its_order(void **state)
+{
+	enum { MAX_DIM = 100, N_LANES = 16 };
+	struct rng rng = rng_stream(3, 0, 0, 0);
+	float a[MAX_DIM], b[MAX_DIM];
+
+	(void)state;
+	for (uint32_t i = 0; i < MAX_DIM; i++) {
+		a[i] = rng_normal(&rng);
+		b[i] = rng_normal(&rng);
+	}
+	for (uint32_t dim = 0; dim <= MAX_DIM; dim++) {
+		volatile float lanes[N_LANES] = { 0 }, sum = 0;
+
+		for (uint32_t i = 0; i < dim; i++) {
+			volatile float product = a[i] * b[i];
+
+			if (i < dim / N_LANES * N_LANES)
+				lanes[i % N_LANES] += product;
+			else
+				sum += product;
+		}
+		for (uint32_t j = 0; j < N_LANES; j++)
+			sum += lanes[j];
+		assert_true(cosine_dot(a, b, dim) == sum);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -189,6 +219,7 @@ int main(void)
 		cmocka_unit_test(every_damaged_reference_is_refused),
 		cmocka_unit_test(an_embedding_of_another_length_is_refused),
 		cmocka_unit_test(a_space_names_everything_it_depends_on),
+		cmocka_unit_test(a_dot_product_adds_in_its_order),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
