@@ -8,6 +8,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "serve/promotion.h"
 #include "serve/serve.h"
 #include "serve/shadow.h"
 #include "site/state_internal.h"
@@ -225,24 +226,50 @@ static void counts_go_with_the_threshold_they_are_of(void **state)
 	assert_int_equal(line.site.live.row.drift.n, 50);
 }
 
-/* Loading would need the model, which is not there. */
-static void a_shadow_that_is_there_is_not_loaded_again(void **state)
+/* Version 1 as it was loaded last: loading would need the model, which is not there. */
+static void keep_loaded(struct line *line, struct fixture *fixture)
 {
 	char change[160], hex[DIGEST_HEX_CHARS + 1];
+	struct digest prep = prep_digest(&line->site.prep);
+
+	digest_to_hex(&prep, hex);
+	(void)snprintf(change, sizeof(change), "UPDATE version SET prep = x'%s'", hex);
+	assert_int_equal(sqlite3_exec(fixture->state->db, change, NULL, NULL, NULL), SQLITE_OK);
+	line->serving[1].n_refs = 100;
+	line->serving[1].threshold = line->site.settings.novelty_threshold;
+	line->site.pinned[0] = &line->serving[1];
+}
+
+static void who_is_champion_already_is_on_no_trial(void **state)
+{
 	struct fixture *fixture = *state;
-	struct digest prep;
+	struct diag diag = { .text = "" };
+	struct line line;
+
+	make_candidate(fixture);
+	line_open(&line, fixture);
+	keep_loaded(&line, fixture);
+	live_champion(&line.serve, &line.site, &line.serving[0]);
+	assert_int_equal(promotion_make(&line.serve, &line.site, 1, "test", &diag), 0);
+	live_champion(&line.serve, &line.site, &line.serving[1]);
+	line.site.champion = 1;
+	answer(&line, 1, 100, .6f);
+	assert_false(watch_is_on(&line.site.live.row.watch));
+	assert_int_equal(promotion_make(&line.serve, &line.site, 1, "test", &diag), 0);
+	line.serving[1].space.bytes[0] ^= 1;
+	live_champion(&line.serve, &line.site, &line.serving[1]);
+	assert_false(watch_is_on(&line.site.live.row.watch));
+}
+
+static void a_shadow_that_is_there_is_not_loaded_again(void **state)
+{
+	struct fixture *fixture = *state;
 	struct line line;
 
 	make_candidate(fixture);
 	line_open(&line, fixture);
 	(void)strcpy(line.site.settings.policy, "shadow");
-	prep = prep_digest(&line.site.prep);
-	digest_to_hex(&prep, hex);
-	(void)snprintf(change, sizeof(change), "UPDATE version SET prep = x'%s'", hex);
-	assert_int_equal(sqlite3_exec(fixture->state->db, change, NULL, NULL, NULL), SQLITE_OK);
-	line.serving[1].n_refs = 100;
-	line.serving[1].threshold = line.site.settings.novelty_threshold;
-	line.site.pinned[0] = &line.serving[1];
+	keep_loaded(&line, fixture);
 	shadow_choose(&line.serve, &line.site);
 	assert_ptr_equal(line.site.live.shadow, &line.serving[1]);
 	line.site.live.shadow_sum.n = 7;
@@ -267,6 +294,7 @@ int main(void)
 		with_state(an_alarm_outlives_a_restart),
 		with_state(counts_go_with_the_threshold_they_are_of),
 		with_state(a_shadow_that_is_there_is_not_loaded_again),
+		with_state(who_is_champion_already_is_on_no_trial),
 	};
 
 	return cmocka_run_group_tests_name("live_site", tests, NULL, NULL);
