@@ -10,68 +10,52 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#define N_IMAGES 60u
+
 #include "base/blob.h"
-#include "fixture/tiny_vit.h"
+#include "fixture/learn_bench.h"
 #include "learn/cascade.h"
 #include "learn/embed.h"
 
-enum { N_IMAGES = 60, WIDTH = 48, STEPS = 6 };
+enum { WIDTH = 48, STEPS = 6 };
 
 /** A dispatcher that a short round has learnt. */
-struct bench {
-	struct tiny_vit tiny;
-	struct textures textures;
-	struct image_source source;
-	struct prep prep;
-	struct recipe recipe;
+struct lesson {
+	struct bench on;
 	struct round *round;
 	struct slot *slot;
 };
 
 static int set_up(void **state)
 {
-	static struct bench bench;
-	struct round_progress progress;
-	int r;
+	static struct lesson lesson;
+	struct recipe *recipe = &lesson.on.recipe;
 
-	r = tiny_vit_new(&bench.tiny, 11);
-	if (r == 0)
-		r = textures_new(&bench.textures, N_IMAGES, 48, 12);
-	if (r == 0)
-		r = vit_slot_new(&bench.slot, bench.tiny.vit, SLOT_INFER);
-	if (r < 0)
-		return r;
-	bench.source = textures_source(&bench.textures);
-	bench.prep = vit_native_prep(bench.tiny.vit);
-	bench.recipe = recipe_default(bench.tiny.vit, &bench.prep, N_IMAGES);
-	bench.recipe.steps = STEPS;
-	bench.recipe.batch = 8;
-	bench.recipe.queue = 16;
-	bench.recipe.score_lr = .4f;
-	r = round_new(
-		&bench.round, bench.tiny.vit, &bench.recipe, &bench.prep, &bench.source, NULL);
-	while (r >= 0) {
-		r = round_step(bench.round, &progress);
-		if (r == 0)
-			break;
-	}
-	*state = &bench;
-	return r;
-}
-
-static int tear_down(void **state)
-{
-	struct bench *bench = *state;
-
-	round_free(bench->round);
-	slot_free(bench->slot);
-	textures_done(&bench->textures);
-	tiny_vit_done(&bench->tiny);
+	if (bench_new(&lesson.on) < 0 ||
+		vit_slot_new(&lesson.slot, lesson.on.tiny.vit, SLOT_INFER) < 0)
+		return -1;
+	recipe->steps = STEPS;
+	recipe->batch = 8;
+	recipe->queue = 16;
+	recipe->score_lr = .4f;
+	lesson.round = start(&lesson.on, recipe);
+	(void)run(lesson.round, STEPS);
+	*state = &lesson;
 	return 0;
 }
 
-static struct cascade *start_held(
-	const struct bench *bench, uint32_t n_experts, const struct image_source *held)
+static int clear(void **state)
+{
+	struct lesson *lesson = *state;
+
+	round_free(lesson->round);
+	slot_free(lesson->slot);
+	bench_done(&lesson->on);
+	return 0;
+}
+
+static struct cascade *begin_held(
+	const struct lesson *lesson, uint32_t n_experts, const struct image_source *held)
 {
 	struct cascade_options options = cascade_options_default();
 	struct cascade *cascade = NULL;
@@ -84,21 +68,22 @@ static struct cascade *start_held(
 	/* Nothing ends it before its last step. */
 	options.limits =
 		(struct early_stop_limits){ .density = .1, .loss_ratio = 10, .errors = 99 };
-	r = cascade_new(&cascade, bench->tiny.vit, &options, &bench->recipe, &bench->prep,
-		&bench->source, round_mask(bench->round), round_scores(bench->round), &diag);
+	r = cascade_new(&cascade, lesson->on.tiny.vit, &options, &lesson->on.recipe,
+		&lesson->on.prep, &lesson->on.source, round_mask(lesson->round),
+		round_scores(lesson->round), &diag);
 	if (r < 0)
 		print_message("%d: %s\n", r, diag.text);
 	assert_int_equal(r, 0);
 	return cascade;
 }
 
-static struct cascade *start(const struct bench *bench, uint32_t n_experts)
+static struct cascade *begin(const struct lesson *lesson, uint32_t n_experts)
 {
-	return start_held(bench, n_experts, NULL);
+	return begin_held(lesson, n_experts, NULL);
 }
 
 /* @return how many steps it took */
-static uint32_t run(struct cascade *cascade)
+static uint32_t finish(struct cascade *cascade)
 {
 	struct cascade_progress progress;
 	uint32_t n = 0;
@@ -112,19 +97,19 @@ static uint32_t run(struct cascade *cascade)
 	return n;
 }
 
-static float *embed(const struct bench *bench, struct cascade *cascade, enum cascade_mode mode)
+static float *embed(const struct lesson *lesson, struct cascade *cascade, enum cascade_mode mode)
 {
 	float *rows = malloc((size_t)N_IMAGES * cascade_width(cascade) * sizeof(*rows));
 
 	assert_non_null(rows);
-	assert_int_equal(cascade_embed(rows, cascade, mode, bench->slot, &bench->source), 0);
+	assert_int_equal(cascade_embed(rows, cascade, mode, lesson->slot, &lesson->on.source), 0);
 	return rows;
 }
 
 static void every_image_has_one_expert_and_all_learn_alike(void **state)
 {
-	const struct bench *bench = *state;
-	_cleanup_(cascade_freep) struct cascade *cascade = start(bench, 2);
+	const struct lesson *lesson = *state;
+	_cleanup_(cascade_freep) struct cascade *cascade = begin(lesson, 2);
 	uint32_t sum = 0, n_large = 0;
 
 	for (uint32_t k = 0; k < 2; k++) {
@@ -135,9 +120,9 @@ static void every_image_has_one_expert_and_all_learn_alike(void **state)
 	assert_int_equal(sum, N_IMAGES);
 	assert_true(n_large > 0);
 	/* A component that is too small takes one call and keeps the dispatcher's mask. */
-	assert_int_equal(run(cascade), n_large * STEPS + (2 - n_large) + 1);
+	assert_int_equal(finish(cascade), n_large * STEPS + (2 - n_large) + 1);
 	for (uint32_t k = 0; k < 2; k++) {
-		size_t moved = mask_distance(cascade_expert(cascade, k), round_mask(bench->round));
+		size_t moved = mask_distance(cascade_expert(cascade, k), round_mask(lesson->round));
 
 		assert_int_equal(moved > 0, cascade_n_images(cascade, k) >= CASCADE_MIN_IMAGES);
 	}
@@ -145,12 +130,12 @@ static void every_image_has_one_expert_and_all_learn_alike(void **state)
 
 static void fused_embeddings_of_its_own_images_are_white(void **state)
 {
-	const struct bench *bench = *state;
-	_cleanup_(cascade_freep) struct cascade *cascade = start(bench, 2);
+	const struct lesson *lesson = *state;
+	_cleanup_(cascade_freep) struct cascade *cascade = begin(lesson, 2);
 
-	(void)run(cascade);
+	(void)finish(cascade);
 	for (enum cascade_mode mode = 0; mode < CASCADE_N_MODES; mode++) {
-		_cleanup_(freep) float *rows = embed(bench, cascade, mode);
+		_cleanup_(freep) float *rows = embed(lesson, cascade, mode);
 		uint32_t width = cascade_width(cascade);
 
 		assert_int_equal(width, WIDTH);
@@ -169,20 +154,21 @@ static void fused_embeddings_of_its_own_images_are_white(void **state)
 
 static void a_given_expert_is_not_learnt_again(void **state)
 {
-	const struct bench *bench = *state;
-	_cleanup_(cascade_freep) struct cascade *first = start(bench, 2), *second = start(bench, 2);
+	const struct lesson *lesson = *state;
+	_cleanup_(cascade_freep) struct cascade *first = begin(lesson, 2),
+						*second = begin(lesson, 2);
 	_cleanup_(freep) float *a = NULL, *b = NULL;
 
-	(void)run(first);
+	(void)finish(first);
 	assert_int_equal(
-		cascade_embed(NULL, second, CASCADE_CONDITIONAL, bench->slot, &bench->source),
+		cascade_embed(NULL, second, CASCADE_CONDITIONAL, lesson->slot, &lesson->on.source),
 		-ENODATA);
 	for (uint32_t k = 0; k < 2; k++)
 		assert_int_equal(cascade_give(second, k, cascade_expert(first, k)), 0);
 	assert_int_equal(cascade_give(second, 0, cascade_expert(first, 0)), -EBUSY);
-	assert_int_equal(run(second), 1);
-	a = embed(bench, first, CASCADE_CONDITIONAL);
-	b = embed(bench, second, CASCADE_CONDITIONAL);
+	assert_int_equal(finish(second), 1);
+	a = embed(lesson, first, CASCADE_CONDITIONAL);
+	b = embed(lesson, second, CASCADE_CONDITIONAL);
 	assert_memory_equal(a, b, (size_t)N_IMAGES * WIDTH * sizeof(*a));
 	assert_int_equal(cascade_bytes(first, CASCADE_CONDITIONAL),
 		((4 + 1) * WIDTH + 2 * (1 + 4 + 10) + (WIDTH + 1) * 3 * WIDTH) * 4);
@@ -192,7 +178,7 @@ static struct digest end_of(struct cascade *cascade, uint32_t *ret_n_steps)
 {
 	_cleanup_(mask_set_freep) struct mask_set *set = NULL;
 
-	*ret_n_steps = run(cascade);
+	*ret_n_steps = finish(cascade);
 	assert_int_equal(cascade_take(cascade, CASCADE_CONDITIONAL, &set), 0);
 	return set->id;
 }
@@ -200,8 +186,8 @@ static struct digest end_of(struct cascade *cascade, uint32_t *ret_n_steps)
 /* Saved after every number of steps, learnt on by another process. */
 static void a_cascade_that_was_saved_goes_on_to_the_same_bits(void **state)
 {
-	const struct bench *bench = *state;
-	_cleanup_(cascade_freep) struct cascade *whole = start_held(bench, 2, &bench->source);
+	const struct lesson *lesson = *state;
+	_cleanup_(cascade_freep) struct cascade *whole = begin_held(lesson, 2, &lesson->on.source);
 	char dir[] = "/tmp/cascade-XXXXXX", path[64];
 	struct digest want;
 	uint32_t n_steps;
@@ -214,9 +200,9 @@ static void a_cascade_that_was_saved_goes_on_to_the_same_bits(void **state)
 	dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	assert_true(dir_fd >= 0);
 	for (uint32_t n = 0; n < n_steps; n += 2) {
-		const struct image_source *held = &bench->source;
-		_cleanup_(cascade_freep) struct cascade *first = start_held(bench, 2, held);
-		_cleanup_(cascade_freep) struct cascade *second = start_held(bench, 2, held);
+		const struct image_source *held = &lesson->on.source;
+		_cleanup_(cascade_freep) struct cascade *first = begin_held(lesson, 2, held);
+		_cleanup_(cascade_freep) struct cascade *second = begin_held(lesson, 2, held);
 		struct cascade_progress progress;
 		struct digest got;
 		uint32_t n_left;
@@ -243,8 +229,8 @@ static void a_cascade_that_was_saved_goes_on_to_the_same_bits(void **state)
 
 static void what_was_saved_of_something_else_is_refused(void **state)
 {
-	const struct bench *bench = *state;
-	_cleanup_(cascade_freep) struct cascade *two = start(bench, 2), *three = start(bench, 3);
+	const struct lesson *lesson = *state;
+	_cleanup_(cascade_freep) struct cascade *two = begin(lesson, 2), *three = begin(lesson, 3);
 	char dir[] = "/tmp/cascade-XXXXXX";
 	_cleanup_(freep) uint8_t *data = NULL;
 	struct diag diag = { "" };
@@ -269,15 +255,15 @@ static void what_was_saved_of_something_else_is_refused(void **state)
 
 /* One image after the other: rounding of another batch apart. */
 static void assert_alone_the_same(
-	const struct bench *bench, const struct mask_set *set, const float *rows, uint32_t width)
+	const struct lesson *lesson, const struct mask_set *set, const float *rows, uint32_t width)
 {
 	for (uint32_t i = 0; i < N_IMAGES; i += 7) {
-		struct embed_part part = { &bench->source, &i, 1 };
+		struct embed_part part = { &lesson->on.source, &i, 1 };
 		const struct image_source one = embed_part_source(&part);
 		float alone[WIDTH];
 
-		assert_int_equal(judge_embed_set(alone, bench->tiny.vit, bench->slot, set,
-					 &bench->prep, &one),
+		assert_int_equal(judge_embed_set(alone, lesson->on.tiny.vit, lesson->slot, set,
+					 &lesson->on.prep, &one),
 			0);
 		for (uint32_t j = 0; j < width; j++)
 			assert_true(fabsf(alone[j] - rows[(size_t)i * width + j]) < 1e-3f);
@@ -286,69 +272,72 @@ static void assert_alone_the_same(
 
 static void what_is_served_says_what_was_learnt(void **state)
 {
-	const struct bench *bench = *state;
+	const struct lesson *lesson = *state;
 
 	for (enum cascade_mode mode = 0; mode < CASCADE_N_MODES; mode++) {
-		_cleanup_(cascade_freep) struct cascade *cascade = start(bench, 2);
+		_cleanup_(cascade_freep) struct cascade *cascade = begin(lesson, 2);
 		_cleanup_(mask_set_freep) struct mask_set *taken = NULL, *set = NULL;
 		_cleanup_(freep) float *rows = NULL, *served = NULL;
 		_cleanup_(freep) void *data = NULL;
-		struct mask_set_header header = { .base = *vit_digest(bench->tiny.vit) };
+		struct mask_set_header header = { .base = *vit_digest(lesson->on.tiny.vit) };
 		uint32_t width = cascade_width(cascade);
 		size_t n_bytes, n_beside;
 
 		assert_int_equal(cascade_take(cascade, mode, &taken), -ENODATA);
-		(void)run(cascade);
-		rows = embed(bench, cascade, mode);
+		(void)finish(cascade);
+		rows = embed(lesson, cascade, mode);
 		n_beside = cascade_bytes(cascade, mode);
 		assert_int_equal(cascade_take(cascade, mode, &taken), 0);
 		assert_int_equal(mask_set_encode(taken, &header, &data, &n_bytes), 0);
-		assert_int_equal(mask_set_decode(&set, &header, vit_layout(bench->tiny.vit),
-					 vit_digest(bench->tiny.vit), WIDTH, data, n_bytes, NULL),
+		assert_int_equal(
+			mask_set_decode(&set, &header, vit_layout(lesson->on.tiny.vit),
+				vit_digest(lesson->on.tiny.vit), WIDTH, data, n_bytes, NULL),
 			0);
 		/* Nothing is stored that is not counted. */
 		assert_int_equal(
 			n_bytes, n_beside + header.mask_bytes + 160 + 3 * sizeof(uint64_t) + 16);
 		served = malloc((size_t)N_IMAGES * width * sizeof(*served));
 		assert_non_null(served);
-		assert_int_equal(judge_embed_set(served, bench->tiny.vit, bench->slot, set,
-					 &bench->prep, &bench->source),
+		assert_int_equal(judge_embed_set(served, lesson->on.tiny.vit, lesson->slot, set,
+					 &lesson->on.prep, &lesson->on.source),
 			0);
 		assert_memory_equal(rows, served, (size_t)N_IMAGES * width * sizeof(*rows));
-		assert_alone_the_same(bench, set, rows, width);
+		assert_alone_the_same(lesson, set, rows, width);
 	}
 }
 
 /* Every mask of the experts is below such limits: none is worth keeping. */
 static void an_expert_without_a_mask_worth_keeping_is_the_dispatcher(void **state)
 {
-	const struct bench *bench = *state;
+	const struct lesson *lesson = *state;
 	_cleanup_(cascade_freep) struct cascade *cascade = NULL;
-	struct cascade_options options = {
-		.n_experts = 2, .n_route = 4, .held = &bench->source, .limits = { .density = 1.1 }
-	};
+	struct cascade_options options = { .n_experts = 2,
+		.n_route = 4,
+		.held = &lesson->on.source,
+		.limits = { .density = 1.1 } };
 
-	assert_int_equal(
-		cascade_new(&cascade, bench->tiny.vit, &options, &bench->recipe, &bench->prep,
-			&bench->source, round_mask(bench->round), round_scores(bench->round), NULL),
+	assert_int_equal(cascade_new(&cascade, lesson->on.tiny.vit, &options, &lesson->on.recipe,
+				 &lesson->on.prep, &lesson->on.source, round_mask(lesson->round),
+				 round_scores(lesson->round), NULL),
 		0);
-	assert_true(run(cascade) <= 3);
+	assert_true(finish(cascade) <= 3);
 	for (uint32_t k = 0; k < 2; k++)
 		assert_int_equal(
-			mask_distance(cascade_expert(cascade, k), round_mask(bench->round)), 0);
+			mask_distance(cascade_expert(cascade, k), round_mask(lesson->round)), 0);
 }
 
 static void options_out_of_range_are_refused(void **state)
 {
-	const struct bench *bench = *state;
+	const struct lesson *lesson = *state;
 	const struct cascade_options options[] = { { 0, 4 }, { CASCADE_MAX_EXPERTS + 1, 4 },
 		{ 2, 0 }, { 2, WIDTH + 1 } };
 	struct cascade *cascade = NULL;
 
 	for (size_t i = 0; i < ARRAY_SIZE(options); i++)
-		assert_int_equal(cascade_new(&cascade, bench->tiny.vit, &options[i], &bench->recipe,
-					 &bench->prep, &bench->source, round_mask(bench->round),
-					 round_scores(bench->round), NULL),
+		assert_int_equal(
+			cascade_new(&cascade, lesson->on.tiny.vit, &options[i], &lesson->on.recipe,
+				&lesson->on.prep, &lesson->on.source, round_mask(lesson->round),
+				round_scores(lesson->round), NULL),
 			-EINVAL);
 	assert_null(cascade);
 }
@@ -366,5 +355,5 @@ int main(void)
 		cmocka_unit_test(options_out_of_range_are_refused),
 	};
 
-	return cmocka_run_group_tests(tests, set_up, tear_down);
+	return cmocka_run_group_tests(tests, set_up, clear);
 }
