@@ -82,7 +82,8 @@ uint32_t recipe_warm_steps(const struct recipe *recipe);
  * images give fewer prototypes and a smaller batch; a large input is learnt at its half. */
 struct recipe recipe_default(const struct vit *vit, const struct prep *prep, uint32_t n_images);
 /** Changes what the other objective wants otherwise: supervised takes neither small crops nor a
- * queue, and looks at whole images (algorithms.md 1.7). */
+ * queue, looks at whole images (algorithms.md 1.7), and spreads the start of its scores. Once, after
+ * steps and score_lr are set: the rate becomes a share of what it was. */
 void recipe_set_objective(struct recipe *recipe, enum recipe_objective objective);
 /** Changes how views are drawn to what an objective wants. */
 void recipe_set_views(struct recipe *recipe, enum recipe_objective objective);

@@ -203,7 +203,8 @@ class Supervised(harness.Case):
         self.assertIn(row["state"], ("candidate", "held"))
         shown = self.version("known", 1)
         self.assertIn("objective=supervised", shown["recipe"])
-        self.assertIn("n_small=0", shown["recipe"])
+        for word in ("n_small=0", "min_area=1 ", "score_spread=0.5", "solarize=0.2"):
+            self.assertIn(word, shown["recipe"])
         frozen, candidate = shown["gate"]["frozen"], shown["gate"]["candidate"]
         # 32 are held out, of which near-duplicates of learnt ones are not judged on.
         self.assertIn(candidate["labelled"], range(12, 33))
