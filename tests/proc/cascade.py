@@ -21,8 +21,9 @@ def furthest(a, b):
 
 class Cascade(harness.Case):
     def setUp(self):
-        """A network with a flaw that whitening, too, takes away: what is learnt passes the gate."""
-        self.flawed = harness.Daemon(flawed=True)
+        """A network with a flaw that whitening, too, takes away: what is learnt passes the gate.
+        Fewer weight slots than masks: every answer switches."""
+        self.flawed = harness.Daemon("[serve]\nslots = 2\n", flawed=True)
         self.addCleanup(self.flawed.close)
         self.flawed.start()
         self.folder = self.images(20000, 480)
