@@ -20,6 +20,8 @@ static inline size_t arena_round(size_t n)
 
 /** @return 0, or -ENOMEM. Memory is zero. */
 int arena_new(struct arena **ret_arena, size_t bytes);
+/** The same on large pages where the kernel has some: for what is wholly used, and here and there. */
+int arena_new_huge(struct arena **ret_arena, size_t bytes);
 void arena_free(struct arena *arena);
 
 /** 64-byte aligned zeroed memory, or NULL where the arena has no room left. */

@@ -22,8 +22,9 @@ struct packed {
 	dnnl_memory_desc_t desc;
 	dnnl_memory_t memory, plain;
 	dnnl_primitive_t reorder;
-	void *data;
+	void *data, *own; /* own: NULL where data is borrowed */
 	int64_t k, n;
+	enum packed_source source;
 	enum precision precision;
 };
 

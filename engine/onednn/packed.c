@@ -42,7 +42,7 @@ static int choose_layout(struct packed *packed)
 	return 0;
 }
 
-static int make_reorder(struct packed *packed, enum packed_source source)
+static int make_reorder(struct packed *packed)
 {
 	_cleanup_(pd_freep) dnnl_primitive_desc_t pd = NULL;
 	struct view view = view_2d(packed->k, packed->n);
@@ -50,7 +50,7 @@ static int make_reorder(struct packed *packed, enum packed_source source)
 	dnnl_memory_desc_t plain;
 	int r;
 
-	if (source == PACKED_N_BY_K) {
+	if (packed->source == PACKED_N_BY_K) {
 		view.strides[0] = 1;
 		view.strides[1] = packed->k;
 	}
@@ -70,7 +70,6 @@ int packed_new(struct packed **ret_packed, struct onednn *onednn, int64_t k, int
 	enum packed_source source, enum precision precision)
 {
 	_cleanup_(packed_freep) struct packed *packed = calloc(1, sizeof(*packed));
-	size_t n_bytes;
 	int r;
 
 	if (!packed)
@@ -78,20 +77,15 @@ int packed_new(struct packed **ret_packed, struct onednn *onednn, int64_t k, int
 	packed->onednn = onednn;
 	packed->k = k;
 	packed->n = n;
+	packed->source = source;
 	packed->precision = precision;
 	r = choose_layout(packed);
 	if (r < 0)
 		return r;
-	r = make_reorder(packed, source);
-	if (r < 0)
-		return r;
-
-	n_bytes = (dnnl_memory_desc_get_size(&packed->desc) + 63) & ~(size_t)63;
-	packed->data = aligned_alloc(64, n_bytes);
-	if (!packed->data)
-		return -ENOMEM;
-	r = dnnl_errno(
-		dnnl_memory_create(&packed->memory, &packed->desc, onednn->engine, packed->data));
+	r = make_reorder(packed);
+	if (r == 0)
+		r = dnnl_errno(dnnl_memory_create(
+			&packed->memory, &packed->desc, onednn->engine, DNNL_MEMORY_NONE));
 	if (r < 0)
 		return r;
 
@@ -109,8 +103,35 @@ void packed_free(struct packed *packed)
 		(void)dnnl_memory_destroy(packed->plain);
 	if (packed->memory)
 		(void)dnnl_memory_destroy(packed->memory);
-	free(packed->data);
+	free(packed->own);
 	free(packed);
+}
+
+size_t packed_bytes(const struct packed *packed)
+{
+	return dnnl_memory_desc_get_size(&packed->desc);
+}
+
+void *packed_data(const struct packed *packed)
+{
+	return packed->data;
+}
+
+int packed_place(struct packed *packed, void *data)
+{
+	int r = dnnl_errno(dnnl_memory_set_data_handle(packed->memory, data));
+
+	if (r == 0)
+		packed->data = data;
+	return r;
+}
+
+static int place_own(struct packed *packed)
+{
+	size_t n_bytes = (packed_bytes(packed) + 63) & ~(size_t)63;
+
+	packed->own = aligned_alloc(64, n_bytes);
+	return packed->own ? packed_place(packed, packed->own) : -ENOMEM;
 }
 
 int packed_write(struct packed *packed, const float *values)
@@ -119,8 +140,10 @@ int packed_write(struct packed *packed, const float *values)
 		{ .arg = DNNL_ARG_FROM, .memory = packed->plain },
 		{ .arg = DNNL_ARG_TO, .memory = packed->memory },
 	};
-	int r;
+	int r = packed->data ? 0 : place_own(packed);
 
+	if (r < 0)
+		return r;
 	r = dnnl_errno(dnnl_memory_set_data_handle(packed->plain, (void *)values));
 	if (r == 0)
 		r = dnnl_errno(dnnl_primitive_execute(

@@ -2,6 +2,7 @@
 #ifndef KAMEN_ONEDNN_PACKED_H
 #define KAMEN_ONEDNN_PACKED_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "onednn/onednn.h"
@@ -15,7 +16,8 @@ enum packed_source {
 };
 
 /**
- * Room for the right-hand side (k, n) of a product. Content undefined until packed_write().
+ * The right-hand side (k, n) of a product: its layout. Memory comes by packed_place(), or else with
+ * the first packed_write().
  * @return 0, -ENOMEM, -EIO
  */
 int packed_new(struct packed **ret_packed, struct onednn *onednn, int64_t k, int64_t n,
@@ -23,7 +25,14 @@ int packed_new(struct packed **ret_packed, struct onednn *onednn, int64_t k, int
 void packed_free(struct packed *packed);
 DEFINE_CLEANUP(struct packed *, packed_free)
 
-/** Repacks from plain f32 values. @return 0, or -EIO */
+/** That its memory has; the last ones may be padding. */
+size_t packed_bytes(const struct packed *packed);
+/** Its memory, NULL before there is any. */
+void *packed_data(const struct packed *packed);
+/** Borrows memory, 64-byte aligned, from now on; before the first packed_write() only. -EIO */
+int packed_place(struct packed *packed, void *data);
+
+/** Repacks from plain f32 values. @return 0, -ENOMEM: no room for the first ones, or -EIO */
 int packed_write(struct packed *packed, const float *values);
 
 #endif
