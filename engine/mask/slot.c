@@ -2,17 +2,37 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/arena.h"
+#include "mask/flips.h"
 #include "mask/slot_internal.h"
+
+/* A tensor of which more than one in so many changes is packed anew: measured on ViT-S. */
+#define FLIP_CROSSOVER 12
+
+/* A chunk of a tensor that a thread masks at a time: whole words. */
+#define CHUNK ((size_t)1 << 16)
+
+/* Up to one weight in so many dropped, its value is kept at hand. */
+#define POCKET_SHARE 16
+
+/* What changes a layer in place; NULL where the layout is not understood. */
+struct turn {
+	const struct packed_map *forward, *backward;
+	struct pocket pocket;
+};
 
 struct slot {
 	struct slot_layer *layers;
 	struct slot_entry *entries;
-	unsigned n_layers;
+	struct turn *turns;       /* (n_layers) borrow from maps */
+	struct packed_map **maps; /* (n_maps) one a shape and direction */
+	unsigned n_layers, n_maps;
 	enum slot_use use;
-	struct mask *mask;  /* now applied */
-	struct mask *blank; /* all kept, for slot_apply(NULL) */
-	bool *stale;        /* (n_tensors) to be rewritten whatever the masks say */
-	float *scratch;     /* of the largest weight */
+	struct arena *arena; /* of everything packed */
+	struct mask *mask;   /* now applied */
+	struct mask *blank;  /* all kept, for slot_apply(NULL) */
+	bool *stale;         /* (n_tensors) to be rewritten whatever the masks say */
+	float *scratch;      /* of the largest weight */
 	kern_mask_row_fn *mask_row;
 };
 
@@ -33,6 +53,33 @@ static int entry_init(struct slot_entry *entry, struct onednn *onednn,
 		&entry->backward, onednn, layer->n_out, layer->n_in, PACKED_K_BY_N, precision);
 }
 
+static size_t room_for(const struct packed *packed)
+{
+	return packed ? arena_round(packed_bytes(packed)) : 0;
+}
+
+static int place(struct slot *slot, struct packed *packed)
+{
+	return packed ? packed_place(packed, arena_take(slot->arena, packed_bytes(packed))) : 0;
+}
+
+/* One mapping for all of them: large pages fit, and freeing gives it back whole. */
+static int entries_place(struct slot *slot)
+{
+	size_t n_bytes = 0;
+	int r;
+
+	for (unsigned i = 0; i < slot->n_layers; i++)
+		n_bytes += room_for(slot->entries[i].forward) + room_for(slot->entries[i].backward);
+	r = arena_new_huge(&slot->arena, n_bytes);
+	for (unsigned i = 0; i < slot->n_layers && r == 0; i++) {
+		r = place(slot, slot->entries[i].forward);
+		if (r == 0)
+			r = place(slot, slot->entries[i].backward);
+	}
+	return r;
+}
+
 static int entries_init(struct slot *slot, struct onednn *onednn)
 {
 	size_t n_max = 0;
@@ -48,7 +95,52 @@ static int entries_init(struct slot *slot, struct onednn *onednn)
 			return r;
 	}
 	slot->scratch = malloc((n_max ? n_max : 1) * sizeof(float));
-	return slot->scratch ? 0 : -ENOMEM;
+	return slot->scratch ? entries_place(slot) : -ENOMEM;
+}
+
+/* A layout that is not understood is no error: then there is no map. */
+static int map_for(struct slot *slot, struct packed *packed, const struct packed_map **ret_map)
+{
+	int r;
+
+	if (!packed)
+		return 0;
+	r = packed_map_new(&slot->maps[slot->n_maps], packed);
+	if (r < 0)
+		return r == -EOPNOTSUPP ? 0 : r;
+	*ret_map = slot->maps[slot->n_maps++];
+	return 0;
+}
+
+static int turn_init(struct slot *slot, unsigned i)
+{
+	const struct slot_layer *layer = &slot->layers[i];
+	struct turn *turn = &slot->turns[i];
+	unsigned same = 0;
+	int r;
+
+	r = pocket_init(&turn->pocket, (size_t)layer->n_out * layer->n_in / POCKET_SHARE,
+		slot_precision(slot));
+	if (r < 0)
+		return r;
+	while (slot->layers[same].n_out != layer->n_out || slot->layers[same].n_in != layer->n_in)
+		same++;
+	if (same < i) {
+		turn->forward = slot->turns[same].forward;
+		turn->backward = slot->turns[same].backward;
+		return 0;
+	}
+	r = map_for(slot, slot->entries[i].forward, &turn->forward);
+	return r < 0 ? r : map_for(slot, slot->entries[i].backward, &turn->backward);
+}
+
+static int turns_init(struct slot *slot)
+{
+	int r = 0;
+
+	for (unsigned i = 0; i < slot->n_layers && r == 0; i++)
+		r = turn_init(slot, i);
+	return r;
 }
 
 int slot_new(struct slot **ret_slot, struct onednn *onednn, const struct mask_layout *layout,
@@ -63,22 +155,23 @@ int slot_new(struct slot **ret_slot, struct onednn *onednn, const struct mask_la
 	slot->mask_row = kern_mask_row();
 	slot->layers = calloc(n_layers + 1, sizeof(*slot->layers));
 	slot->entries = calloc(n_layers + 1, sizeof(*slot->entries));
+	slot->turns = calloc(n_layers + 1, sizeof(*slot->turns));
+	slot->maps = calloc(2 * n_layers + 1, sizeof(struct packed_map *));
 	slot->stale = malloc(layout->n_tensors + 1);
-	if (!slot->layers || !slot->entries || !slot->stale)
+	if (!slot->layers || !slot->entries || !slot->turns || !slot->maps || !slot->stale)
 		return -ENOMEM;
 	slot->n_layers = n_layers;
 	memcpy(slot->layers, layers, n_layers * sizeof(*layers));
 	memset(slot->stale, true, layout->n_tensors);
 	r = mask_new(&slot->mask, layout);
-	if (r < 0)
-		return r;
-	r = mask_new(&slot->blank, layout);
-	if (r < 0)
-		return r;
-	r = entries_init(slot, onednn);
-	if (r < 0)
-		return r;
-	r = slot_apply(slot, NULL);
+	if (r == 0)
+		r = mask_new(&slot->blank, layout);
+	if (r == 0)
+		r = entries_init(slot, onednn);
+	if (r == 0)
+		r = turns_init(slot);
+	if (r == 0)
+		r = slot_apply(slot, NULL);
 	if (r < 0)
 		return r;
 
@@ -94,13 +187,19 @@ void slot_free(struct slot *slot)
 		packed_free(slot->entries[i].forward);
 		packed_free(slot->entries[i].backward);
 		free(slot->entries[i].bias);
+		pocket_done(&slot->turns[i].pocket);
 	}
+	for (unsigned i = 0; i < slot->n_maps; i++)
+		packed_map_free(slot->maps[i]);
 	free(slot->layers);
 	free(slot->entries);
+	free(slot->turns);
+	free(slot->maps);
 	free(slot->stale);
 	mask_free(slot->mask);
 	mask_free(slot->blank);
 	free(slot->scratch);
+	arena_free(slot->arena);
 	free(slot);
 }
 
@@ -129,30 +228,6 @@ static void remember(struct slot *slot, const struct mask *mask, unsigned tensor
 	slot->stale[tensor] = false;
 }
 
-static int write_weight(struct slot *slot, unsigned i, const struct mask *mask)
-{
-	const struct slot_layer *layer = &slot->layers[i];
-	const struct mask_tensor *tensor = &mask->layout->tensors[layer->weight];
-	struct slot_entry *entry = &slot->entries[i];
-	const float *values = layer->weight_values;
-	int r;
-
-	if (mask->n_on[layer->weight] < tensor->n) {
-		slot->mask_row(
-			slot->scratch, layer->weight_values, &mask->words[tensor->word], tensor->n);
-		values = slot->scratch;
-	}
-	/* From here on the packed copy is neither mask's until all of it is written. */
-	slot->stale[layer->weight] = true;
-	r = packed_write(entry->forward, values);
-	if (r == 0 && entry->backward)
-		r = packed_write(entry->backward, values);
-	if (r < 0)
-		return r;
-	entry->scale = 1 / mask_alpha(mask, layer->weight);
-	return 0;
-}
-
 static void write_bias(struct slot *slot, unsigned i, const struct mask *mask)
 {
 	const struct slot_layer *layer = &slot->layers[i];
@@ -163,30 +238,107 @@ static void write_bias(struct slot *slot, unsigned i, const struct mask *mask)
 	slot->mask_row(entry->bias, layer->bias_values, &mask->words[tensor->word], tensor->n);
 	for (uint32_t o = 0; o < layer->n_out; o++)
 		entry->bias[o] *= factor;
+	entry->scale = 1 / mask_alpha(mask, layer->weight);
+	remember(slot, mask, layer->bias);
+}
+
+/* ---- in place */
+
+/* As many at most as both drop: to count them exactly takes a look at every word. */
+static bool few_differ(const struct slot *slot, const struct mask *mask, unsigned tensor)
+{
+	const struct mask_tensor *t = &mask->layout->tensors[tensor];
+	size_t most = 2 * t->n - slot->mask->n_on[tensor] - mask->n_on[tensor];
+
+	return most <= t->n / FLIP_CROSSOVER ||
+	       flips_count(&slot->mask->words[t->word], &mask->words[t->word],
+		       tensor_words(mask->layout, tensor)) <= t->n / FLIP_CROSSOVER;
+}
+
+/* False: it is to be written whole. */
+static bool turn_weight(struct slot *slot, unsigned i, const struct mask *mask)
+{
+	const struct slot_layer *layer = &slot->layers[i];
+	const struct slot_entry *entry = &slot->entries[i];
+	const struct mask_tensor *tensor = &mask->layout->tensors[layer->weight];
+	struct turn *turn = &slot->turns[i];
+
+	if (slot->stale[layer->weight] || !turn->forward || (entry->backward && !turn->backward) ||
+		!few_differ(slot, mask, layer->weight))
+		return false;
+	flips_write(&(struct flip_job){
+		.targets = { { packed_data(entry->forward), turn->forward },
+			{ entry->backward ? packed_data(entry->backward) : NULL, turn->backward } },
+		.n_targets = entry->backward ? 2 : 1,
+		.values = layer->weight_values,
+		.pocket = &turn->pocket,
+		.now = &slot->mask->words[tensor->word],
+		.next = &mask->words[tensor->word],
+		.n = tensor->n,
+		.n_dropped = tensor->n - mask->n_on[layer->weight],
+	});
+	slot->mask->n_on[layer->weight] = mask->n_on[layer->weight];
+	return true;
+}
+
+static void turn_layer(struct slot *slot, unsigned i, const struct mask *mask)
+{
+	const struct slot_layer *layer = &slot->layers[i];
+
+	/* The weight's density is part of the bias as well. */
+	if (slot->stale[layer->weight] || differs(slot, mask, layer->bias) ||
+		slot->mask->n_on[layer->weight] != mask->n_on[layer->weight])
+		write_bias(slot, i, mask);
+	if (differs(slot, mask, layer->weight) && !turn_weight(slot, i, mask))
+		slot->stale[layer->weight] = true;
+}
+
+/* ---- whole */
+
+static void mask_values(struct slot *slot, const float *values, const uint64_t *words, size_t n)
+{
+#pragma omp parallel for schedule(static)
+	for (size_t at = 0; at < n; at += CHUNK)
+		slot->mask_row(slot->scratch + at, values + at, words + at / 64,
+			n - at < CHUNK ? n - at : CHUNK);
+}
+
+static int write_weight(struct slot *slot, unsigned i, const struct mask *mask)
+{
+	const struct slot_layer *layer = &slot->layers[i];
+	const struct mask_tensor *tensor = &mask->layout->tensors[layer->weight];
+	struct slot_entry *entry = &slot->entries[i];
+	const float *values = layer->weight_values;
+	int r;
+
+	if (mask->n_on[layer->weight] < tensor->n) {
+		mask_values(slot, values, &mask->words[tensor->word], tensor->n);
+		values = slot->scratch;
+	}
+	r = packed_write(entry->forward, values);
+	if (r == 0 && entry->backward)
+		r = packed_write(entry->backward, values);
+	if (r < 0)
+		return r;
+	remember(slot, mask, layer->weight);
+	slot->turns[i].pocket.valid = mask->n_on[layer->weight] == tensor->n;
+	return 0;
 }
 
 int slot_apply(struct slot *slot, const struct mask *mask)
 {
-	int r;
+	int r = 0;
 
 	if (!mask)
 		mask = slot->blank;
-	for (unsigned i = 0; i < slot->n_layers; i++) {
-		const struct slot_layer *layer = &slot->layers[i];
-		bool weight = differs(slot, mask, layer->weight);
-
-		/* The weight's density is part of the bias as well. */
-		if (weight || differs(slot, mask, layer->bias))
-			write_bias(slot, i, mask);
-		if (weight) {
+#pragma omp parallel for schedule(dynamic)
+	for (unsigned i = 0; i < slot->n_layers; i++)
+		turn_layer(slot, i, mask);
+	/* What failed stays stale: it is neither mask's. oneDNN's own threads pack. */
+	for (unsigned i = 0; i < slot->n_layers && r == 0; i++)
+		if (slot->stale[slot->layers[i].weight])
 			r = write_weight(slot, i, mask);
-			if (r < 0)
-				return r;
-			remember(slot, mask, layer->weight);
-		}
-		remember(slot, mask, layer->bias);
-	}
-	return 0;
+	return r;
 }
 
 enum precision slot_precision(const struct slot *slot)

@@ -33,7 +33,9 @@ int slot_new(struct slot **ret_slot, struct onednn *onednn, const struct mask_la
 void slot_free(struct slot *slot);
 DEFINE_CLEANUP(struct slot *, slot_free)
 
-/** Applies a mask (NULL: all kept). Only tensors that differ from the present mask are rewritten.
+/** Applies a mask (NULL: all kept). Only what differs from the present mask is written, in place; a
+ * tensor of which much differs, or whose packed layout is not understood, is packed whole. Allocates
+ * nothing.
  * @return 0, or -EIO: oneDNN refused; the slot is good again after the next success */
 int slot_apply(struct slot *slot, const struct mask *mask);
 

@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "mask/flips.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* As many flips as have their cache lines asked for before the first is written: more than can be
+ * under way, few enough that the lines are still there. */
+enum { N_AT_ONCE = 256, N_WORDS_AT_ONCE = 64 };
+
+/* Which of the masks drop a position cannot be foreseen: no branch below asks for it. */
+struct flips {
+	unsigned n;
+	uint32_t positions[N_AT_ONCE]; /* in the tensor, ascending */
+	uint8_t was[N_AT_ONCE];        /* dropped by now */
+	uint8_t will[N_AT_ONCE];       /* dropped by next */
+	uint32_t own[N_AT_ONCE];       /* bits of the weight's value, where it was dropped */
+	uint32_t places[N_AT_ONCE];
+};
+
+/* What goes on over a tensor's batches. */
+struct walk {
+	const struct flip_job *job;
+	bool from_pocket, to_pocket;
+	uint32_t n_old, n_new; /* values taken from the pocket, and put into it */
+};
+
+int pocket_init(struct pocket *pocket, size_t room, enum precision precision)
+{
+	const size_t n_bytes = (room + N_AT_ONCE) * precision_bytes(precision);
+
+	/* The last batch reads and writes one value more than it means. */
+	pocket->values = malloc(n_bytes);
+	pocket->spare = malloc(n_bytes);
+	pocket->room = (uint32_t)room;
+	pocket->valid = false;
+	return pocket->values && pocket->spare ? 0 : -ENOMEM;
+}
+
+void pocket_done(struct pocket *pocket)
+{
+	free(pocket->values);
+	free(pocket->spare);
+}
+
+static enum precision precision_of(const struct flip_job *job)
+{
+	return job->targets[0].map->precision;
+}
+
+static void take_from_base(struct flips *flips, const struct flip_job *job)
+{
+	static const float none = 0;
+	const struct packed_map *map = job->targets[0].map;
+
+	for (unsigned i = 0; i < flips->n; i++)
+		__builtin_prefetch(flips->was[i] ? job->values + flips->positions[i] : &none);
+	for (unsigned i = 0; i < flips->n; i++) {
+		const float *value = flips->was[i] ? job->values + flips->positions[i] : &none;
+
+		memcpy(&flips->own[i], value, sizeof(*value));
+		if (map->precision == PRECISION_BF16)
+			flips->own[i] = packed_round(flips->own[i], map->flushes);
+	}
+}
+
+static void take_from_pocket(struct flips *flips, struct walk *walk)
+{
+	const struct pocket *pocket = walk->job->pocket;
+	uint32_t at = walk->n_old;
+
+	if (precision_of(walk->job) == PRECISION_BF16)
+		for (unsigned i = 0; i < flips->n; at += flips->was[i++])
+			flips->own[i] = ((const uint16_t *)pocket->values)[at];
+	else
+		for (unsigned i = 0; i < flips->n; at += flips->was[i++])
+			flips->own[i] = ((const uint32_t *)pocket->values)[at];
+	walk->n_old = at;
+}
+
+/* What both masks drop is not touched: such a flip goes to the first place of all, which is at hand,
+ * and leaves there what it finds. */
+static void find_places(struct flips *flips, const struct flip_target *target)
+{
+	const struct packed_map *map = target->map;
+	const size_t n_bytes = precision_bytes(map->precision);
+
+	for (unsigned i = 0; i < flips->n; i++) {
+		uint32_t changes = flips->was[i] ^ flips->will[i];
+		uint32_t p = flips->positions[i] * changes, row = packed_map_row(map, p);
+
+		flips->places[i] = map->rows[row] + map->columns[p - row * map->n_columns];
+		__builtin_prefetch((char *)target->data + flips->places[i] * n_bytes, 1);
+	}
+}
+
+/* data[place] = will ? 0 : own, and the weights' own values of what is dropped next to kept. */
+#define DEFINE_EXCHANGE(name, type) \
+	static uint32_t name(struct flips *flips, type *data, type *kept) \
+	{ \
+		uint32_t n_kept = 0; \
+\
+		for (unsigned i = 0; i < flips->n; i++) { \
+			uint32_t was = flips->was[i], will = flips->will[i]; \
+			type *place = data + flips->places[i], found = *place; \
+			type own = was ? (type)flips->own[i] : found; \
+			type changed = will ? 0 : own; \
+\
+			*place = was & will ? found : changed; \
+			kept[n_kept] = own; \
+			n_kept += will; \
+		} \
+		return n_kept; \
+	}
+DEFINE_EXCHANGE(exchange_f32, uint32_t)
+DEFINE_EXCHANGE(exchange_bf16, uint16_t)
+
+static uint32_t exchange(struct flips *flips, const struct flip_target *target, void *kept)
+{
+	find_places(flips, target);
+	return target->map->precision == PRECISION_BF16 ? exchange_bf16(flips, target->data, kept)
+							: exchange_f32(flips, target->data, kept);
+}
+
+static void write_flips(struct flips *flips, struct walk *walk)
+{
+	const struct flip_job *job = walk->job;
+	const size_t n_bytes = precision_bytes(precision_of(job));
+	char *spare = job->pocket->spare;
+	uint32_t unwanted[N_AT_ONCE];
+
+	if (walk->from_pocket)
+		take_from_pocket(flips, walk);
+	else
+		take_from_base(flips, job);
+	for (unsigned t = 1; t < job->n_targets; t++)
+		(void)exchange(flips, &job->targets[t], unwanted);
+	if (walk->to_pocket)
+		walk->n_new += exchange(flips, &job->targets[0], spare + walk->n_new * n_bytes);
+	else
+		(void)exchange(flips, &job->targets[0], unwanted);
+	flips->n = 0;
+}
+
+/* Which words have a bit to be looked at; without a branch, for few of many have one. */
+static unsigned find_words(unsigned *found, const struct walk *walk, size_t begin, size_t n)
+{
+	const uint64_t *now = walk->job->now + begin, *next = walk->job->next + begin;
+	unsigned n_found = 0;
+
+	if (walk->from_pocket || walk->to_pocket)
+		for (unsigned i = 0; i < n; i++) {
+			found[n_found] = i;
+			n_found += (now[i] & next[i]) != UINT64_MAX;
+		}
+	else
+		for (unsigned i = 0; i < n; i++) {
+			found[n_found] = i;
+			n_found += now[i] != next[i];
+		}
+	return n_found;
+}
+
+static void take_word(struct flips *flips, const struct walk *walk, size_t w)
+{
+	const struct flip_job *job = walk->job;
+	const size_t n_bits = job->n - w * 64;
+	const uint64_t now = job->now[w], next = job->next[w];
+	uint64_t wanted = walk->from_pocket || walk->to_pocket ? ~(now & next) : now ^ next;
+
+	if (n_bits < 64)
+		wanted &= (UINT64_C(1) << n_bits) - 1;
+	for (; wanted; wanted &= wanted - 1) {
+		unsigned bit = (unsigned)__builtin_ctzll(wanted);
+
+		flips->positions[flips->n] = (uint32_t)w * 64 + bit;
+		flips->was[flips->n] = ~now >> bit & 1;
+		flips->will[flips->n++] = ~next >> bit & 1;
+	}
+	job->now[w] = next;
+}
+
+void flips_write(const struct flip_job *job)
+{
+	const size_t n_words = (job->n + 63) / 64;
+	struct pocket *pocket = job->pocket;
+	struct walk walk = { job, pocket->valid, job->n_dropped <= pocket->room, 0, 0 };
+	struct flips flips;
+	void *values = pocket->values;
+
+	flips.n = 0;
+	for (size_t begin = 0; begin < n_words; begin += N_WORDS_AT_ONCE) {
+		size_t n = n_words - begin < N_WORDS_AT_ONCE ? n_words - begin : N_WORDS_AT_ONCE;
+		unsigned found[N_WORDS_AT_ONCE], n_found;
+
+		n_found = find_words(found, &walk, begin, n);
+		for (unsigned i = 0; i < n_found; i++) {
+			if (flips.n > N_AT_ONCE - 64)
+				write_flips(&flips, &walk);
+			take_word(&flips, &walk, begin + found[i]);
+		}
+	}
+	write_flips(&flips, &walk);
+	pocket->valid = walk.to_pocket;
+	if (walk.to_pocket) {
+		pocket->values = pocket->spare;
+		pocket->spare = values;
+	}
+}
+
+size_t flips_count(const uint64_t *now, const uint64_t *next, size_t n_words)
+{
+	size_t n = 0;
+
+	for (size_t w = 0; w < n_words; w++)
+		n += (size_t)__builtin_popcountll(now[w] ^ next[w]);
+	return n;
+}
