@@ -53,6 +53,29 @@ function(kamen_room name)
 	target_link_libraries(${name} PUBLIC ${ROOM_LINKS} PRIVATE kamen_warnings ${ROOM_PRIVATE_LINKS})
 endfunction()
 
+# kamen_rows(NAME FILE [AVX512 flag...]): FILE, whose functions end in KERN_ISA, once per instruction
+# set as part of the room. Without contraction every one of them rounds as the plain one does, so
+# that the same bits come out on any of them; the room picks at run time.
+function(kamen_rows name file)
+	cmake_parse_arguments(ROWS "" "" "AVX512" ${ARGN})
+	set(isas c)
+	set(flags_avx2 -mavx2)
+	set(flags_avx512 -mavx512f ${ROWS_AVX512} -mprefer-vector-width=512)
+	if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+		list(APPEND isas avx2 avx512)
+		target_compile_definitions(${name} PRIVATE KAMEN_X86)
+	endif()
+	foreach(isa ${isas})
+		add_library(${name}_row_${isa} OBJECT ${file})
+		target_compile_definitions(${name}_row_${isa} PRIVATE KERN_ISA=${isa})
+		target_compile_options(${name}_row_${isa} PRIVATE
+			-O3 -ffp-contract=off -fno-math-errno -fno-trapping-math -fopenmp-simd
+			${flags_${isa}})
+		target_link_libraries(${name}_row_${isa} PRIVATE kamen_warnings kamen_base)
+		target_sources(${name} PRIVATE $<TARGET_OBJECTS:${name}_row_${isa}>)
+	endforeach()
+endfunction()
+
 # kamen_test(NAME LABEL label SOURCES a.c LINKS target... [TIMEOUT s]): a cmocka program that exits
 # 0, 1 or 77 (skipped). $KAMEN_SHARED names the folder of models and images, if there is one.
 function(kamen_test name)

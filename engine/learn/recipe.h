@@ -27,7 +27,7 @@ struct recipe {
 	enum recipe_objective objective;
 	uint32_t steps;
 	uint32_t batch;           /* images a step */
-	enum precision precision; /* of the layers' products; what is not a product is f32 */
+	enum precision precision; /* what the network's products read */
 	uint32_t at_once; /* images whose activations are held at a time (pass.h); 0: the batch */
 	uint32_t n_prototypes; /* K */
 	uint32_t head_dim;     /* E, 128 or fewer (at most width, fewer than images) */

@@ -54,8 +54,7 @@ int vit_slot_new(struct slot **ret_slot, struct vit *vit, enum slot_use use);
 /** Primitives and memories for one (batch, px): built once, nothing is allocated per image. */
 struct vit_plan;
 /**
- * @param precision  what the layers' products read; attention's products, the residual, norms and
- *                   sums are f32 either way
+ * @param precision  what the products read; the residual, norms and all sums are f32 either way
  * @return 0, -EINVAL: px is no multiple of the patch, or too large, -ENOMEM, -EIO
  */
 int vit_plan_new(struct vit_plan **ret_plan, struct vit *vit, uint32_t batch, uint32_t px,

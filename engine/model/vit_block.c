@@ -4,51 +4,6 @@
 
 #include "model/vit_internal.h"
 
-struct view vit_view_qkv(const struct vit_shape *shape, struct vit_extent extent, uint32_t rows)
-{
-	const int64_t row = (int64_t)3 * shape->width, head = shape->width / shape->n_heads;
-
-	return (struct view){
-		.n_dims = 4,
-		.dims = { extent.n, shape->n_heads, rows, head },
-		.strides = { extent.n_tokens * row, head, row, 1 },
-	};
-}
-
-struct view vit_view_heads(const struct vit_shape *shape, struct vit_extent extent)
-{
-	const int64_t row = shape->width, head = shape->width / shape->n_heads;
-
-	return (struct view){
-		.n_dims = 4,
-		.dims = { extent.n, shape->n_heads, extent.n_queries, head },
-		.strides = { extent.n_queries * row, head, row, 1 },
-	};
-}
-
-struct view vit_view_probs(const struct vit_shape *shape, struct vit_extent extent)
-{
-	const int64_t one = (int64_t)extent.n_queries * extent.n_tokens;
-
-	return (struct view){
-		.n_dims = 4,
-		.dims = { extent.n, shape->n_heads, extent.n_queries, extent.n_tokens },
-		.strides = { shape->n_heads * one, one, extent.n_tokens, 1 },
-	};
-}
-
-struct view vit_view_transposed(struct view view)
-{
-	const int last = view.n_dims - 1;
-	int64_t dim = view.dims[last], stride = view.strides[last];
-
-	view.dims[last] = view.dims[last - 1];
-	view.strides[last] = view.strides[last - 1];
-	view.dims[last - 1] = dim;
-	view.strides[last - 1] = stride;
-	return view;
-}
-
 /* A maskable layer over dense rows; any packed weight of its shape gives the layout. */
 static int layer_new(struct op **ret_op, const struct vit *vit, struct view src, struct view dst,
 	enum op_then then)
@@ -71,35 +26,6 @@ static int layer_new(struct op **ret_op, const struct vit *vit, struct view src,
 		});
 }
 
-static int attention_init(struct vit_block *block, const struct vit *vit)
-{
-	const struct vit_shape *shape = &vit->shape;
-	const struct vit_extent extent = block->extent;
-	const struct view probs = vit_view_probs(shape, extent);
-	int r;
-
-	r = op_matmul_new(&block->scores, vit->onednn,
-		&(struct op_matmul){
-			.src = vit_view_qkv(shape, extent, extent.n_queries),
-			.weights =
-				vit_view_transposed(vit_view_qkv(shape, extent, extent.n_tokens)),
-			.dst = probs,
-			.factor = vit_attention_factor(shape),
-		});
-	if (r < 0)
-		return r;
-	r = op_softmax_new(&block->softmax, vit->onednn,
-		(int64_t)extent.n * shape->n_heads * extent.n_queries, extent.n_tokens);
-	if (r < 0)
-		return r;
-	return op_matmul_new(&block->mix, vit->onednn,
-		&(struct op_matmul){
-			.src = probs,
-			.weights = vit_view_qkv(shape, extent, extent.n_tokens),
-			.dst = vit_view_heads(shape, extent),
-		});
-}
-
 static int layers_init(struct vit_block *block, const struct vit *vit, bool keep)
 {
 	const struct vit_extent *e = &block->extent;
@@ -110,12 +36,12 @@ static int layers_init(struct vit_block *block, const struct vit *vit, bool keep
 	int r;
 
 	r = layer_new(&block->qkv, vit, view_in(view_2d(all, width), e->precision),
-		view_2d(all, 3 * width), OP_THEN_NOTHING);
+		view_in(view_2d(all, 3 * width), e->precision), OP_THEN_NOTHING);
 	if (r == 0)
 		r = layer_new(&block->proj, vit, read, view_2d(rows, width), OP_THEN_ADD);
 	if (r == 0)
-		r = layer_new(
-			&block->fc1, vit, read, hidden, keep ? OP_THEN_NOTHING : OP_THEN_GELU);
+		r = layer_new(&block->fc1, vit, read, hidden,
+			keep || e->precision != PRECISION_F32 ? OP_THEN_NOTHING : OP_THEN_GELU);
 	if (r == 0)
 		r = layer_new(&block->fc2, vit, hidden, view_2d(rows, width), OP_THEN_ADD);
 	if (r < 0 || e->precision == PRECISION_F32)
@@ -137,12 +63,12 @@ int vit_block_init(
 	if (r == 0)
 		r = layers_init(block, vit, keep);
 	if (r == 0)
-		r = attention_init(block, vit);
+		r = vit_attention_init(&block->attention, vit, extent);
 	if (r == 0)
 		r = op_norm_new(
 			&block->norm2, vit->onednn, rows, shape->width, shape->norm_eps, keep);
-	if (r == 0 && keep)
-		r = op_gelu_new(&block->gelu, vit->onednn, rows, shape->mlp, extent.precision);
+	if (r == 0 && keep && extent.precision == PRECISION_F32)
+		r = op_gelu_new(&block->gelu, vit->onednn, rows, shape->mlp);
 	return r;
 }
 
@@ -150,9 +76,7 @@ void vit_block_done(struct vit_block *block)
 {
 	op_free(block->norm1);
 	op_free(block->qkv);
-	op_free(block->scores);
-	op_free(block->softmax);
-	op_free(block->mix);
+	vit_attention_done(&block->attention);
 	op_free(block->proj);
 	op_free(block->norm2);
 	op_free(block->fc1);
@@ -195,29 +119,6 @@ int vit_run_norm(struct op *op, const struct vit_norm *norm, const float *src, f
 	return op_run(op);
 }
 
-static int run_attention(
-	struct vit_block *block, const struct vit *vit, const struct vit_block_data *data)
-{
-	const uint32_t width = vit->shape.width;
-	int r;
-
-	op_bind(block->scores, OP_SRC, data->qkv);
-	op_bind(block->scores, OP_WEIGHTS, data->qkv + width);
-	op_bind(block->scores, OP_DST, data->probs);
-	r = op_run(block->scores);
-	if (r < 0)
-		return r;
-	op_bind(block->softmax, OP_SRC, data->probs);
-	op_bind(block->softmax, OP_DST, data->probs);
-	r = op_run(block->softmax);
-	if (r < 0)
-		return r;
-	op_bind(block->mix, OP_SRC, data->probs);
-	op_bind(block->mix, OP_WEIGHTS, data->qkv + (size_t)2 * width);
-	op_bind(block->mix, OP_DST, data->att.values);
-	return op_run(block->mix);
-}
-
 /* The product adds to its destination: put the residual there. */
 static void seed_residual(
 	const struct vit_block *block, uint32_t width, const float *src, float *dst)
@@ -235,6 +136,25 @@ static void seed_residual(
 			width * sizeof(float));
 }
 
+/* data->y2 to data->hidden. In f32 a plan's GELU is part of the product; oneDNN's takes longer than a
+ * bf16 product. */
+static int run_fc1(struct vit_block *block, const struct vit *vit, const struct slot_entry *layer,
+	const struct vit_block_data *data)
+{
+	const struct vit_extent *e = &block->extent;
+	int r = run_layer(block->fc1, layer, data->y2.rounded, data->pre);
+
+	if (r < 0)
+		return r;
+	if (e->precision != PRECISION_F32)
+		row_gelu(data->hidden, data->pre, (size_t)e->n * e->n_queries * vit->shape.mlp);
+	if (!block->gelu)
+		return 0;
+	op_bind(block->gelu, OP_SRC, data->pre);
+	op_bind(block->gelu, OP_DST, data->hidden);
+	return op_run(block->gelu);
+}
+
 int vit_block_forward(struct vit_block *block, const struct vit *vit, const struct slot *slot,
 	uint32_t b, const struct vit_block_data *data)
 {
@@ -250,27 +170,19 @@ int vit_block_forward(struct vit_block *block, const struct vit *vit, const stru
 	if (r == 0)
 		r = run_layer(block->qkv, &layers[VIT_QKV], data->y1.rounded, data->qkv);
 	if (r == 0)
-		r = run_attention(block, vit, data);
-	if (r == 0)
-		r = vit_round(block->round_rows, &data->att);
+		r = vit_attention_forward(&block->attention, vit, block->extent, data);
 	if (r < 0)
 		return r;
 
 	seed_residual(block, width, data->x, data->mid);
-	r = run_layer(block->proj, &layers[VIT_PROJ], data->att.rounded, data->mid);
+	r = run_layer(block->proj, &layers[VIT_PROJ], data->att, data->mid);
 	if (r == 0)
 		r = vit_run_norm(block->norm2, &vit->norm2[b], data->mid, data->mean2, data->var2,
 			data->y2.values);
 	if (r == 0)
 		r = vit_round(block->round_rows, &data->y2);
 	if (r == 0)
-		r = run_layer(block->fc1, &layers[VIT_FC1], data->y2.rounded,
-			block->gelu ? data->pre : data->hidden);
-	if (r == 0 && block->gelu) {
-		op_bind(block->gelu, OP_SRC, data->pre);
-		op_bind(block->gelu, OP_DST, data->hidden);
-		r = op_run(block->gelu);
-	}
+		r = run_fc1(block, vit, &layers[VIT_FC1], data);
 	if (r < 0)
 		return r;
 

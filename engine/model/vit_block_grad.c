@@ -56,52 +56,14 @@ static int layers_init(struct vit_block_grad *grad, const struct vit *vit)
 
 	r = layer_init(&layers[VIT_QKV], vit, qkv, view_2d(all, width), true);
 	if (r == 0)
-		r = layer_init(&layers[VIT_PROJ], vit, g, view_2d(rows, width), false);
+		r = layer_init(&layers[VIT_PROJ], vit, g, g, false);
 	if (r == 0)
 		r = layer_init(&layers[VIT_FC1], vit, hidden, view_2d(rows, width), true);
 	if (r == 0)
 		r = layer_init(&layers[VIT_FC2], vit, g, hidden, false);
 	if (r < 0 || e->precision == PRECISION_F32)
 		return r;
-	r = op_round_new(&grad->round_g, vit->onednn, rows, width, e->precision);
-	if (r < 0)
-		return r;
-	return op_round_new(&grad->round_qkv, vit->onednn, all, 3 * width, e->precision);
-}
-
-static int attention_init(struct vit_block_grad *grad, const struct vit *vit)
-{
-	const struct vit_shape *shape = &vit->shape;
-	const struct vit_extent e = grad->extent;
-	const struct view probs = vit_view_probs(shape, e), heads = vit_view_heads(shape, e);
-	const struct view all = vit_view_qkv(shape, e, e.n_tokens);
-	const struct view queries = vit_view_qkv(shape, e, e.n_queries);
-	const float factor = vit_attention_factor(shape);
-	int r;
-
-	r = op_matmul_new(&grad->dprobs, vit->onednn,
-		&(struct op_matmul){
-			.src = heads, .weights = vit_view_transposed(all), .dst = probs });
-	if (r == 0)
-		r = op_matmul_new(&grad->dv, vit->onednn,
-			&(struct op_matmul){
-				.src = vit_view_transposed(probs), .weights = heads, .dst = all });
-	if (r == 0)
-		r = op_softmax_backward_new(&grad->softmax, vit->onednn,
-			(int64_t)e.n * shape->n_heads * e.n_queries, e.n_tokens);
-	if (r == 0)
-		r = op_matmul_new(&grad->dq, vit->onednn,
-			&(struct op_matmul){
-				.src = probs, .weights = all, .dst = queries, .factor = factor });
-	if (r == 0)
-		r = op_matmul_new(&grad->dk, vit->onednn,
-			&(struct op_matmul){
-				.src = vit_view_transposed(probs),
-				.weights = queries,
-				.dst = all,
-				.factor = factor,
-			});
-	return r;
+	return op_round_new(&grad->round_g, vit->onednn, rows, width, e->precision);
 }
 
 int vit_block_grad_init(
@@ -115,16 +77,15 @@ int vit_block_grad_init(
 
 	grad->extent = extent;
 	r = layers_init(grad, vit);
-	if (r == 0)
-		r = op_gelu_backward_new(
-			&grad->gelu, vit->onednn, rows, shape->mlp, extent.precision);
+	if (r == 0 && extent.precision == PRECISION_F32)
+		r = op_gelu_backward_new(&grad->gelu, vit->onednn, rows, shape->mlp);
 	if (r == 0)
 		r = op_norm_backward_new(&grad->norm2, vit->onednn, rows, width, shape->norm_eps);
 	if (r == 0)
 		r = op_norm_backward_new(&grad->norm1, vit->onednn, all, width, shape->norm_eps);
 	if (r == 0)
 		r = op_add_new(&grad->add, vit->onednn, rows, width);
-	return r == 0 ? attention_init(grad, vit) : r;
+	return r == 0 ? vit_attention_grad_init(&grad->attention, vit, extent) : r;
 }
 
 void vit_block_grad_done(struct vit_block_grad *grad)
@@ -136,15 +97,10 @@ void vit_block_grad_done(struct vit_block_grad *grad)
 	}
 	op_free(grad->gelu);
 	op_free(grad->round_g);
-	op_free(grad->round_qkv);
 	op_free(grad->norm2);
 	op_free(grad->norm1);
 	op_free(grad->add);
-	op_free(grad->dprobs);
-	op_free(grad->dv);
-	op_free(grad->softmax);
-	op_free(grad->dq);
-	op_free(grad->dk);
+	vit_attention_grad_done(&grad->attention);
 }
 
 static int run_product(struct op *op, const void *src, const void *weights, float *dst)
@@ -203,6 +159,23 @@ static int add_to(struct op *add, float *dst, const float *src)
 	return run_product(add, dst, src, dst);
 }
 
+/* d->hidden: of what leaves the GELU to of what enters it */
+static int run_gelu(const struct pass *p, const struct vit_block_data *data)
+{
+	const struct vit_extent *e = &p->grad->extent;
+	struct op *gelu = p->grad->gelu;
+
+	if (!gelu) {
+		row_gelu_grad(
+			p->d->hidden, data->pre, (size_t)e->n * e->n_queries * p->vit->shape.mlp);
+		return 0;
+	}
+	op_bind(gelu, OP_SRC, data->pre);
+	op_bind(gelu, OP_DIFF_DST, p->d->hidden);
+	op_bind(gelu, OP_DIFF_SRC, p->d->hidden);
+	return op_run(gelu);
+}
+
 /* d->g.values: of the block's output to of mid */
 static int run_mlp(const struct pass *p, uint32_t b, const struct vit_block_data *data)
 {
@@ -214,44 +187,13 @@ static int run_mlp(const struct pass *p, uint32_t b, const struct vit_block_data
 		r = run_layer(p, VIT_FC2, data->hidden, d->g.rounded, d->hidden, NULL);
 	if (r < 0)
 		return r;
-	op_bind(p->grad->gelu, OP_SRC, data->pre);
-	op_bind(p->grad->gelu, OP_DIFF_DST, d->hidden);
-	op_bind(p->grad->gelu, OP_DIFF_SRC, d->hidden);
-	r = op_run(p->grad->gelu);
+	r = run_gelu(p, data);
 	if (r == 0)
 		r = run_layer(p, VIT_FC1, data->y2.rounded, d->hidden, d->y, &p->vit->norm2[b]);
 	if (r == 0)
 		r = vit_run_norm_backward(
 			p->grad->norm2, data->mid, data->mean2, data->var2, d->y, d->y);
 	return r == 0 ? add_to(p->grad->add, d->g.values, d->y) : r;
-}
-
-/* d->y (n, Q, D), of attention's result, to d->qkv (n, T, 3 D) */
-static int run_attention(const struct pass *p, const struct vit_block_data *data)
-{
-	const struct vit_extent *e = &p->grad->extent;
-	const struct vit_grad_data *d = p->d;
-	const size_t width = p->vit->shape.width;
-	struct vit_block_grad *grad = p->grad;
-	int r;
-
-	/* Queries that nobody asked for have no gradient. */
-	if (e->n_queries < e->n_tokens)
-		memset(d->qkv.values, 0, (size_t)e->n * e->n_tokens * 3 * width * sizeof(float));
-	r = run_product(grad->dprobs, d->y, data->qkv + 2 * width, d->probs);
-	if (r == 0)
-		r = run_product(grad->dv, data->probs, d->y, d->qkv.values + 2 * width);
-	if (r < 0)
-		return r;
-	op_bind(grad->softmax, OP_DST, data->probs);
-	op_bind(grad->softmax, OP_DIFF_DST, d->probs);
-	op_bind(grad->softmax, OP_DIFF_SRC, d->probs);
-	r = op_run(grad->softmax);
-	if (r == 0)
-		r = run_product(grad->dq, d->probs, data->qkv + width, d->qkv.values);
-	if (r == 0)
-		r = run_product(grad->dk, d->probs, data->qkv, d->qkv.values + width);
-	return r == 0 ? vit_round(grad->round_qkv, &d->qkv) : r;
 }
 
 /* The residual's gradient joins that of the first norm, in d->below. */
@@ -286,12 +228,12 @@ int vit_block_backward(struct vit_block_grad *grad, const struct vit *vit, const
 	if (r == 0)
 		r = vit_round(grad->round_g, &d->g);
 	if (r == 0)
-		r = run_layer(&p, VIT_PROJ, data->att.rounded, d->g.rounded, d->y, NULL);
+		r = run_layer(&p, VIT_PROJ, data->att, d->g.rounded, d->att, NULL);
 	if (r == 0)
-		r = run_attention(&p, data);
+		r = vit_attention_backward(&grad->attention, vit, grad->extent, data, d);
 	if (r == 0)
-		r = run_layer(&p, VIT_QKV, data->y1.rounded, d->qkv.rounded, below ? d->y : NULL,
-			&vit->norm1[b]);
+		r = run_layer(
+			&p, VIT_QKV, data->y1.rounded, d->qkv, below ? d->y : NULL, &vit->norm1[b]);
 	if (r < 0 || !below)
 		return r;
 	r = vit_run_norm_backward(grad->norm1, data->x, data->mean1, data->var1, d->y, d->y);

@@ -6,6 +6,7 @@
 
 #include "base/arena.h"
 #include "mask/slot_internal.h"
+#include "model/row.h"
 #include "model/vit.h"
 #include "onednn/op.h"
 
@@ -66,8 +67,8 @@ void vit_tokens(const struct vit_shape *shape, uint32_t n, uint32_t grid, const 
 /* vit_block.c */
 
 /** Extent of one pass: n images of n_tokens; n_queries is n_tokens, or 1 in the last block, where
- * only the class token is of use behind the keys and values. precision: what the layers' products
- * read; attention's, the residual and all sums are f32. */
+ * only the class token is of use behind the keys and values. precision: what the products read;
+ * the residual, norms and all sums are f32. */
 struct vit_extent {
 	uint32_t n, n_tokens, n_queries;
 	enum precision precision;
@@ -80,26 +81,73 @@ struct vit_operand {
 	void *rounded;
 };
 
-/** Where a block reads and writes. In a plan y1 = y2, and so on; a tape keeps what the layers read
+/* vit_heads.c: (n, tokens, parts D) with D = (H, D / H) and one dense matrix a head */
+
+/** The operands of attention's products, each head dense. */
+struct vit_heads {
+	bf16 *q, *k, *v; /* (n, H, Q, D / H), (n, H, T, D / H) twice */
+	bf16 *out;       /* (n, H, Q, D / H) */
+};
+/** qkv (n, T, 3 D) to q, k and v; of q the first Q tokens. */
+void vit_heads_split(const struct vit_shape *shape, struct vit_extent extent, const bf16 *qkv,
+	const struct vit_heads *heads);
+/** The other way; what has no query gets 0. */
+void vit_heads_join(const struct vit_shape *shape, struct vit_extent extent,
+	const struct vit_heads *heads, bf16 *qkv);
+/** att (n, Q, D) to out, and back */
+void vit_heads_take(const struct vit_shape *shape, struct vit_extent extent, const bf16 *att,
+	const struct vit_heads *heads);
+void vit_heads_give(const struct vit_shape *shape, struct vit_extent extent,
+	const struct vit_heads *heads, bf16 *att);
+
+/** Where a block reads and writes. In a plan y1 = y2, and so on; a tape keeps what the way back reads
  * of each of them. void: in the layers' precision. */
 struct vit_block_data {
 	float *x;               /* (n, T, D) input */
 	struct vit_operand y1;  /* (n, T, D) after the first norm */
 	float *mean1, *var1;    /* (n T), tape only */
-	float *qkv;             /* (n, T, 3 D) */
-	float *probs;           /* (n, H, Q, T) */
-	struct vit_operand att; /* (n, Q, D) */
+	void *qkv;              /* (n, T, 3 D) */
+	struct vit_heads heads; /* bf16 only */
+	float *logits;          /* (n, H, Q, T); in f32 the same as probs */
+	void *probs;            /* (n, H, Q, T) */
+	void *att;              /* (n, Q, D) */
 	float *mid;             /* (n, Q, D) x + attention; may be x where Q = T */
 	struct vit_operand y2;  /* (n, Q, D) */
 	float *mean2, *var2;    /* (n Q), tape only */
-	void *pre;              /* (n, Q, mlp) before the GELU, tape only */
+	void *pre;              /* (n, Q, mlp) before the GELU; may be hidden */
 	void *hidden;           /* (n, Q, mlp) */
 	float *out;             /* (n, Q, D) mid + mlp; may be mid */
 };
 
+/* vit_attention.c */
+
+/** Softmax(q k^T / sqrt(D / H)) v. In f32 the operands are views of the qkv layer's result; in bf16
+ * oneDNN has fast products for dense operands alone, so every head is copied out and back. */
+struct vit_attention {
+	struct op *scores, *softmax, *mix; /* softmax: f32 only */
+};
+/** Parts of the fused (n, T, 3 D) buffer and of (n, Q, D), as (n, H, rows, D / H). */
+struct view vit_view_qkv(const struct vit_shape *shape, struct vit_extent extent, uint32_t rows);
+struct view vit_view_heads(const struct vit_shape *shape, struct vit_extent extent);
+struct view vit_view_probs(const struct vit_shape *shape, struct vit_extent extent);
+/** In bf16: (n H, rows, cols), dense. */
+struct view vit_view_dense(
+	const struct vit_shape *shape, struct vit_extent extent, uint32_t rows, uint32_t cols);
+struct view vit_view_transposed(struct view view);
+int vit_attention_init(
+	struct vit_attention *attention, const struct vit *vit, struct vit_extent extent);
+void vit_attention_done(struct vit_attention *attention);
+/** data->qkv to data->att */
+int vit_attention_forward(struct vit_attention *attention, const struct vit *vit,
+	struct vit_extent extent, const struct vit_block_data *data);
+
+/* vit_block.c */
+
 struct vit_block {
 	struct vit_extent extent;
-	struct op *norm1, *qkv, *scores, *softmax, *mix, *proj, *norm2, *fc1, *gelu, *fc2;
+	struct vit_attention attention;
+	struct op *norm1, *qkv, *proj, *norm2, *fc1, *fc2;
+	struct op *gelu;                   /* f32 tape only: else it is part of fc1, or a row's */
 	struct op *round_all, *round_rows; /* (n T, D), (n Q, D); NULL in f32 */
 };
 
@@ -113,12 +161,6 @@ int vit_run_norm(struct op *op, const struct vit_norm *norm, const float *src, f
 	float *variance, float *dst);
 int vit_block_forward(struct vit_block *block, const struct vit *vit, const struct slot *slot,
 	uint32_t b, const struct vit_block_data *data);
-
-/** Attention's parts of the fused (n, T, 3 D) buffer and of (n, Q, D), as (n, H, rows, D / H). */
-struct view vit_view_qkv(const struct vit_shape *shape, struct vit_extent extent, uint32_t rows);
-struct view vit_view_heads(const struct vit_shape *shape, struct vit_extent extent);
-struct view vit_view_probs(const struct vit_shape *shape, struct vit_extent extent);
-struct view vit_view_transposed(struct view view);
 
 /* vit_stem.c: pixels to tokens */
 struct vit_stem {
@@ -141,6 +183,8 @@ void *vit_carve_in(struct vit_carver *carver, size_t n, enum precision precision
 /** Of n values; in a precision other than f32 its values lie in spare. */
 struct vit_operand vit_carve_operand(
 	struct vit_carver *carver, size_t n, enum precision precision, float *spare);
+/** Each of n values; nothing in f32. */
+struct vit_heads vit_carve_heads(struct vit_carver *carver, size_t n, enum precision precision);
 
 /** @return 0, or -EINVAL: px is no multiple of the patch, or too large */
 int vit_stem_size(struct vit_stem *stem, const struct vit *vit, uint32_t n, uint32_t px);
@@ -149,20 +193,32 @@ int vit_stem_init(struct vit_stem *stem, const struct vit *vit);
 void vit_stem_done(struct vit_stem *stem);
 int vit_stem_forward(struct vit_stem *stem, const struct vit *vit, float *tokens);
 
-/* vit_block_grad.c */
-
-/** Gradients on their way down; shared by all blocks. */
+/** Gradients on their way down; shared by all blocks. void: in the layers' precision. */
 struct vit_grad_data {
 	struct vit_operand g; /* (n, T, D), or (n, Q, D): gradient of what leaves the block */
 	float *below; /* (n, T, D): where the gradient of what entered it goes; may be g.values if Q = T */
 	float *y;               /* (n, T, D) */
-	void *hidden;           /* (n, Q, mlp) in the layers' precision */
-	struct vit_operand qkv; /* (n, T, 3 D); may be hidden */
-	float *probs;           /* (n, H, Q, T) */
+	void *hidden;           /* (n, Q, mlp) */
+	void *att;              /* (n, Q, D); in f32 y */
+	struct vit_heads heads; /* bf16 only */
+	void *qkv;              /* (n, T, 3 D); may be hidden */
+	void *probs;            /* (n, H, Q, T) */
 	void *ones;             /* (n T) of 1 in the layers' precision */
 	float *grad;            /* the caller's, of all maskable tensors */
 };
 
+/* vit_attention_grad.c */
+struct vit_attention_grad {
+	struct op *dprobs, *dv, *softmax, *dq, *dk;
+};
+int vit_attention_grad_init(
+	struct vit_attention_grad *grad, const struct vit *vit, struct vit_extent extent);
+void vit_attention_grad_done(struct vit_attention_grad *grad);
+/** d->att to d->qkv */
+int vit_attention_backward(struct vit_attention_grad *grad, const struct vit *vit,
+	struct vit_extent extent, const struct vit_block_data *data, const struct vit_grad_data *d);
+
+/* vit_block_grad.c */
 struct vit_layer_grad {
 	struct op *dx, *dw, *db;
 };
@@ -171,8 +227,8 @@ struct vit_block_grad {
 	struct vit_extent extent;
 	struct vit_layer_grad layers[VIT_N_LAYERS];
 	struct op *gelu, *norm2, *norm1, *add;
-	struct op *round_g, *round_qkv; /* (n Q, D), (n T, 3 D); NULL in f32 */
-	struct op *dprobs, *dv, *softmax, *dq, *dk;
+	struct op *round_g; /* (n Q, D); NULL in f32 */
+	struct vit_attention_grad attention;
 };
 
 int vit_block_grad_init(

@@ -17,19 +17,24 @@ static void carve(struct vit_plan *plan, struct vit_carver *carver)
 {
 	const struct vit_shape *shape = &plan->vit->shape;
 	const size_t n = plan->stem.n, n_tokens = plan->stem.n_tokens, rows = n * n_tokens;
+	const size_t n_probs = rows * shape->n_heads * n_tokens;
+	const enum precision precision = plan->precision;
 	struct vit_block_data *data = &plan->data;
 	float *spare = NULL;
 
 	vit_stem_carve(&plan->stem, plan->vit, carver);
-	if (plan->precision != PRECISION_F32)
+	if (precision != PRECISION_F32)
 		spare = vit_carve(carver, rows * shape->width);
 	data->x = vit_carve(carver, rows * shape->width);
-	data->y1 = vit_carve_operand(carver, rows * shape->width, plan->precision, spare);
-	data->qkv = vit_carve(carver, rows * 3 * shape->width);
-	data->probs = vit_carve(carver, rows * shape->n_heads * n_tokens);
-	data->hidden = vit_carve_in(carver, rows * shape->mlp, plan->precision);
+	data->y1 = vit_carve_operand(carver, rows * shape->width, precision, spare);
+	data->qkv = vit_carve_in(carver, rows * 3 * shape->width, precision);
+	data->heads = vit_carve_heads(carver, rows * shape->width, precision);
+	data->probs = vit_carve_in(carver, n_probs, precision);
+	data->logits = precision == PRECISION_F32 ? data->probs : vit_carve(carver, n_probs);
+	data->hidden = vit_carve_in(carver, rows * shape->mlp, precision);
+	data->pre = data->hidden;
 	/* The norm's output is read by one product, before attention's result is written. */
-	data->att = data->y1;
+	data->att = data->y1.rounded;
 	data->y2 = data->y1;
 	data->mid = data->x;
 	data->out = data->x;

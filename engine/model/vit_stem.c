@@ -26,6 +26,18 @@ struct vit_operand vit_carve_operand(
 	return (struct vit_operand){ precision == PRECISION_F32 ? rounded : spare, rounded };
 }
 
+struct vit_heads vit_carve_heads(struct vit_carver *carver, size_t n, enum precision precision)
+{
+	if (precision == PRECISION_F32)
+		return (struct vit_heads){ NULL, NULL, NULL, NULL };
+	return (struct vit_heads){
+		.q = vit_carve_in(carver, n, precision),
+		.k = vit_carve_in(carver, n, precision),
+		.v = vit_carve_in(carver, n, precision),
+		.out = vit_carve_in(carver, n, precision),
+	};
+}
+
 int vit_stem_size(struct vit_stem *stem, const struct vit *vit, uint32_t n, uint32_t px)
 {
 	if (n == 0 || n > MAX_BATCH || px == 0 || px > MAX_PX || px % vit->shape.patch)

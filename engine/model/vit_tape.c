@@ -14,12 +14,35 @@ struct vit_tape {
 	struct vit_block_data *data; /* (depth) */
 	struct vit_grad_data d;
 	enum precision precision;
-	float *spare; /* (n, T, D): f32 values between norm or attention and their rounding */
+	/* What one block leaves to the next in bf16. */
+	float *spare;  /* (n, T, D): the norm's values before they are rounded */
+	void *qkv;     /* (n, T, 3 D) */
+	float *logits; /* (n, H, T, T) */
 	struct op *norm, *norm_backward;
 	float *mean, *variance; /* (n) of the last norm */
 	float *d_class;         /* (n, D) */
 	uint32_t end;           /* block at which the way back ends */
 };
+
+/* In bf16 the way back reads the copies of the heads, so that one qkv does for all blocks. */
+static void carve_attention(
+	struct vit_tape *tape, struct vit_block_data *data, struct vit_carver *carver, size_t rows)
+{
+	const struct vit_shape *shape = &tape->vit->shape;
+	const size_t all = (size_t)tape->stem.n * tape->stem.n_tokens;
+	const size_t n_probs = rows * shape->n_heads * tape->stem.n_tokens;
+
+	data->probs = vit_carve_in(carver, n_probs, tape->precision);
+	data->att = vit_carve_in(carver, rows * shape->width, tape->precision);
+	if (tape->precision == PRECISION_F32) {
+		data->qkv = vit_carve(carver, all * 3 * shape->width);
+		data->logits = data->probs;
+		return;
+	}
+	data->qkv = tape->qkv;
+	data->logits = tape->logits;
+	data->heads = vit_carve_heads(carver, all * shape->width, tape->precision);
+}
 
 static void carve_block(struct vit_tape *tape, uint32_t b, struct vit_carver *carver)
 {
@@ -35,9 +58,7 @@ static void carve_block(struct vit_tape *tape, uint32_t b, struct vit_carver *ca
 	data->y1 = vit_carve_operand(carver, all * shape->width, precision, tape->spare);
 	data->mean1 = vit_carve(carver, all);
 	data->var1 = vit_carve(carver, all);
-	data->qkv = vit_carve(carver, all * 3 * shape->width);
-	data->probs = vit_carve(carver, rows * shape->n_heads * tape->stem.n_tokens);
-	data->att = vit_carve_operand(carver, rows * shape->width, precision, tape->spare);
+	carve_attention(tape, data, carver, rows);
 	data->mid = vit_carve(carver, rows * shape->width);
 	data->y2 = vit_carve_operand(carver, rows * shape->width, precision, tape->spare);
 	data->mean2 = vit_carve(carver, rows);
@@ -61,12 +82,15 @@ static void carve_gradients(struct vit_tape *tape, struct vit_carver *carver)
 	d->g = (struct vit_operand){ d->below, d->below };
 	d->y = vit_carve(carver, all * shape->width);
 	d->hidden = vit_carve_in(carver, n_hidden > n_qkv ? n_hidden : n_qkv, tape->precision);
-	d->qkv = (struct vit_operand){ d->hidden, d->hidden };
+	d->qkv = d->hidden;
+	d->att = d->y;
 	if (tape->precision != PRECISION_F32) {
-		d->qkv.values = vit_carve(carver, n_qkv);
 		d->g.rounded = vit_carve_in(carver, all * shape->width, tape->precision);
+		d->att = vit_carve_in(carver, all * shape->width, tape->precision);
 	}
-	d->probs = vit_carve(carver, all * shape->n_heads * tape->stem.n_tokens);
+	d->heads = vit_carve_heads(carver, all * shape->width, tape->precision);
+	d->probs =
+		vit_carve_in(carver, all * shape->n_heads * tape->stem.n_tokens, tape->precision);
 	d->ones = vit_carve_in(carver, all, tape->precision);
 }
 
@@ -76,8 +100,11 @@ static void carve(struct vit_tape *tape, struct vit_carver *carver)
 	const size_t n = tape->stem.n, all = n * tape->stem.n_tokens;
 
 	vit_stem_carve(&tape->stem, tape->vit, carver);
-	if (tape->precision != PRECISION_F32)
+	if (tape->precision != PRECISION_F32) {
 		tape->spare = vit_carve(carver, all * shape->width);
+		tape->qkv = vit_carve_in(carver, all * 3 * shape->width, tape->precision);
+		tape->logits = vit_carve(carver, all * shape->n_heads * tape->stem.n_tokens);
+	}
 	for (uint32_t b = 0; b < shape->depth; b++)
 		carve_block(tape, b, carver);
 	tape->mean = vit_carve(carver, n);

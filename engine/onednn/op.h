@@ -77,15 +77,15 @@ int op_norm_backward_new(
 
 /** Rows of n; OP_SRC may be OP_DST. */
 int op_softmax_new(struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t n);
-/** OP_DST (the forward's), OP_DIFF_DST -> OP_DIFF_SRC, which may be OP_DIFF_DST */
-int op_softmax_backward_new(struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t n);
+/** OP_DST (the forward's), OP_DIFF_DST -> OP_DIFF_SRC, which may be OP_DIFF_DST; all in the
+ * precision */
+int op_softmax_backward_new(struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t n,
+	enum precision precision);
 
-/** Exact GELU; all of it in the precision. */
-int op_gelu_new(struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t n,
-	enum precision precision);
+/** Exact GELU. */
+int op_gelu_new(struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t n);
 /** OP_SRC (before the GELU), OP_DIFF_DST -> OP_DIFF_SRC, which may be OP_DIFF_DST */
-int op_gelu_backward_new(struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t n,
-	enum precision precision);
+int op_gelu_backward_new(struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t n);
 
 /** OP_DST = OP_SRC + OP_WEIGHTS, all (rows, n); OP_DST may be OP_SRC. */
 int op_add_new(struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t n);

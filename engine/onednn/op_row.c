@@ -131,7 +131,8 @@ int op_softmax_new(struct op **ret_op, struct onednn *onednn, int64_t rows, int6
 		});
 }
 
-int op_softmax_backward_new(struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t n)
+int op_softmax_backward_new(struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t n,
+	enum precision precision)
 {
 	_cleanup_(attr_freep) dnnl_primitive_attr_t attr = NULL;
 	_cleanup_(pd_freep) dnnl_primitive_desc_t hint = NULL;
@@ -139,7 +140,7 @@ int op_softmax_backward_new(struct op **ret_op, struct onednn *onednn, int64_t r
 	dnnl_memory_desc_t data;
 	int r;
 
-	r = dense_desc(&data, rows, n);
+	r = dense_desc_in(&data, rows, n, precision);
 	if (r == 0)
 		r = user_scratchpad_attr(&attr);
 	if (r == 0)
@@ -161,15 +162,14 @@ int op_softmax_backward_new(struct op **ret_op, struct onednn *onednn, int64_t r
 		});
 }
 
-int op_gelu_new(struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t n,
-	enum precision precision)
+int op_gelu_new(struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t n)
 {
 	_cleanup_(attr_freep) dnnl_primitive_attr_t attr = NULL;
 	dnnl_eltwise_desc_t desc;
 	dnnl_memory_desc_t data;
 	int r;
 
-	r = dense_desc_in(&data, rows, n, precision);
+	r = dense_desc(&data, rows, n);
 	if (r == 0)
 		r = user_scratchpad_attr(&attr);
 	if (r == 0)
@@ -185,8 +185,7 @@ int op_gelu_new(struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t
 		});
 }
 
-int op_gelu_backward_new(struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t n,
-	enum precision precision)
+int op_gelu_backward_new(struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t n)
 {
 	_cleanup_(attr_freep) dnnl_primitive_attr_t attr = NULL;
 	_cleanup_(pd_freep) dnnl_primitive_desc_t hint = NULL;
@@ -194,7 +193,7 @@ int op_gelu_backward_new(struct op **ret_op, struct onednn *onednn, int64_t rows
 	dnnl_memory_desc_t data;
 	int r;
 
-	r = dense_desc_in(&data, rows, n, precision);
+	r = dense_desc(&data, rows, n);
 	if (r == 0)
 		r = user_scratchpad_attr(&attr);
 	if (r == 0)

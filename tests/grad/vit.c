@@ -238,7 +238,7 @@ static double cosine(const float *a, const float *b, size_t n)
 	return ab / sqrt(aa * bb);
 }
 
-/* What is rounded has 8 bits of mantissa: 2^-9 of every operand, and less of their sums. */
+/* What is rounded has 8 bits of mantissa: 2^-8 of every operand at most, and less of their sums. */
 static void bf16_points_where_f32_does(void **state)
 {
 	struct model *model = *state;

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "model/row.h"
+
+#include <string.h>
+
+/* Of values: enough to be worth another thread. */
+#define N_BLOCK ((size_t)1 << 14)
+
+const struct kern_row_impl kern_row_impls[] = {
+#ifdef KAMEN_X86
+	{ "avx512", "avx512bw", kern_gelu_row_avx512, kern_gelu_grad_row_avx512,
+		kern_softmax_row_avx512 },
+	{ "avx2", "avx2", kern_gelu_row_avx2, kern_gelu_grad_row_avx2, kern_softmax_row_avx2 },
+#endif
+	{ "c", NULL, kern_gelu_row_c, kern_gelu_grad_row_c, kern_softmax_row_c },
+	{ NULL, NULL, NULL, NULL, NULL },
+};
+
+bool kern_row_runs_here(const struct kern_row_impl *impl)
+{
+	if (!impl->cpu)
+		return true;
+#ifdef KAMEN_X86
+	if (strcmp(impl->cpu, "avx512bw") == 0)
+		return __builtin_cpu_supports("avx512bw");
+	if (strcmp(impl->cpu, "avx2") == 0)
+		return __builtin_cpu_supports("avx2");
+#endif
+	return false;
+}
+
+static const struct kern_row_impl *fastest(void)
+{
+	const struct kern_row_impl *impl = kern_row_impls;
+
+	while (!kern_row_runs_here(impl))
+		impl++;
+	return impl;
+}
+
+static size_t block_size(size_t n, size_t at)
+{
+	return n - at < N_BLOCK ? n - at : N_BLOCK;
+}
+
+void row_gelu(bf16 *dst, const bf16 *src, size_t n)
+{
+	kern_gelu_row_fn *gelu = fastest()->gelu;
+
+#pragma omp parallel for schedule(static) if (n > N_BLOCK)
+	for (size_t i = 0; i < n; i += N_BLOCK)
+		gelu(dst + i, src + i, block_size(n, i));
+}
+
+void row_gelu_grad(bf16 *d, const bf16 *x, size_t n)
+{
+	kern_gelu_grad_row_fn *gelu_grad = fastest()->gelu_grad;
+
+#pragma omp parallel for schedule(static) if (n > N_BLOCK)
+	for (size_t i = 0; i < n; i += N_BLOCK)
+		gelu_grad(d + i, x + i, block_size(n, i));
+}
+
+void row_softmax(bf16 *dst, float *src, size_t rows, size_t n)
+{
+	kern_softmax_row_fn *softmax = fastest()->softmax;
+
+#pragma omp parallel for schedule(static) if (rows * n > N_BLOCK)
+	for (size_t i = 0; i < rows; i++)
+		softmax(dst + i * n, src + i * n, n);
+}

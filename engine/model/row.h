@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef KAMEN_MODEL_ROW_H
+#define KAMEN_MODEL_ROW_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/*
+ * What stands between two bf16 products: values in bf16 (the upper half of a float), computed in
+ * f32. oneDNN's own take longer here than the products (a GELU behind fc1 four times as long).
+ * Their approximations are far below bf16's 2^-8; every instruction set gives the same bits.
+ */
+
+typedef uint16_t bf16;
+
+/** dst = x Phi(x) of n values; dst may be src. Within 5e-5 of the exact one before rounding. */
+typedef void kern_gelu_row_fn(bf16 *dst, const bf16 *src, size_t n);
+/** d *= (x Phi(x))' of n values. The factor is within 2e-4. */
+typedef void kern_gelu_grad_row_fn(bf16 *restrict d, const bf16 *restrict x, size_t n);
+/** dst = softmax(src), one row of n; src is used up. Within 1e-6 of its values before rounding. */
+typedef void kern_softmax_row_fn(bf16 *restrict dst, float *restrict src, size_t n);
+
+struct kern_row_impl {
+	const char *name;
+	const char *cpu; /* __builtin_cpu_supports() feature, or NULL for the reference */
+	kern_gelu_row_fn *gelu;
+	kern_gelu_grad_row_fn *gelu_grad;
+	kern_softmax_row_fn *softmax;
+};
+
+/** Fastest first; name NULL ends it. */
+extern const struct kern_row_impl kern_row_impls[];
+bool kern_row_runs_here(const struct kern_row_impl *impl);
+
+/** The fastest one, in the caller's threads. */
+void row_gelu(bf16 *dst, const bf16 *src, size_t n);
+void row_gelu_grad(bf16 *d, const bf16 *x, size_t n);
+/** rows of n */
+void row_softmax(bf16 *dst, float *src, size_t rows, size_t n);
+
+kern_gelu_row_fn kern_gelu_row_c, kern_gelu_row_avx2, kern_gelu_row_avx512;
+kern_gelu_grad_row_fn kern_gelu_grad_row_c, kern_gelu_grad_row_avx2, kern_gelu_grad_row_avx512;
+kern_softmax_row_fn kern_softmax_row_c, kern_softmax_row_avx2, kern_softmax_row_avx512;
+
+#endif

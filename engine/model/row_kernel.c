@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* Compiled once per instruction set (KERN_ISA); the compiler does the vectorising. */
+#include <string.h>
+
+#include "model/row.h"
+
+#define PASTE(a, b) a##b
+#define NAME(stem, isa) PASTE(stem, isa)
+
+#define LANES 16u
+
+static inline float widen(bf16 value)
+{
+	uint32_t bits = (uint32_t)value << 16;
+	float x;
+
+	memcpy(&x, &bits, sizeof(x));
+	return x;
+}
+
+/* To the nearest, ties to even. A NaN stays one: its payload does not reach the lower half here. */
+static inline bf16 narrow(float x)
+{
+	uint32_t bits;
+
+	memcpy(&bits, &x, sizeof(bits));
+	return (bf16)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+/* Beyond it Phi is 0 or 1 to 4e-6. */
+#define END 4.5f
+
+static inline float clamp(float x)
+{
+	float low = x < -END ? -END : x;
+
+	return low > END ? END : low;
+}
+
+/* Phi(x) - 1/2 as an odd polynomial, least |x| times its error on the clamped range. */
+static inline float phi_odd(float x)
+{
+	float z = clamp(x), q = z * z;
+	float p = -1.400070813e-12f;
+
+	p = p * q + 1.697307319e-10f;
+	p = p * q - 9.193764561e-09f;
+	p = p * q + 2.958902443e-07f;
+	p = p * q - 6.365261947e-06f;
+	p = p * q + 9.787141977e-05f;
+	p = p * q - 1.122678839e-03f;
+	p = p * q + 9.833186165e-03f;
+	p = p * q - 6.633705867e-02f;
+	p = p * q + 3.988837960e-01f;
+	return p * z;
+}
+
+/* Phi(x) + x phi(x) - 1/2 likewise. */
+static inline float slope_odd(float x)
+{
+	float z = clamp(x), q = z * z;
+	float p = -4.607133576e-14f;
+
+	p = p * q + 6.370698322e-12f;
+	p = p * q - 3.994772209e-10f;
+	p = p * q + 1.511838598e-08f;
+	p = p * q - 3.884823878e-07f;
+	p = p * q + 7.240556433e-06f;
+	p = p * q - 1.020530703e-04f;
+	p = p * q + 1.113178592e-03f;
+	p = p * q - 9.403900778e-03f;
+	p = p * q + 5.971772193e-02f;
+	p = p * q - 2.658861183e-01f;
+	p = p * q + 7.978708910e-01f;
+	return p * z;
+}
+
+void NAME(kern_gelu_row_, KERN_ISA)(bf16 *dst, const bf16 *src, size_t n)
+{
+	/* Without a promise that they differ: where dst is src, element by element is right too. */
+#pragma GCC ivdep
+	for (size_t i = 0; i < n; i++) {
+		float x = widen(src[i]);
+
+		dst[i] = narrow(x * (.5f + phi_odd(x)));
+	}
+}
+
+void NAME(kern_gelu_grad_row_, KERN_ISA)(bf16 *restrict d, const bf16 *restrict x, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		d[i] = narrow(widen(d[i]) * (.5f + slope_odd(widen(x[i]))));
+}
+
+/* e^x for x <= 0, 0 below -87: 2^round(y) times a polynomial of what is left of y = x / ln 2. */
+static inline float exp_down(float x)
+{
+	float y = (x < -87.f ? -87.f : x) * 1.44269504f;
+	/* Rounds while the sum's exponent leaves no room for a fraction. */
+	float shifted = y + 12582912.f;
+	float t = y - (shifted - 12582912.f);
+	uint32_t bits;
+	float scale, p;
+
+	memcpy(&bits, &shifted, sizeof(bits));
+	bits = (bits - 0x4b400000u + 127u) << 23;
+	memcpy(&scale, &bits, sizeof(scale));
+	p = 1.326697039e-03f;
+	p = p * t + 9.675459746e-03f;
+	p = p * t + 5.550742616e-02f;
+	p = p * t + 2.402212175e-01f;
+	p = p * t + 6.931469492e-01f;
+	p = p * t + 1.000000071e+00f;
+	return p * scale;
+}
+
+/* The largest is the same in any order. */
+static inline float row_max(const float *src, size_t n)
+{
+	float max = src[0];
+
+#pragma omp simd reduction(max : max)
+	for (size_t i = 0; i < n; i++)
+		max = src[i] > max ? src[i] : max;
+	return max;
+}
+
+/* In so many lanes by hand: the compiler may not reorder a sum. */
+static inline float row_sum(const float *src, size_t n)
+{
+	float lane[LANES] = { 0 }, sum = 0;
+	size_t i = 0;
+
+	for (; i + LANES <= n; i += LANES)
+		for (unsigned j = 0; j < LANES; j++)
+			lane[j] += src[i + j];
+	for (; i < n; i++)
+		sum += src[i];
+	for (unsigned j = 0; j < LANES; j++)
+		sum += lane[j];
+	return sum;
+}
+
+void NAME(kern_softmax_row_, KERN_ISA)(bf16 *restrict dst, float *restrict src, size_t n)
+{
+	float max = row_max(src, n), factor;
+
+	for (size_t i = 0; i < n; i++)
+		src[i] = exp_down(src[i] - max);
+	factor = 1 / row_sum(src, n);
+	for (size_t i = 0; i < n; i++)
+		dst[i] = narrow(src[i] * factor);
+}
