@@ -9,6 +9,7 @@
 #include "output.h"
 
 int infer_run(struct ctl *ctl, int argc, char **argv);
+int switch_run(struct ctl *ctl, int argc, char **argv);
 int serve_run(struct ctl *ctl, int argc, char **argv);
 int ipc_run(struct ctl *ctl, int argc, char **argv);
 

@@ -3,12 +3,10 @@
 #include <omp.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 
-#include "base/rng.h"
 #include "bench.h"
 #include "floor.h"
-#include "untrained.h"
+#include "subject.h"
 
 #define N_ROUNDS 5
 #define LEAST_RUNS 10
@@ -23,103 +21,6 @@ struct asked {
 	const char *precisions;
 	enum precision precision;
 };
-
-/* The model with everything that one batch passes through. */
-struct subject {
-	struct base *base;
-	struct vit *vit;
-	struct slot *slot;
-	struct vit_plan *plan;
-	struct image *image;
-	struct resize_scratch *scratch;
-	struct prep prep;
-	float *embeddings;
-	uint32_t batch;
-	uint64_t round_ns;
-	enum precision precision;
-};
-
-static void subject_done(struct subject *s)
-{
-	vit_plan_free(s->plan);
-	slot_free(s->slot);
-	vit_free(s->vit);
-	base_free(s->base);
-	image_free(s->image);
-	resize_scratch_free(s->scratch);
-	free(s->embeddings);
-}
-
-static int base_random(struct base **ret_base, const char *name, struct diag *diag)
-{
-	_cleanup_(closep) int fd = memfd_create(name, MFD_CLOEXEC);
-	char path[32];
-	int r;
-
-	if (fd < 0)
-		return -errno;
-	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	r = untrained_write(name, path, diag);
-	return r < 0 ? r : base_load(ret_base, path, diag);
-}
-
-static int image_fill(struct subject *s)
-{
-	struct rng rng = rng_stream(1, 0, 0, 0);
-	uint32_t side = s->prep.input_px + s->prep.input_px / 7;
-	int r = image_new(&s->image, side, side, 3);
-
-	if (r < 0)
-		return r;
-	for (size_t i = 0; i < (size_t)side * side * 3; i++)
-		s->image->pixels[i] = (uint8_t)rng_u32(&rng);
-	return 0;
-}
-
-static int subject_init(struct subject *s, const struct asked *asked, const char *file,
-	const char *random, struct diag *diag)
-{
-	int r = file ? base_load(&s->base, file, diag) : base_random(&s->base, random, diag);
-
-	if (r == 0)
-		r = vit_new(&s->vit, s->base, NULL, diag);
-	if (r < 0)
-		return r;
-	s->batch = asked->batch;
-	s->round_ns = asked->round_ns;
-	s->precision = asked->precision;
-	if (!vit_has(s->vit, s->precision))
-		return diag_set(diag, EOPNOTSUPP, "%s: this CPU (%s) has not",
-			precision_name(s->precision), vit_isa(s->vit));
-	s->prep = vit_native_prep(s->vit);
-	if (asked->px)
-		s->prep.input_px = asked->px;
-	r = prep_check(&s->prep, vit_shape(s->vit)->patch, diag);
-	if (r == 0)
-		r = vit_slot_new(&s->slot, s->vit,
-			SLOT_INFER | (s->precision == PRECISION_BF16 ? SLOT_BF16 : 0));
-	if (r == 0)
-		r = slot_apply(s->slot, NULL);
-	if (r == 0)
-		r = vit_plan_new(&s->plan, s->vit, s->batch, s->prep.input_px, s->precision);
-	if (r == 0)
-		r = resize_scratch_new(&s->scratch);
-	if (r == 0)
-		r = image_fill(s);
-	s->embeddings = malloc((size_t)s->batch * vit_shape(s->vit)->width * sizeof(float));
-	return r == 0 && !s->embeddings ? -ENOMEM : r;
-}
-
-static int subject_run(struct subject *s)
-{
-	const size_t n = 3 * (size_t)s->prep.input_px * s->prep.input_px;
-	const struct image_view view = image_view(s->image);
-	int r = 0;
-
-	for (uint32_t i = 0; i < s->batch && r == 0; i++)
-		r = prep_apply(&s->prep, &view, vit_plan_input(s->plan) + i * n, s->scratch);
-	return r < 0 ? r : vit_forward(s->plan, s->slot, s->embeddings);
-}
 
 typedef int (*run_fn)(void *data);
 
@@ -155,7 +56,7 @@ struct figures {
 };
 
 /* Model and floors take turns, so that a slow moment of the machine meets both. */
-static int measure_all(struct subject *s, struct figures *ret_figures)
+static int measure_all(struct subject *s, uint64_t round_ns, struct figures *ret_figures)
 {
 	_cleanup_(samples_done) struct samples model = { 0 };
 	double lowest = 0;
@@ -172,9 +73,9 @@ static int measure_all(struct subject *s, struct figures *ret_figures)
 			_cleanup_(samples_done) struct samples products = { 0 };
 			double median;
 
-			r = measure(&model, s->round_ns, run_subject, s);
+			r = measure(&model, round_ns, run_subject, s);
 			if (r == 0)
-				r = measure(&products, s->round_ns, run_floor, floor);
+				r = measure(&products, round_ns, run_floor, floor);
 			median = samples_percentile(&products, .5);
 			if (r == 0 && (lowest == 0 || median < lowest))
 				lowest = median;
@@ -192,12 +93,14 @@ static int bench_one(
 	struct diag diag = { 0 };
 	struct figures f = { 0 };
 	json_t *row;
-	int r = subject_init(&s, asked, file, random, &diag);
+	const struct subject_options options = { file, random, asked->batch, asked->px,
+		asked->precision };
+	int r = subject_init(&s, &options, &diag);
 
 	if (r == 0)
 		r = subject_run(&s);
 	if (r == 0)
-		r = measure_all(&s, &f);
+		r = measure_all(&s, asked->round_ns, &f);
 	if (r < 0)
 		return ctl_fail(ctl, EXIT_FAILED, "%s: %s", file ? file : random,
 			*diag.text ? diag.text : strerror(-r));

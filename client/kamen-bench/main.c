@@ -8,6 +8,8 @@
 static const struct command commands[] = {
 	{ "", "infer", "--model FILE | --random NAME[,NAME]...",
 		"the forward pass, preprocessing included, beside its products alone", infer_run },
+	{ "", "switch", "", "from one site's mask to another's, beside a forward pass",
+		switch_run },
 	{ "", "serve", "", "clients in a closed loop, or at a rate, against a running daemon",
 		serve_run },
 	{ "", "ipc", "", "a round trip through a real session without inference, beside ZeroMQ",
@@ -20,7 +22,7 @@ static int usage(FILE *out, int status)
 {
 	(void)fprintf(out, "usage: kamen-bench COMMAND [--json] ...\n\n");
 	for (unsigned i = 0; i < N_COMMANDS; i++)
-		(void)fprintf(out, "  %-6s %s\n", commands[i].name, commands[i].help);
+		(void)fprintf(out, "  %-7s %s\n", commands[i].name, commands[i].help);
 	(void)fprintf(out, "\n  --help of a command says its options\n");
 	return status;
 }

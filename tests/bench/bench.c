@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* kamen-bench, argv[1], in its shortest form: every promised field is there and can be true. */
+#include <math.h>
 #include <stdarg.h>
 #include <setjmp.h>
 #include <stddef.h>
@@ -71,6 +72,24 @@ static void inference_stands_beside_its_floor(void **state)
 	json_decref(row);
 }
 
+static void a_switch_stands_beside_a_pass(void **state)
+{
+	json_t *row = row_of("switch --random vit_demo --size 32 --density .99 --threads 1 "
+			     "--seconds 0 --json");
+
+	(void)state;
+	assert_true(fabs(number(row, "density") - .99) < .002);
+	assert_true(number(row, "flips") > 0);
+	assert_true(number(row, "switch_ms_p50") > 0);
+	assert_true(number(row, "infer_ms_p50") > 0);
+	assert_true(fabs(number(row, "ratio") * number(row, "infer_ms_p50") -
+			    number(row, "switch_ms_p50")) < 1e-6);
+	/* A hundredth of 448 k weights, with two bytes each, and less than their bits. */
+	assert_true(number(row, "bytes_per_cold_site") < 448e3 / 8);
+	assert_true(number(row, "bytes_coded") < number(row, "bytes_per_cold_site"));
+	json_decref(row);
+}
+
 static void nothing_is_lost_in_a_short_load(void **state)
 {
 	json_t *row = row_of("serve --random vit_demo --clients 3 --sites 2 --zipf 1 --frame 96 "
@@ -101,7 +120,8 @@ static void wrong_usage_is_two(void **state)
 {
 	static const char *const wrong[] = { "2>&1", "frob 2>&1", "infer 2>&1",
 		"infer --random vit_t --batch 0 2>&1", "infer --random vit_t --precision int4 2>&1",
-		"serve --rate x 2>&1", "ipc --bytes 0 2>&1" };
+		"switch --density 2 2>&1", "switch --mask a.kmask 2>&1", "serve --rate x 2>&1",
+		"ipc --bytes 0 2>&1" };
 	char out[8192];
 
 	(void)state;
@@ -115,6 +135,7 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(inference_stands_beside_its_floor),
+		cmocka_unit_test(a_switch_stands_beside_a_pass),
 		cmocka_unit_test(nothing_is_lost_in_a_short_load),
 		cmocka_unit_test(a_round_trip_stands_beside_its_peer),
 		cmocka_unit_test(wrong_usage_is_two),

@@ -9,6 +9,7 @@
 
 #include "base/rng.h"
 #include "mask/bits.h"
+#include "mask/rest.h"
 
 static const char *const names[] = { "a.weight", "a.bias", "b.weight" };
 static const size_t sizes[] = { 130, 64, 7 };
@@ -122,6 +123,41 @@ static void an_empty_tensor_counts_as_one_weight(void **state)
 	assert_true(mask_alpha(mask, 2) == (float)sqrt(1. / 7));
 }
 
+/* Nothing dropped, all, few, gaps longer than one number holds, dense ones as words. */
+static void a_mask_wakes_as_it_lay_down(void **state)
+{
+	static const char *const many[] = { "a", "b", "c", "d" };
+	static const size_t n[] = { 300001, 130, 64, 7 };
+	static const float keeps[] = { 1, -1, .999F, .99999F, .95F, .5F };
+	_cleanup_(mask_layout_freep) struct mask_layout *layout = NULL;
+	_cleanup_(mask_freep) struct mask *woken = NULL;
+	struct rng rng = rng_stream(11, 0, 0, 0);
+
+	(void)state;
+	assert_int_equal(mask_layout_new(&layout, 4, many, n), 0);
+	assert_int_equal(mask_new(&woken, layout), 0);
+	for (unsigned k = 0; k < ARRAY_SIZE(keeps); k++) {
+		_cleanup_(mask_freep) struct mask *mask = NULL;
+		_cleanup_(mask_rest_freep) struct mask_rest *rest = NULL;
+
+		assert_int_equal(mask_new(&mask, layout), 0);
+		for (unsigned t = 0; t < 4; t++)
+			for (size_t i = 0; i < n[t]; i++)
+				mask_put(mask, t, i, rng_uniform(&rng) < keeps[k]);
+		mask_put(mask, 0, 65535, k % 2);
+		mask_put(mask, 0, n[0] - 1, k % 2);
+		assert_int_equal(mask_rest_new(&rest, mask), 0);
+		mask_rest_wake(rest, woken);
+		assert_memory_equal(
+			woken->words, mask->words, layout->n_words * sizeof(*mask->words));
+		assert_memory_equal(
+			woken->n_on, mask->n_on, layout->n_tensors * sizeof(*mask->n_on));
+		assert_true(mask_rest_bytes(rest) < layout->n_words * 8 + 64);
+		if (k == 2)
+			assert_true(mask_rest_bytes(rest) < 1000);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -129,6 +165,7 @@ int main(void)
 		cmocka_unit_test(a_new_mask_keeps_everything),
 		cmocka_unit_test(a_score_of_zero_or_nan_is_off),
 		cmocka_unit_test(putting_bits_keeps_the_counts),
+		cmocka_unit_test(a_mask_wakes_as_it_lay_down),
 		cmocka_unit_test(an_empty_tensor_counts_as_one_weight),
 	};
 

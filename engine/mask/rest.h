@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef KAMEN_MASK_REST_H
+#define KAMEN_MASK_REST_H
+
+#include "mask/bits.h"
+
+/**
+ * A mask at rest: what a site costs whose mask is in no weight slot. Of each tensor the gaps between
+ * the dropped bits in two bytes each, or its words where those are fewer. Some 16 bits a dropped
+ * weight, where a .kmask at density .998 has ten; but waking takes a nanosecond for each, and decoding
+ * that thirty. Immutable, so that threads may share it.
+ */
+struct mask_rest;
+
+int mask_rest_new(struct mask_rest **ret_rest, const struct mask *mask);
+void mask_rest_free(struct mask_rest *rest);
+DEFINE_CLEANUP(struct mask_rest *, mask_rest_free)
+
+/** All that it holds. */
+size_t mask_rest_bytes(const struct mask_rest *rest);
+/** Writes the bits; of the layout that the mask had. */
+void mask_rest_wake(const struct mask_rest *rest, struct mask *mask);
+
+#endif
