@@ -28,6 +28,8 @@ static const struct setting daemon_settings[] = {
 	DAEMON("serve", "max_batch", COUNT, max_batch, .min = 1, .max = 64),
 	DAEMON("serve", "batch_delay_us", COUNT, batch_delay_us, .max = 1e6),
 	DAEMON("serve", "slots", COUNT, n_slots, .min = 1, .max = 1024),
+	DAEMON("serve", "slot_memory", BYTES, slot_memory, .zero = true, .min = 65536,
+		.max = 0x1p44),
 	DAEMON("serve", "max_clients", COUNT, max_clients, .min = 1, .max = 1024),
 	DAEMON("serve", "max_frame_bytes", BYTES, max_frame_bytes, .min = 65536, .max = 1 << 28),
 	DAEMON("ingest", "backend", CHOICE, ingest_backend, .choices = "auto|uring|threads"),

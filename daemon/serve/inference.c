@@ -41,7 +41,9 @@ struct inference {
 
 	/* The thread's own. */
 	struct vit *vit;
-	struct weight_slot *slots; /* (n_slots) */
+	struct weight_slot *slots; /* (options.n_slots), of which memory allows n_slots */
+	uint32_t n_slots;
+	struct mask *awake; /* bits of a mask that is otherwise at rest */
 	struct plan plans[MAX_PLANS];
 	struct resize_scratch *scratch;
 	struct mask_set_scratch *set_scratch;
@@ -55,14 +57,31 @@ struct inference {
 
 /* ---- slots and plans, least recently used goes */
 
-/* Mask m of a set. */
+/* All slots are of one size, which the first one tells. */
+static int slot_make(struct inference *inference, struct weight_slot *to)
+{
+	const struct inference_options *o = &inference->options;
+	int r = vit_slot_new(&to->slot, inference->vit, SLOT_INFER);
+	size_t n_bytes;
+
+	if (r < 0)
+		return r;
+	n_bytes = slot_bytes(to->slot);
+	atomic_fetch_add(&inference->stats.slot_bytes, n_bytes);
+	if (o->slot_memory > 0 && o->slot_memory / n_bytes < inference->n_slots)
+		inference->n_slots =
+			o->slot_memory < 2 * n_bytes ? 1 : (uint32_t)(o->slot_memory / n_bytes);
+	return 0;
+}
+
+/* Mask m of a set. The batch's reference keeps the set as long as it is looked at. */
 static int slot_for(
 	struct inference *inference, const struct mask_set *set, uint32_t m, struct slot **ret_slot)
 {
 	struct weight_slot *best = &inference->slots[0];
 	int r;
 
-	for (uint32_t i = 0; i < inference->options.n_slots; i++) {
+	for (uint32_t i = 0; i < inference->n_slots; i++) {
 		struct weight_slot *s = &inference->slots[i];
 
 		if (s->used && digest_equal(&s->mask_id, &set->ids[m])) {
@@ -74,13 +93,13 @@ static int slot_for(
 			best = s;
 	}
 	if (!best->slot) {
-		r = vit_slot_new(&best->slot, inference->vit, SLOT_INFER);
+		r = slot_make(inference, best);
 		if (r < 0)
 			return r;
 	}
 	/* A switch that fails half way leaves weights that belong to no mask. */
 	best->used = false;
-	r = slot_apply(best->slot, set->masks[m]);
+	r = slot_apply(best->slot, mask_set_mask(set, m, inference->awake));
 	if (r < 0)
 		return r;
 	best->mask_id = set->ids[m];
@@ -454,6 +473,10 @@ static int build(struct inference *inference)
 			&inference->set_scratch, o->max_batch, CASCADE_MAX_EXPERTS, width);
 	if (r < 0)
 		return r;
+	r = mask_new(&inference->awake, vit_layout(inference->vit));
+	if (r < 0)
+		return r;
+	inference->n_slots = o->n_slots;
 	inference->slots = calloc(o->n_slots, sizeof(*inference->slots));
 	inference->embeddings = calloc((size_t)o->max_batch * width, sizeof(float));
 	if (!inference->slots || !inference->embeddings)
@@ -471,6 +494,7 @@ static void destroy(struct inference *inference)
 	for (uint32_t i = 0; inference->slots && i < inference->options.n_slots; i++)
 		slot_free(inference->slots[i].slot);
 	free(inference->slots);
+	mask_free(inference->awake);
 	free(inference->embeddings);
 	free(inference->pixels);
 	mask_set_scratch_free(inference->set_scratch);

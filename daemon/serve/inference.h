@@ -15,11 +15,13 @@ struct inference_options {
 	const struct base *base; /* outlives the thread */
 	const char *family;      /* "": recognise */
 	uint32_t n_slots, max_batch;
+	uint64_t slot_memory; /* of the slots together, of which there is one at least; 0: any */
 };
 
 /** What the loop reads while the thread runs. */
 struct inference_stats {
 	_Atomic uint64_t n_batches, n_images, n_switches, n_late, n_failed, n_plans;
+	_Atomic uint64_t slot_bytes; /* held */
 	struct histogram queue, compute;
 };
 

@@ -30,6 +30,8 @@ static void write_serving(struct metrics_text *out, struct serve *serve)
 		(double)stats->n_failed);
 	one(out, "kamen_late_forwards_total", "counter", "Results dropped after their deadline",
 		(double)stats->n_late);
+	one(out, "kamen_slot_bytes", "gauge", "Memory of all weight slots",
+		(double)stats->slot_bytes);
 	one(out, "kamen_slot_switches_total", "counter", "Masks applied to a weight slot",
 		(double)stats->n_switches);
 	one(out, "kamen_plans_total", "counter", "Shapes built for oneDNN", (double)stats->n_plans);

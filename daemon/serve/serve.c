@@ -390,6 +390,7 @@ static int open_parts(struct serve *serve)
 	struct inference_options options = {
 		.family = config->model_family,
 		.n_slots = config->n_slots,
+		.slot_memory = config->slot_memory,
 		.max_batch = config->max_batch,
 	};
 	struct diag diag = { .text = "" };

@@ -84,6 +84,10 @@ int serving_load(struct serving **ret_serving, const struct serving_model *model
 		r = mask_set_of(&serving->set, NULL, model->layout, model->width);
 	if (r < 0)
 		return r;
+	/* Of a thousand sites a few are in a weight slot. */
+	r = mask_set_lay_down(serving->set);
+	if (r < 0)
+		return r;
 	serving->n_forwards = mask_set_n_forwards(serving->set);
 	serving->space = space_digest(model->base, &serving->set->id, &digest, "f32", "cls");
 	r = load_reference(serving, reference_path, diag);

@@ -14,7 +14,7 @@
 struct serving {
 	_Atomic unsigned n_refs;
 	uint32_t version;     /* 0: the frozen base */
-	struct mask_set *set; /* one mask, or a cascade */
+	struct mask_set *set; /* one mask, or a cascade; laid down */
 	uint32_t n_forwards;  /* that an image takes */
 	struct prep prep;
 	struct digest space;

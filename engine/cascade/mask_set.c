@@ -7,8 +7,10 @@ void mask_set_free(struct mask_set *set)
 {
 	if (!set)
 		return;
-	for (uint32_t m = 0; m <= CASCADE_MAX_EXPERTS; m++)
+	for (uint32_t m = 0; m <= CASCADE_MAX_EXPERTS; m++) {
 		mask_free(set->masks[m]);
+		mask_rest_free(set->rests[m]);
+	}
 	whiten_free(set->route);
 	gmm_free(set->mixture);
 	whiten_free(set->fusion);
@@ -104,6 +106,30 @@ int mask_set_join(struct mask_set **ret_set, const struct mask_set_parts *parts)
 	set->id = digest_all(set);
 	*ret_set = set;
 	return 0;
+}
+
+int mask_set_lay_down(struct mask_set *set)
+{
+	for (uint32_t m = 0; m <= set->n_experts; m++) {
+		int r;
+
+		if (!set->masks[m])
+			continue;
+		r = mask_rest_new(&set->rests[m], set->masks[m]);
+		if (r < 0)
+			return r;
+		mask_free(set->masks[m]);
+		set->masks[m] = NULL;
+	}
+	return 0;
+}
+
+const struct mask *mask_set_mask(const struct mask_set *set, uint32_t m, struct mask *room)
+{
+	if (!set->rests[m])
+		return set->masks[m];
+	mask_rest_wake(set->rests[m], room);
+	return room;
 }
 
 uint32_t mask_set_n_forwards(const struct mask_set *set)

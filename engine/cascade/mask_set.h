@@ -5,6 +5,7 @@
 #include "cascade/gmm.h"
 #include "cascade/whiten.h"
 #include "mask/kmask.h"
+#include "mask/rest.h"
 
 #define CASCADE_MAX_EXPERTS 8u
 
@@ -27,8 +28,9 @@ struct mask_set {
 	uint32_t width; /* of what the model says */
 	uint32_t n_out; /* of what the set says: width, or of a cascade fewer where the images that
 			 * it was fitted to span fewer */
-	struct mask *masks[1 + CASCADE_MAX_EXPERTS]; /* NULL: all kept */
-	struct digest ids[1 + CASCADE_MAX_EXPERTS];  /* of their bits: which weight slot fits */
+	struct mask *masks[1 + CASCADE_MAX_EXPERTS]; /* NULL: all kept, or at rest */
+	struct mask_rest *rests[1 + CASCADE_MAX_EXPERTS];
+	struct digest ids[1 + CASCADE_MAX_EXPERTS]; /* of their bits: which weight slot fits */
 	struct digest id;     /* of all of it; one mask's is that of its bits */
 	struct whiten *route; /* (width) -> what the mixture sees */
 	struct gmm *mixture;
@@ -50,6 +52,12 @@ struct mask_set_parts {
 };
 /** Takes over all parts on success. -EINVAL: they do not fit each other. */
 int mask_set_join(struct mask_set **ret_set, const struct mask_set_parts *parts);
+/** Keeps the masks as what they take least room as, before the set is shared: for who has many sets
+ * and uses few. Its density is not known any more, nor can it be written. */
+int mask_set_lay_down(struct mask_set *set);
+/** Mask m: NULL, all kept; or the set's own; or where it is at rest `room`, of its layout, with its
+ * bits. */
+const struct mask *mask_set_mask(const struct mask_set *set, uint32_t m, struct mask *room);
 void mask_set_free(struct mask_set *set);
 DEFINE_CLEANUP(struct mask_set *, mask_set_free)
 

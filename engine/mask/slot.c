@@ -33,6 +33,7 @@ struct slot {
 	struct mask *blank;  /* all kept, for slot_apply(NULL) */
 	bool *stale;         /* (n_tensors) to be rewritten whatever the masks say */
 	float *scratch;      /* of the largest weight */
+	size_t n_bytes;
 	kern_mask_row_fn *mask_row;
 };
 
@@ -72,6 +73,7 @@ static int entries_place(struct slot *slot)
 	for (unsigned i = 0; i < slot->n_layers; i++)
 		n_bytes += room_for(slot->entries[i].forward) + room_for(slot->entries[i].backward);
 	r = arena_new_huge(&slot->arena, n_bytes);
+	slot->n_bytes += n_bytes;
 	for (unsigned i = 0; i < slot->n_layers && r == 0; i++) {
 		r = place(slot, slot->entries[i].forward);
 		if (r == 0)
@@ -95,6 +97,7 @@ static int entries_init(struct slot *slot, struct onednn *onednn)
 			return r;
 	}
 	slot->scratch = malloc((n_max ? n_max : 1) * sizeof(float));
+	slot->n_bytes += n_max * sizeof(float);
 	return slot->scratch ? entries_place(slot) : -ENOMEM;
 }
 
@@ -115,12 +118,14 @@ static int map_for(struct slot *slot, struct packed *packed, const struct packed
 static int turn_init(struct slot *slot, unsigned i)
 {
 	const struct slot_layer *layer = &slot->layers[i];
+	const size_t room = (size_t)layer->n_out * layer->n_in / POCKET_SHARE;
 	struct turn *turn = &slot->turns[i];
 	unsigned same = 0;
 	int r;
 
-	r = pocket_init(&turn->pocket, (size_t)layer->n_out * layer->n_in / POCKET_SHARE,
-		slot_precision(slot));
+	r = pocket_init(&turn->pocket, room, slot_precision(slot));
+	slot->n_bytes +=
+		2 * room * precision_bytes(slot_precision(slot)) + layer->n_out * sizeof(float);
 	if (r < 0)
 		return r;
 	while (slot->layers[same].n_out != layer->n_out || slot->layers[same].n_in != layer->n_in)
@@ -163,6 +168,7 @@ int slot_new(struct slot **ret_slot, struct onednn *onednn, const struct mask_la
 	slot->n_layers = n_layers;
 	memcpy(slot->layers, layers, n_layers * sizeof(*layers));
 	memset(slot->stale, true, layout->n_tensors);
+	slot->n_bytes = 2 * layout->n_words * sizeof(uint64_t);
 	r = mask_new(&slot->mask, layout);
 	if (r == 0)
 		r = mask_new(&slot->blank, layout);
@@ -339,6 +345,11 @@ int slot_apply(struct slot *slot, const struct mask *mask)
 		if (slot->stale[slot->layers[i].weight])
 			r = write_weight(slot, i, mask);
 	return r;
+}
+
+size_t slot_bytes(const struct slot *slot)
+{
+	return slot->n_bytes;
 }
 
 enum precision slot_precision(const struct slot *slot)

@@ -39,4 +39,7 @@ DEFINE_CLEANUP(struct slot *, slot_free)
  * @return 0, or -EIO: oneDNN refused; the slot is good again after the next success */
 int slot_apply(struct slot *slot, const struct mask *mask);
 
+/** What it takes of memory; the same for all of one model and use. */
+size_t slot_bytes(const struct slot *slot);
+
 #endif

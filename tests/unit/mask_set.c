@@ -342,9 +342,33 @@ static void parts_that_do_not_fit_are_not_joined(void **state)
 	assert_null(joined);
 }
 
+static void a_set_that_was_laid_down_gives_the_same_masks(void **state)
+{
+	struct bench *bench = *state;
+	_cleanup_(mask_set_freep) struct mask_set *set = NULL;
+	_cleanup_(mask_freep) struct mask *room = NULL;
+	struct mask_set_header header;
+
+	assert_int_equal(mask_new(&room, bench->layout), 0);
+	assert_int_equal(mask_set_decode(&set, &header, bench->layout, &bench->header.base, WIDTH,
+				 bench->data, bench->n_bytes, NULL),
+		0);
+	assert_ptr_equal(mask_set_mask(set, 1, room), set->masks[1]);
+	assert_int_equal(mask_set_lay_down(set), 0);
+	for (uint32_t m = 0; m <= EXPERTS; m++) {
+		struct digest digest;
+
+		assert_null(set->masks[m]);
+		digest = mask_digest(mask_set_mask(set, m, room));
+		assert_true(digest_equal(&digest, &set->ids[m]));
+		assert_int_equal(mask_distance(room, bench->set->masks[m]), 0);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_set_that_was_laid_down_gives_the_same_masks),
 		cmocka_unit_test(an_expert_sees_its_own_images_only),
 		cmocka_unit_test(one_mask_alone_says_what_the_model_says),
 		cmocka_unit_test(a_cascade_comes_back_from_its_file),
