@@ -6,14 +6,15 @@
 
 /* As many flips as have their cache lines asked for before the first is written: more than can be
  * under way, few enough that the lines are still there. */
-enum { N_AT_ONCE = 256, N_WORDS_AT_ONCE = 64 };
+enum { N_AT_ONCE = 256, N_WORDS_AT_ONCE = 64, LINE = 64 };
 
-/* Which of the masks drop a position cannot be foreseen: no branch below asks for it. */
+/* Which of the masks drop a position cannot be foreseen: no branch below asks for it, nor may a
+ * conditional expression become one, so that they are all ones or zeros to be and-ed. */
 struct flips {
 	unsigned n;
 	uint32_t positions[N_AT_ONCE]; /* in the tensor, ascending */
-	uint8_t was[N_AT_ONCE];        /* dropped by now */
-	uint8_t will[N_AT_ONCE];       /* dropped by next */
+	uint32_t was[N_AT_ONCE];       /* dropped by now: all ones, else 0 */
+	uint32_t will[N_AT_ONCE];      /* dropped by next */
 	uint32_t own[N_AT_ONCE];       /* bits of the weight's value, where it was dropped */
 	uint32_t places[N_AT_ONCE];
 };
@@ -23,6 +24,7 @@ struct walk {
 	const struct flip_job *job;
 	bool from_pocket, to_pocket;
 	uint32_t n_old, n_new; /* values taken from the pocket, and put into it */
+	size_t fetched; /* positions whose lines have all been asked for; SIZE_MAX: none is */
 };
 
 int pocket_init(struct pocket *pocket, size_t room, enum precision precision)
@@ -50,13 +52,13 @@ static enum precision precision_of(const struct flip_job *job)
 
 static void take_from_base(struct flips *flips, const struct flip_job *job)
 {
-	static const float none = 0;
 	const struct packed_map *map = job->targets[0].map;
 
+	/* Where it was not dropped the first value will do: nobody reads it. */
 	for (unsigned i = 0; i < flips->n; i++)
-		__builtin_prefetch(flips->was[i] ? job->values + flips->positions[i] : &none);
+		__builtin_prefetch(job->values + (flips->positions[i] & flips->was[i]));
 	for (unsigned i = 0; i < flips->n; i++) {
-		const float *value = flips->was[i] ? job->values + flips->positions[i] : &none;
+		const float *value = job->values + (flips->positions[i] & flips->was[i]);
 
 		memcpy(&flips->own[i], value, sizeof(*value));
 		if (map->precision == PRECISION_BF16)
@@ -70,10 +72,10 @@ static void take_from_pocket(struct flips *flips, struct walk *walk)
 	uint32_t at = walk->n_old;
 
 	if (precision_of(walk->job) == PRECISION_BF16)
-		for (unsigned i = 0; i < flips->n; at += flips->was[i++])
+		for (unsigned i = 0; i < flips->n; at += flips->was[i++] & 1)
 			flips->own[i] = ((const uint16_t *)pocket->values)[at];
 	else
-		for (unsigned i = 0; i < flips->n; at += flips->was[i++])
+		for (unsigned i = 0; i < flips->n; at += flips->was[i++] & 1)
 			flips->own[i] = ((const uint32_t *)pocket->values)[at];
 	walk->n_old = at;
 }
@@ -87,7 +89,7 @@ static void find_places(struct flips *flips, const struct flip_target *target)
 
 	for (unsigned i = 0; i < flips->n; i++) {
 		uint32_t changes = flips->was[i] ^ flips->will[i];
-		uint32_t p = flips->positions[i] * changes, row = packed_map_row(map, p);
+		uint32_t p = flips->positions[i] & changes, row = packed_map_row(map, p);
 
 		flips->places[i] = map->rows[row] + map->columns[p - row * map->n_columns];
 		__builtin_prefetch((char *)target->data + flips->places[i] * n_bytes, 1);
@@ -102,13 +104,12 @@ static void find_places(struct flips *flips, const struct flip_target *target)
 \
 		for (unsigned i = 0; i < flips->n; i++) { \
 			uint32_t was = flips->was[i], will = flips->will[i]; \
-			type *place = data + flips->places[i], found = *place; \
-			type own = was ? (type)flips->own[i] : found; \
-			type changed = will ? 0 : own; \
+			type *place = data + flips->places[i]; \
+			uint32_t found = *place, own = (flips->own[i] & was) | (found & ~was); \
 \
-			*place = was & will ? found : changed; \
-			kept[n_kept] = own; \
-			n_kept += will; \
+			*place = (type)((own & ~will) | (found & was & will)); \
+			kept[n_kept] = (type)own; \
+			n_kept += will & 1; \
 		} \
 		return n_kept; \
 	}
@@ -140,6 +141,32 @@ static void write_flips(struct flips *flips, struct walk *walk)
 	else
 		(void)exchange(flips, &job->targets[0], unwanted);
 	flips->n = 0;
+}
+
+/* Where every third line or more has a flip, all of them in a row come faster than those in the
+ * flips' order. */
+static void fetch_group(struct walk *walk)
+{
+	const struct flip_target *target = &walk->job->targets[0];
+	const struct packed_map *map = target->map;
+	const size_t n_bytes = map->group_stride * precision_bytes(map->precision);
+	const size_t group = walk->fetched / map->n_columns / map->group_rows;
+	const char *data = (const char *)target->data + group * n_bytes;
+
+	/* The last group may not be full. */
+	walk->fetched += (size_t)map->group_rows * map->n_columns;
+	if (walk->fetched > walk->job->n)
+		return;
+	for (size_t at = 0; at < n_bytes; at += LINE)
+		__builtin_prefetch(data + at, 1);
+}
+
+static bool is_dense(const struct flip_job *job)
+{
+	const struct packed_map *map = job->targets[0].map;
+
+	return map->group_rows > 0 &&
+	       job->n_flips > job->n * precision_bytes(map->precision) / LINE / 3;
 }
 
 /* Which words have a bit to be looked at; without a branch, for few of many have one. */
@@ -174,8 +201,8 @@ static void take_word(struct flips *flips, const struct walk *walk, size_t w)
 		unsigned bit = (unsigned)__builtin_ctzll(wanted);
 
 		flips->positions[flips->n] = (uint32_t)w * 64 + bit;
-		flips->was[flips->n] = ~now >> bit & 1;
-		flips->will[flips->n++] = ~next >> bit & 1;
+		flips->was[flips->n] = (uint32_t)(now >> bit & 1) - 1;
+		flips->will[flips->n++] = (uint32_t)(next >> bit & 1) - 1;
 	}
 	job->now[w] = next;
 }
@@ -184,7 +211,10 @@ void flips_write(const struct flip_job *job)
 {
 	const size_t n_words = (job->n + 63) / 64;
 	struct pocket *pocket = job->pocket;
-	struct walk walk = { job, pocket->valid, job->n_dropped <= pocket->room, 0, 0 };
+	struct walk walk = { .job = job,
+		.from_pocket = pocket->valid,
+		.to_pocket = job->n_dropped <= pocket->room,
+		.fetched = is_dense(job) ? 0 : SIZE_MAX };
 	struct flips flips;
 	void *values = pocket->values;
 
@@ -197,6 +227,8 @@ void flips_write(const struct flip_job *job)
 		for (unsigned i = 0; i < n_found; i++) {
 			if (flips.n > N_AT_ONCE - 64)
 				write_flips(&flips, &walk);
+			if ((begin + found[i]) * 64 >= walk.fetched)
+				fetch_group(&walk);
 			take_word(&flips, &walk, begin + found[i]);
 		}
 	}

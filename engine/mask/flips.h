@@ -32,6 +32,7 @@ struct flip_job {
 	uint64_t *now;
 	const uint64_t *next;
 	size_t n, n_dropped; /* by next */
+	size_t n_flips;      /* about, at most */
 };
 
 /** Writes the places where the masks differ, and no others: the weight's value where `next` keeps

@@ -48,6 +48,28 @@ static void fill_offsets(uint32_t *offsets, const dnnl_memory_desc_t *desc, int 
 	}
 }
 
+static uint32_t largest(const uint32_t *values, uint32_t n)
+{
+	uint32_t most = 0;
+
+	for (uint32_t i = 0; i < n; i++)
+		most = values[i] > most ? values[i] : most;
+	return most;
+}
+
+/* Such as the blocks of 64 that a right-hand side comes in, where its columns are our rows. */
+static void find_groups(struct packed_map *map)
+{
+	const uint32_t n_beyond = largest(map->columns, map->n_columns);
+
+	for (uint32_t n = 16; n <= 64 && n < map->n_rows; n += 16)
+		if (map->rows[n] > largest(map->rows, n) + n_beyond) {
+			map->group_rows = n;
+			map->group_stride = map->rows[n];
+			return;
+		}
+}
+
 /* Exact while n_rows n_columns^2 < 2^shift: the multiplier is too large by less than
  * n_columns / 2^shift of itself. */
 static bool find_multiplier(struct packed_map *map)
@@ -152,6 +174,7 @@ int packed_map_new(struct packed_map **ret_map, struct packed *packed)
 	fill_offsets(map->columns, &packed->desc, transposed ? 0 : 1);
 	if (!find_multiplier(map))
 		return -EOPNOTSUPP;
+	find_groups(map);
 	r = check(map, packed);
 	if (r < 0)
 		return r;

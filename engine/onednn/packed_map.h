@@ -14,6 +14,9 @@ struct packed_map {
 	uint32_t *rows, *columns;   /* element (r, c) lies at rows[r] + columns[c] */
 	enum precision precision;
 	bool flushes; /* bf16: values below the normal ones become 0 */
+	/* Rows that lie together and apart from all others, and elements from one such group to the
+	 * next; 0: there are none */
+	uint32_t group_rows, group_stride;
 	/* p / n_columns is p * multiplier >> shift, for every p of the matrix */
 	uint64_t multiplier;
 	unsigned shift;
