@@ -5,7 +5,9 @@
 #include <stdint.h>
 #include <errno.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "base/rng.h"
@@ -365,10 +367,60 @@ static void a_set_that_was_laid_down_gives_the_same_masks(void **state)
 	}
 }
 
+static size_t resident_bytes(void)
+{
+	FILE *f = fopen("/proc/self/statm", "re");
+	size_t n_pages = 0;
+
+	assert_non_null(f);
+	assert_int_equal(fscanf(f, "%*s %zu", &n_pages), 1);
+	(void)fclose(f);
+	return n_pages * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+/* Sites that wait for their turn: their bits alone would take 125 MB. */
+static void a_thousand_sets_at_rest_take_little_more_than_their_files(void **state)
+{
+	enum { N = 1000, N_WEIGHTS = 1000000, MB = 1000000 };
+	const struct bench *bench = *state;
+	const char *const name[] = { "weight" };
+	const size_t size[] = { N_WEIGHTS };
+	_cleanup_(mask_layout_freep) struct mask_layout *layout = NULL;
+	_cleanup_(mask_freep) struct mask *mask = NULL;
+	_cleanup_(freep) struct mask_set **sets = calloc(N, sizeof(struct mask_set *));
+	const struct kmask_header kmask = { .base = bench->header.base, .steps = 1 };
+	_cleanup_(freep) void *data = NULL;
+	struct rng rng = rng_stream(43, 0, 0, 0);
+	struct mask_set_header header;
+	size_t n_bytes, before, after;
+
+	assert_int_equal(mask_layout_new(&layout, 1, name, size), 0);
+	assert_int_equal(mask_new(&mask, layout), 0);
+	for (int i = 0; i < N_WEIGHTS / 500; i++)
+		mask_put(mask, 0, rng_u32(&rng) % N_WEIGHTS, false);
+	assert_int_equal(kmask_encode(mask, &kmask, &data, &n_bytes), 0);
+	before = resident_bytes();
+	for (int i = 0; i < N; i++) {
+		assert_int_equal(mask_set_decode(&sets[i], &header, layout, &kmask.base, WIDTH,
+					 data, n_bytes, NULL),
+			0);
+		assert_int_equal(mask_set_lay_down(sets[i]), 0);
+	}
+	after = resident_bytes();
+	for (int i = 0; i < N; i++)
+		mask_set_free(sets[i]);
+	print_message(
+		"%zu bytes coded, %zd resident a set\n", n_bytes, (ssize_t)(after - before) / N);
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+	assert_true(after - before < N * n_bytes * 13 / 10 + 4 * MB);
+#endif
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_set_that_was_laid_down_gives_the_same_masks),
+		cmocka_unit_test(a_thousand_sets_at_rest_take_little_more_than_their_files),
 		cmocka_unit_test(an_expert_sees_its_own_images_only),
 		cmocka_unit_test(one_mask_alone_says_what_the_model_says),
 		cmocka_unit_test(a_cascade_comes_back_from_its_file),
