@@ -193,12 +193,10 @@ int cascade_begin(struct cascade *cascade, uint32_t expert, struct diag *diag)
 /* The best mask of the round that has ended. */
 static const struct mask *best_mask(const struct cascade *cascade)
 {
-	const struct mask *best;
-
 	if (!cascade->stop)
 		return round_mask(cascade->round);
-	best = early_stop_mask(cascade->stop);
-	return best ? best : cascade->masks[0];
+	return early_stop_is_sound(cascade->stop) ? early_stop_mask(cascade->stop)
+						  : cascade->masks[0];
 }
 
 static int end(struct cascade *cascade, uint32_t expert)

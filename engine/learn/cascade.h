@@ -48,8 +48,8 @@ int cascade_new(struct cascade **ret_cascade, struct vit *vit,
 void cascade_free(struct cascade *cascade);
 DEFINE_CLEANUP(struct cascade *, cascade_free)
 
-/** One step of one expert; when all are learnt, fits both fusions. An expert whose masks are
- * none of them worth keeping has the dispatcher's.
+/** One step of one expert; when all are learnt, fits both fusions. An expert none of whose masks
+ * was found better than the dispatcher's has that.
  * @return 1: more to do, 0: done, or a negative errno as round_step() */
 int cascade_step(struct cascade *cascade, struct cascade_progress *ret_progress, struct diag *diag);
 

@@ -201,6 +201,12 @@ const struct mask *early_stop_mask(const struct early_stop *stop)
 	return stop->kept.best.progress.step ? stop->mask : NULL;
 }
 
+bool early_stop_is_sound(const struct early_stop *stop)
+{
+	return stop->kept.is_sound ||
+	       (stop->held.n < EARLY_STOP_MIN_IMAGES && early_stop_mask(stop));
+}
+
 /* ---- beside the checkpoint */
 
 static size_t file_bytes(const struct early_stop *stop)

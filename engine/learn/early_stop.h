@@ -51,6 +51,9 @@ int early_stop_step(struct early_stop *stop, const struct round_progress *progre
 /** Step 0 and NULL: no mask is worth keeping. Borrowed. */
 struct early_stop_best early_stop_best(const struct early_stop *stop);
 const struct mask *early_stop_mask(const struct early_stop *stop);
+/** Whether what is kept was found better than what the round began with; where too little is held
+ * to judge, whether anything is kept. */
+bool early_stop_is_sound(const struct early_stop *stop);
 
 /**
  * Beside a round's checkpoint, and written before it: what is kept, with a checksum. To be resumed

@@ -147,6 +147,7 @@ static void the_latest_sound_mask_is_kept(void **state)
 	(void)early_stop_step(stop, &lost, shelf->masks[4], &diag);
 	assert_int_equal(early_stop_best(stop).progress.step, 40);
 	assert_int_equal(mask_distance(early_stop_mask(stop), shelf->masks[3]), 0);
+	assert_true(early_stop_is_sound(stop));
 }
 
 static void where_none_is_sound_the_best_is_kept_and_not_the_last(void **state)
@@ -165,6 +166,7 @@ static void where_none_is_sound_the_best_is_kept_and_not_the_last(void **state)
 	assert_int_equal(early_stop_best(stop).progress.step, 10 * (best + 1));
 	assert_int_equal(mask_distance(early_stop_mask(stop), shelf->masks[best]), 0);
 	assert_int_equal(early_stop_mask(stop)->n_on[0], shelf->masks[best]->n_on[0]);
+	assert_false(early_stop_is_sound(stop));
 	assert_string_equal(diag.text, "");
 }
 
@@ -206,7 +208,9 @@ static void with_too_few_images_the_last_mask_is_the_best(void **state)
 	stop = watch(&few);
 	assert_int_equal(show(stop, few.masks[0], 50, &diag), 0);
 	assert_null(early_stop_mask(stop));
+	assert_false(early_stop_is_sound(stop));
 	assert_int_equal(show(stop, few.masks[2], STEPS, &diag), 0);
+	assert_true(early_stop_is_sound(stop));
 	assert_int_equal(mask_distance(early_stop_mask(stop), few.masks[2]), 0);
 }
 
