@@ -5,18 +5,23 @@
 
 #define DEFAULT_SEED 1 /* of rounds by themselves too: only the images differ */
 
-/* Of the site's recipe, unless another one was asked for. */
+/* Of the site's recipe, unless another one was asked for. What a learner would refuse is refused
+ * here, before there is a version. */
 static int find_objective(enum recipe_objective *ret_objective, const struct site *site,
 	const char *asked, struct diag *diag)
 {
-	struct recipe recipe = { 0 };
+	struct recipe recipe = { .experts = site->settings.experts };
 	int r = recipe_read(&recipe, site->settings.recipe, diag);
 
 	if (r == 0 && asked && *asked)
 		r = recipe_set(&recipe, "objective", asked, diag);
-	if (r == 0)
-		*ret_objective = recipe.objective;
-	return r;
+	if (r < 0)
+		return r;
+	if (recipe.experts > 0 && recipe.objective == RECIPE_SUPERVISED)
+		return diag_set(diag, EINVAL,
+			"site %s: experts of a cascade are not learnt supervised", site->name);
+	*ret_objective = recipe.objective;
+	return 0;
 }
 
 int wish_make(struct round_wish *ret_wish, const struct site *site, const Kamen__Learn *learn,

@@ -149,7 +149,21 @@ class Cascade(harness.Case):
         with open(daemon.path("bad.kcas"), "wb") as file:
             file.write(data)
         self.assertIn("checksum", daemon.error("mask", "import", "c", daemon.path("bad.kcas")))
-        self.assertIn("supervised", daemon.error("learn", "c", "--objective", "supervised", "--wait"))
+        self.refuses_labels()
+
+    def refuses_labels(self):
+        """At once and without a version, though there is all that labels need."""
+        daemon = self.flawed
+        for i in range(2):
+            os.makedirs(daemon.path(f"kinds/{i}"))
+            for j in range(10):
+                os.symlink(self.file(i + 8 * j), daemon.path(f"kinds/{i}/{j}.png"))
+        daemon.ctl("label", "c", "--folders", daemon.path("kinds"))
+        before = daemon.ctl("mask", "list", "c")
+        self.assertIn("not learnt supervised", daemon.error("learn", "c", "--objective", "supervised"))
+        self.assertEqual(daemon.ctl("mask", "list", "c"), before)
+        daemon.ctl("site", "create", "e", "--set", "recipe=experts=2 objective=supervised")
+        self.assertIn("not learnt supervised", daemon.error("learn", "e"))
 
     def test_all_experts_may_be_asked(self):
         daemon = self.flawed
