@@ -542,7 +542,7 @@ static void serve_batches(struct inference *inference, struct scheduler *schedul
 		run_batch(inference, batch, n, serving, &compute_ns);
 		atomic_fetch_add(&inference->n_ended, 1);
 		if (compute_ns < UINT64_MAX)
-			scheduler_learn(scheduler, serving->prep.input_px, compute_ns);
+			scheduler_learn(scheduler, serving, compute_ns);
 		samples = detach_samples(batch, n);
 		scheduler_give(scheduler, batch, n);
 		keep_samples(inference, scheduler, samples, serving);

@@ -10,10 +10,11 @@
 
 #define MAX_FASTEST 16u
 
-/* The shortest that a forward of one size ever took: what needs less time than that, cannot be. */
+/* The shortest that a forward of one size ever took: what needs less time than that, cannot be.
+ * Not a batch: of a cascade that takes several, and nobody else should pay for them. */
 struct fastest {
 	uint32_t px; /* 0: free */
-	uint64_t compute_ns;
+	uint64_t forward_ns;
 };
 
 struct scheduler {
@@ -149,29 +150,32 @@ static struct fastest *fastest_of(struct scheduler *s, uint32_t px)
 	return NULL;
 }
 
-void scheduler_learn(struct scheduler *scheduler, uint32_t px, uint64_t compute_ns)
+void scheduler_learn(
+	struct scheduler *scheduler, const struct serving *serving, uint64_t compute_ns)
 {
+	uint32_t px = serving->prep.input_px;
+	uint64_t forward_ns = compute_ns / serving->n_forwards;
 	struct fastest *fastest;
 
 	lock(scheduler);
 	fastest = fastest_of(scheduler, px);
-	if (fastest && (fastest->px == 0 || compute_ns < fastest->compute_ns))
-		*fastest = (struct fastest){ px, compute_ns };
+	if (fastest && (fastest->px == 0 || forward_ns < fastest->forward_ns))
+		*fastest = (struct fastest){ px, forward_ns };
 	unlock(scheduler);
 }
 
 static bool comes_too_late(
 	struct scheduler *s, const struct site_queue *queue, const struct request *request)
 {
-	uint32_t px = serving_of(queue, request)->prep.input_px;
-	struct fastest *fastest = fastest_of(s, px);
+	const struct serving *serving = serving_of(queue, request);
+	struct fastest *fastest = fastest_of(s, serving->prep.input_px);
 
 	if (!fastest || fastest->px == 0 || request->wire.deadline_ns == 0)
 		return false;
-	if (clock_now_ns() + fastest->compute_ns <= request->wire.deadline_ns)
+	if (clock_now_ns() + fastest->forward_ns * serving->n_forwards <= request->wire.deadline_ns)
 		return false;
 	/* Who refuses does not measure: what was measured on a bad day must not hold for ever. */
-	fastest->compute_ns -= fastest->compute_ns / 16;
+	fastest->forward_ns -= fastest->forward_ns / 16;
 	return true;
 }
 

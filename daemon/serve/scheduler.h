@@ -58,8 +58,9 @@ void scheduler_give(struct scheduler *scheduler, struct request *const *batch, u
 bool scheduler_is_idle(struct scheduler *scheduler);
 /** Hands a shadow's sample back. */
 void scheduler_give_sample(struct scheduler *scheduler, struct shadow_sample *sample);
-/** How long a batch of this size took. */
-void scheduler_learn(struct scheduler *scheduler, uint32_t px, uint64_t compute_ns);
+/** How long a batch took, of as many forwards as an image takes there. */
+void scheduler_learn(
+	struct scheduler *scheduler, const struct serving *serving, uint64_t compute_ns);
 /** Wakes the loop. */
 void scheduler_wake(struct scheduler *scheduler);
 

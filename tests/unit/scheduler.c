@@ -228,17 +228,37 @@ static void what_no_forward_can_meet_is_refused(void **state)
 {
 	struct bench *bench = *state;
 	struct request *request = &bench->requests[0];
+	const struct serving *serving = &bench->servings[0];
+	const struct serving larger = { .n_forwards = 1, .prep.input_px = 2 * PX };
 
 	request->site = &bench->sites[0];
 	request->wire.deadline_ns = clock_now_ns() + NS_PER_S;
 	assert_int_equal(scheduler_push(bench->scheduler, request), 0);
 	assert_true(scheduler_remove(bench->scheduler, request));
-	scheduler_learn(bench->scheduler, PX, 3600 * NS_PER_S);
-	scheduler_learn(bench->scheduler, 2 * PX, 1);
+	scheduler_learn(bench->scheduler, serving, 3600 * NS_PER_S);
+	scheduler_learn(bench->scheduler, &larger, 1);
 	assert_int_equal(scheduler_push(bench->scheduler, request), -ETIMEDOUT);
 	/* One slow batch is no proof: the fastest counts. */
-	scheduler_learn(bench->scheduler, PX, NS_PER_MS);
-	scheduler_learn(bench->scheduler, PX, 3600 * NS_PER_S);
+	scheduler_learn(bench->scheduler, serving, NS_PER_MS);
+	scheduler_learn(bench->scheduler, serving, 3600 * NS_PER_S);
+	assert_int_equal(scheduler_push(bench->scheduler, request), 0);
+}
+
+static void a_cascade_needs_the_time_of_all_its_forwards(void **state)
+{
+	struct bench *bench = *state;
+	struct request *request = &bench->requests[0];
+	struct serving cascade = { .n_forwards = 4, .prep.input_px = PX };
+
+	request->site = &bench->sites[0];
+	request->wire.deadline_ns = clock_now_ns() + 2 * 3600 * NS_PER_S;
+	/* What its batches take says nothing against one mask's. */
+	scheduler_learn(bench->scheduler, &cascade, 4 * 3600 * NS_PER_S);
+	assert_int_equal(scheduler_push(bench->scheduler, request), 0);
+	assert_true(scheduler_remove(bench->scheduler, request));
+	request->serving = &cascade;
+	assert_int_equal(scheduler_push(bench->scheduler, request), -ETIMEDOUT);
+	request->wire.deadline_ns += 3 * 3600 * NS_PER_S;
 	assert_int_equal(scheduler_push(bench->scheduler, request), 0);
 }
 
@@ -337,6 +357,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(what_is_taken_out_is_not_served, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 			what_no_forward_can_meet_is_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			a_cascade_needs_the_time_of_all_its_forwards, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 			a_batch_that_fills_holds_nobody_up, setup, teardown),
 		cmocka_unit_test_setup_teardown(
