@@ -33,7 +33,8 @@ struct cascade_progress {
 };
 
 /**
- * Embeds the source, fits the mixture. Fewer images than it takes give fewer dimensions.
+ * Fits the mixture, divides the source. Mixture and fusions are fitted to WARM_MAX_IMAGES of it at
+ * most, evenly spaced. Fewer images than it takes give fewer dimensions.
  *
  * @param recipe  of the dispatcher: experts learn as many steps at the same rates
  * @param source  what the dispatcher learnt from; must outlive the cascade, as vit

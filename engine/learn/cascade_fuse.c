@@ -6,7 +6,12 @@
 #include "learn/cascade_state.h"
 #include "learn/gmm_fit.h"
 #include "learn/judge.h"
+#include "learn/warm.h"
 #include "learn/whiten_fit.h"
+
+/* Fitted to an even part of the images, as prototypes are: covariances take memory for all of them
+ * at once, and time in which no interrupt is seen. */
+#define MAX_ROWS WARM_MAX_IMAGES
 
 static uint32_t at_most(uint32_t value, uint32_t most)
 {
@@ -50,13 +55,50 @@ static int fit_route(struct cascade *cascade, float *embeddings, uint32_t n)
 		cascade->recipe.seed, &options);
 }
 
-static int sort_by_owner(struct cascade_share *share, const uint32_t *owners, uint32_t n_experts)
+/* Embeddings (n, width) by the dispatcher, which the slot holds. */
+static int look_at(
+	const struct cascade *cascade, const struct image_source *source, float *embeddings)
+{
+	return judge_embed(embeddings, cascade->vit, cascade->slot, &cascade->prep, source);
+}
+
+static int fit(struct cascade *cascade, const struct image_source *source, float *embeddings)
+{
+	struct embed_subset subset;
+	const struct image_source some = embed_subset_source(&subset, source, MAX_ROWS);
+	int r = look_at(cascade, &some, embeddings);
+
+	return r < 0 ? r : fit_route(cascade, embeddings, some.n);
+}
+
+/* Whose each image of a source is, some of them at a time. is_seen: their embeddings are there. */
+static int find_owners(const struct cascade *cascade, const struct cascade_share *share,
+	float *embeddings, bool is_seen, uint32_t *owners)
+{
+	const struct mask_set set = view(cascade, CASCADE_CONDITIONAL);
+	_cleanup_(mask_set_scratch_freep) struct mask_set_scratch *scratch = NULL;
+	uint32_t n = share->source.n, n_now;
+	int r = mask_set_scratch_new(&scratch, at_most(n, MAX_ROWS), 0, set.width);
+
+	for (uint32_t i = 0; r == 0 && i < n; i += n_now) {
+		struct embed_part part = { &share->source, share->order + i, 0 };
+		struct image_source some;
+
+		n_now = at_most(n - i, MAX_ROWS);
+		part.n = n_now;
+		some = embed_part_source(&part);
+		if (!is_seen)
+			r = look_at(cascade, &some, embeddings);
+		if (r == 0)
+			mask_set_route(&set, scratch, embeddings, n_now, owners + i);
+	}
+	return r;
+}
+
+static void sort_by_owner(struct cascade_share *share, const uint32_t *owners, uint32_t n_experts)
 {
 	uint32_t at = 0;
 
-	share->order = malloc((share->source.n + 1u) * sizeof(*share->order));
-	if (!share->order)
-		return -ENOMEM;
 	for (uint32_t c = 0; c < n_experts; c++) {
 		share->first[c] = at;
 		for (uint32_t i = 0; i < share->source.n; i++)
@@ -64,34 +106,32 @@ static int sort_by_owner(struct cascade_share *share, const uint32_t *owners, ui
 				share->order[at++] = i;
 	}
 	share->first[n_experts] = at;
-	return 0;
 }
 
 /* Fits the mixture first, where there is none yet. */
 static int divide(struct cascade *cascade, struct cascade_share *share)
 {
-	uint32_t n = share->source.n, width = vit_shape(cascade->vit)->width;
-	_cleanup_(freep) float *embeddings = malloc(((size_t)n * width + 1) * sizeof(*embeddings));
+	uint32_t n = share->source.n, n_rows = at_most(n, MAX_ROWS);
+	uint32_t width = vit_shape(cascade->vit)->width;
+	_cleanup_(freep) float *embeddings = malloc(((size_t)n_rows * width + 1) * sizeof(float));
 	_cleanup_(freep) uint32_t *owners = malloc((n + 1u) * sizeof(*owners));
-	_cleanup_(mask_set_scratch_freep) struct mask_set_scratch *scratch = NULL;
-	struct mask_set set;
+	bool fits = !cascade->mixture;
 	int r;
 
-	if (!embeddings || !owners)
+	share->order = malloc((n + 1u) * sizeof(*share->order));
+	if (!embeddings || !owners || !share->order)
 		return -ENOMEM;
+	for (uint32_t i = 0; i < n; i++)
+		share->order[i] = i;
 	r = slot_apply(cascade->slot, cascade->masks[0]);
+	if (r == 0 && fits)
+		r = fit(cascade, &share->source, embeddings);
 	if (r == 0)
-		r = judge_embed(
-			embeddings, cascade->vit, cascade->slot, &cascade->prep, &share->source);
-	if (r == 0 && !cascade->mixture)
-		r = fit_route(cascade, embeddings, n);
-	if (r == 0)
-		r = mask_set_scratch_new(&scratch, n, 0, width);
+		r = find_owners(cascade, share, embeddings, fits && n == n_rows, owners);
 	if (r < 0)
 		return r;
-	set = view(cascade, CASCADE_CONDITIONAL);
-	mask_set_route(&set, scratch, embeddings, n, owners);
-	return sort_by_owner(share, owners, cascade->options.n_experts);
+	sort_by_owner(share, owners, cascade->options.n_experts);
+	return 0;
 }
 
 int cascade_divide(struct cascade *cascade, struct diag *diag)
@@ -118,11 +158,13 @@ static void forget_others(
 int cascade_fuse(struct cascade *cascade)
 {
 	const struct mask_set set = view(cascade, CASCADE_UNCONDITIONAL);
-	const struct image_source *source = &cascade->learnt.source;
+	struct embed_subset subset;
+	const struct image_source some =
+		embed_subset_source(&subset, &cascade->learnt.source, MAX_ROWS);
 	_cleanup_(mask_set_scratch_freep) struct mask_set_scratch *scratch = NULL;
-	struct embed_window window = { cascade->vit, cascade->slot, &set, &cascade->prep, source };
+	struct embed_window window = { cascade->vit, cascade->slot, &set, &cascade->prep, &some };
 	const struct mask_set_eye eye = { embed_look, &window };
-	uint32_t n = source->n, stride = (1 + set.n_experts) * set.width;
+	uint32_t n = some.n, stride = (1 + set.n_experts) * set.width;
 	const uint32_t *owners;
 	float *rows;
 	int r;

@@ -16,6 +16,7 @@
 #include "fixture/learn_bench.h"
 #include "learn/cascade.h"
 #include "learn/embed.h"
+#include "learn/warm.h"
 
 enum { WIDTH = 48, STEPS = 6 };
 
@@ -339,6 +340,44 @@ static void an_expert_without_a_sound_mask_is_the_dispatcher(void **state)
 	assert_int_equal(furthest_from_dispatcher(lesson, &limits), 0);
 }
 
+/** The few images over and over; counts how often one is asked for. */
+struct crowd {
+	const struct image_source *few;
+	uint32_t n_gets;
+};
+
+static int crowd_get(void *owner, uint32_t i, struct image_view *ret_view)
+{
+	struct crowd *crowd = owner;
+
+	crowd->n_gets++;
+	return crowd->few->get(crowd->few->owner, i % crowd->few->n, ret_view);
+}
+
+static void of_many_images_some_are_fitted_to_and_all_divided(void **state)
+{
+	const struct lesson *lesson = *state;
+	_cleanup_(cascade_freep) struct cascade *cascade = NULL;
+	const struct cascade_options options = { .n_experts = 1, .n_route = 4 };
+	struct crowd crowd = { .few = &lesson->on.source };
+	const struct image_source source = { .owner = &crowd,
+		.n = WARM_MAX_IMAGES + 7,
+		.get = crowd_get,
+		.manifest = crowd.few->manifest };
+	struct cascade_progress progress;
+
+	assert_int_equal(cascade_new(&cascade, lesson->on.tiny.vit, &options, &lesson->on.recipe,
+				 &lesson->on.prep, &source, round_mask(lesson->round),
+				 round_scores(lesson->round), NULL),
+		0);
+	assert_int_equal(crowd.n_gets, WARM_MAX_IMAGES + source.n);
+	assert_int_equal(cascade_n_images(cascade, 0), source.n);
+	assert_int_equal(cascade_give(cascade, 0, round_mask(lesson->round)), 0);
+	crowd.n_gets = 0;
+	assert_int_equal(cascade_step(cascade, &progress, NULL), 0);
+	assert_int_equal(crowd.n_gets, 2 * WARM_MAX_IMAGES);
+}
+
 static void options_out_of_range_are_refused(void **state)
 {
 	const struct lesson *lesson = *state;
@@ -365,6 +404,7 @@ int main(void)
 		cmocka_unit_test(what_was_saved_of_something_else_is_refused),
 		cmocka_unit_test(what_is_served_says_what_was_learnt),
 		cmocka_unit_test(an_expert_without_a_sound_mask_is_the_dispatcher),
+		cmocka_unit_test(of_many_images_some_are_fitted_to_and_all_divided),
 		cmocka_unit_test(options_out_of_range_are_refused),
 	};
 
