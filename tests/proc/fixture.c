@@ -12,6 +12,8 @@
 #include "fixture/flaw.h"
 #include "ingest/kimg.h"
 
+#define MAX_WIDTH 1280u
+
 /* images DIR FIRST N */
 static int images(char **argv)
 {
@@ -89,32 +91,64 @@ static int get_view(void *owner, uint32_t i, struct image_view *ret_view)
 	return 0;
 }
 
-static int embed(struct vit *vit, const struct mask_set *set, const char *path, float *embedding)
+static int read_image(struct image **ret_image, const char *path)
 {
-	_cleanup_(image_freep) struct image *image = NULL;
-	_cleanup_(slot_freep) struct slot *slot = NULL;
 	_cleanup_(freep) void *data = NULL;
-	struct image_source source = { .n = 1, .get = get_view };
-	struct prep prep = vit_native_prep(vit);
 	struct diag diag = { "" };
 	size_t n_bytes;
 
-	if (blob_read(AT_FDCWD, path, 64u << 20, &data, &n_bytes) < 0 ||
-		image_decode(&image, data, n_bytes, &diag) < 0 ||
-		vit_slot_new(&slot, vit, SLOT_INFER) < 0)
+	if (blob_read(AT_FDCWD, path, 64u << 20, &data, &n_bytes) < 0)
 		return -EIO;
-	source.owner = image;
-	return judge_embed_set(embedding, vit, slot, set, &prep, &source);
+	return image_decode(ret_image, data, n_bytes, &diag);
 }
 
-/* forward MODEL MASK|- IMAGE: the embedding, a number a line */
+/* The expert of an image: by the dispatcher alone. */
+static int find_owner(struct vit *vit, struct slot *slot, const struct mask_set *set,
+	const struct image_source *source, uint32_t *ret_owner)
+{
+	_cleanup_(mask_set_scratch_freep) struct mask_set_scratch *scratch = NULL;
+	struct prep prep = vit_native_prep(vit);
+	float embedding[MAX_WIDTH];
+
+	if (slot_apply(slot, set->masks[0]) < 0 ||
+		judge_embed(embedding, vit, slot, &prep, source) < 0 ||
+		mask_set_scratch_new(&scratch, 1, 0, set->width) < 0)
+		return -EIO;
+	mask_set_route(set, scratch, embedding, 1, ret_owner);
+	return 0;
+}
+
+/* Alone, as no batch of the daemon's would have it: its expert, of a cascade, and the embedding. */
+static int forward_one(struct vit *vit, struct slot *slot, const struct mask_set *set, char *path)
+{
+	_cleanup_(image_freep) struct image *image = NULL;
+	struct image_source source = { .n = 1, .get = get_view };
+	struct prep prep = vit_native_prep(vit);
+	float embedding[MAX_WIDTH];
+	uint32_t owner = 0;
+
+	if (read_image(&image, path) < 0)
+		return -EIO;
+	source.owner = image;
+	if (set->n_experts > 0 && find_owner(vit, slot, set, &source, &owner) < 0)
+		return -EIO;
+	if (judge_embed_set(embedding, vit, slot, set, &prep, &source) < 0)
+		return -EIO;
+	if (set->n_experts > 0)
+		printf("%u ", owner);
+	for (uint32_t i = 0; i < set->n_out; i++)
+		printf("%.9g%c", (double)embedding[i], i + 1 < set->n_out ? ' ' : '\n');
+	return 0;
+}
+
+/* forward MODEL MASK|- IMAGE...: a line of each, see above */
 static int forward(char **argv)
 {
 	_cleanup_(base_freep) struct base *base = NULL;
 	_cleanup_(vit_freep) struct vit *vit = NULL;
+	_cleanup_(slot_freep) struct slot *slot = NULL;
 	_cleanup_(mask_set_freep) struct mask_set *set = NULL;
 	struct diag diag = { "" };
-	float embedding[1280];
 	int r;
 
 	if (base_load(&base, argv[0], &diag) < 0 || vit_new(&vit, base, NULL, &diag) < 0) {
@@ -124,10 +158,11 @@ static int forward(char **argv)
 	r = strcmp(argv[1], "-") == 0
 		    ? mask_set_of(&set, NULL, vit_layout(vit), vit_shape(vit)->width)
 		    : read_set(&set, vit, argv[1]);
-	if (r < 0 || embed(vit, set, argv[2], embedding) < 0)
+	if (r < 0 || vit_slot_new(&slot, vit, SLOT_INFER) < 0)
 		return 1;
-	for (uint32_t i = 0; i < set->n_out; i++)
-		printf("%.9g\n", (double)embedding[i]);
+	for (char **path = argv + 2; *path; path++)
+		if (forward_one(vit, slot, set, *path) < 0)
+			return 1;
 	return 0;
 }
 
@@ -161,12 +196,12 @@ int main(int argc, char **argv)
 		return model(argv + 2);
 	if (argc >= 3 && strcmp(argv[1], "kimg") == 0)
 		return kimg(argv + 2);
-	if (argc == 5 && strcmp(argv[1], "forward") == 0)
+	if (argc >= 5 && strcmp(argv[1], "forward") == 0)
 		return forward(argv + 2);
 	if (argc == 4 && strcmp(argv[1], "mend") == 0)
 		return mend(argv + 2);
 	fprintf(stderr, "usage: proc_fixture images DIR FIRST N | model FILE SEED flawed|whole | "
 			"kimg FILE... | "
-			"forward MODEL MASK|- IMAGE | mend MODEL FILE\n");
+			"forward MODEL MASK|- IMAGE... | mend MODEL FILE\n");
 	return 2;
 }
