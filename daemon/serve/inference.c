@@ -209,7 +209,8 @@ static int forward(struct inference *inference, struct request *const *batch, ui
 struct sight {
 	struct inference *inference;
 	const struct serving *serving;
-	const float *pixels; /* (n, 3, px, px) */
+	const float *pixels;         /* (n, 3, px, px) */
+	struct scheduler *gives_way; /* to what waits there; NULL: looks to the end */
 };
 
 /* Batches have sizes of powers of two, so that plans are few: so have the parts of one. */
@@ -229,8 +230,11 @@ static int look(void *owner, uint32_t m, const uint32_t *images, uint32_t n, flo
 	size_t size = input_size(sight->serving), width = vit_shape(inference->vit)->width;
 	struct slot *slot;
 	uint32_t n_now;
-	int r = slot_for(inference, sight->serving->set, m, &slot);
+	int r;
 
+	if (sight->gives_way && !scheduler_is_idle(sight->gives_way))
+		return -ECANCELED;
+	r = slot_for(inference, sight->serving->set, m, &slot);
 	for (uint32_t i = 0; i < n && r >= 0; i += n_now) {
 		struct vit_plan *plan;
 
@@ -384,9 +388,11 @@ static void keep_samples(struct inference *inference, struct scheduler *schedule
 	}
 }
 
-static int run_sample(struct inference *inference, struct shadow_sample *sample)
+/* -ECANCELED: somebody waits. One forward is what a line may have to wait for, not a cascade. */
+static int run_sample(
+	struct inference *inference, struct scheduler *scheduler, struct shadow_sample *sample)
 {
-	struct sight sight = { inference, sample->serving, sample->input };
+	struct sight sight = { inference, sample->serving, sample->input, scheduler };
 	const struct mask_set_eye eye = { look, &sight };
 	uint32_t width = sample->serving->set->n_out;
 	uint64_t begin = clock_now_ns();
@@ -414,7 +420,7 @@ static void run_samples(struct inference *inference, struct scheduler *scheduler
 
 		inference->samples = sample->next;
 		atomic_fetch_add(&inference->n_begun, 1);
-		sample->is_done = run_sample(inference, sample) == 0;
+		sample->is_done = run_sample(inference, scheduler, sample) == 0;
 		atomic_fetch_add(&inference->n_ended, 1);
 		scheduler_give_sample(scheduler, sample);
 	}
