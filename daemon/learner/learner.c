@@ -428,7 +428,9 @@ static int set_up(struct learner *learner, const struct config *config, struct d
 	if (r == 0)
 		r = vit_new(&learner->vit, learner->base, family, diag);
 	if (r == 0)
-		r = vit_selftest(learner->vit, diag);
+		r = vit_selftest(learner->vit, PRECISION_F32, diag);
+	if (r == 0 && vit_has(learner->vit, PRECISION_BF16))
+		r = vit_selftest(learner->vit, PRECISION_BF16, diag);
 	return r;
 }
 

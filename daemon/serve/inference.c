@@ -470,7 +470,7 @@ static int build(struct inference *inference)
 		return diag_set(diag, EOPNOTSUPP,
 			"embeddings of %u numbers, at most %u fit a result", width,
 			SHM_MAX_EMBEDDING);
-	r = vit_selftest(inference->vit, diag);
+	r = vit_selftest(inference->vit, PRECISION_F32, diag);
 	if (r < 0)
 		return r;
 	r = resize_scratch_new(&inference->scratch);

@@ -12,6 +12,8 @@
 /* What a kill may cost of the counts: a transaction on the loop is not free. */
 #define STORE_NS (60 * NS_PER_S)
 #define STORE_TRIAL_NS (5 * NS_PER_S)
+/* Failures of a trial that are stored as they come. */
+#define N_AT_ONCE 3u
 
 static uint64_t space_of(const struct serving *serving)
 {
@@ -26,9 +28,9 @@ void live_store(struct serve *serve, struct site *site)
 	struct live *live = &site->live;
 	int r;
 
-	live->is_stored = true;
 	live->stored_ns = clock_now_ns();
 	r = state_live_store(serve->state, site->name, &live->row);
+	live->is_stored = r >= 0;
 	if (r < 0)
 		log_error("site %s: what version %u has shown so far is not stored: %s", site->name,
 			live->row.version, strerror(-r));
@@ -182,10 +184,13 @@ void live_answer(struct serve *serve, const struct request *request, const struc
 		raise_alarm(site);
 		need_soon(serve);
 	}
+	/* The first failures at once: they may be its last words. */
 	falls = watch_add(
 		&row->watch, (double)answer->novelty, answer->is_broken, reason, sizeof(reason));
 	store_by_and_by(serve, site,
-		rings || (was_watched && (answer->is_broken || !watch_is_on(&row->watch))));
+		rings || (was_watched && (!watch_is_on(&row->watch) ||
+						 (answer->is_broken &&
+							 row->watch.now.n_failed <= N_AT_ONCE))));
 	if (!falls || clock_now_ns() < live->withdraw_ns)
 		return;
 	live->withdraw_ns = clock_now_ns() + WITHDRAW_RETRY_NS;

@@ -91,21 +91,29 @@ static int look(struct serve *serve)
 		if (site)
 			look_at(serve, site, &needs[i], now_us);
 	}
+	/* Nothing else would look again at a site that only waits for its hour. */
+	if (r < 0)
+		arm(serve, RETRY_NS);
 	return r;
 }
 
-static uint32_t choose(struct serve *serve)
+/* @return which site, n: none, or -ENOMEM */
+static int64_t choose(struct serve *serve)
 {
 	_cleanup_(freep) struct turn *turns = calloc(serve->sites.n + 1, sizeof(*turns));
 	uint64_t now_ns = clock_now_ns();
 
-	for (uint32_t i = 0; turns && i < serve->sites.n; i++) {
+	if (!turns) {
+		arm(serve, RETRY_NS);
+		return -ENOMEM;
+	}
+	for (uint32_t i = 0; i < serve->sites.n; i++) {
 		const struct site *site = serve->sites.sites[i];
 
 		turns[i] = (struct turn){ site->retry_ns > now_ns ? DUE_NOT : site->due,
 			site->due_since, site->n_new, site->n_images };
 	}
-	return turns ? turns_choose(turns, serve->sites.n) : serve->sites.n;
+	return turns_choose(turns, serve->sites.n);
 }
 
 static int begin(struct serve *serve, struct site *site, struct diag *diag)
@@ -120,7 +128,8 @@ static int begin(struct serve *serve, struct site *site, struct diag *diag)
 	r = wish_make(&wish, site, NULL, why, diag);
 	if (r < 0)
 		return r;
-	wish.drifted = site->due == DUE_DRIFT;
+	/* Whatever it was due for, it is made of what the alarm is about. */
+	wish.drifted = site->live.row.drift.alarm != DRIFT_NONE;
 	admission_commit(serve);
 	r = state_round_begin(serve->state, site->name, &wish, &version, diag);
 	if (r < 0)
@@ -130,23 +139,12 @@ static int begin(struct serve *serve, struct site *site, struct diag *diag)
 	return rounds_put_first(serve, site, version, &wish);
 }
 
-bool need_begin(struct serve *serve)
+/* @return whether the site's round has begun; if not, it is not tried again for a while */
+static bool try_site(struct serve *serve, struct site *site)
 {
 	struct diag diag = { .text = "" };
-	struct site *site;
-	uint32_t at;
-	int r;
+	int r = begin(serve, site, &diag);
 
-	r = look(serve);
-	if (r < 0) {
-		log_error("cannot see which site should learn: %s", strerror(-r));
-		return false;
-	}
-	at = choose(serve);
-	if (at == serve->sites.n)
-		return false;
-	site = serve->sites.sites[at];
-	r = begin(serve, site, &diag);
 	site->due = DUE_NOT;
 	site->due_since = 0;
 	if (r >= 0) {
@@ -159,6 +157,23 @@ bool need_begin(struct serve *serve)
 	arm(serve, RETRY_NS);
 	log_error("site %s: its round could not begin: %s", site->name,
 		diag.text[0] ? diag.text : strerror(-r));
+	return false;
+}
+
+bool need_begin(struct serve *serve)
+{
+	int64_t at;
+	int r;
+
+	r = look(serve);
+	if (r < 0) {
+		log_error("cannot see which site should learn: %s", strerror(-r));
+		return false;
+	}
+	/* Who cannot begin does not keep the others waiting; each is tried once. */
+	while ((at = choose(serve)) >= 0 && at < serve->sites.n)
+		if (try_site(serve, serve->sites.sites[at]))
+			return true;
 	return false;
 }
 

@@ -20,7 +20,7 @@ int promotion_make(struct serve *serve, struct site *site, uint32_t version, con
 			r == -EPERM   ? "is held or failed: it cannot be promoted"
 			: r == -EROFS ? "cannot be promoted: the site is frozen, resume it first"
 				      : strerror(-r));
-	/* From here on it is on trial (live.h), unless it has been champion before. */
+	/* From here on it is on trial (live.h), unless it is champion already. */
 	if (version != site->champion)
 		site->live.promoted = version;
 	log_notice("site %s: version %u is champion now (%s)", site->name, version, who);

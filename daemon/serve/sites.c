@@ -301,7 +301,9 @@ static int publish(struct serve *serve, struct site *site, bool renewed, struct 
 	site->hold = wanted.hold;
 	forget_pinned(site);
 	if (serving) {
-		live_champion(serve, site, serving);
+		/* A stand-in is not tried, and what the champion has shown waits for it. */
+		if (serving->version == site->champion)
+			live_champion(serve, site, serving);
 		scheduler_publish(serve->scheduler, &site->queue, serving);
 	}
 	shadow_choose(serve, site);

@@ -103,6 +103,6 @@ int vit_reference(const struct vit *vit, const struct mask *mask, const float *p
 	float *embedding);
 /** Runs a small input through vit_forward() and vit_reference(), with and without a mask.
  * @return 0, -EIO: oneDNN fails here (diag says how far off), -ENOMEM */
-int vit_selftest(struct vit *vit, struct diag *diag);
+int vit_selftest(struct vit *vit, enum precision precision, struct diag *diag);
 
 #endif

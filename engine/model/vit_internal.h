@@ -183,8 +183,9 @@ void *vit_carve_in(struct vit_carver *carver, size_t n, enum precision precision
 /** Of n values; in a precision other than f32 its values lie in spare. */
 struct vit_operand vit_carve_operand(
 	struct vit_carver *carver, size_t n, enum precision precision, float *spare);
-/** Each of n values; nothing in f32. */
-struct vit_heads vit_carve_heads(struct vit_carver *carver, size_t n, enum precision precision);
+/** Each of n values, but for out, which nobody keeps; nothing in f32. */
+struct vit_heads vit_carve_heads(
+	struct vit_carver *carver, size_t n, enum precision precision, bf16 *out);
 
 /** @return 0, or -EINVAL: px is no multiple of the patch, or too large */
 int vit_stem_size(struct vit_stem *stem, const struct vit *vit, uint32_t n, uint32_t px);

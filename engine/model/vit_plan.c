@@ -21,14 +21,17 @@ static void carve(struct vit_plan *plan, struct vit_carver *carver)
 	const enum precision precision = plan->precision;
 	struct vit_block_data *data = &plan->data;
 	float *spare = NULL;
+	bf16 *att = NULL;
 
 	vit_stem_carve(&plan->stem, plan->vit, carver);
-	if (precision != PRECISION_F32)
+	if (precision != PRECISION_F32) {
 		spare = vit_carve(carver, rows * shape->width);
+		att = vit_carve_in(carver, rows * shape->width, precision);
+	}
 	data->x = vit_carve(carver, rows * shape->width);
 	data->y1 = vit_carve_operand(carver, rows * shape->width, precision, spare);
 	data->qkv = vit_carve_in(carver, rows * 3 * shape->width, precision);
-	data->heads = vit_carve_heads(carver, rows * shape->width, precision);
+	data->heads = vit_carve_heads(carver, rows * shape->width, precision, att);
 	data->probs = vit_carve_in(carver, n_probs, precision);
 	data->logits = precision == PRECISION_F32 ? data->probs : vit_carve(carver, n_probs);
 	data->hidden = vit_carve_in(carver, rows * shape->mlp, precision);

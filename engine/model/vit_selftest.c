@@ -5,8 +5,9 @@
 #include "base/rng.h"
 #include "model/vit_internal.h"
 
-/* Far above rounding (1e-6), far below what a wrong instruction or a skipped primitive does. */
-#define SELFTEST_TOLERANCE 1e-4
+/* Far above rounding (1e-6, in bf16 1e-2), far below what a wrong instruction or a skipped primitive
+ * does. */
+static const double tolerances[N_PRECISIONS] = { 1e-4, .1 };
 #define SELFTEST_KEEP 0.95F
 
 struct selftest {
@@ -14,6 +15,7 @@ struct selftest {
 	struct vit_plan *plan;
 	struct slot *slot;
 	uint32_t px;
+	enum precision precision;
 	float *got, *want; /* (width) */
 };
 
@@ -43,14 +45,15 @@ static int compare(
 	if (r == 0)
 		r = vit_forward(test->plan, test->slot, test->got);
 	if (r < 0)
-		return diag_set(diag, EIO, "oneDNN fails on the %s model", what);
+		return diag_set(diag, EIO, "oneDNN fails on the %s model in %s", what,
+			precision_name(test->precision));
 	r = vit_reference(test->vit, mask, vit_plan_input(test->plan), test->px, test->want);
 	if (r < 0)
 		return r;
 	off = distance(test->got, test->want, test->vit->shape.width);
-	if (!(off <= SELFTEST_TOLERANCE))
-		return diag_set(
-			diag, EIO, "oneDNN is off by %.3g (relative) on the %s model", off, what);
+	if (!(off <= tolerances[test->precision]))
+		return diag_set(diag, EIO, "oneDNN is off by %.3g (relative) on the %s model in %s",
+			off, what, precision_name(test->precision));
 	return 0;
 }
 
@@ -77,19 +80,20 @@ static int compare_both(struct selftest *test, struct diag *diag)
 	return compare(test, mask, "masked", diag);
 }
 
-int vit_selftest(struct vit *vit, struct diag *diag)
+int vit_selftest(struct vit *vit, enum precision precision, struct diag *diag)
 {
 	_cleanup_(vit_plan_freep) struct vit_plan *plan = NULL;
 	_cleanup_(slot_freep) struct slot *slot = NULL;
 	_cleanup_(freep) float *values = calloc((size_t)2 * vit->shape.width, sizeof(float));
-	struct selftest test = { .vit = vit, .px = 2 * vit->shape.patch };
+	struct selftest test = { .vit = vit, .px = 2 * vit->shape.patch, .precision = precision };
 	int r;
 
 	if (!values)
 		return -ENOMEM;
-	r = vit_plan_new(&plan, vit, 1, test.px, PRECISION_F32);
+	r = vit_plan_new(&plan, vit, 1, test.px, precision);
 	if (r == 0)
-		r = vit_slot_new(&slot, vit, SLOT_INFER);
+		r = vit_slot_new(
+			&slot, vit, SLOT_INFER | (precision == PRECISION_BF16 ? SLOT_BF16 : 0));
 	if (r < 0)
 		return diag_set(diag, -r, "oneDNN refuses to make its primitives");
 	test.plan = plan;

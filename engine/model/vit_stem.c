@@ -26,7 +26,8 @@ struct vit_operand vit_carve_operand(
 	return (struct vit_operand){ precision == PRECISION_F32 ? rounded : spare, rounded };
 }
 
-struct vit_heads vit_carve_heads(struct vit_carver *carver, size_t n, enum precision precision)
+struct vit_heads vit_carve_heads(
+	struct vit_carver *carver, size_t n, enum precision precision, bf16 *out)
 {
 	if (precision == PRECISION_F32)
 		return (struct vit_heads){ NULL, NULL, NULL, NULL };
@@ -34,7 +35,7 @@ struct vit_heads vit_carve_heads(struct vit_carver *carver, size_t n, enum preci
 		.q = vit_carve_in(carver, n, precision),
 		.k = vit_carve_in(carver, n, precision),
 		.v = vit_carve_in(carver, n, precision),
-		.out = vit_carve_in(carver, n, precision),
+		.out = out,
 	};
 }
 

@@ -17,6 +17,7 @@ struct vit_tape {
 	/* What one block leaves to the next in bf16. */
 	float *spare;  /* (n, T, D): the norm's values before they are rounded */
 	void *qkv;     /* (n, T, 3 D) */
+	bf16 *out;     /* (n, H, T, D / H) of attention, and its gradient */
 	float *logits; /* (n, H, T, T) */
 	struct op *norm, *norm_backward;
 	float *mean, *variance; /* (n) of the last norm */
@@ -41,7 +42,7 @@ static void carve_attention(
 	}
 	data->qkv = tape->qkv;
 	data->logits = tape->logits;
-	data->heads = vit_carve_heads(carver, all * shape->width, tape->precision);
+	data->heads = vit_carve_heads(carver, all * shape->width, tape->precision, tape->out);
 }
 
 static void carve_block(struct vit_tape *tape, uint32_t b, struct vit_carver *carver)
@@ -88,7 +89,7 @@ static void carve_gradients(struct vit_tape *tape, struct vit_carver *carver)
 		d->g.rounded = vit_carve_in(carver, all * shape->width, tape->precision);
 		d->att = vit_carve_in(carver, all * shape->width, tape->precision);
 	}
-	d->heads = vit_carve_heads(carver, all * shape->width, tape->precision);
+	d->heads = vit_carve_heads(carver, all * shape->width, tape->precision, tape->out);
 	d->probs =
 		vit_carve_in(carver, all * shape->n_heads * tape->stem.n_tokens, tape->precision);
 	d->ones = vit_carve_in(carver, all, tape->precision);
@@ -103,6 +104,7 @@ static void carve(struct vit_tape *tape, struct vit_carver *carver)
 	if (tape->precision != PRECISION_F32) {
 		tape->spare = vit_carve(carver, all * shape->width);
 		tape->qkv = vit_carve_in(carver, all * 3 * shape->width, tape->precision);
+		tape->out = vit_carve_in(carver, all * shape->width, tape->precision);
 		tape->logits = vit_carve(carver, all * shape->n_heads * tape->stem.n_tokens);
 	}
 	for (uint32_t b = 0; b < shape->depth; b++)

@@ -175,7 +175,7 @@ static void vit_tiny_passes_its_self_test(void **state)
 	struct model *model = *state;
 	struct diag diag = { "" };
 
-	assert_int_equal(vit_selftest(model->vit, &diag), 0);
+	assert_int_equal(vit_selftest(model->vit, PRECISION_F32, &diag), 0);
 }
 
 int main(void)

@@ -258,7 +258,9 @@ static void the_self_test_passes(void **state)
 	_cleanup_(vit_freep) struct vit *vit = random_vit(base);
 
 	(void)state;
-	assert_int_equal(vit_selftest(vit, NULL), 0);
+	assert_int_equal(vit_selftest(vit, PRECISION_F32, NULL), 0);
+	if (vit_has(vit, PRECISION_BF16))
+		assert_int_equal(vit_selftest(vit, PRECISION_BF16, NULL), 0);
 }
 
 int main(void)
