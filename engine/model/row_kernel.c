@@ -79,7 +79,7 @@ static inline float slope_odd(float x)
 void NAME(kern_gelu_row_, KERN_ISA)(bf16 *dst, const bf16 *src, size_t n)
 {
 	/* Without a promise that they differ: where dst is src, element by element is right too. */
-#pragma GCC ivdep
+#pragma omp simd
 	for (size_t i = 0; i < n; i++) {
 		float x = widen(src[i]);
 
