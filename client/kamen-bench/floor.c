@@ -241,14 +241,6 @@ int floor_new(struct floor **ret_floor, const struct vit_shape *shape, uint32_t 
 	return 0;
 }
 
-static int run(struct op *op, const void *src, const void *weights, void *dst)
-{
-	op_bind(op, OP_SRC, src);
-	op_bind(op, OP_WEIGHTS, weights);
-	op_bind(op, OP_DST, dst);
-	return op_run(op);
-}
-
 static int run_layer(struct op *op, const void *src, const struct packed *weights, void *dst)
 {
 	op_bind(op, OP_SRC, src);
@@ -267,9 +259,9 @@ static int run_block(struct floor *floor, struct products *p, struct packed *con
 	int r = run_layer(p->layers[QKV], floor->narrow, weights[QKV], floor->wide);
 
 	if (r == 0)
-		r = run(p->scores, wide, wide + third, floor->probs);
+		r = op_run_on(p->scores, wide, wide + third, floor->probs);
 	if (r == 0)
-		r = run(p->mix, floor->probs, wide + 2 * third, floor->narrow);
+		r = op_run_on(p->mix, floor->probs, wide + 2 * third, floor->narrow);
 	if (r == 0)
 		r = run_layer(p->layers[PROJ], floor->narrow, weights[PROJ], floor->wide);
 	if (r == 0)

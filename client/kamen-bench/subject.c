@@ -64,8 +64,7 @@ int subject_init(struct subject *s, const struct subject_options *options, struc
 		s->prep.input_px = options->px;
 	r = prep_check(&s->prep, vit_shape(s->vit)->patch, diag);
 	if (r == 0)
-		r = vit_slot_new(&s->slot, s->vit,
-			SLOT_INFER | (s->precision == PRECISION_BF16 ? SLOT_BF16 : 0));
+		r = vit_slot_new(&s->slot, s->vit, slot_use_in(SLOT_INFER, s->precision));
 	if (r == 0)
 		r = slot_apply(s->slot, NULL);
 	if (r == 0)

@@ -184,9 +184,9 @@ void live_answer(struct serve *serve, const struct request *request, const struc
 		raise_alarm(site);
 		need_soon(serve);
 	}
-	/* The first failures at once: they may be its last words. */
 	falls = watch_add(
 		&row->watch, (double)answer->novelty, answer->is_broken, reason, sizeof(reason));
+	/* A trial's first failures at once: they may be the last that is heard of it. */
 	store_by_and_by(serve, site,
 		rings || (was_watched && (!watch_is_on(&row->watch) ||
 						 (answer->is_broken &&

@@ -103,8 +103,7 @@ static int build(struct round *round)
 	};
 	int r;
 
-	r = vit_slot_new(&round->slot, round->vit,
-		SLOT_LEARN | (recipe->precision == PRECISION_BF16 ? SLOT_BF16 : 0));
+	r = vit_slot_new(&round->slot, round->vit, slot_use_in(SLOT_LEARN, recipe->precision));
 	if (r < 0)
 		return r;
 	r = pass_new(&round->large, round->vit, n_large(round),

@@ -7,8 +7,8 @@
 /**
  * A mask at rest: what a site costs whose mask is in no weight slot. Of each tensor the gaps between
  * the dropped bits in two bytes each, or its words where those are fewer. Some 16 bits a dropped
- * weight, where a .kmask at density .998 has ten; but waking takes a nanosecond for each, and decoding
- * that thirty. Immutable, so that threads may share it.
+ * weight, where a .kmask at density .998 has ten; but waking is a few instructions for each, and
+ * decoding an arithmetic coder's work. Immutable, so that threads may share it.
  */
 struct mask_rest;
 

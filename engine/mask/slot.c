@@ -6,8 +6,8 @@
 #include "mask/flips.h"
 #include "mask/slot_internal.h"
 
-/* A tensor of which more than one weight in so many changes, with values from the base, is packed anew:
- * measured on ViT-S, where a flip takes 20 ns and packing 1.3 a weight. */
+/* A tensor of which more than one weight in so many changes, with values from the base, is packed
+ * anew: measured on ViT-S, where a flip takes 20 ns and packing 1.3 a weight. */
 #define FLIP_CROSSOVER 16
 
 /* A chunk of a tensor that a thread masks at a time: whole words. */

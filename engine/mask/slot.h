@@ -3,8 +3,7 @@
 #define KAMEN_MASK_SLOT_H
 
 #include "mask/bits.h"
-
-struct onednn; /* onednn/onednn.h: engine, stream */
+#include "onednn/onednn.h"
 
 /** One maskable linear layer: y = x W'^T + b'. Tensor indices into the layout. */
 struct slot_layer {
@@ -27,6 +26,11 @@ enum slot_use {
 	SLOT_LEARN = 2, /* also packed transposed, for the backward product of the activations */
 	SLOT_BF16 = 4,  /* packed in bf16, not f32 */
 };
+
+static inline enum slot_use slot_use_in(enum slot_use use, enum precision precision)
+{
+	return precision == PRECISION_BF16 ? use | SLOT_BF16 : use;
+}
 
 int slot_new(struct slot **ret_slot, struct onednn *onednn, const struct mask_layout *layout,
 	const struct slot_layer *layers, unsigned n_layers, enum slot_use use);

@@ -93,7 +93,7 @@ void NAME(kern_gelu_grad_row_, KERN_ISA)(bf16 *restrict d, const bf16 *restrict 
 		d[i] = narrow(widen(d[i]) * (.5f + slope_odd(widen(x[i]))));
 }
 
-/* e^x for x <= 0, 0 below -87: 2^round(y) times a polynomial of what is left of y = x / ln 2. */
+/* e^x for x <= 0, as at -87 below it: 2^round(y) times a polynomial of what is left of y = x / ln 2. */
 static inline float exp_down(float x)
 {
 	float y = (x < -87.f ? -87.f : x) * 1.44269504f;

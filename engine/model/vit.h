@@ -66,7 +66,8 @@ float *vit_plan_input(struct vit_plan *plan);
 
 /**
  * @param embeddings  (batch, width): class token after the last norm
- * @return 0, -EINVAL: the slot is of another precision, or -EIO: oneDNN refused (embeddings are then undefined)
+ * @return 0, -EINVAL: the slot is of another precision, or -EIO: oneDNN refused (embeddings are
+ *         then undefined)
  */
 int vit_forward(struct vit_plan *plan, const struct slot *slot, float *embeddings);
 

@@ -126,14 +126,6 @@ void vit_attention_done(struct vit_attention *attention)
 	op_free(attention->mix);
 }
 
-static int run_product(struct op *op, const void *src, const void *weights, void *dst)
-{
-	op_bind(op, OP_SRC, src);
-	op_bind(op, OP_WEIGHTS, weights);
-	op_bind(op, OP_DST, dst);
-	return op_run(op);
-}
-
 static int forward_strided(
 	struct vit_attention *attention, const struct vit *vit, const struct vit_block_data *data)
 {
@@ -141,7 +133,7 @@ static int forward_strided(
 	const float *qkv = data->qkv;
 	int r;
 
-	r = run_product(attention->scores, qkv, qkv + width, data->probs);
+	r = op_run_on(attention->scores, qkv, qkv + width, data->probs);
 	if (r < 0)
 		return r;
 	op_bind(attention->softmax, OP_SRC, data->probs);
@@ -149,7 +141,7 @@ static int forward_strided(
 	r = op_run(attention->softmax);
 	if (r < 0)
 		return r;
-	return run_product(attention->mix, data->probs, qkv + (size_t)2 * width, data->att);
+	return op_run_on(attention->mix, data->probs, qkv + (size_t)2 * width, data->att);
 }
 
 static int forward_dense(struct vit_attention *attention, const struct vit *vit,
@@ -160,12 +152,12 @@ static int forward_dense(struct vit_attention *attention, const struct vit *vit,
 	int r;
 
 	vit_heads_split(shape, extent, data->qkv, heads);
-	r = run_product(attention->scores, heads->q, heads->k, data->logits);
+	r = op_run_on(attention->scores, heads->q, heads->k, data->logits);
 	if (r < 0)
 		return r;
 	row_softmax(data->probs, data->logits, (size_t)extent.n * shape->n_heads * extent.n_queries,
 		extent.n_tokens);
-	r = run_product(attention->mix, data->probs, heads->v, heads->out);
+	r = op_run_on(attention->mix, data->probs, heads->v, heads->out);
 	if (r < 0)
 		return r;
 	vit_heads_give(shape, extent, heads, data->att);

@@ -68,14 +68,6 @@ void vit_attention_grad_done(struct vit_attention_grad *grad)
 	op_free(grad->dk);
 }
 
-static int run_product(struct op *op, const void *src, const void *weights, void *dst)
-{
-	op_bind(op, OP_SRC, src);
-	op_bind(op, OP_WEIGHTS, weights);
-	op_bind(op, OP_DST, dst);
-	return op_run(op);
-}
-
 /* Where the products' operands lie. */
 struct places {
 	const void *q, *k, *v, *d_out;
@@ -87,9 +79,9 @@ static int run(
 {
 	int r;
 
-	r = run_product(grad->dprobs, at->d_out, at->v, d_probs);
+	r = op_run_on(grad->dprobs, at->d_out, at->v, d_probs);
 	if (r == 0)
-		r = run_product(grad->dv, probs, at->d_out, at->dv);
+		r = op_run_on(grad->dv, probs, at->d_out, at->dv);
 	if (r < 0)
 		return r;
 	op_bind(grad->softmax, OP_DST, probs);
@@ -97,8 +89,8 @@ static int run(
 	op_bind(grad->softmax, OP_DIFF_SRC, d_probs);
 	r = op_run(grad->softmax);
 	if (r == 0)
-		r = run_product(grad->dq, d_probs, at->k, at->dq);
-	return r == 0 ? run_product(grad->dk, d_probs, at->q, at->dk) : r;
+		r = op_run_on(grad->dq, d_probs, at->k, at->dq);
+	return r == 0 ? op_run_on(grad->dk, d_probs, at->q, at->dk) : r;
 }
 
 static int backward_strided(struct vit_attention_grad *grad, const struct vit *vit,

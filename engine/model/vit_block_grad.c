@@ -103,14 +103,6 @@ void vit_block_grad_done(struct vit_block_grad *grad)
 	vit_attention_grad_done(&grad->attention);
 }
 
-static int run_product(struct op *op, const void *src, const void *weights, float *dst)
-{
-	op_bind(op, OP_SRC, src);
-	op_bind(op, OP_WEIGHTS, weights);
-	op_bind(op, OP_DST, dst);
-	return op_run(op);
-}
-
 int vit_run_norm_backward(struct op *op, const float *src, const float *mean, const float *variance,
 	const float *d_dst, float *d_src)
 {
@@ -140,9 +132,9 @@ static int run_layer(const struct pass *p, enum vit_layer layer, const void *x, 
 	struct vit_layer_grad *ops = &p->grad->layers[layer];
 	int r;
 
-	r = run_product(ops->dw, dy, x, p->d->grad + tensor[0].offset);
+	r = op_run_on(ops->dw, dy, x, p->d->grad + tensor[0].offset);
 	if (r == 0)
-		r = run_product(ops->db, p->d->ones, dy, p->d->grad + tensor[1].offset);
+		r = op_run_on(ops->db, p->d->ones, dy, p->d->grad + tensor[1].offset);
 	if (r < 0 || !dx)
 		return r;
 	op_bind(ops->dx, OP_SRC, dy);
@@ -156,7 +148,7 @@ static int run_layer(const struct pass *p, enum vit_layer layer, const void *x, 
 
 static int add_to(struct op *add, float *dst, const float *src)
 {
-	return run_product(add, dst, src, dst);
+	return op_run_on(add, dst, src, dst);
 }
 
 /* d->hidden: of what leaves the GELU to of what enters it */

@@ -92,8 +92,7 @@ int vit_selftest(struct vit *vit, enum precision precision, struct diag *diag)
 		return -ENOMEM;
 	r = vit_plan_new(&plan, vit, 1, test.px, precision);
 	if (r == 0)
-		r = vit_slot_new(
-			&slot, vit, SLOT_INFER | (precision == PRECISION_BF16 ? SLOT_BF16 : 0));
+		r = vit_slot_new(&slot, vit, slot_use_in(SLOT_INFER, precision));
 	if (r < 0)
 		return diag_set(diag, -r, "oneDNN refuses to make its primitives");
 	test.plan = plan;

@@ -210,6 +210,14 @@ int op_run(struct op *op)
 	return r < 0 ? -EIO : 0;
 }
 
+int op_run_on(struct op *op, const void *src, const void *weights, void *dst)
+{
+	op_bind(op, OP_SRC, src);
+	op_bind(op, OP_WEIGHTS, weights);
+	op_bind(op, OP_DST, dst);
+	return op_run(op);
+}
+
 const char *op_implementation(const struct op *op)
 {
 	const char *name = "";

@@ -105,6 +105,8 @@ void op_use(struct op *op, const struct packed *packed);
 
 /** @return 0, or -EIO: oneDNN refused, what is to be written is undefined */
 int op_run(struct op *op);
+/** Binds source, weights and destination, and runs. */
+int op_run_on(struct op *op, const void *src, const void *weights, void *dst);
 
 /** oneDNN's name of the implementation. */
 const char *op_implementation(const struct op *op);

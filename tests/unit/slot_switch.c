@@ -198,7 +198,7 @@ static void a_turned_tensor_is_what_onednn_packs(void **state)
 
 		if (!onednn_has(bench->onednn, p))
 			continue;
-		slot = new_slot(bench, SLOT_LEARN | (p == PRECISION_BF16 ? SLOT_BF16 : 0));
+		slot = new_slot(bench, slot_use_in(SLOT_LEARN, p));
 		assert_int_equal(slot_apply(slot, mask), 0);
 		for (unsigned i = 0; i < N_LAYERS; i++) {
 			const struct slot_layer *layer = &bench->layers[i];
