@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <string.h>
-
 #include "learn/optimiser.h"
+
+#include "base/cpu.h"
 
 #define N_BLOCK ((size_t)1 << 16)
 
@@ -16,15 +16,7 @@ const struct kern_optimiser_impl kern_optimiser_impls[] = {
 
 bool kern_optimiser_runs_here(const struct kern_optimiser_impl *impl)
 {
-	if (!impl->cpu)
-		return true;
-#ifdef KAMEN_X86
-	if (strcmp(impl->cpu, "avx512f") == 0)
-		return __builtin_cpu_supports("avx512f");
-	if (strcmp(impl->cpu, "avx2") == 0)
-		return __builtin_cpu_supports("avx2");
-#endif
-	return false;
+	return cpu_has(impl->cpu);
 }
 
 static const struct kern_optimiser_impl *fastest(void)

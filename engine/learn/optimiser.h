@@ -40,7 +40,7 @@ typedef void kern_sgd_row_fn(
 	float *params, float *velocity, const float *grad, size_t n, float lr, float momentum);
 struct kern_optimiser_impl {
 	const char *name;
-	const char *cpu; /* __builtin_cpu_supports() feature, or NULL for the reference */
+	const char *cpu; /* of cpu_has(); NULL: the reference */
 	kern_adam_row_fn *adam;
 	kern_sgd_row_fn *sgd;
 };

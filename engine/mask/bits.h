@@ -74,7 +74,7 @@ struct digest mask_digest(const struct mask *mask);
 typedef void kern_mask_row_fn(float *dst, const float *src, const uint64_t *words, size_t n);
 struct kern_mask_impl {
 	const char *name;
-	const char *cpu; /* __builtin_cpu_supports() feature, or NULL for the reference */
+	const char *cpu; /* of cpu_has(); NULL: the reference */
 	kern_mask_row_fn *row;
 };
 extern const struct kern_mask_impl

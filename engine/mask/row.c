@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <string.h>
-
 #include "mask/row.h"
+
+#include "base/cpu.h"
 
 void kern_mask_row_c(float *dst, const float *src, const uint64_t *words, size_t n)
 {
@@ -20,16 +20,7 @@ const struct kern_mask_impl kern_mask_impls[] = {
 
 bool kern_mask_runs_here(const struct kern_mask_impl *impl)
 {
-	if (!impl->cpu)
-		return true;
-#ifdef KAMEN_X86
-	/* The builtin takes nothing but a literal. */
-	if (strcmp(impl->cpu, "avx512f") == 0)
-		return __builtin_cpu_supports("avx512f");
-	if (strcmp(impl->cpu, "avx2") == 0)
-		return __builtin_cpu_supports("avx2");
-#endif
-	return false;
+	return cpu_has(impl->cpu);
 }
 
 kern_mask_row_fn *kern_mask_row(void)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "model/row.h"
 
-#include <string.h>
+#include "base/cpu.h"
 
 /* Of values: enough to be worth another thread. */
 #define N_BLOCK ((size_t)1 << 14)
@@ -18,15 +18,7 @@ const struct kern_row_impl kern_row_impls[] = {
 
 bool kern_row_runs_here(const struct kern_row_impl *impl)
 {
-	if (!impl->cpu)
-		return true;
-#ifdef KAMEN_X86
-	if (strcmp(impl->cpu, "avx512bw") == 0)
-		return __builtin_cpu_supports("avx512bw");
-	if (strcmp(impl->cpu, "avx2") == 0)
-		return __builtin_cpu_supports("avx2");
-#endif
-	return false;
+	return cpu_has(impl->cpu);
 }
 
 static const struct kern_row_impl *fastest(void)

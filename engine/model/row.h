@@ -24,7 +24,7 @@ typedef void kern_softmax_row_fn(bf16 *restrict dst, float *restrict src, size_t
 
 struct kern_row_impl {
 	const char *name;
-	const char *cpu; /* __builtin_cpu_supports() feature, or NULL for the reference */
+	const char *cpu; /* of cpu_has(); NULL: the reference */
 	kern_gelu_row_fn *gelu;
 	kern_gelu_grad_row_fn *gelu_grad;
 	kern_softmax_row_fn *softmax;

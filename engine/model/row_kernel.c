@@ -3,6 +3,7 @@
 /* Compiled once per instruction set (KERN_ISA); the compiler does the vectorising. */
 #include <string.h>
 
+#include "base/cleanup.h"
 #include "model/row.h"
 
 #define PASTE(a, b) a##b
@@ -38,43 +39,25 @@ static inline float clamp(float x)
 	return low > END ? END : low;
 }
 
-/* Phi(x) - 1/2 as an odd polynomial, least |x| times its error on the clamped range. */
-static inline float phi_odd(float x)
+/* x times a polynomial of x^2, the highest coefficient first; beyond END as there. */
+static inline float odd_polynomial(float x, const float *coefficients, unsigned n)
 {
-	float z = clamp(x), q = z * z;
-	float p = -1.400070813e-12f;
+	float z = clamp(x), q = z * z, p = coefficients[0];
 
-	p = p * q + 1.697307319e-10f;
-	p = p * q - 9.193764561e-09f;
-	p = p * q + 2.958902443e-07f;
-	p = p * q - 6.365261947e-06f;
-	p = p * q + 9.787141977e-05f;
-	p = p * q - 1.122678839e-03f;
-	p = p * q + 9.833186165e-03f;
-	p = p * q - 6.633705867e-02f;
-	p = p * q + 3.988837960e-01f;
+	for (unsigned i = 1; i < n; i++)
+		p = p * q + coefficients[i];
 	return p * z;
 }
+
+/* Phi(x) - 1/2, least |x| times its error. */
+static const float phi_odd[] = { -1.400070813e-12f, 1.697307319e-10f, -9.193764561e-09f,
+	2.958902443e-07f, -6.365261947e-06f, 9.787141977e-05f, -1.122678839e-03f, 9.833186165e-03f,
+	-6.633705867e-02f, 3.988837960e-01f };
 
 /* Phi(x) + x phi(x) - 1/2 likewise. */
-static inline float slope_odd(float x)
-{
-	float z = clamp(x), q = z * z;
-	float p = -4.607133576e-14f;
-
-	p = p * q + 6.370698322e-12f;
-	p = p * q - 3.994772209e-10f;
-	p = p * q + 1.511838598e-08f;
-	p = p * q - 3.884823878e-07f;
-	p = p * q + 7.240556433e-06f;
-	p = p * q - 1.020530703e-04f;
-	p = p * q + 1.113178592e-03f;
-	p = p * q - 9.403900778e-03f;
-	p = p * q + 5.971772193e-02f;
-	p = p * q - 2.658861183e-01f;
-	p = p * q + 7.978708910e-01f;
-	return p * z;
-}
+static const float slope_odd[] = { -4.607133576e-14f, 6.370698322e-12f, -3.994772209e-10f,
+	1.511838598e-08f, -3.884823878e-07f, 7.240556433e-06f, -1.020530703e-04f, 1.113178592e-03f,
+	-9.403900778e-03f, 5.971772193e-02f, -2.658861183e-01f, 7.978708910e-01f };
 
 void NAME(kern_gelu_row_, KERN_ISA)(bf16 *dst, const bf16 *src, size_t n)
 {
@@ -83,14 +66,15 @@ void NAME(kern_gelu_row_, KERN_ISA)(bf16 *dst, const bf16 *src, size_t n)
 	for (size_t i = 0; i < n; i++) {
 		float x = widen(src[i]);
 
-		dst[i] = narrow(x * (.5f + phi_odd(x)));
+		dst[i] = narrow(x * (.5f + odd_polynomial(x, phi_odd, ARRAY_SIZE(phi_odd))));
 	}
 }
 
 void NAME(kern_gelu_grad_row_, KERN_ISA)(bf16 *restrict d, const bf16 *restrict x, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
-		d[i] = narrow(widen(d[i]) * (.5f + slope_odd(widen(x[i]))));
+		d[i] = narrow(widen(d[i]) * (.5f + odd_polynomial(widen(x[i]), slope_odd,
+							   ARRAY_SIZE(slope_odd))));
 }
 
 /* e^x for x <= 0, as at -87 below it: 2^round(y) times a polynomial of what is left of y = x / ln 2. */

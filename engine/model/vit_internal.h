@@ -162,15 +162,7 @@ int vit_run_norm(struct op *op, const struct vit_norm *norm, const float *src, f
 int vit_block_forward(struct vit_block *block, const struct vit *vit, const struct slot *slot,
 	uint32_t b, const struct vit_block_data *data);
 
-/* vit_stem.c: pixels to tokens */
-struct vit_stem {
-	uint32_t n, px, grid, n_tokens;
-	float *input;     /* (n, 3, px, px) */
-	float *columns;   /* (n grid^2, 3 patch^2) */
-	float *patches;   /* (n grid^2, D) */
-	float *positions; /* (T, D) */
-	struct op *patch;
-};
+/* vit_carve.c */
 
 /** Hands out parts of an arena, or (arena NULL) only adds up what they will need. */
 struct vit_carver {
@@ -186,6 +178,16 @@ struct vit_operand vit_carve_operand(
 /** Each of n values, but for out, which nobody keeps; nothing in f32. */
 struct vit_heads vit_carve_heads(
 	struct vit_carver *carver, size_t n, enum precision precision, bf16 *out);
+
+/* vit_stem.c: pixels to tokens */
+struct vit_stem {
+	uint32_t n, px, grid, n_tokens;
+	float *input;     /* (n, 3, px, px) */
+	float *columns;   /* (n grid^2, 3 patch^2) */
+	float *patches;   /* (n grid^2, D) */
+	float *positions; /* (T, D) */
+	struct op *patch;
+};
 
 /** @return 0, or -EINVAL: px is no multiple of the patch, or too large */
 int vit_stem_size(struct vit_stem *stem, const struct vit *vit, uint32_t n, uint32_t px);

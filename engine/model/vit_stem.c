@@ -7,38 +7,6 @@
 /* Keeps every count of elements far from overflow; larger images than this are cut up before. */
 enum { MAX_PX = 4096, MAX_BATCH = 65536, MAX_TOKENS = 1 << 24 };
 
-float *vit_carve(struct vit_carver *carver, size_t n)
-{
-	carver->n_bytes += arena_round(n * sizeof(float));
-	return carver->arena ? arena_take(carver->arena, n * sizeof(float)) : NULL;
-}
-
-void *vit_carve_in(struct vit_carver *carver, size_t n, enum precision precision)
-{
-	return vit_carve(carver, (n * precision_bytes(precision) + 3) / sizeof(float));
-}
-
-struct vit_operand vit_carve_operand(
-	struct vit_carver *carver, size_t n, enum precision precision, float *spare)
-{
-	void *rounded = vit_carve_in(carver, n, precision);
-
-	return (struct vit_operand){ precision == PRECISION_F32 ? rounded : spare, rounded };
-}
-
-struct vit_heads vit_carve_heads(
-	struct vit_carver *carver, size_t n, enum precision precision, bf16 *out)
-{
-	if (precision == PRECISION_F32)
-		return (struct vit_heads){ NULL, NULL, NULL, NULL };
-	return (struct vit_heads){
-		.q = vit_carve_in(carver, n, precision),
-		.k = vit_carve_in(carver, n, precision),
-		.v = vit_carve_in(carver, n, precision),
-		.out = out,
-	};
-}
-
 int vit_stem_size(struct vit_stem *stem, const struct vit *vit, uint32_t n, uint32_t px)
 {
 	if (n == 0 || n > MAX_BATCH || px == 0 || px > MAX_PX || px % vit->shape.patch)

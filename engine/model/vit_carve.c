@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "model/vit_internal.h"
+
+float *vit_carve(struct vit_carver *carver, size_t n)
+{
+	carver->n_bytes += arena_round(n * sizeof(float));
+	return carver->arena ? arena_take(carver->arena, n * sizeof(float)) : NULL;
+}
+
+void *vit_carve_in(struct vit_carver *carver, size_t n, enum precision precision)
+{
+	return vit_carve(carver, (n * precision_bytes(precision) + 3) / sizeof(float));
+}
+
+struct vit_operand vit_carve_operand(
+	struct vit_carver *carver, size_t n, enum precision precision, float *spare)
+{
+	void *rounded = vit_carve_in(carver, n, precision);
+
+	return (struct vit_operand){ precision == PRECISION_F32 ? rounded : spare, rounded };
+}
+
+struct vit_heads vit_carve_heads(
+	struct vit_carver *carver, size_t n, enum precision precision, bf16 *out)
+{
+	if (precision == PRECISION_F32)
+		return (struct vit_heads){ NULL, NULL, NULL, NULL };
+	return (struct vit_heads){
+		.q = vit_carve_in(carver, n, precision),
+		.k = vit_carve_in(carver, n, precision),
+		.v = vit_carve_in(carver, n, precision),
+		.out = out,
+	};
+}
