@@ -59,6 +59,8 @@ int wire_take_fd(struct wire *wire, unsigned i);
 int wire_site_name_check(const char *site);
 /** Bytes of a class's name, with its NUL. */
 #define WIRE_CLASS_BYTES 64u
+/** Classes of a site. */
+#define WIRE_MAX_CLASSES 1000u
 /**
  * @return 0, or -EINVAL unless UTF-8 of 1 to 63 bytes without control characters and without a space
  *         at either end: it stands in lines, tables and CSV

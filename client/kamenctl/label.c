@@ -11,6 +11,7 @@
 #include "flow.h"
 #include "labels.h"
 #include "output.h"
+#include "site_verb.h"
 
 /* With the names of as many classes it is one packet. */
 #define CHUNK 500u
@@ -294,14 +295,5 @@ int label_run(struct ctl *ctl, int argc, char **argv)
 
 int label_list_run(struct ctl *ctl, int argc, char **argv)
 {
-	Kamen__Request request = KAMEN__REQUEST__INIT;
-	Kamen__SiteName name = KAMEN__SITE_NAME__INIT;
-	int first, status;
-
-	if (!options_parse(ctl, argc, argv, NULL, 0, 1, 1, &first, &status))
-		return status;
-	name.site = argv[first];
-	request.verb_case = KAMEN__REQUEST__VERB_LABEL_LIST;
-	request.label_list = &name;
-	return control_run(ctl, &request, -1, false);
+	return site_verb_run(ctl, argc, argv, KAMEN__REQUEST__VERB_LABEL_LIST, false);
 }

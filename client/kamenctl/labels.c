@@ -10,8 +10,6 @@
 #include "cleanup.h"
 #include "wire.h"
 
-#define MAX_CLASSES 1000u
-
 /* "list.csv:3: " where the row stands in a list. */
 static int fail_at(const struct ctl *ctl, const struct labels *labels, uint32_t line,
 	const char *what, const char *why)
@@ -34,7 +32,7 @@ static int class_of(const struct ctl *ctl, struct labels *labels, const char *na
 			*ret_class = i;
 			return EXIT_DONE;
 		}
-	if (labels->n_classes == MAX_CLASSES)
+	if (labels->n_classes == WIRE_MAX_CLASSES)
 		return fail_at(ctl, labels, line, name, "more classes than a site may have");
 	grown = realloc(labels->classes, (labels->n_classes + 1) * sizeof(*grown));
 	if (!grown)

@@ -12,19 +12,11 @@
 #include "mask_file.h"
 #include "output.h"
 #include "progress.h"
+#include "site_verb.h"
 
 int mask_list_run(struct ctl *ctl, int argc, char **argv)
 {
-	Kamen__Request request = KAMEN__REQUEST__INIT;
-	Kamen__SiteName name = KAMEN__SITE_NAME__INIT;
-	int first, status;
-
-	if (!options_parse(ctl, argc, argv, NULL, 0, 1, 1, &first, &status))
-		return status;
-	name.site = argv[first];
-	request.verb_case = KAMEN__REQUEST__VERB_MASK_LIST;
-	request.mask_list = &name;
-	return control_run(ctl, &request, -1, false);
+	return site_verb_run(ctl, argc, argv, KAMEN__REQUEST__VERB_MASK_LIST, false);
 }
 
 static int version_run(struct ctl *ctl, int argc, char **argv, Kamen__Request__VerbCase verb)
@@ -101,16 +93,7 @@ int mask_reproduce_run(struct ctl *ctl, int argc, char **argv)
 
 int mask_rollback_run(struct ctl *ctl, int argc, char **argv)
 {
-	Kamen__Request request = KAMEN__REQUEST__INIT;
-	Kamen__SiteName name = KAMEN__SITE_NAME__INIT;
-	int first, status;
-
-	if (!options_parse(ctl, argc, argv, NULL, 0, 1, 1, &first, &status))
-		return status;
-	name.site = argv[first];
-	request.verb_case = KAMEN__REQUEST__VERB_MASK_ROLLBACK;
-	request.mask_rollback = &name;
-	return control_run(ctl, &request, -1, true);
+	return site_verb_run(ctl, argc, argv, KAMEN__REQUEST__VERB_MASK_ROLLBACK, true);
 }
 
 /* The version's bytes become FILE whole or not at all. */

@@ -4,6 +4,7 @@
 
 #include "cleanup.h"
 #include "control.h"
+#include "site_verb.h"
 #include "ctl.h"
 #include "output.h"
 
@@ -131,7 +132,8 @@ int site_list_run(struct ctl *ctl, int argc, char **argv)
 	return control_run(ctl, &request, -1, false);
 }
 
-int site_show_run(struct ctl *ctl, int argc, char **argv)
+int site_verb_run(
+	struct ctl *ctl, int argc, char **argv, Kamen__Request__VerbCase verb, bool as_lines)
 {
 	Kamen__Request request = KAMEN__REQUEST__INIT;
 	Kamen__SiteName name = KAMEN__SITE_NAME__INIT;
@@ -141,9 +143,14 @@ int site_show_run(struct ctl *ctl, int argc, char **argv)
 		!name_ok(ctl, argv[first], &status))
 		return status;
 	name.site = argv[first];
-	request.verb_case = KAMEN__REQUEST__VERB_SITE_SHOW;
-	request.site_show = &name;
-	return control_run(ctl, &request, -1, true);
+	request.verb_case = verb;
+	request.site_show = &name; /* members of the oneof are one pointer */
+	return control_run(ctl, &request, -1, as_lines);
+}
+
+int site_show_run(struct ctl *ctl, int argc, char **argv)
+{
+	return site_verb_run(ctl, argc, argv, KAMEN__REQUEST__VERB_SITE_SHOW, true);
 }
 
 static int hold_run(struct ctl *ctl, int argc, char **argv, Kamen__Hold hold)

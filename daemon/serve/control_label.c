@@ -7,6 +7,10 @@
 #include "serve/limits.h"
 #include "serve/serve.h"
 
+/* What may be sent is what is stored and learnt from. */
+_Static_assert(WIRE_CLASS_BYTES == CLASSES_NAME_BYTES && WIRE_MAX_CLASSES == CLASSES_MAX,
+	"one limit of a class's name and of a site's classes");
+
 static int read_one(struct label *ret_label, const Kamen__LabelSet *message, uint32_t i)
 {
 	const Kamen__ImageLabel *image = message->images[i];

@@ -54,7 +54,8 @@ int manifest_write(const struct manifest *manifest, char **ret_text, size_t *ret
 {
 	const size_t line_max =
 		2 + DIGEST_HEX_CHARS + 1 + sizeof(manifest->entries->blob) + 1 + CLASSES_NAME_BYTES;
-	_cleanup_(freep) char *text = malloc(manifest->n * line_max + 1);
+	const size_t n_room = manifest->n * line_max + 1;
+	_cleanup_(freep) char *text = malloc(n_room);
 	size_t n = 0;
 
 	if (!text)
@@ -65,8 +66,9 @@ int manifest_write(const struct manifest *manifest, char **ret_text, size_t *ret
 		char hex[DIGEST_HEX_CHARS + 1];
 
 		digest_to_hex(&entry->hash, hex);
-		n += (size_t)sprintf(text + n, "%c %s %s%s%s\n", entry->held ? 'H' : 'L', hex,
-			entry->blob, entry->label ? "\t" : "", class_of(manifest, entry));
+		n += (size_t)snprintf(text + n, n_room - n, "%c %s %s%s%s\n",
+			entry->held ? 'H' : 'L', hex, entry->blob, entry->label ? "\t" : "",
+			class_of(manifest, entry));
 	}
 	*ret_text = TAKE_PTR(text);
 	*ret_n_chars = n;

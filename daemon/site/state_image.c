@@ -45,18 +45,11 @@ static int check_blob(const struct state *state, const struct image_row *row)
 
 static int add_image(struct state *state, const struct image_row *row)
 {
-	enum site_hold hold;
 	int64_t id;
-	int r;
+	int r = site_id_changeable(state, row->site, &id);
 
-	r = site_id(state, row->site, &id);
 	if (r < 0)
 		return r;
-	r = site_hold(state, id, &hold);
-	if (r < 0)
-		return r;
-	if (hold == SITE_FROZEN)
-		return -EROFS;
 	r = check_blob(state, row);
 	if (r < 0)
 		return r;

@@ -126,6 +126,8 @@ void state_image_done(struct state *state);
 int audit_add(struct state *state, const char *site, const char *what, const char *detail);
 int site_id(struct state *state, const char *site, int64_t *ret_id); /* -ENOENT */
 int site_hold(struct state *state, int64_t id, enum site_hold *ret_hold);
+/** Of a site that may change. -ENOENT, -EROFS: it is frozen. */
+int site_id_changeable(struct state *state, const char *site, int64_t *ret_id);
 int site_hold_parse(enum site_hold *ret_hold, const char *name);
 /** Puts a version, 0: the base, on top of the site's promotions; what, detail: the audit row. */
 int champion_set(struct state *state, const char *site, int64_t id, uint32_t version,

@@ -106,17 +106,11 @@ static int record(struct state *state, const char *site, const struct label *lab
 static int set(struct state *state, const char *site, const struct label *labels, uint32_t n,
 	const char *who, bool *is_unknown, struct label_counts *counts)
 {
-	enum site_hold hold;
 	int64_t id, image = 0;
-	int r;
+	int r = site_id_changeable(state, site, &id);
 
-	r = site_id(state, site, &id);
-	if (r >= 0)
-		r = site_hold(state, id, &hold);
 	if (r < 0)
 		return r;
-	if (hold == SITE_FROZEN)
-		return -EROFS;
 	for (uint32_t i = 0; i < n; i++) {
 		r = find_image(state, id, &labels[i].hash, &image);
 		if (is_unknown)

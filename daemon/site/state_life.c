@@ -44,6 +44,18 @@ int site_hold(struct state *state, int64_t id, enum site_hold *ret_hold)
 	return r;
 }
 
+int site_id_changeable(struct state *state, const char *site, int64_t *ret_id)
+{
+	enum site_hold hold;
+	int r = site_id(state, site, ret_id);
+
+	if (r >= 0)
+		r = site_hold(state, *ret_id, &hold);
+	if (r < 0)
+		return r;
+	return hold == SITE_FROZEN ? -EROFS : 0;
+}
+
 static int set_hold(struct state *state, const char *site, enum site_hold hold, const char *who)
 {
 	static const char *const whats[] = {
@@ -81,17 +93,11 @@ int state_site_hold(struct state *state, const char *site, enum site_hold hold, 
 
 static int reset(struct state *state, const char *site, const char *who)
 {
-	enum site_hold hold;
 	int64_t id;
-	int r;
+	int r = site_id_changeable(state, site, &id);
 
-	r = site_id(state, site, &id);
-	if (r >= 0)
-		r = site_hold(state, id, &hold);
 	if (r < 0)
 		return r;
-	if (hold == SITE_FROZEN)
-		return -EROFS;
 	return champion_set(state, site, id, 0, "site.reset", who);
 }
 

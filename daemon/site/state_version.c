@@ -230,17 +230,11 @@ int champion_set(struct state *state, const char *site, int64_t id, uint32_t ver
 
 static int promote(struct state *state, const char *site, uint32_t version, const char *who)
 {
-	enum site_hold hold;
 	int64_t id;
-	int r;
+	int r = site_id_changeable(state, site, &id);
 
-	r = site_id(state, site, &id);
-	if (r >= 0)
-		r = site_hold(state, id, &hold);
 	if (r < 0)
 		return r;
-	if (hold == SITE_FROZEN)
-		return -EROFS;
 	r = check_promotable(state, site, version);
 	if (r < 0)
 		return r;
