@@ -10,6 +10,7 @@
 
 int infer_run(struct ctl *ctl, int argc, char **argv);
 int switch_run(struct ctl *ctl, int argc, char **argv);
+int learn_run(struct ctl *ctl, int argc, char **argv);
 int serve_run(struct ctl *ctl, int argc, char **argv);
 int ipc_run(struct ctl *ctl, int argc, char **argv);
 
@@ -28,6 +29,8 @@ void samples_done(struct samples *samples);
 uint64_t bench_now_ns(void);
 /** What every figure is worth nothing without: processor, how many of it. */
 void bench_put_machine(json_t *row);
+/** Runs something for every name of a list NAME[,NAME]..., until one is not EXIT_DONE. */
+int bench_each(const char *names, int (*run)(void *data, const char *name), void *data);
 /** An option that is a number within [min, max], or fallback where it is absent. */
 bool bench_number(const struct ctl *ctl, const char *option, const char *text,
 	unsigned long long min, unsigned long long max, unsigned long long fallback,

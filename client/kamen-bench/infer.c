@@ -65,8 +65,13 @@ static int measure_all(struct subject *s, uint64_t round_ns, struct figures *ret
 	for (unsigned layout = 0; layout < FLOOR_N_LAYOUTS && r == 0; layout++) {
 		_cleanup_(floor_freep) struct floor *floor = NULL;
 
-		r = floor_new(&floor, vit_shape(s->vit), s->batch, s->prep.input_px, layout,
-			s->precision);
+		r = floor_new(&floor, &(struct floor_options){
+					      .shape = vit_shape(s->vit),
+					      .batch = s->batch,
+					      .px = s->prep.input_px,
+					      .layout = layout,
+					      .precision = s->precision,
+				      });
 		if (r == 0)
 			r = floor_run(floor);
 		for (unsigned round = 0; round < N_ROUNDS && r == 0; round++) {
@@ -119,34 +124,28 @@ static int bench_one(
 	return output_row(ctl, row, true);
 }
 
-/* One model in every precision that was asked for. */
-static int precisions_run(
-	struct ctl *ctl, const struct asked *asked, const char *file, const char *random)
-{
-	_cleanup_(freep) char *copy = strdup(asked->precisions);
-	struct asked one = *asked;
-	char *rest = NULL;
-	int status = EXIT_DONE;
+/* A run of the command. */
+struct run {
+	struct ctl *ctl;
+	struct asked asked;
+	const char *file, *random;
+};
 
-	for (char *name = copy ? strtok_r(copy, ",", &rest) : NULL; name && status == EXIT_DONE;
-		name = strtok_r(NULL, ",", &rest)) {
-		if (precision_parse(&one.precision, name) < 0)
-			return ctl_fail(ctl, EXIT_USAGE, "--precision %s: not f32 or bf16", name);
-		status = bench_one(ctl, &one, file, random);
-	}
-	return status;
+static int run_precision(void *data, const char *name)
+{
+	struct run run = *(const struct run *)data;
+
+	if (precision_parse(&run.asked.precision, name) < 0)
+		return ctl_fail(run.ctl, EXIT_USAGE, "--precision %s: not f32 or bf16", name);
+	return bench_one(run.ctl, &run.asked, run.file, run.random);
 }
 
-static int names_run(struct ctl *ctl, const struct asked *asked, const char *names)
+static int run_random(void *data, const char *name)
 {
-	_cleanup_(freep) char *copy = strdup(names);
-	char *rest = NULL;
-	int status = EXIT_DONE;
+	struct run run = *(const struct run *)data;
 
-	for (char *name = copy ? strtok_r(copy, ",", &rest) : NULL; name && status == EXIT_DONE;
-		name = strtok_r(NULL, ",", &rest))
-		status = precisions_run(ctl, asked, NULL, name);
-	return status;
+	run.random = name;
+	return bench_each(run.asked.precisions, run_precision, &run);
 }
 
 int infer_run(struct ctl *ctl, int argc, char **argv)
@@ -165,7 +164,7 @@ int infer_run(struct ctl *ctl, int argc, char **argv)
 		{ "seconds", "N", "of measuring, about, 8", &o.seconds, NULL },
 	};
 	unsigned long long batch, threads, px, seconds;
-	struct asked asked;
+	struct run run;
 	int first, status;
 
 	if (!options_parse(ctl, argc, argv, specs, ARRAY_SIZE(specs), 0, 0, &first, &status))
@@ -179,12 +178,13 @@ int infer_run(struct ctl *ctl, int argc, char **argv)
 		return ctl_fail(ctl, EXIT_USAGE, "wants --model or --random");
 	if (threads)
 		omp_set_num_threads((int)threads);
-	asked = (struct asked){
+	run = (struct run){ .ctl = ctl, .file = o.model };
+	run.asked = (struct asked){
 		.batch = (uint32_t)batch,
 		.px = (uint32_t)px,
 		.round_ns = seconds * UINT64_C(1000000000) / (2 * FLOOR_N_LAYOUTS * N_ROUNDS),
 		.precisions = o.precision ? o.precision : "f32",
 	};
-	return o.model ? precisions_run(ctl, &asked, o.model, NULL)
-		       : names_run(ctl, &asked, o.random);
+	return o.model ? bench_each(run.asked.precisions, run_precision, &run)
+		       : bench_each(o.random, run_random, &run);
 }

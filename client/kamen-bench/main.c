@@ -10,6 +10,8 @@ static const struct command commands[] = {
 		"the forward pass, preprocessing included, beside its products alone", infer_run },
 	{ "", "switch", "", "from one site's mask to another's, beside a forward pass",
 		switch_run },
+	{ "", "learn", "--model FILE | --random NAME[,NAME]...",
+		"a learning step of the default recipe, beside its products alone", learn_run },
 	{ "", "serve", "", "clients in a closed loop, or at a rate, against a running daemon",
 		serve_run },
 	{ "", "ipc", "", "a round trip through a real session without inference, beside ZeroMQ",

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/cleanup.h"
 #include "bench.h"
 
 int samples_add(struct samples *samples, double value)
@@ -70,6 +71,18 @@ void bench_put_machine(json_t *row)
 	(void)json_object_set_new(row, "machine", json_string(name));
 	(void)json_object_set_new(row, "cpus",
 		json_integer(sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 0));
+}
+
+int bench_each(const char *names, int (*run)(void *data, const char *name), void *data)
+{
+	_cleanup_(freep) char *copy = strdup(names);
+	int status = EXIT_DONE;
+	char *rest = NULL;
+
+	for (char *name = copy ? strtok_r(copy, ",", &rest) : NULL; name && status == EXIT_DONE;
+		name = strtok_r(NULL, ",", &rest))
+		status = run(data, name);
+	return copy ? status : EXIT_FAILED;
 }
 
 bool bench_number(const struct ctl *ctl, const char *option, const char *text,

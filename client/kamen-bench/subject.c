@@ -2,8 +2,7 @@
 #include "subject.h"
 
 #include <errno.h>
-#include <stdio.h>
-#include <sys/mman.h>
+#include <stdlib.h>
 
 #include "base/rng.h"
 #include "untrained.h"
@@ -17,19 +16,6 @@ void subject_done(struct subject *s)
 	image_free(s->image);
 	resize_scratch_free(s->scratch);
 	free(s->embeddings);
-}
-
-static int base_random(struct base **ret_base, const char *name, struct diag *diag)
-{
-	_cleanup_(closep) int fd = memfd_create(name, MFD_CLOEXEC);
-	char path[32];
-	int r;
-
-	if (fd < 0)
-		return -errno;
-	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	r = untrained_write(name, path, diag);
-	return r < 0 ? r : base_load(ret_base, path, diag);
 }
 
 static int image_fill(struct subject *s)
@@ -48,7 +34,7 @@ static int image_fill(struct subject *s)
 int subject_init(struct subject *s, const struct subject_options *options, struct diag *diag)
 {
 	int r = options->file ? base_load(&s->base, options->file, diag)
-			      : base_random(&s->base, options->random, diag);
+			      : untrained_load(&s->base, options->random, diag);
 
 	if (r == 0)
 		r = vit_new(&s->vit, s->base, NULL, diag);

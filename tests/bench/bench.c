@@ -90,6 +90,29 @@ static void a_switch_stands_beside_a_pass(void **state)
 	json_decref(row);
 }
 
+static void a_learning_step_stands_beside_its_floor(void **state)
+{
+	json_t *row = row_of("learn --random vit_demo --size 64 --batch 4 --threads 1 --steps 1 "
+			     "--precision f32 --json");
+
+	(void)state;
+	assert_string_equal(json_string_value(json_object_get(row, "model")), "vit_demo");
+	assert_string_equal(json_string_value(json_object_get(row, "precision")), "f32");
+	assert_non_null(json_object_get(row, "machine"));
+	assert_int_equal(number(row, "threads"), 1);
+	assert_int_equal(number(row, "batch"), 4);
+	assert_int_equal(number(row, "large_px"), 64);
+	assert_true(fabs(number(row, "images_per_s") * number(row, "step_s") - 4) < 1e-6);
+	assert_true(number(row, "gemm_floor_s") > 0);
+	/* A step does all of its products, and more. */
+	assert_true(number(row, "ratio_to_floor") > .8);
+	assert_true(fabs(number(row, "ratio_to_floor") * number(row, "gemm_floor_s") -
+			    number(row, "step_s")) < 1e-6);
+	/* Bits move. */
+	assert_true(number(row, "density") > .99 && number(row, "density") < 1);
+	json_decref(row);
+}
+
 static void nothing_is_lost_in_a_short_load(void **state)
 {
 	json_t *row = row_of("serve --random vit_demo --clients 3 --sites 2 --zipf 1 --frame 96 "
@@ -120,8 +143,9 @@ static void wrong_usage_is_two(void **state)
 {
 	static const char *const wrong[] = { "2>&1", "frob 2>&1", "infer 2>&1",
 		"infer --random vit_t --batch 0 2>&1", "infer --random vit_t --precision int4 2>&1",
-		"switch --density 2 2>&1", "switch --mask a.kmask 2>&1", "serve --rate x 2>&1",
-		"ipc --bytes 0 2>&1" };
+		"switch --density 2 2>&1", "learn 2>&1", "learn --random vit_t --steps 0 2>&1",
+		"learn --random vit_t --precision int4 2>&1", "switch --mask a.kmask 2>&1",
+		"serve --rate x 2>&1", "ipc --bytes 0 2>&1" };
 	char out[8192];
 
 	(void)state;
@@ -136,6 +160,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(inference_stands_beside_its_floor),
 		cmocka_unit_test(a_switch_stands_beside_a_pass),
+		cmocka_unit_test(a_learning_step_stands_beside_its_floor),
 		cmocka_unit_test(nothing_is_lost_in_a_short_load),
 		cmocka_unit_test(a_round_trip_stands_beside_its_peer),
 		cmocka_unit_test(wrong_usage_is_two),
