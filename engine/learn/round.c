@@ -235,7 +235,7 @@ static int start_from_features(struct round *round)
 }
 
 /* Here and not in round_new(): a round that resumes needs none of it. */
-static int start(struct round *round)
+int round_start(struct round *round)
 {
 	const struct objective_kind *kind = round->objective->kind;
 	int r = kind->wants_features ? start_from_features(round)
@@ -353,7 +353,7 @@ int round_step(struct round *round, struct round_progress *ret_progress)
 	int r;
 
 	if (round->step < round->recipe.steps) {
-		r = round->is_started ? 0 : start(round);
+		r = round->is_started ? 0 : round_start(round);
 		if (r == 0)
 			r = views_fill(round->views, round->step, pass_input(round->large), small);
 		if (r == 0) {

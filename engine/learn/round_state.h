@@ -39,6 +39,8 @@ struct round {
 	float *f, *d_f;   /* (R, width) */
 };
 
+/** Starts the objective: the first step does it. */
+int round_start(struct round *round);
 /**
  * The step itself, from the views that lie in the passes' inputs: large (n_large, batch, 3, px, px),
  * small (n_small, batch, 3, px, px). The objective has been started.
