@@ -9,11 +9,12 @@
 const struct kern_row_impl kern_row_impls[] = {
 #ifdef KAMEN_X86
 	{ "avx512", "avx512bw", kern_gelu_row_avx512, kern_gelu_grad_row_avx512,
-		kern_softmax_row_avx512 },
-	{ "avx2", "avx2", kern_gelu_row_avx2, kern_gelu_grad_row_avx2, kern_softmax_row_avx2 },
+		kern_softmax_row_avx512, kern_norm_row_avx512 },
+	{ "avx2", "avx2", kern_gelu_row_avx2, kern_gelu_grad_row_avx2, kern_softmax_row_avx2,
+		kern_norm_row_avx2 },
 #endif
-	{ "c", NULL, kern_gelu_row_c, kern_gelu_grad_row_c, kern_softmax_row_c },
-	{ NULL, NULL, NULL, NULL, NULL },
+	{ "c", NULL, kern_gelu_row_c, kern_gelu_grad_row_c, kern_softmax_row_c, kern_norm_row_c },
+	{ NULL, NULL, NULL, NULL, NULL, NULL },
 };
 
 bool kern_row_runs_here(const struct kern_row_impl *impl)
@@ -60,4 +61,21 @@ void row_softmax(bf16 *dst, float *src, size_t rows, size_t n)
 #pragma omp parallel for schedule(static) if (rows * n > N_BLOCK)
 	for (size_t i = 0; i < rows; i++)
 		softmax(dst + i * n, src + i * n, n);
+}
+
+void row_normalise(bf16 *dst, const float *src, const struct row_norm *norm, size_t rows,
+	float *mean, float *variance)
+{
+	kern_norm_row_fn *normalise = fastest()->norm;
+
+#pragma omp parallel for schedule(static) if (rows * norm->n > N_BLOCK)
+	for (size_t i = 0; i < rows; i++) {
+		float stats[2];
+
+		normalise(dst + i * norm->n, src + i * norm->n, norm, stats);
+		if (mean)
+			mean[i] = stats[0];
+		if (variance)
+			variance[i] = stats[1];
+	}
 }

@@ -22,12 +22,23 @@ typedef void kern_gelu_grad_row_fn(bf16 *restrict d, const bf16 *restrict x, siz
 /** dst = softmax(src), one row of n; src is used up. Within 1e-6 of its values before rounding. */
 typedef void kern_softmax_row_fn(bf16 *restrict dst, float *restrict src, size_t n);
 
+/** A layer norm over rows of n. */
+struct row_norm {
+	const float *weight, *bias; /* (n) */
+	float eps;
+	size_t n;
+};
+/** dst = (src - mean) / sqrt(variance + eps) * weight + bias, one row; stats: mean and variance. */
+typedef void kern_norm_row_fn(bf16 *restrict dst, const float *restrict src,
+	const struct row_norm *norm, float stats[restrict 2]);
+
 struct kern_row_impl {
 	const char *name;
 	const char *cpu; /* of cpu_has(); NULL: the reference */
 	kern_gelu_row_fn *gelu;
 	kern_gelu_grad_row_fn *gelu_grad;
 	kern_softmax_row_fn *softmax;
+	kern_norm_row_fn *norm;
 };
 
 /** Fastest first; name NULL ends it. */
@@ -39,9 +50,13 @@ void row_gelu(bf16 *dst, const bf16 *src, size_t n);
 void row_gelu_grad(bf16 *d, const bf16 *x, size_t n);
 /** rows of n */
 void row_softmax(bf16 *dst, float *src, size_t rows, size_t n);
+/** mean, variance (rows): written unless NULL */
+void row_normalise(bf16 *dst, const float *src, const struct row_norm *norm, size_t rows,
+	float *mean, float *variance);
 
 kern_gelu_row_fn kern_gelu_row_c, kern_gelu_row_avx2, kern_gelu_row_avx512;
 kern_gelu_grad_row_fn kern_gelu_grad_row_c, kern_gelu_grad_row_avx2, kern_gelu_grad_row_avx512;
 kern_softmax_row_fn kern_softmax_row_c, kern_softmax_row_avx2, kern_softmax_row_avx512;
+kern_norm_row_fn kern_norm_row_c, kern_norm_row_avx2, kern_norm_row_avx512;
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /* Compiled once per instruction set (KERN_ISA); the compiler does the vectorising. */
+#include <math.h>
 #include <string.h>
 
 #include "base/cleanup.h"
@@ -135,4 +136,35 @@ void NAME(kern_softmax_row_, KERN_ISA)(bf16 *restrict dst, float *restrict src, 
 	factor = 1 / row_sum(src, n);
 	for (size_t i = 0; i < n; i++)
 		dst[i] = narrow(src[i] * factor);
+}
+
+/* Sum of the squared distances from mean, in lanes as above. */
+static inline float row_squares(const float *src, size_t n, float mean)
+{
+	float lane[LANES] = { 0 }, sum = 0;
+	size_t i = 0;
+
+	for (; i + LANES <= n; i += LANES)
+		for (unsigned j = 0; j < LANES; j++)
+			lane[j] += (src[i + j] - mean) * (src[i + j] - mean);
+	for (; i < n; i++)
+		sum += (src[i] - mean) * (src[i] - mean);
+	for (unsigned j = 0; j < LANES; j++)
+		sum += lane[j];
+	return sum;
+}
+
+void NAME(kern_norm_row_, KERN_ISA)(bf16 *restrict dst, const float *restrict src,
+	const struct row_norm *norm, float stats[restrict 2])
+{
+	const float *restrict weight = norm->weight, *restrict bias = norm->bias;
+	const size_t n = norm->n;
+	const float mean = row_sum(src, n) / (float)n;
+	const float variance = row_squares(src, n, mean) / (float)n;
+	const float factor = 1 / sqrtf(variance + norm->eps);
+
+	for (size_t i = 0; i < n; i++)
+		dst[i] = narrow((src[i] - mean) * factor * weight[i] + bias[i]);
+	stats[0] = mean;
+	stats[1] = variance;
 }

@@ -42,34 +42,36 @@ static int layers_init(struct vit_block *block, const struct vit *vit, bool keep
 	if (r == 0)
 		r = layer_new(&block->fc1, vit, read, hidden,
 			keep || e->precision != PRECISION_F32 ? OP_THEN_NOTHING : OP_THEN_GELU);
-	if (r == 0)
-		r = layer_new(&block->fc2, vit, hidden, view_2d(rows, width), OP_THEN_ADD);
-	if (r < 0 || e->precision == PRECISION_F32)
-		return r;
-	r = op_round_new(&block->round_all, vit->onednn, all, width, e->precision);
-	return r < 0 ? r : op_round_new(&block->round_rows, vit->onednn, rows, width, e->precision);
+	return r < 0 ? r : layer_new(&block->fc2, vit, hidden, view_2d(rows, width), OP_THEN_ADD);
+}
+
+static int norms_init(struct vit_block *block, const struct vit *vit, bool keep)
+{
+	const struct vit_extent *e = &block->extent;
+	const int64_t width = vit->shape.width;
+	const float eps = vit->shape.norm_eps;
+	int r;
+
+	r = op_norm_new(&block->norm1, vit->onednn, (int64_t)e->n * e->n_tokens, width, eps, keep);
+	return r < 0 ? r
+		     : op_norm_new(&block->norm2, vit->onednn, (int64_t)e->n * e->n_queries, width,
+			       eps, keep);
 }
 
 int vit_block_init(
 	struct vit_block *block, const struct vit *vit, struct vit_extent extent, bool keep)
 {
-	const struct vit_shape *shape = &vit->shape;
-	const int64_t all = (int64_t)extent.n * extent.n_tokens;
 	const int64_t rows = (int64_t)extent.n * extent.n_queries;
 	int r;
 
 	block->extent = extent;
-	r = op_norm_new(&block->norm1, vit->onednn, all, shape->width, shape->norm_eps, keep);
-	if (r == 0)
-		r = layers_init(block, vit, keep);
+	r = layers_init(block, vit, keep);
 	if (r == 0)
 		r = vit_attention_init(&block->attention, vit, extent);
-	if (r == 0)
-		r = op_norm_new(
-			&block->norm2, vit->onednn, rows, shape->width, shape->norm_eps, keep);
-	if (r == 0 && keep && extent.precision == PRECISION_F32)
-		r = op_gelu_new(&block->gelu, vit->onednn, rows, shape->mlp);
-	return r;
+	if (r < 0 || extent.precision != PRECISION_F32)
+		return r;
+	r = norms_init(block, vit, keep);
+	return r < 0 || !keep ? r : op_gelu_new(&block->gelu, vit->onednn, rows, vit->shape.mlp);
 }
 
 void vit_block_done(struct vit_block *block)
@@ -82,8 +84,6 @@ void vit_block_done(struct vit_block *block)
 	op_free(block->fc1);
 	op_free(block->gelu);
 	op_free(block->fc2);
-	op_free(block->round_all);
-	op_free(block->round_rows);
 }
 
 int vit_round(struct op *op, const struct vit_operand *operand)
@@ -142,7 +142,7 @@ static int run_fc1(struct vit_block *block, const struct vit *vit, const struct 
 	const struct vit_block_data *data)
 {
 	const struct vit_extent *e = &block->extent;
-	int r = run_layer(block->fc1, layer, data->y2.rounded, data->pre);
+	int r = run_layer(block->fc1, layer, data->y2, data->pre);
 
 	if (r < 0)
 		return r;
@@ -155,20 +155,51 @@ static int run_fc1(struct vit_block *block, const struct vit *vit, const struct 
 	return op_run(block->gelu);
 }
 
+/* What a norm's op, or without one a row's kernel, takes from src to dst. */
+struct norm_run {
+	struct op *op;
+	const struct vit_norm *norm;
+	const float *src;
+	float *mean, *variance;
+	void *dst;
+	size_t rows;
+};
+
+static int run_norm(const struct vit_shape *shape, const struct norm_run *run)
+{
+	if (run->op)
+		return vit_run_norm(
+			run->op, run->norm, run->src, run->mean, run->variance, run->dst);
+	row_normalise(run->dst, run->src,
+		&(struct row_norm){
+			.weight = run->norm->weight,
+			.bias = run->norm->bias,
+			.eps = shape->norm_eps,
+			.n = shape->width,
+		},
+		run->rows, run->mean, run->variance);
+	return 0;
+}
+
 int vit_block_forward(struct vit_block *block, const struct vit *vit, const struct slot *slot,
 	uint32_t b, const struct vit_block_data *data)
 {
 	const uint32_t width = vit->shape.width;
 	const struct slot_entry *layers = slot_entry(slot, vit_layer_index(b, VIT_QKV));
-	const size_t n_out = (size_t)block->extent.n * block->extent.n_queries * width;
+	const size_t n_rows = (size_t)block->extent.n * block->extent.n_queries;
 	int r;
 
-	r = vit_run_norm(
-		block->norm1, &vit->norm1[b], data->x, data->mean1, data->var1, data->y1.values);
+	r = run_norm(&vit->shape, &(struct norm_run){
+					  .op = block->norm1,
+					  .norm = &vit->norm1[b],
+					  .src = data->x,
+					  .mean = data->mean1,
+					  .variance = data->var1,
+					  .dst = data->y1,
+					  .rows = (size_t)block->extent.n * block->extent.n_tokens,
+				  });
 	if (r == 0)
-		r = vit_round(block->round_all, &data->y1);
-	if (r == 0)
-		r = run_layer(block->qkv, &layers[VIT_QKV], data->y1.rounded, data->qkv);
+		r = run_layer(block->qkv, &layers[VIT_QKV], data->y1, data->qkv);
 	if (r == 0)
 		r = vit_attention_forward(&block->attention, vit, block->extent, data);
 	if (r < 0)
@@ -177,16 +208,21 @@ int vit_block_forward(struct vit_block *block, const struct vit *vit, const stru
 	seed_residual(block, width, data->x, data->mid);
 	r = run_layer(block->proj, &layers[VIT_PROJ], data->att, data->mid);
 	if (r == 0)
-		r = vit_run_norm(block->norm2, &vit->norm2[b], data->mid, data->mean2, data->var2,
-			data->y2.values);
-	if (r == 0)
-		r = vit_round(block->round_rows, &data->y2);
+		r = run_norm(&vit->shape, &(struct norm_run){
+						  .op = block->norm2,
+						  .norm = &vit->norm2[b],
+						  .src = data->mid,
+						  .mean = data->mean2,
+						  .variance = data->var2,
+						  .dst = data->y2,
+						  .rows = n_rows,
+					  });
 	if (r == 0)
 		r = run_fc1(block, vit, &layers[VIT_FC1], data);
 	if (r < 0)
 		return r;
 
 	if (data->out != data->mid)
-		memcpy(data->out, data->mid, n_out * sizeof(float));
+		memcpy(data->out, data->mid, n_rows * width * sizeof(float));
 	return run_layer(block->fc2, &layers[VIT_FC2], data->hidden, data->out);
 }

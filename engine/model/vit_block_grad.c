@@ -181,7 +181,7 @@ static int run_mlp(const struct pass *p, uint32_t b, const struct vit_block_data
 		return r;
 	r = run_gelu(p, data);
 	if (r == 0)
-		r = run_layer(p, VIT_FC1, data->y2.rounded, d->hidden, d->y, &p->vit->norm2[b]);
+		r = run_layer(p, VIT_FC1, data->y2, d->hidden, d->y, &p->vit->norm2[b]);
 	if (r == 0)
 		r = vit_run_norm_backward(
 			p->grad->norm2, data->mid, data->mean2, data->var2, d->y, d->y);
@@ -225,7 +225,7 @@ int vit_block_backward(struct vit_block_grad *grad, const struct vit *vit, const
 		r = vit_attention_backward(&grad->attention, vit, grad->extent, data, d);
 	if (r == 0)
 		r = run_layer(
-			&p, VIT_QKV, data->y1.rounded, d->qkv, below ? d->y : NULL, &vit->norm1[b]);
+			&p, VIT_QKV, data->y1, d->qkv, below ? d->y : NULL, &vit->norm1[b]);
 	if (r < 0 || !below)
 		return r;
 	r = vit_run_norm_backward(grad->norm1, data->x, data->mean1, data->var1, d->y, d->y);

@@ -12,14 +12,6 @@ void *vit_carve_in(struct vit_carver *carver, size_t n, enum precision precision
 	return vit_carve(carver, (n * precision_bytes(precision) + 3) / sizeof(float));
 }
 
-struct vit_operand vit_carve_operand(
-	struct vit_carver *carver, size_t n, enum precision precision, float *spare)
-{
-	void *rounded = vit_carve_in(carver, n, precision);
-
-	return (struct vit_operand){ precision == PRECISION_F32 ? rounded : spare, rounded };
-}
-
 struct vit_heads vit_carve_heads(
 	struct vit_carver *carver, size_t n, enum precision precision, bf16 *out)
 {

@@ -74,8 +74,8 @@ struct vit_extent {
 	enum precision precision;
 };
 
-/** What a layer reads: f32 values, and the same in the layers' precision; one buffer if that is f32
- * too. */
+/** What a layer's gradient reads: f32 values, and the same in the layers' precision; one buffer if
+ * that is f32 too. */
 struct vit_operand {
 	float *values;
 	void *rounded;
@@ -104,7 +104,7 @@ void vit_heads_give(const struct vit_shape *shape, struct vit_extent extent,
  * of each of them. void: in the layers' precision. */
 struct vit_block_data {
 	float *x;               /* (n, T, D) input */
-	struct vit_operand y1;  /* (n, T, D) after the first norm */
+	void *y1;               /* (n, T, D) after the first norm */
 	float *mean1, *var1;    /* (n T), tape only */
 	void *qkv;              /* (n, T, 3 D) */
 	struct vit_heads heads; /* bf16 only */
@@ -112,7 +112,7 @@ struct vit_block_data {
 	void *probs;            /* (n, H, Q, T) */
 	void *att;              /* (n, Q, D) */
 	float *mid;             /* (n, Q, D) x + attention; may be x where Q = T */
-	struct vit_operand y2;  /* (n, Q, D) */
+	void *y2;               /* (n, Q, D) */
 	float *mean2, *var2;    /* (n Q), tape only */
 	void *pre;              /* (n, Q, mlp) before the GELU; may be hidden */
 	void *hidden;           /* (n, Q, mlp) */
@@ -146,9 +146,9 @@ int vit_attention_forward(struct vit_attention *attention, const struct vit *vit
 struct vit_block {
 	struct vit_extent extent;
 	struct vit_attention attention;
-	struct op *norm1, *qkv, *proj, *norm2, *fc1, *fc2;
-	struct op *gelu;                   /* f32 tape only: else it is part of fc1, or a row's */
-	struct op *round_all, *round_rows; /* (n T, D), (n Q, D); NULL in f32 */
+	struct op *norm1, *norm2; /* f32 only: else a row's */
+	struct op *qkv, *proj, *fc1, *fc2;
+	struct op *gelu; /* f32 tape only: else it is part of fc1, or a row's */
 };
 
 /** keep: for a tape (statistics and values before the GELU are kept). */
@@ -172,9 +172,6 @@ struct vit_carver {
 float *vit_carve(struct vit_carver *carver, size_t n);
 /** n values in a precision. */
 void *vit_carve_in(struct vit_carver *carver, size_t n, enum precision precision);
-/** Of n values; in a precision other than f32 its values lie in spare. */
-struct vit_operand vit_carve_operand(
-	struct vit_carver *carver, size_t n, enum precision precision, float *spare);
 /** Each of n values, but for out, which nobody keeps; nothing in f32. */
 struct vit_heads vit_carve_heads(
 	struct vit_carver *carver, size_t n, enum precision precision, bf16 *out);

@@ -20,16 +20,13 @@ static void carve(struct vit_plan *plan, struct vit_carver *carver)
 	const size_t n_probs = rows * shape->n_heads * n_tokens;
 	const enum precision precision = plan->precision;
 	struct vit_block_data *data = &plan->data;
-	float *spare = NULL;
 	bf16 *att = NULL;
 
 	vit_stem_carve(&plan->stem, plan->vit, carver);
-	if (precision != PRECISION_F32) {
-		spare = vit_carve(carver, rows * shape->width);
+	if (precision != PRECISION_F32)
 		att = vit_carve_in(carver, rows * shape->width, precision);
-	}
 	data->x = vit_carve(carver, rows * shape->width);
-	data->y1 = vit_carve_operand(carver, rows * shape->width, precision, spare);
+	data->y1 = vit_carve_in(carver, rows * shape->width, precision);
 	data->qkv = vit_carve_in(carver, rows * 3 * shape->width, precision);
 	data->heads = vit_carve_heads(carver, rows * shape->width, precision, att);
 	data->probs = vit_carve_in(carver, n_probs, precision);
@@ -37,7 +34,7 @@ static void carve(struct vit_plan *plan, struct vit_carver *carver)
 	data->hidden = vit_carve_in(carver, rows * shape->mlp, precision);
 	data->pre = data->hidden;
 	/* The norm's output is read by one product, before attention's result is written. */
-	data->att = data->y1.rounded;
+	data->att = data->y1;
 	data->y2 = data->y1;
 	data->mid = data->x;
 	data->out = data->x;

@@ -15,7 +15,6 @@ struct vit_tape {
 	struct vit_grad_data d;
 	enum precision precision;
 	/* What one block leaves to the next in bf16. */
-	float *spare;  /* (n, T, D): the norm's values before they are rounded */
 	void *qkv;     /* (n, T, 3 D) */
 	bf16 *out;     /* (n, H, T, D / H) of attention, and its gradient */
 	float *logits; /* (n, H, T, T) */
@@ -56,12 +55,12 @@ static void carve_block(struct vit_tape *tape, uint32_t b, struct vit_carver *ca
 
 	if (b == 0)
 		data->x = vit_carve(carver, all * shape->width);
-	data->y1 = vit_carve_operand(carver, all * shape->width, precision, tape->spare);
+	data->y1 = vit_carve_in(carver, all * shape->width, precision);
 	data->mean1 = vit_carve(carver, all);
 	data->var1 = vit_carve(carver, all);
 	carve_attention(tape, data, carver, rows);
 	data->mid = vit_carve(carver, rows * shape->width);
-	data->y2 = vit_carve_operand(carver, rows * shape->width, precision, tape->spare);
+	data->y2 = vit_carve_in(carver, rows * shape->width, precision);
 	data->mean2 = vit_carve(carver, rows);
 	data->var2 = vit_carve(carver, rows);
 	data->pre = vit_carve_in(carver, rows * shape->mlp, precision);
@@ -102,7 +101,6 @@ static void carve(struct vit_tape *tape, struct vit_carver *carver)
 
 	vit_stem_carve(&tape->stem, tape->vit, carver);
 	if (tape->precision != PRECISION_F32) {
-		tape->spare = vit_carve(carver, all * shape->width);
 		tape->qkv = vit_carve_in(carver, all * 3 * shape->width, tape->precision);
 		tape->out = vit_carve_in(carver, all * shape->width, tape->precision);
 		tape->logits = vit_carve(carver, all * shape->n_heads * tape->stem.n_tokens);

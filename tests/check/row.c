@@ -120,6 +120,45 @@ static void softmax_is_exact_but_for_rounding(void **state)
 	}
 }
 
+static void random_norm(float *weight, float *bias, size_t n, struct rng *rng)
+{
+	for (size_t i = 0; i < n; i++) {
+		weight[i] = 1 + rng_normal(rng) / 4;
+		bias[i] = rng_normal(rng) / 4;
+	}
+}
+
+static void a_norm_is_exact_but_for_rounding(void **state)
+{
+	struct rng rng = rng_stream(SEED, 3, 0, 0);
+	float src[N_MAX], weight[N_MAX], bias[N_MAX], mean, variance;
+	bf16 got[N_MAX];
+
+	(void)state;
+	for (size_t n = 2; n <= N_MAX; n++) {
+		const struct row_norm norm = { weight, bias, 1e-6F, n };
+		double want_mean = 0, want_variance = 0;
+
+		random_logits(src, n, &rng);
+		random_norm(weight, bias, n, &rng);
+		row_normalise(got, src, &norm, 1, &mean, &variance);
+		for (size_t i = 0; i < n; i++)
+			want_mean += (double)src[i] / (double)n;
+		for (size_t i = 0; i < n; i++)
+			want_variance += (src[i] - want_mean) * (src[i] - want_mean) / (double)n;
+		assert_true(fabs(variance - want_variance) <= 1e-5 * want_variance);
+		assert_true(fabs(mean - want_mean) <= 1e-5 * sqrt(want_variance));
+		for (size_t i = 0; i < n; i++) {
+			double y = (src[i] - want_mean) / sqrt(want_variance + 1e-6) * weight[i];
+			double want = y + bias[i];
+
+			if (!(fabs(widen(got[i]) - want) <=
+				    fabs(want) * ROUNDING + 1e-5 * (1 + fabs(y))))
+				fail_msg("of %zu: %g, wanted %g", n, widen(got[i]), want);
+		}
+	}
+}
+
 static void every_kernel_gives_the_bits_of_the_reference(void **state)
 {
 	const struct kern_row_impl *reference = kern_row_impls;
@@ -134,10 +173,12 @@ static void every_kernel_gives_the_bits_of_the_reference(void **state)
 			continue;
 		}
 		for (size_t n = 1; n <= N_MAX; n++) {
-			bf16 x[N_MAX], d[2][N_MAX], y[2][N_MAX], p[2][N_MAX];
-			float logits[2][N_MAX];
+			bf16 x[N_MAX], d[2][N_MAX], y[2][N_MAX], p[2][N_MAX], z[2][N_MAX];
+			float logits[2][N_MAX], weight[N_MAX], bias[N_MAX], stats[2][2];
+			const struct row_norm norm = { weight, bias, 1e-6F, n };
 
 			random_logits(logits[0], n, &rng);
+			random_norm(weight, bias, n, &rng);
 			memcpy(logits[1], logits[0], n * sizeof(float));
 			for (size_t i = 0; i < n; i++) {
 				x[i] = upper_half(4 * rng_normal(&rng));
@@ -147,11 +188,15 @@ static void every_kernel_gives_the_bits_of_the_reference(void **state)
 			impl->gelu(y[1], x, n);
 			reference->gelu_grad(d[0], x, n);
 			impl->gelu_grad(d[1], x, n);
+			reference->norm(z[0], logits[0], &norm, stats[0]);
+			impl->norm(z[1], logits[1], &norm, stats[1]);
 			reference->softmax(p[0], logits[0], n);
 			impl->softmax(p[1], logits[1], n);
 			assert_memory_equal(y[0], y[1], n * sizeof(bf16));
 			assert_memory_equal(d[0], d[1], n * sizeof(bf16));
 			assert_memory_equal(p[0], p[1], n * sizeof(bf16));
+			assert_memory_equal(z[0], z[1], n * sizeof(bf16));
+			assert_memory_equal(stats[0], stats[1], sizeof(stats[0]));
 		}
 	}
 }
@@ -175,6 +220,7 @@ int main(void)
 		cmocka_unit_test(gelu_is_exact_but_for_rounding),
 		cmocka_unit_test(its_slope_is_exact_but_for_rounding),
 		cmocka_unit_test(softmax_is_exact_but_for_rounding),
+		cmocka_unit_test(a_norm_is_exact_but_for_rounding),
 		cmocka_unit_test(every_kernel_gives_the_bits_of_the_reference),
 		cmocka_unit_test(a_gelu_in_place_is_the_same),
 	};
