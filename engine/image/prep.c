@@ -100,22 +100,11 @@ struct resize_box prep_source_box(const struct prep *prep, const struct image_vi
 int prep_apply(const struct prep *prep, const struct image_view *src, float *dst,
 	struct resize_scratch *scratch)
 {
-	size_t n_pixels = (size_t)prep->input_px * prep->input_px;
-	struct resize_box box = prep_source_box(prep, src);
-	uint8_t *pixels = resize_scratch_pixels(scratch, n_pixels * src->n_channels);
-	int r;
+	const struct resize_box box = prep_source_box(prep, src);
+	struct resize_level level[3];
 
-	if (!pixels)
-		return -ENOMEM;
-	r = resize_u8(pixels, prep->input_px, prep->input_px, src, &box, RESIZE_BICUBIC, scratch);
-	if (r < 0)
-		return r;
-	for (unsigned c = 0; c < 3; c++) {
-		const uint8_t *p = pixels + (src->n_channels == 3 ? c : 0);
-		const float scale = 1 / (255 * prep->std[c]), shift = prep->mean[c] / prep->std[c];
-
-		for (size_t i = 0; i < n_pixels; i++)
-			dst[c * n_pixels + i] = (float)p[i * src->n_channels] * scale - shift;
-	}
-	return 0;
+	for (unsigned c = 0; c < 3; c++)
+		level[c] = (struct resize_level){ 1 / (255 * prep->std[c]),
+			prep->mean[c] / prep->std[c] };
+	return resize_levels(dst, prep->input_px, src, &box, RESIZE_BICUBIC, level, scratch);
 }

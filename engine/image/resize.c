@@ -1,41 +1,36 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <math.h>
+#include <omp.h>
 #include <string.h>
 
 #include "image/resize.h"
+#include "image/resize_row.h"
 
-/*
- * Weights are 16-bit fixed-point with as many bits of fraction as the largest of an axis allows (14
- * or more): products of 16 bits are what every vector unit multiplies and adds fastest. They sum to
- * exactly 1, so that a flat image stays flat; against PIL's 22 bits a level may round otherwise.
- */
 #define MAX_WEIGHT 32767
 #define MAX_FRACTION_BITS 22u
-/* Taps are padded with zeros to whole vectors. */
-#define BLOCK 8u
+/* Of destination pixels: enough to be worth another thread. */
+#define MANY (1u << 12)
 
-/* The source pixels of one destination pixel. */
-struct span {
-	uint32_t begin, n;
-};
-
-struct axis {
-	struct span *spans; /* (n_dst) */
-	int16_t *weights;   /* (n_dst, n_blocks * BLOCK) */
-	uint32_t n_dst, n_blocks;
-	unsigned fraction_bits;
-	size_t spans_bytes, weights_bytes;
+/* What an axis was prepared for: a camera's images are all of one size. */
+struct axis_key {
+	double begin, length;
+	uint32_t n_src, n_dst;
+	int filter; /* -1: nothing yet */
 };
 
 struct resize_scratch {
-	struct axis x, y;
-	double *taps;    /* (n_dst, n_blocks * BLOCK): an axis' weights before they are rounded */
-	int16_t *planes; /* (n_channels, n_plane): one source row, and zeros behind it */
-	uint8_t *rows;   /* (source rows needed, dst_width, n_channels): between the two passes */
-	int32_t *sums;   /* (dst_width, n_channels) */
+	struct resize_axis x, y;
+	struct axis_key x_key, y_key;
+	double *taps; /* (n_dst, n_blocks * RESIZE_BLOCK): an axis' weights before they are rounded */
+	int16_t *planes; /* (n_workers, n_channels, n_plane): one source row, and zeros behind it */
+	uint8_t *rows;   /* (source rows needed, n_channels, dst_width): between the two passes */
+	uint8_t *line;   /* (n_workers, n_channels, dst_width): a destination row */
 	uint8_t *pixels;
-	size_t taps_bytes, planes_bytes, rows_bytes, sums_bytes, pixels_bytes;
+	size_t taps_bytes, planes_bytes, rows_bytes, line_bytes, pixels_bytes;
+	/* Of the resize that is under way. */
+	uint32_t first, end; /* source rows */
+	size_t n_plane;
 };
 
 int resize_scratch_new(struct resize_scratch **ret_scratch)
@@ -44,6 +39,8 @@ int resize_scratch_new(struct resize_scratch **ret_scratch)
 
 	if (!scratch)
 		return -ENOMEM;
+	scratch->x_key.filter = -1;
+	scratch->y_key.filter = -1;
 	*ret_scratch = scratch;
 	return 0;
 }
@@ -59,7 +56,7 @@ void resize_scratch_free(struct resize_scratch *scratch)
 	free(scratch->taps);
 	free(scratch->planes);
 	free(scratch->rows);
-	free(scratch->sums);
+	free(scratch->line);
 	free(scratch->pixels);
 	free(scratch);
 }
@@ -101,19 +98,19 @@ static double filter_value(enum resize_filter filter, double x)
 }
 
 /* One destination pixel: weights of the source pixels around centre, normalised to sum 1. */
-static struct span weigh(
+static struct resize_span weigh(
 	double *taps, uint32_t n_src, double centre, double scale, enum resize_filter filter)
 {
 	double support = filter_support(filter) * scale, sum = 0;
 	int64_t begin = (int64_t)(centre - support + 0.5);
 	int64_t end = (int64_t)(centre + support + 0.5);
-	struct span span;
+	struct resize_span span;
 
 	if (begin < 0)
 		begin = 0;
 	if (end > n_src)
 		end = n_src;
-	span = (struct span){ (uint32_t)begin, (uint32_t)(end - begin) };
+	span = (struct resize_span){ (uint32_t)begin, (uint32_t)(end - begin) };
 	for (uint32_t i = 0; i < span.n; i++) {
 		taps[i] = filter_value(filter, ((double)(begin + i) - centre + 0.5) / scale);
 		sum += taps[i];
@@ -133,7 +130,8 @@ static double largest(const double *values, size_t n)
 }
 
 /* Rounds taps to weights; what rounding took or gave goes to the largest, where it matters least. */
-static void quantise(int16_t *weights, const double *taps, struct span span, unsigned fraction_bits)
+static void quantise(
+	int16_t *weights, const double *taps, struct resize_span span, unsigned fraction_bits)
 {
 	int32_t rest = 1 << fraction_bits;
 	uint32_t top = 0;
@@ -147,14 +145,14 @@ static void quantise(int16_t *weights, const double *taps, struct span span, uns
 	weights[top] = (int16_t)(weights[top] + rest);
 }
 
-static int axis_prepare(struct axis *axis, struct resize_scratch *scratch, uint32_t n_src,
+static int axis_prepare(struct resize_axis *axis, struct resize_scratch *scratch, uint32_t n_src,
 	double begin, double length, uint32_t n_dst, enum resize_filter filter)
 {
 	const double step = length / n_dst;
 	const double scale = step > 1 ? step : 1; /* only a reduction widens the kernel */
 	const uint32_t n_most = 2 * (uint32_t)ceil(filter_support(filter) * scale) + 1;
-	const uint32_t n_blocks = (n_most + BLOCK - 1) / BLOCK;
-	const size_t n_taps = (size_t)n_blocks * BLOCK, n_all = n_taps * n_dst;
+	const uint32_t n_blocks = (n_most + RESIZE_BLOCK - 1) / RESIZE_BLOCK;
+	const size_t n_taps = (size_t)n_blocks * RESIZE_BLOCK, n_all = n_taps * n_dst;
 	double max;
 
 	axis->n_dst = n_dst;
@@ -180,72 +178,6 @@ static int axis_prepare(struct axis *axis, struct resize_scratch *scratch, uint3
 	return 0;
 }
 
-static inline uint8_t round_clip(int32_t sum, unsigned fraction_bits)
-{
-	int32_t value = (sum + (1 << (fraction_bits - 1))) >> fraction_bits;
-
-	return (uint8_t)(value < 0 ? 0 : value > 255 ? 255 : value);
-}
-
-/* A source row of n pixels to planes of n_plane each. */
-static void split_channels(int16_t *restrict planes, size_t n_plane, const uint8_t *restrict src,
-	uint32_t n, unsigned n_channels)
-{
-	int16_t *restrict r = planes, *restrict g = planes + n_plane, *restrict b = g + n_plane;
-
-	if (n_channels == 1)
-		for (uint32_t x = 0; x < n; x++)
-			r[x] = src[x];
-	else
-		for (uint32_t x = 0; x < n; x++) {
-			r[x] = src[3 * (size_t)x];
-			g[x] = src[3 * (size_t)x + 1];
-			b[x] = src[3 * (size_t)x + 2];
-		}
-}
-
-static void resize_channel(
-	uint8_t *dst, const int16_t *plane, uint32_t first, const struct axis *axis, unsigned step)
-{
-	for (uint32_t x = 0; x < axis->n_dst; x++) {
-		const int16_t *weights = axis->weights + (size_t)x * axis->n_blocks * BLOCK;
-		const int16_t *p = plane + (axis->spans[x].begin - first);
-		int32_t sum = 0;
-
-		for (uint32_t i = 0; i < axis->n_blocks * BLOCK; i++)
-			sum += p[i] * weights[i];
-		dst[(size_t)x * step] = round_clip(sum, axis->fraction_bits);
-	}
-}
-
-/* One source row to (dst_width, n_channels). */
-static void resize_row(uint8_t *dst, const uint8_t *src, unsigned n_channels,
-	const struct axis *axis, int16_t *planes, size_t n_plane)
-{
-	const struct span *last = &axis->spans[axis->n_dst - 1];
-	uint32_t first = axis->spans[0].begin, n = last->begin + last->n - first;
-
-	split_channels(planes, n_plane, src + (size_t)first * n_channels, n, n_channels);
-	for (unsigned c = 0; c < n_channels; c++)
-		resize_channel(dst + c, planes + c * n_plane, first, axis, n_channels);
-}
-
-/* One destination row from the rows of its span; rows are dense, n bytes each. */
-static void resize_column(uint8_t *dst, const uint8_t *rows, const int16_t *weights,
-	uint32_t n_rows, size_t n, int32_t *sums, unsigned fraction_bits)
-{
-	memset(sums, 0, n * sizeof(*sums));
-	for (uint32_t i = 0; i < n_rows; i++) {
-		const uint8_t *row = rows + i * n;
-		const int16_t weight = weights[i];
-
-		for (size_t x = 0; x < n; x++)
-			sums[x] += (int16_t)row[x] * weight;
-	}
-	for (size_t x = 0; x < n; x++)
-		dst[x] = round_clip(sums[x], fraction_bits);
-}
-
 static int check_box(const struct resize_box *box, const struct image_view *src)
 {
 	/* Written so that a NaN fails; a box computed in float may end a hair beyond the edge. */
@@ -256,40 +188,147 @@ static int check_box(const struct resize_box *box, const struct image_view *src)
 	return -EINVAL;
 }
 
-int resize_u8(uint8_t *dst, uint32_t dst_width, uint32_t dst_height, const struct image_view *src,
-	const struct resize_box *box, enum resize_filter filter, struct resize_scratch *scratch)
+static int axis_want(struct resize_axis *axis, struct axis_key *key, struct resize_scratch *scratch,
+	struct axis_key want)
+{
+	int r;
+
+	if (key->begin == want.begin && key->length == want.length && key->n_src == want.n_src &&
+		key->n_dst == want.n_dst && key->filter == want.filter)
+		return 0;
+	key->filter = -1;
+	r = axis_prepare(axis, scratch, want.n_src, want.begin, want.length, want.n_dst,
+		(enum resize_filter)want.filter);
+	if (r == 0)
+		*key = want;
+	return r;
+}
+
+/* Axes, and buffers with zeros where no source row writes. */
+static int prepare(struct resize_scratch *scratch, uint32_t dst_width, uint32_t dst_height,
+	const struct image_view *src, const struct resize_box *box, enum resize_filter filter,
+	int n_workers)
 {
 	const size_t n_row = (size_t)dst_width * src->n_channels;
-	const struct axis *x = &scratch->x, *y = &scratch->y;
-	uint32_t first, end;
-	size_t n_plane;
+	const struct resize_axis *y = &scratch->y;
+	size_t n_planes;
 	int r;
 
 	if (check_box(box, src) < 0 || dst_width == 0 || dst_height == 0)
 		return -EINVAL;
-	r = axis_prepare(&scratch->x, scratch, src->width, box->x, box->width, dst_width, filter);
+	r = axis_want(&scratch->x, &scratch->x_key, scratch,
+		(struct axis_key){ box->x, box->width, src->width, dst_width, (int)filter });
 	if (r == 0)
-		r = axis_prepare(
-			&scratch->y, scratch, src->height, box->y, box->height, dst_height, filter);
+		r = axis_want(&scratch->y, &scratch->y_key, scratch,
+			(struct axis_key){
+				box->y, box->height, src->height, dst_height, (int)filter });
 	if (r < 0)
 		return r;
-	first = y->spans[0].begin;
-	end = y->spans[dst_height - 1].begin + y->spans[dst_height - 1].n;
-	n_plane = src->width + (size_t)x->n_blocks * BLOCK;
-	scratch->rows = grow(scratch->rows, &scratch->rows_bytes, (end - first) * n_row);
-	scratch->sums = grow(scratch->sums, &scratch->sums_bytes, n_row * sizeof(int32_t));
-	scratch->planes = grow(scratch->planes, &scratch->planes_bytes,
-		n_plane * src->n_channels * sizeof(int16_t));
-	if (!scratch->rows || !scratch->sums || !scratch->planes)
+	scratch->first = y->spans[0].begin;
+	scratch->end = y->spans[dst_height - 1].begin + y->spans[dst_height - 1].n;
+	scratch->n_plane = src->width + (size_t)scratch->x.n_blocks * RESIZE_BLOCK;
+	n_planes = (size_t)n_workers * src->n_channels * scratch->n_plane;
+	scratch->rows =
+		grow(scratch->rows, &scratch->rows_bytes, (scratch->end - scratch->first) * n_row);
+	scratch->line = grow(scratch->line, &scratch->line_bytes, (size_t)n_workers * n_row);
+	scratch->planes = grow(scratch->planes, &scratch->planes_bytes, n_planes * sizeof(int16_t));
+	if (!scratch->rows || !scratch->line || !scratch->planes)
 		return -ENOMEM;
-	memset(scratch->planes, 0, n_plane * src->n_channels * sizeof(int16_t));
-	for (uint32_t i = first; i < end; i++)
-		resize_row(scratch->rows + (i - first) * n_row, src->pixels + i * src->stride,
-			src->n_channels, x, scratch->planes, n_plane);
-	for (uint32_t i = 0; i < dst_height; i++)
-		resize_column(dst + i * n_row, scratch->rows + (y->spans[i].begin - first) * n_row,
-			y->weights + (size_t)i * y->n_blocks * BLOCK, y->spans[i].n, n_row,
-			scratch->sums, y->fraction_bits);
+	memset(scratch->planes, 0, n_planes * sizeof(int16_t));
+	return 0;
+}
+
+/* Source row i to (n_channels, dst_width). */
+static void resize_across(const struct kern_resize_impl *kern, struct resize_scratch *scratch,
+	const struct image_view *src, uint32_t i, int worker)
+{
+	const struct resize_axis *x = &scratch->x;
+	const struct resize_span *last = &x->spans[x->n_dst - 1];
+	const uint32_t first = x->spans[0].begin, n = last->begin + last->n - first;
+	int16_t *planes = scratch->planes + (size_t)worker * src->n_channels * scratch->n_plane;
+	uint8_t *dst = scratch->rows + (size_t)(i - scratch->first) * src->n_channels * x->n_dst;
+
+	kern->split(planes, scratch->n_plane,
+		src->pixels + i * src->stride + (size_t)first * src->n_channels, n,
+		src->n_channels);
+	for (unsigned c = 0; c < src->n_channels; c++)
+		kern->across(dst + (size_t)c * x->n_dst, planes + c * scratch->n_plane, first, x);
+}
+
+/* Destination row i, (n_channels, dst_width). */
+static const uint8_t *resize_down(const struct kern_resize_impl *kern,
+	struct resize_scratch *scratch, unsigned n_channels, uint32_t i, int worker)
+{
+	const struct resize_axis *y = &scratch->y;
+	const size_t n = (size_t)n_channels * scratch->x.n_dst;
+	uint8_t *line = scratch->line + (size_t)worker * n;
+
+	kern->down(line, scratch->rows + (y->spans[i].begin - scratch->first) * n, n,
+		y->weights + (size_t)i * y->n_blocks * RESIZE_BLOCK, y->spans[i].n,
+		y->fraction_bits);
+	return line;
+}
+
+static void interleave(uint8_t *restrict dst, const uint8_t *restrict line, uint32_t n)
+{
+	const uint8_t *restrict r = line, *restrict g = line + n, *restrict b = g + n;
+
+	for (uint32_t x = 0; x < n; x++) {
+		dst[3 * (size_t)x] = r[x];
+		dst[3 * (size_t)x + 1] = g[x];
+		dst[3 * (size_t)x + 2] = b[x];
+	}
+}
+
+int resize_u8(uint8_t *dst, uint32_t dst_width, uint32_t dst_height, const struct image_view *src,
+	const struct resize_box *box, enum resize_filter filter, struct resize_scratch *scratch)
+{
+	const struct kern_resize_impl *kern = kern_resize_fastest();
+	const size_t n_row = (size_t)dst_width * src->n_channels;
+	int r = prepare(scratch, dst_width, dst_height, src, box, filter, 1);
+
+	if (r < 0)
+		return r;
+	for (uint32_t i = scratch->first; i < scratch->end; i++)
+		resize_across(kern, scratch, src, i, 0);
+	for (uint32_t i = 0; i < dst_height; i++) {
+		const uint8_t *line = resize_down(kern, scratch, src->n_channels, i, 0);
+
+		if (src->n_channels == 3)
+			interleave(dst + i * n_row, line, dst_width);
+		else
+			memcpy(dst + i * n_row, line, n_row);
+	}
+	return 0;
+}
+
+int resize_levels(float *dst, uint32_t side, const struct image_view *src,
+	const struct resize_box *box, enum resize_filter filter, const struct resize_level level[3],
+	struct resize_scratch *scratch)
+{
+	const struct kern_resize_impl *kern = kern_resize_fastest();
+	const unsigned n_channels = src->n_channels;
+	int r = prepare(scratch, side, side, src, box, filter, omp_get_max_threads());
+
+	if (r < 0)
+		return r;
+#pragma omp parallel if (side * side > MANY)
+	{
+		const int worker = omp_get_thread_num();
+
+#pragma omp for schedule(static)
+		for (uint32_t i = scratch->first; i < scratch->end; i++)
+			resize_across(kern, scratch, src, i, worker);
+#pragma omp for schedule(static)
+		for (uint32_t i = 0; i < side; i++) {
+			const uint8_t *line = resize_down(kern, scratch, n_channels, i, worker);
+
+			for (unsigned c = 0; c < 3; c++)
+				kern->level(dst + ((size_t)c * side + i) * side,
+					line + (size_t)(n_channels == 3 ? c : 0) * side, side,
+					level[c].scale, level[c].shift);
+		}
+	}
 	return 0;
 }
 

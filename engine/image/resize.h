@@ -33,6 +33,20 @@ uint8_t *resize_scratch_pixels(struct resize_scratch *scratch, size_t n_bytes);
 int resize_u8(uint8_t *dst, uint32_t dst_width, uint32_t dst_height, const struct image_view *src,
 	const struct resize_box *box, enum resize_filter filter, struct resize_scratch *scratch);
 
+/** level * scale - shift */
+struct resize_level {
+	float scale, shift;
+};
+
+/**
+ * resize_u8() to (3, side, side) of levels, with what becomes of them a channel; grey fills all
+ * three. In the caller's OpenMP threads, so not for who has forked or is confined.
+ * @return as resize_u8()
+ */
+int resize_levels(float *dst, uint32_t side, const struct image_view *src,
+	const struct resize_box *box, enum resize_filter filter, const struct resize_level level[3],
+	struct resize_scratch *scratch);
+
 /** A new image with the shorter side reduced to `shorter` (bicubic), or a copy if it is not larger. */
 int image_shrink(struct image **ret_image, const struct image_view *src, uint32_t shorter);
 
