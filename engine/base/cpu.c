@@ -14,7 +14,7 @@ bool cpu_has(const char *feature)
 	if (strcmp(feature, "avx512f") == 0)
 		return __builtin_cpu_supports("avx512f");
 	if (strcmp(feature, "avx2") == 0)
-		return __builtin_cpu_supports("avx2");
+		return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #endif
 	return false;
 }

@@ -4,7 +4,8 @@
 
 #include <stdbool.h>
 
-/** Whether this CPU has what a kernel was compiled for: avx2, avx512f, avx512bw; NULL: nothing. */
+/** Whether this CPU has what a kernel was compiled for: avx2 (and fma, which has come with it), avx512f,
+ * avx512bw; NULL: nothing. */
 bool cpu_has(const char *feature);
 
 #endif
