@@ -53,9 +53,9 @@ function(kamen_room name)
 	target_link_libraries(${name} PUBLIC ${ROOM_LINKS} PRIVATE kamen_warnings ${ROOM_PRIVATE_LINKS})
 endfunction()
 
-# kamen_rows(NAME FILE [AVX2 flag...] [AVX512 flag...]): FILE, whose functions end in KERN_ISA, once per
-# instruction set as part of the room. Without contraction every one of them rounds as the plain one does, so
-# that the same bits come out on any of them; the room picks at run time.
+# kamen_rows(NAME FILE [AVX2 flag...] [AVX512 flag...]): FILE, whose functions end in KERN_ISA, once
+# per instruction set as part of the room. Without contraction every one of them rounds as the plain
+# one does, so that the same bits come out on any of them; the room picks at run time.
 function(kamen_rows name file)
 	cmake_parse_arguments(ROWS "" "" "AVX2;AVX512" ${ARGN})
 	set(isas c)

@@ -6,15 +6,19 @@
 /* Of values: enough to be worth another thread. */
 #define N_BLOCK ((size_t)1 << 14)
 
+#define ROW(isa, cpu) \
+	{ \
+#isa, cpu, kern_gelu_row_##isa, kern_gelu_grad_row_##isa, kern_softmax_row_##isa, \
+			kern_norm_row_##isa, kern_cut_row_##isa \
+	}
+
 const struct kern_row_impl kern_row_impls[] = {
 #ifdef KAMEN_X86
-	{ "avx512", "avx512bw", kern_gelu_row_avx512, kern_gelu_grad_row_avx512,
-		kern_softmax_row_avx512, kern_norm_row_avx512 },
-	{ "avx2", "avx2", kern_gelu_row_avx2, kern_gelu_grad_row_avx2, kern_softmax_row_avx2,
-		kern_norm_row_avx2 },
+	ROW(avx512, "avx512bw"),
+	ROW(avx2, "avx2"),
 #endif
-	{ "c", NULL, kern_gelu_row_c, kern_gelu_grad_row_c, kern_softmax_row_c, kern_norm_row_c },
-	{ NULL, NULL, NULL, NULL, NULL, NULL },
+	ROW(c, NULL),
+	{ NULL, NULL, NULL, NULL, NULL, NULL, NULL },
 };
 
 bool kern_row_runs_here(const struct kern_row_impl *impl)
@@ -22,7 +26,7 @@ bool kern_row_runs_here(const struct kern_row_impl *impl)
 	return cpu_has(impl->cpu);
 }
 
-static const struct kern_row_impl *fastest(void)
+const struct kern_row_impl *kern_row_fastest(void)
 {
 	const struct kern_row_impl *impl = kern_row_impls;
 
@@ -38,7 +42,7 @@ static size_t block_size(size_t n, size_t at)
 
 void row_gelu(bf16 *dst, const bf16 *src, size_t n)
 {
-	kern_gelu_row_fn *gelu = fastest()->gelu;
+	kern_gelu_row_fn *gelu = kern_row_fastest()->gelu;
 
 #pragma omp parallel for schedule(static) if (n > N_BLOCK)
 	for (size_t i = 0; i < n; i += N_BLOCK)
@@ -47,7 +51,7 @@ void row_gelu(bf16 *dst, const bf16 *src, size_t n)
 
 void row_gelu_grad(bf16 *d, const bf16 *x, size_t n)
 {
-	kern_gelu_grad_row_fn *gelu_grad = fastest()->gelu_grad;
+	kern_gelu_grad_row_fn *gelu_grad = kern_row_fastest()->gelu_grad;
 
 #pragma omp parallel for schedule(static) if (n > N_BLOCK)
 	for (size_t i = 0; i < n; i += N_BLOCK)
@@ -56,7 +60,7 @@ void row_gelu_grad(bf16 *d, const bf16 *x, size_t n)
 
 void row_softmax(bf16 *dst, float *src, size_t rows, size_t n)
 {
-	kern_softmax_row_fn *softmax = fastest()->softmax;
+	kern_softmax_row_fn *softmax = kern_row_fastest()->softmax;
 
 #pragma omp parallel for schedule(static) if (rows * n > N_BLOCK)
 	for (size_t i = 0; i < rows; i++)
@@ -66,7 +70,7 @@ void row_softmax(bf16 *dst, float *src, size_t rows, size_t n)
 void row_normalise(bf16 *dst, const float *src, const struct row_norm *norm, size_t rows,
 	float *mean, float *variance)
 {
-	kern_norm_row_fn *normalise = fastest()->norm;
+	kern_norm_row_fn *normalise = kern_row_fastest()->norm;
 
 #pragma omp parallel for schedule(static) if (rows * norm->n > N_BLOCK)
 	for (size_t i = 0; i < rows; i++) {

@@ -32,6 +32,10 @@ struct row_norm {
 typedef void kern_norm_row_fn(bf16 *restrict dst, const float *restrict src,
 	const struct row_norm *norm, float stats[restrict 2]);
 
+/** One row of pixels, n_patches times `patch` of them, cut up and rounded: patch i lies at i * stride. */
+typedef void kern_cut_row_fn(bf16 *restrict dst, const float *restrict src, size_t patch,
+	size_t n_patches, size_t stride);
+
 struct kern_row_impl {
 	const char *name;
 	const char *cpu; /* of cpu_has(); NULL: the reference */
@@ -39,11 +43,13 @@ struct kern_row_impl {
 	kern_gelu_grad_row_fn *gelu_grad;
 	kern_softmax_row_fn *softmax;
 	kern_norm_row_fn *norm;
+	kern_cut_row_fn *cut;
 };
 
 /** Fastest first; name NULL ends it. */
 extern const struct kern_row_impl kern_row_impls[];
 bool kern_row_runs_here(const struct kern_row_impl *impl);
+const struct kern_row_impl *kern_row_fastest(void);
 
 /** The fastest one, in the caller's threads. */
 void row_gelu(bf16 *dst, const bf16 *src, size_t n);
@@ -58,5 +64,6 @@ kern_gelu_row_fn kern_gelu_row_c, kern_gelu_row_avx2, kern_gelu_row_avx512;
 kern_gelu_grad_row_fn kern_gelu_grad_row_c, kern_gelu_grad_row_avx2, kern_gelu_grad_row_avx512;
 kern_softmax_row_fn kern_softmax_row_c, kern_softmax_row_avx2, kern_softmax_row_avx512;
 kern_norm_row_fn kern_norm_row_c, kern_norm_row_avx2, kern_norm_row_avx512;
+kern_cut_row_fn kern_cut_row_c, kern_cut_row_avx2, kern_cut_row_avx512;
 
 #endif

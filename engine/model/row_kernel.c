@@ -190,3 +190,21 @@ void NAME(kern_norm_row_, KERN_ISA)(bf16 *restrict dst, const float *restrict sr
 	stats[0] = mean;
 	stats[1] = variance;
 }
+
+static inline void cut(bf16 *restrict dst, const float *restrict src, size_t patch,
+	size_t n_patches, size_t stride)
+{
+	for (size_t i = 0; i < n_patches; i++)
+		for (size_t j = 0; j < patch; j++)
+			dst[i * stride + j] = narrow(src[i * patch + j]);
+}
+
+void NAME(kern_cut_row_, KERN_ISA)(bf16 *restrict dst, const float *restrict src, size_t patch,
+	size_t n_patches, size_t stride)
+{
+	/* The usual one: without a loop over its pixels. */
+	if (patch == 16)
+		cut(dst, src, 16, n_patches, stride);
+	else
+		cut(dst, src, patch, n_patches, stride);
+}

@@ -323,14 +323,16 @@ static int load_all(struct loader *l)
 
 static int init_onednn(struct vit *vit, struct diag *diag)
 {
-	int r;
+	int r = onednn_new(&vit->onednn);
 
-	r = onednn_new(&vit->onednn);
-	if (r == 0)
-		r = packed_new(&vit->patch, vit->onednn, (int64_t)vit_patch_values(&vit->shape),
-			vit->shape.width, PACKED_N_BY_K, PRECISION_F32);
-	if (r == 0)
-		r = packed_write(vit->patch, vit->patch_weight);
+	for (enum precision p = 0; r == 0 && p < N_PRECISIONS; p++) {
+		if (!onednn_has(vit->onednn, p))
+			continue;
+		r = packed_new(&vit->patches[p], vit->onednn,
+			(int64_t)vit_patch_values(&vit->shape), vit->shape.width, PACKED_N_BY_K, p);
+		if (r == 0)
+			r = packed_write(vit->patches[p], vit->patch_weight);
+	}
 	return r == -EIO ? diag_set(diag, EIO, "oneDNN refuses to work here") : r;
 }
 
@@ -367,7 +369,8 @@ void vit_free(struct vit *vit)
 {
 	if (!vit)
 		return;
-	packed_free(vit->patch);
+	for (enum precision p = 0; p < N_PRECISIONS; p++)
+		packed_free(vit->patches[p]);
 	onednn_free(vit->onednn);
 	mask_layout_free(vit->layout);
 	arena_free(vit->arena);

@@ -224,8 +224,7 @@ int vit_block_backward(struct vit_block_grad *grad, const struct vit *vit, const
 	if (r == 0)
 		r = vit_attention_backward(&grad->attention, vit, grad->extent, data, d);
 	if (r == 0)
-		r = run_layer(
-			&p, VIT_QKV, data->y1, d->qkv, below ? d->y : NULL, &vit->norm1[b]);
+		r = run_layer(&p, VIT_QKV, data->y1, d->qkv, below ? d->y : NULL, &vit->norm1[b]);
 	if (r < 0 || !below)
 		return r;
 	r = vit_run_norm_backward(grad->norm1, data->x, data->mean1, data->var1, d->y, d->y);

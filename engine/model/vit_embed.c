@@ -4,6 +4,9 @@
 
 #include "model/vit_internal.h"
 
+/* Of values: enough to be worth another thread. */
+#define MANY ((size_t)1 << 15)
+
 /* Keys' cubic convolution with a = -0.75 at distance x. */
 static double cubic(double x)
 {
@@ -69,44 +72,57 @@ void vit_positions(const struct vit *vit, uint32_t grid, float *dst)
 				vit, grid, y, x, dst + (1 + (size_t)y * grid + x) * width);
 }
 
-static void cut_patch(
-	const struct vit_shape *shape, uint32_t px, const float *corner, float *restrict dst)
+/* One row of pixels to the patches that it runs through. */
+static void cut_row(const struct vit_shape *shape, uint32_t grid, const float *src, float *dst)
 {
-	for (unsigned c = 0; c < 3; c++)
-		for (uint32_t y = 0; y < shape->patch; y++) {
-			memcpy(dst, corner + ((size_t)c * px + y) * px,
-				shape->patch * sizeof(float));
-			dst += shape->patch;
-		}
+	for (uint32_t g = 0; g < grid; g++)
+		memcpy(dst + g * vit_patch_values(shape), src + (size_t)g * shape->patch,
+			shape->patch * sizeof(float));
 }
 
-void vit_columns(
-	const struct vit_shape *shape, uint32_t n, uint32_t px, const float *pixels, float *dst)
+void vit_columns(const struct vit_shape *shape, uint32_t n, uint32_t px, const float *pixels,
+	enum precision precision, void *dst)
 {
-	const uint32_t grid = px / shape->patch;
+	const uint32_t patch = shape->patch, grid = px / patch;
+	const size_t n_values = vit_patch_values(shape);
+	kern_cut_row_fn *cut = kern_row_fastest()->cut;
 
-	for (uint32_t i = 0; i < n; i++)
-		for (uint32_t gy = 0; gy < grid; gy++)
-			for (uint32_t gx = 0; gx < grid; gx++) {
-				cut_patch(shape, px,
-					pixels + (size_t)3 * px * px * i +
-						(size_t)gy * shape->patch * px +
-						(size_t)gx * shape->patch,
-					dst);
-				dst += vit_patch_values(shape);
-			}
+	/* Over planes of rows of patches: (n, grid, 3) */
+#pragma omp parallel for schedule(static) if ((size_t)n * px * px > MANY)
+	for (size_t i = 0; i < (size_t)n * grid * 3; i++) {
+		const size_t image = i / 3 / grid, gy = i / 3 % grid, c = i % 3;
+		const size_t at = (image * grid + gy) * grid * n_values + c * patch * patch;
+		const float *src = pixels + ((image * 3 + c) * px + gy * patch) * px;
+
+		for (uint32_t y = 0; y < patch; y++, src += px)
+			if (precision == PRECISION_BF16)
+				cut((bf16 *)dst + at + (size_t)y * patch, src, patch, grid,
+					n_values);
+			else
+				cut_row(shape, grid, src, (float *)dst + at + (size_t)y * patch);
+	}
+}
+
+static void add_row(float *restrict dst, const float *restrict a, const float *restrict b, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		dst[i] = a[i] + b[i];
 }
 
 void vit_tokens(const struct vit_shape *shape, uint32_t n, uint32_t grid, const float *patches,
 	const float *positions, float *tokens)
 {
-	const size_t row = shape->width, rest = (size_t)grid * grid * row;
+	const size_t row = shape->width, n_tokens = 1 + (size_t)grid * grid;
 
-	for (uint32_t i = 0; i < n; i++) {
-		memcpy(tokens, positions, row * sizeof(float));
-		for (size_t j = 0; j < rest; j++)
-			tokens[row + j] = patches[j] + positions[row + j];
-		tokens += row + rest;
-		patches += rest;
+#pragma omp parallel for schedule(static) if (n * n_tokens * row > MANY)
+	for (size_t i = 0; i < n * n_tokens; i++) {
+		const size_t image = i / n_tokens, t = i % n_tokens;
+		const float *position = positions + t * row;
+		float *token = tokens + i * row;
+
+		if (t == 0)
+			memcpy(token, position, row * sizeof(float));
+		else
+			add_row(token, patches + (i - image - 1) * row, position, row);
 	}
 }

@@ -37,16 +37,16 @@ struct vit {
 	struct onednn *onednn;
 	struct arena *arena;
 	struct mask_layout *layout;
-	const float **weights;          /* (n_tensors) */
-	struct vit_norm *norm1, *norm2; /* (depth) */
-	struct vit_norm norm;           /* the last one */
-	const float *class_token;       /* (width) */
-	const float *positions;         /* (1 + grid^2, width) */
-	const float *patch_weight;      /* (width, 3, patch, patch) */
-	const float *patch_bias;        /* (width) */
-	const float *head_weight;       /* (n_classes, width) or NULL */
-	const float *head_bias;         /* (n_classes) */
-	struct packed *patch;
+	const float **weights;                /* (n_tensors) */
+	struct vit_norm *norm1, *norm2;       /* (depth) */
+	struct vit_norm norm;                 /* the last one */
+	const float *class_token;             /* (width) */
+	const float *positions;               /* (1 + grid^2, width) */
+	const float *patch_weight;            /* (width, 3, patch, patch) */
+	const float *patch_bias;              /* (width) */
+	const float *head_weight;             /* (n_classes, width) or NULL */
+	const float *head_bias;               /* (n_classes) */
+	struct packed *patches[N_PRECISIONS]; /* NULL: this CPU has it not */
 };
 
 /* vit_embed.c */
@@ -57,9 +57,9 @@ static inline size_t vit_patch_values(const struct vit_shape *shape)
 /** Position embedding for a grid of another side, class token first and added to its own position:
  * (1 + grid^2, width). Bicubic as PyTorch's interpolate(align_corners=False), a = -0.75. */
 void vit_positions(const struct vit *vit, uint32_t grid, float *dst);
-/** Cuts (n, 3, px, px) into patches: (n * grid^2, 3 * patch^2). */
-void vit_columns(
-	const struct vit_shape *shape, uint32_t n, uint32_t px, const float *pixels, float *dst);
+/** Cuts (n, 3, px, px) into patches: (n * grid^2, 3 * patch^2), rounded to the precision. */
+void vit_columns(const struct vit_shape *shape, uint32_t n, uint32_t px, const float *pixels,
+	enum precision precision, void *dst);
 /** tokens (n, 1 + grid^2, width) from patches (n, grid^2, width) and positions. */
 void vit_tokens(const struct vit_shape *shape, uint32_t n, uint32_t grid, const float *patches,
 	const float *positions, float *tokens);
@@ -179,15 +179,17 @@ struct vit_heads vit_carve_heads(
 /* vit_stem.c: pixels to tokens */
 struct vit_stem {
 	uint32_t n, px, grid, n_tokens;
+	enum precision precision;
 	float *input;     /* (n, 3, px, px) */
-	float *columns;   /* (n grid^2, 3 patch^2) */
+	void *columns;    /* (n grid^2, 3 patch^2) in the precision */
 	float *patches;   /* (n grid^2, D) */
 	float *positions; /* (T, D) */
 	struct op *patch;
 };
 
 /** @return 0, or -EINVAL: px is no multiple of the patch, or too large */
-int vit_stem_size(struct vit_stem *stem, const struct vit *vit, uint32_t n, uint32_t px);
+int vit_stem_size(struct vit_stem *stem, const struct vit *vit, uint32_t n, uint32_t px,
+	enum precision precision);
 void vit_stem_carve(struct vit_stem *stem, const struct vit *vit, struct vit_carver *carver);
 int vit_stem_init(struct vit_stem *stem, const struct vit *vit);
 void vit_stem_done(struct vit_stem *stem);

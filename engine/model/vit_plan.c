@@ -78,7 +78,7 @@ int vit_plan_new(struct vit_plan **ret_plan, struct vit *vit, uint32_t batch, ui
 		return -ENOMEM;
 	plan->vit = vit;
 	plan->precision = precision;
-	r = vit_stem_size(&plan->stem, vit, batch, px);
+	r = vit_stem_size(&plan->stem, vit, batch, px, precision);
 	if (r < 0)
 		return r;
 	carve(plan, &carver);

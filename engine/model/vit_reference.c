@@ -157,7 +157,7 @@ int vit_reference_nudged(const struct vit *vit, const struct mask *mask,
 	size_t n;
 	int r;
 
-	r = vit_stem_size(&stem, vit, 1, px);
+	r = vit_stem_size(&stem, vit, 1, px, PRECISION_F32);
 	if (r < 0)
 		return r;
 	n = stem.n_tokens;
@@ -174,7 +174,7 @@ int vit_reference_nudged(const struct vit *vit, const struct mask *mask,
 	p.probs = p.wide + n * wide;
 	p.row = p.probs + n;
 
-	vit_columns(shape, 1, px, pixels, columns);
+	vit_columns(shape, 1, px, pixels, PRECISION_F32, columns);
 	vit_positions(vit, stem.grid, positions);
 	embed(vit, columns, positions, n, p.x);
 	for (uint32_t b = 0; b < shape->depth; b++)

@@ -7,11 +7,13 @@
 /* Keeps every count of elements far from overflow; larger images than this are cut up before. */
 enum { MAX_PX = 4096, MAX_BATCH = 65536, MAX_TOKENS = 1 << 24 };
 
-int vit_stem_size(struct vit_stem *stem, const struct vit *vit, uint32_t n, uint32_t px)
+int vit_stem_size(struct vit_stem *stem, const struct vit *vit, uint32_t n, uint32_t px,
+	enum precision precision)
 {
 	if (n == 0 || n > MAX_BATCH || px == 0 || px > MAX_PX || px % vit->shape.patch)
 		return -EINVAL;
 	stem->n = n;
+	stem->precision = precision;
 	stem->px = px;
 	stem->grid = px / vit->shape.patch;
 	stem->n_tokens = 1 + stem->grid * stem->grid;
@@ -24,7 +26,8 @@ void vit_stem_carve(struct vit_stem *stem, const struct vit *vit, struct vit_car
 	const size_t n_patches = (size_t)stem->n * stem->grid * stem->grid;
 
 	stem->input = vit_carve(carver, (size_t)stem->n * 3 * stem->px * stem->px);
-	stem->columns = vit_carve(carver, n_patches * vit_patch_values(&vit->shape));
+	stem->columns =
+		vit_carve_in(carver, n_patches * vit_patch_values(&vit->shape), stem->precision);
 	stem->patches = vit_carve(carver, n_patches * width);
 	stem->positions = vit_carve(carver, stem->n_tokens * width);
 }
@@ -33,12 +36,16 @@ int vit_stem_init(struct vit_stem *stem, const struct vit *vit)
 {
 	const int64_t n_patches = (int64_t)stem->n * stem->grid * stem->grid;
 	const int64_t width = vit->shape.width;
+	const struct packed *packed = vit->patches[stem->precision];
 	int r;
 
+	if (!packed)
+		return -EOPNOTSUPP;
 	r = op_matmul_new(&stem->patch, vit->onednn,
 		&(struct op_matmul){
-			.src = view_2d(n_patches, (int64_t)vit_patch_values(&vit->shape)),
-			.packed = vit->patch,
+			.src = view_in(view_2d(n_patches, (int64_t)vit_patch_values(&vit->shape)),
+				stem->precision),
+			.packed = packed,
 			.dst = view_2d(n_patches, width),
 			.bias = true,
 		});
@@ -46,7 +53,7 @@ int vit_stem_init(struct vit_stem *stem, const struct vit *vit)
 		return r;
 
 	op_bind(stem->patch, OP_SRC, stem->columns);
-	op_use(stem->patch, vit->patch);
+	op_use(stem->patch, packed);
 	op_bind(stem->patch, OP_BIAS, vit->patch_bias);
 	op_bind(stem->patch, OP_DST, stem->patches);
 	vit_positions(vit, stem->grid, stem->positions);
@@ -62,7 +69,7 @@ int vit_stem_forward(struct vit_stem *stem, const struct vit *vit, float *tokens
 {
 	int r;
 
-	vit_columns(&vit->shape, stem->n, stem->px, stem->input, stem->columns);
+	vit_columns(&vit->shape, stem->n, stem->px, stem->input, stem->precision, stem->columns);
 	r = op_run(stem->patch);
 	if (r < 0)
 		return r;

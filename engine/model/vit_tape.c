@@ -187,7 +187,7 @@ int vit_tape_new(struct vit_tape **ret_tape, struct vit *vit, uint32_t batch, ui
 		return -ENOMEM;
 	tape->vit = vit;
 	tape->precision = precision;
-	r = vit_stem_size(&tape->stem, vit, batch, px);
+	r = vit_stem_size(&tape->stem, vit, batch, px, precision);
 	if (r < 0)
 		return r;
 	r = init_memory(tape);
@@ -211,7 +211,7 @@ size_t vit_tape_bytes(const struct vit *vit, uint32_t batch, uint32_t px, enum p
 	tape->vit = vit;
 	tape->precision = precision;
 	tape->data = calloc(vit->shape.depth, sizeof(*tape->data));
-	if (!tape->data || vit_stem_size(&tape->stem, vit, batch, px) < 0)
+	if (!tape->data || vit_stem_size(&tape->stem, vit, batch, px, precision) < 0)
 		return 0;
 	carve(tape, &carver);
 	return carver.n_bytes;

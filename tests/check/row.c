@@ -7,6 +7,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "base/cleanup.h"
 #include "base/rng.h"
 #include "model/row.h"
 
@@ -159,6 +160,26 @@ static void a_norm_is_exact_but_for_rounding(void **state)
 	}
 }
 
+/* Rows of 3 patches of n pixels, 5 values apart. */
+static void check_cut(const struct kern_row_impl *reference, const struct kern_row_impl *impl,
+	size_t n, struct rng *rng)
+{
+	static bf16 want[3 * (N_MAX + 5)], got[3 * (N_MAX + 5)];
+	static float src[3 * N_MAX];
+
+	random_logits(src, ARRAY_SIZE(src), rng);
+	memset(want, 0, sizeof(want));
+	memset(got, 0, sizeof(got));
+	reference->cut(want, src, n, 3, n + 5);
+	impl->cut(got, src, n, 3, n + 5);
+	assert_memory_equal(want, got, sizeof(want));
+	for (size_t i = 0; i < 3 * n; i++) {
+		double rounded = widen(got[i / n * (n + 5) + i % n]);
+
+		assert_true(fabs(rounded - src[i]) <= fabs(src[i]) * ROUNDING);
+	}
+}
+
 static void every_kernel_gives_the_bits_of_the_reference(void **state)
 {
 	const struct kern_row_impl *reference = kern_row_impls;
@@ -196,6 +217,7 @@ static void every_kernel_gives_the_bits_of_the_reference(void **state)
 			assert_memory_equal(d[0], d[1], n * sizeof(bf16));
 			assert_memory_equal(p[0], p[1], n * sizeof(bf16));
 			assert_memory_equal(z[0], z[1], n * sizeof(bf16));
+			check_cut(reference, impl, n, &rng);
 			assert_memory_equal(stats[0], stats[1], sizeof(stats[0]));
 		}
 	}
