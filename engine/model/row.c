@@ -58,13 +58,13 @@ void row_gelu_grad(bf16 *d, const bf16 *x, size_t n)
 		gelu_grad(d + i, x + i, block_size(n, i));
 }
 
-void row_softmax(bf16 *dst, float *src, size_t rows, size_t n)
+void row_softmax(bf16 *dst, float *src, size_t rows, size_t n, size_t stride)
 {
 	kern_softmax_row_fn *softmax = kern_row_fastest()->softmax;
 
 #pragma omp parallel for schedule(static) if (rows * n > N_BLOCK)
 	for (size_t i = 0; i < rows; i++)
-		softmax(dst + i * n, src + i * n, n);
+		softmax(dst + i * stride, src + i * stride, n, stride);
 }
 
 void row_normalise(bf16 *dst, const float *src, const struct row_norm *norm, size_t rows,

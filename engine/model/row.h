@@ -19,8 +19,9 @@ typedef uint16_t bf16;
 typedef void kern_gelu_row_fn(bf16 *dst, const bf16 *src, size_t n);
 /** d *= (x Phi(x))' of n values. The factor is within 2e-4. */
 typedef void kern_gelu_grad_row_fn(bf16 *restrict d, const bf16 *restrict x, size_t n);
-/** dst = softmax(src), one row of n; src is used up. Within 1e-6 of its values before rounding. */
-typedef void kern_softmax_row_fn(bf16 *restrict dst, float *restrict src, size_t n);
+/** dst = softmax(src), one row of n, and 0 from n to stride; src is used up. Within 1e-6 of its values
+ * before rounding. */
+typedef void kern_softmax_row_fn(bf16 *restrict dst, float *restrict src, size_t n, size_t stride);
 
 /** A layer norm over rows of n. */
 struct row_norm {
@@ -54,8 +55,8 @@ const struct kern_row_impl *kern_row_fastest(void);
 /** The fastest one, in the caller's threads. */
 void row_gelu(bf16 *dst, const bf16 *src, size_t n);
 void row_gelu_grad(bf16 *d, const bf16 *x, size_t n);
-/** rows of n */
-void row_softmax(bf16 *dst, float *src, size_t rows, size_t n);
+/** rows of n, stride apart */
+void row_softmax(bf16 *dst, float *src, size_t rows, size_t n, size_t stride);
 /** mean, variance (rows): written unless NULL */
 void row_normalise(bf16 *dst, const float *src, const struct row_norm *norm, size_t rows,
 	float *mean, float *variance);

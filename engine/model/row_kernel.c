@@ -138,7 +138,8 @@ static inline void exp_lanes(float *restrict x, float max, float sums[restrict L
 	}
 }
 
-void NAME(kern_softmax_row_, KERN_ISA)(bf16 *restrict dst, float *restrict src, size_t n)
+void NAME(kern_softmax_row_, KERN_ISA)(
+	bf16 *restrict dst, float *restrict src, size_t n, size_t stride)
 {
 	const float max = row_max(src, n);
 	const size_t whole = n / LANES * LANES, rest = n - whole;
@@ -158,6 +159,7 @@ void NAME(kern_softmax_row_, KERN_ISA)(bf16 *restrict dst, float *restrict src, 
 		dst[i] = narrow(src[i] * factor);
 	for (unsigned j = 0; j < rest; j++)
 		dst[whole + j] = narrow(last[j] * factor);
+	memset(dst + n, 0, (stride - n) * sizeof(*dst));
 }
 
 /* Sum of the squared distances from mean, in lanes as above. */

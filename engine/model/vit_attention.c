@@ -91,7 +91,7 @@ static int init_dense(
 {
 	const struct vit_shape *shape = &vit->shape;
 	const uint32_t head = shape->width / shape->n_heads;
-	const uint32_t q = extent.n_queries, t = extent.n_tokens;
+	const uint32_t q = extent.n_queries, t = extent.n_keys;
 	const struct view probs = vit_view_dense(shape, extent, q, t);
 	int r;
 
@@ -156,7 +156,7 @@ static int forward_dense(struct vit_attention *attention, const struct vit *vit,
 	if (r < 0)
 		return r;
 	row_softmax(data->probs, data->logits, (size_t)extent.n * shape->n_heads * extent.n_queries,
-		extent.n_tokens);
+		extent.n_tokens, extent.n_keys);
 	r = op_run_on(attention->mix, data->probs, heads->v, heads->out);
 	if (r < 0)
 		return r;

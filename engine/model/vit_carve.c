@@ -13,14 +13,14 @@ void *vit_carve_in(struct vit_carver *carver, size_t n, enum precision precision
 }
 
 struct vit_heads vit_carve_heads(
-	struct vit_carver *carver, size_t n, enum precision precision, bf16 *out)
+	struct vit_carver *carver, size_t n, size_t n_keys, enum precision precision, bf16 *out)
 {
 	if (precision == PRECISION_F32)
 		return (struct vit_heads){ NULL, NULL, NULL, NULL };
 	return (struct vit_heads){
 		.q = vit_carve_in(carver, n, precision),
-		.k = vit_carve_in(carver, n, precision),
-		.v = vit_carve_in(carver, n, precision),
+		.k = vit_carve_in(carver, n_keys, precision),
+		.v = vit_carve_in(carver, n_keys, precision),
 		.out = out,
 	};
 }

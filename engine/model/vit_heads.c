@@ -23,7 +23,7 @@ void vit_heads_split(const struct vit_shape *shape, struct vit_extent extent, co
 	const struct vit_heads *heads)
 {
 	const uint32_t h = shape->n_heads, head = shape->width / h, t = extent.n_tokens;
-	const size_t row = 3 * (size_t)shape->width, n = (size_t)t * head;
+	const size_t row = 3 * (size_t)shape->width, n = (size_t)extent.n_keys * head;
 	const size_t n_q = (size_t)extent.n_queries * head;
 
 #pragma omp parallel for schedule(static) if (extent.n * t * row > MANY)
@@ -40,7 +40,7 @@ void vit_heads_join(const struct vit_shape *shape, struct vit_extent extent,
 	const struct vit_heads *heads, bf16 *qkv)
 {
 	const uint32_t h = shape->n_heads, head = shape->width / h, t = extent.n_tokens;
-	const size_t row = 3 * (size_t)shape->width, n = (size_t)t * head;
+	const size_t row = 3 * (size_t)shape->width, n = (size_t)extent.n_keys * head;
 	const size_t n_q = (size_t)extent.n_queries * head;
 
 #pragma omp parallel for schedule(static) if (extent.n * t * row > MANY)

@@ -71,6 +71,9 @@ void vit_tokens(const struct vit_shape *shape, uint32_t n, uint32_t grid, const 
  * the residual, norms and all sums are f32. */
 struct vit_extent {
 	uint32_t n, n_tokens, n_queries;
+	/* Rows of a dense head's keys and values, n_tokens or more: what is more is 0, and fills what
+	 * the product's tiles would else be cut for. Called T below where it is about logits, probs, k, v. */
+	uint32_t n_keys;
 	enum precision precision;
 };
 
@@ -85,7 +88,7 @@ struct vit_operand {
 
 /** The operands of attention's products, each head dense. */
 struct vit_heads {
-	bf16 *q, *k, *v; /* (n, H, Q, D / H), (n, H, T, D / H) twice */
+	bf16 *q, *k, *v; /* (n, H, Q, D / H), (n, H, T, D / H) twice, from zeroed memory */
 	bf16 *out;       /* (n, H, Q, D / H) */
 };
 /** qkv (n, T, 3 D) to q, k and v; of q the first Q tokens. */
@@ -172,9 +175,9 @@ struct vit_carver {
 float *vit_carve(struct vit_carver *carver, size_t n);
 /** n values in a precision. */
 void *vit_carve_in(struct vit_carver *carver, size_t n, enum precision precision);
-/** Each of n values, but for out, which nobody keeps; nothing in f32. */
+/** q of n values, k and v of n_keys; out is given, nobody keeps it. Nothing in f32. */
 struct vit_heads vit_carve_heads(
-	struct vit_carver *carver, size_t n, enum precision precision, bf16 *out);
+	struct vit_carver *carver, size_t n, size_t n_keys, enum precision precision, bf16 *out);
 
 /* vit_stem.c: pixels to tokens */
 struct vit_stem {

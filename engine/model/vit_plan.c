@@ -13,11 +13,24 @@ struct vit_plan {
 	struct op *norm;
 };
 
+/* Whole tiles of AMX: 197 keys take twice as long as 224. */
+#define KEYS_STEP 32u
+
+static uint32_t n_keys_of(const struct vit_plan *plan)
+{
+	const uint32_t n_tokens = plan->stem.n_tokens;
+
+	return plan->precision == PRECISION_F32
+		       ? n_tokens
+		       : (n_tokens + KEYS_STEP - 1) / KEYS_STEP * KEYS_STEP;
+}
+
 static void carve(struct vit_plan *plan, struct vit_carver *carver)
 {
 	const struct vit_shape *shape = &plan->vit->shape;
-	const size_t n = plan->stem.n, n_tokens = plan->stem.n_tokens, rows = n * n_tokens;
-	const size_t n_probs = rows * shape->n_heads * n_tokens;
+	const size_t n = plan->stem.n, rows = n * plan->stem.n_tokens;
+	const size_t n_keys = n * n_keys_of(plan),
+		     n_probs = rows * shape->n_heads * n_keys_of(plan);
 	const enum precision precision = plan->precision;
 	struct vit_block_data *data = &plan->data;
 	bf16 *att = NULL;
@@ -28,7 +41,8 @@ static void carve(struct vit_plan *plan, struct vit_carver *carver)
 	data->x = vit_carve(carver, rows * shape->width);
 	data->y1 = vit_carve_in(carver, rows * shape->width, precision);
 	data->qkv = vit_carve_in(carver, rows * 3 * shape->width, precision);
-	data->heads = vit_carve_heads(carver, rows * shape->width, precision, att);
+	data->heads =
+		vit_carve_heads(carver, rows * shape->width, n_keys * shape->width, precision, att);
 	data->probs = vit_carve_in(carver, n_probs, precision);
 	data->logits = precision == PRECISION_F32 ? data->probs : vit_carve(carver, n_probs);
 	data->hidden = vit_carve_in(carver, rows * shape->mlp, precision);
@@ -51,6 +65,7 @@ static int init_ops(struct vit_plan *plan)
 		.n = plan->stem.n,
 		.n_tokens = plan->stem.n_tokens,
 		.n_queries = plan->stem.n_tokens,
+		.n_keys = n_keys_of(plan),
 		.precision = plan->precision,
 	};
 	int r;

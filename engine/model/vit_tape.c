@@ -41,7 +41,8 @@ static void carve_attention(
 	}
 	data->qkv = tape->qkv;
 	data->logits = tape->logits;
-	data->heads = vit_carve_heads(carver, all * shape->width, tape->precision, tape->out);
+	data->heads = vit_carve_heads(
+		carver, all * shape->width, all * shape->width, tape->precision, tape->out);
 }
 
 static void carve_block(struct vit_tape *tape, uint32_t b, struct vit_carver *carver)
@@ -88,7 +89,8 @@ static void carve_gradients(struct vit_tape *tape, struct vit_carver *carver)
 		d->g.rounded = vit_carve_in(carver, all * shape->width, tape->precision);
 		d->att = vit_carve_in(carver, all * shape->width, tape->precision);
 	}
-	d->heads = vit_carve_heads(carver, all * shape->width, tape->precision, tape->out);
+	d->heads = vit_carve_heads(
+		carver, all * shape->width, all * shape->width, tape->precision, tape->out);
 	d->probs =
 		vit_carve_in(carver, all * shape->n_heads * tape->stem.n_tokens, tape->precision);
 	d->ones = vit_carve_in(carver, all, tape->precision);
@@ -156,6 +158,7 @@ static int init_ops(struct vit_tape *tape)
 		.n = tape->stem.n,
 		.n_tokens = tape->stem.n_tokens,
 		.n_queries = tape->stem.n_tokens,
+		.n_keys = tape->stem.n_tokens,
 		.precision = tape->precision,
 	};
 	int r;
