@@ -84,6 +84,7 @@ void vit_columns(const struct vit_shape *shape, uint32_t n, uint32_t px, const f
 	enum precision precision, void *dst)
 {
 	const uint32_t patch = shape->patch, grid = px / patch;
+	const size_t n_tokens = 1 + (size_t)grid * grid;
 	const size_t n_values = vit_patch_values(shape);
 	kern_cut_row_fn *cut = kern_row_fastest()->cut;
 
@@ -91,7 +92,8 @@ void vit_columns(const struct vit_shape *shape, uint32_t n, uint32_t px, const f
 #pragma omp parallel for schedule(static) if ((size_t)n * px * px > MANY)
 	for (size_t i = 0; i < (size_t)n * grid * 3; i++) {
 		const size_t image = i / 3 / grid, gy = i / 3 % grid, c = i % 3;
-		const size_t at = (image * grid + gy) * grid * n_values + c * patch * patch;
+		const size_t token = image * n_tokens + 1 + gy * grid;
+		const size_t at = token * n_values + c * patch * patch;
 		const float *src = pixels + ((image * 3 + c) * px + gy * patch) * px;
 
 		for (uint32_t y = 0; y < patch; y++, src += px)
@@ -103,26 +105,24 @@ void vit_columns(const struct vit_shape *shape, uint32_t n, uint32_t px, const f
 	}
 }
 
-static void add_row(float *restrict dst, const float *restrict a, const float *restrict b, size_t n)
+static void add_row(float *restrict dst, const float *restrict src, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
-		dst[i] = a[i] + b[i];
+		dst[i] += src[i];
 }
 
-void vit_tokens(const struct vit_shape *shape, uint32_t n, uint32_t grid, const float *patches,
+void vit_add_positions(const struct vit_shape *shape, uint32_t n, uint32_t n_tokens,
 	const float *positions, float *tokens)
 {
-	const size_t row = shape->width, n_tokens = 1 + (size_t)grid * grid;
+	const size_t row = shape->width;
 
-#pragma omp parallel for schedule(static) if (n * n_tokens * row > MANY)
-	for (size_t i = 0; i < n * n_tokens; i++) {
-		const size_t image = i / n_tokens, t = i % n_tokens;
-		const float *position = positions + t * row;
-		float *token = tokens + i * row;
+#pragma omp parallel for schedule(static) if ((size_t)n * n_tokens * row > MANY)
+	for (size_t i = 0; i < (size_t)n * n_tokens; i++) {
+		const float *position = positions + i % n_tokens * row;
 
-		if (t == 0)
-			memcpy(token, position, row * sizeof(float));
+		if (i % n_tokens == 0)
+			memcpy(tokens + i * row, position, row * sizeof(float));
 		else
-			add_row(token, patches + (i - image - 1) * row, position, row);
+			add_row(tokens + i * row, position, row);
 	}
 }

@@ -57,11 +57,13 @@ static inline size_t vit_patch_values(const struct vit_shape *shape)
 /** Position embedding for a grid of another side, class token first and added to its own position:
  * (1 + grid^2, width). Bicubic as PyTorch's interpolate(align_corners=False), a = -0.75. */
 void vit_positions(const struct vit *vit, uint32_t grid, float *dst);
-/** Cuts (n, 3, px, px) into patches: (n * grid^2, 3 * patch^2), rounded to the precision. */
+/** Cuts (n, 3, px, px) into patches: (n, T, 3 patch^2), rounded to the precision. Where the class
+ * token would be nothing is written. */
 void vit_columns(const struct vit_shape *shape, uint32_t n, uint32_t px, const float *pixels,
 	enum precision precision, void *dst);
-/** tokens (n, 1 + grid^2, width) from patches (n, grid^2, width) and positions. */
-void vit_tokens(const struct vit_shape *shape, uint32_t n, uint32_t grid, const float *patches,
+/** Positions (T, width) on top of what the patches gave, tokens (n, T, width); the class token is its
+ * position alone. */
+void vit_add_positions(const struct vit_shape *shape, uint32_t n, uint32_t n_tokens,
 	const float *positions, float *tokens);
 
 /* vit_block.c */
@@ -183,9 +185,10 @@ struct vit_heads vit_carve_heads(
 struct vit_stem {
 	uint32_t n, px, grid, n_tokens;
 	enum precision precision;
-	float *input;     /* (n, 3, px, px) */
-	void *columns;    /* (n grid^2, 3 patch^2) in the precision */
-	float *patches;   /* (n grid^2, D) */
+	float *input; /* (n, 3, px, px) */
+	/* (n T, 3 patch^2) in the precision. With a row for the class token: of 196 rows oneDNN makes
+	 * blocks of 49, which take half as long again. */
+	void *columns;
 	float *positions; /* (T, D) */
 	struct op *patch;
 };

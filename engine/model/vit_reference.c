@@ -176,7 +176,7 @@ int vit_reference_nudged(const struct vit *vit, const struct mask *mask,
 
 	vit_columns(shape, 1, px, pixels, PRECISION_F32, columns);
 	vit_positions(vit, stem.grid, positions);
-	embed(vit, columns, positions, n, p.x);
+	embed(vit, columns + n_in, positions, n, p.x);
 	for (uint32_t b = 0; b < shape->depth; b++)
 		run_block(&p, b);
 	norm_rows(&vit->norm, shape->norm_eps, p.x, 1, width, embedding);

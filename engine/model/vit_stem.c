@@ -23,18 +23,16 @@ int vit_stem_size(struct vit_stem *stem, const struct vit *vit, uint32_t n, uint
 void vit_stem_carve(struct vit_stem *stem, const struct vit *vit, struct vit_carver *carver)
 {
 	const size_t width = vit->shape.width;
-	const size_t n_patches = (size_t)stem->n * stem->grid * stem->grid;
+	const size_t rows = (size_t)stem->n * stem->n_tokens;
 
 	stem->input = vit_carve(carver, (size_t)stem->n * 3 * stem->px * stem->px);
-	stem->columns =
-		vit_carve_in(carver, n_patches * vit_patch_values(&vit->shape), stem->precision);
-	stem->patches = vit_carve(carver, n_patches * width);
+	stem->columns = vit_carve_in(carver, rows * vit_patch_values(&vit->shape), stem->precision);
 	stem->positions = vit_carve(carver, stem->n_tokens * width);
 }
 
 int vit_stem_init(struct vit_stem *stem, const struct vit *vit)
 {
-	const int64_t n_patches = (int64_t)stem->n * stem->grid * stem->grid;
+	const int64_t rows = (int64_t)stem->n * stem->n_tokens;
 	const int64_t width = vit->shape.width;
 	const struct packed *packed = vit->patches[stem->precision];
 	int r;
@@ -43,10 +41,10 @@ int vit_stem_init(struct vit_stem *stem, const struct vit *vit)
 		return -EOPNOTSUPP;
 	r = op_matmul_new(&stem->patch, vit->onednn,
 		&(struct op_matmul){
-			.src = view_in(view_2d(n_patches, (int64_t)vit_patch_values(&vit->shape)),
+			.src = view_in(view_2d(rows, (int64_t)vit_patch_values(&vit->shape)),
 				stem->precision),
 			.packed = packed,
-			.dst = view_2d(n_patches, width),
+			.dst = view_2d(rows, width),
 			.bias = true,
 		});
 	if (r < 0)
@@ -55,7 +53,6 @@ int vit_stem_init(struct vit_stem *stem, const struct vit *vit)
 	op_bind(stem->patch, OP_SRC, stem->columns);
 	op_use(stem->patch, packed);
 	op_bind(stem->patch, OP_BIAS, vit->patch_bias);
-	op_bind(stem->patch, OP_DST, stem->patches);
 	vit_positions(vit, stem->grid, stem->positions);
 	return 0;
 }
@@ -70,9 +67,10 @@ int vit_stem_forward(struct vit_stem *stem, const struct vit *vit, float *tokens
 	int r;
 
 	vit_columns(&vit->shape, stem->n, stem->px, stem->input, stem->precision, stem->columns);
+	op_bind(stem->patch, OP_DST, tokens);
 	r = op_run(stem->patch);
 	if (r < 0)
 		return r;
-	vit_tokens(&vit->shape, stem->n, stem->grid, stem->patches, stem->positions, tokens);
+	vit_add_positions(&vit->shape, stem->n, stem->n_tokens, stem->positions, tokens);
 	return 0;
 }
