@@ -86,15 +86,33 @@ static int init_strided(
 		});
 }
 
+/* Of logits, which are written and read again at once: about half a core's second cache. */
+#define NEAR_BYTES ((size_t)5 << 18)
+
+/* A divisor of n: every product is of as many heads. */
+static uint32_t images_at_once(const struct vit_shape *shape, struct vit_extent extent)
+{
+	const size_t one =
+		(size_t)shape->n_heads * extent.n_queries * extent.n_keys * sizeof(float);
+	uint32_t n = NEAR_BYTES / one < extent.n ? (uint32_t)(NEAR_BYTES / one) : extent.n;
+
+	while (n > 1 && extent.n % n)
+		n--;
+	return n ? n : 1;
+}
+
 static int init_dense(
 	struct vit_attention *attention, const struct vit *vit, struct vit_extent extent)
 {
 	const struct vit_shape *shape = &vit->shape;
 	const uint32_t head = shape->width / shape->n_heads;
 	const uint32_t q = extent.n_queries, t = extent.n_keys;
-	const struct view probs = vit_view_dense(shape, extent, q, t);
+	struct view probs;
 	int r;
 
+	attention->at_once = images_at_once(shape, extent);
+	extent.n = attention->at_once;
+	probs = vit_view_dense(shape, extent, q, t);
 	r = op_matmul_new(&attention->scores, vit->onednn,
 		&(struct op_matmul){
 			.src = vit_view_dense(shape, extent, q, head),
@@ -149,15 +167,23 @@ static int forward_dense(struct vit_attention *attention, const struct vit *vit,
 {
 	const struct vit_shape *shape = &vit->shape;
 	const struct vit_heads *heads = &data->heads;
-	int r;
+	const size_t rows = (size_t)attention->at_once * shape->n_heads * extent.n_queries;
+	const size_t n_q = (size_t)extent.n_queries * shape->width;
+	const size_t n_k = (size_t)extent.n_keys * shape->width;
+	const size_t n_probs = (size_t)shape->n_heads * extent.n_queries * extent.n_keys;
+	int r = 0;
 
 	vit_heads_split(shape, extent, data->qkv, heads);
-	r = op_run_on(attention->scores, heads->q, heads->k, data->logits);
-	if (r < 0)
-		return r;
-	row_softmax(data->probs, data->logits, (size_t)extent.n * shape->n_heads * extent.n_queries,
-		extent.n_tokens, extent.n_keys);
-	r = op_run_on(attention->mix, data->probs, heads->v, heads->out);
+	for (size_t i = 0; r == 0 && i < extent.n; i += attention->at_once) {
+		bf16 *probs = (bf16 *)data->probs + i * n_probs;
+
+		r = op_run_on(
+			attention->scores, heads->q + i * n_q, heads->k + i * n_k, data->logits);
+		if (r < 0)
+			return r;
+		row_softmax(probs, data->logits, rows, extent.n_tokens, extent.n_keys);
+		r = op_run_on(attention->mix, probs, heads->v + i * n_k, heads->out + i * n_q);
+	}
 	if (r < 0)
 		return r;
 	vit_heads_give(shape, extent, heads, data->att);

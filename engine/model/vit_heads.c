@@ -6,30 +6,17 @@
 /* Of values: enough to be worth another thread. */
 #define MANY ((size_t)1 << 15)
 
-static inline void copy_rows(bf16 *restrict dst, size_t dst_stride, const bf16 *restrict src,
-	size_t src_stride, uint32_t rows, uint32_t head)
-{
-	for (uint32_t t = 0; t < rows; t++, dst += dst_stride, src += src_stride)
-		for (uint32_t i = 0; i < head; i++)
-			dst[i] = src[i];
-}
-
-/* One part of a head's tokens, at places of a stride apart, into a dense matrix. The usual width of
- * a head is worth a loop of its own, without a call a row. */
+/* One part of a head's tokens, at places of a stride apart, into a dense matrix. */
 static void gather(bf16 *dst, const bf16 *src, uint32_t rows, uint32_t head, size_t stride)
 {
-	if (head == 64)
-		copy_rows(dst, 64, src, stride, rows, 64);
-	else
-		copy_rows(dst, head, src, stride, rows, head);
+	for (uint32_t t = 0; t < rows; t++)
+		memcpy(dst + (size_t)t * head, src + t * stride, head * sizeof(*dst));
 }
 
 static void scatter(bf16 *dst, const bf16 *src, uint32_t rows, uint32_t head, size_t stride)
 {
-	if (head == 64)
-		copy_rows(dst, stride, src, 64, rows, 64);
-	else
-		copy_rows(dst, stride, src, head, rows, head);
+	for (uint32_t t = 0; t < rows; t++)
+		memcpy(dst + t * stride, src + (size_t)t * head, head * sizeof(*dst));
 }
 
 void vit_heads_split(const struct vit_shape *shape, struct vit_extent extent, const bf16 *qkv,

@@ -113,15 +113,15 @@ struct vit_block_data {
 	float *mean1, *var1;    /* (n T), tape only */
 	void *qkv;              /* (n, T, 3 D) */
 	struct vit_heads heads; /* bf16 only */
-	float *logits;          /* (n, H, Q, T); in f32 the same as probs */
-	void *probs;            /* (n, H, Q, T) */
-	void *att;              /* (n, Q, D) */
-	float *mid;             /* (n, Q, D) x + attention; may be x where Q = T */
-	void *y2;               /* (n, Q, D) */
-	float *mean2, *var2;    /* (n Q), tape only */
-	void *pre;              /* (n, Q, mlp) before the GELU; may be hidden */
-	void *hidden;           /* (n, Q, mlp) */
-	float *out;             /* (n, Q, D) mid + mlp; may be mid */
+	float *logits; /* (n, H, Q, T) of which bf16 may use a part; in f32 the same as probs */
+	void *probs;   /* (n, H, Q, T) */
+	void *att;     /* (n, Q, D) */
+	float *mid;    /* (n, Q, D) x + attention; may be x where Q = T */
+	void *y2;      /* (n, Q, D) */
+	float *mean2, *var2; /* (n Q), tape only */
+	void *pre;           /* (n, Q, mlp) before the GELU; may be hidden */
+	void *hidden;        /* (n, Q, mlp) */
+	float *out;          /* (n, Q, D) mid + mlp; may be mid */
 };
 
 /* vit_attention.c */
@@ -130,6 +130,7 @@ struct vit_block_data {
  * oneDNN has fast products for dense operands alone, so every head is copied out and back. */
 struct vit_attention {
 	struct op *scores, *softmax, *mix; /* softmax: f32 only */
+	uint32_t at_once;                  /* bf16: images whose logits are kept near by */
 };
 /** Parts of the fused (n, T, 3 D) buffer and of (n, Q, D), as (n, H, rows, D / H). */
 struct view vit_view_qkv(const struct vit_shape *shape, struct vit_extent extent, uint32_t rows);
