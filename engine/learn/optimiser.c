@@ -19,7 +19,7 @@ bool kern_optimiser_runs_here(const struct kern_optimiser_impl *impl)
 	return cpu_has(impl->cpu);
 }
 
-static const struct kern_optimiser_impl *fastest(void)
+const struct kern_optimiser_impl *kern_optimiser(void)
 {
 	const struct kern_optimiser_impl *impl = kern_optimiser_impls;
 
@@ -33,17 +33,22 @@ static size_t block_size(size_t n, size_t at)
 	return n - at < N_BLOCK ? n - at : N_BLOCK;
 }
 
-void optimiser_adam(float *params, float *first, float *second, const float *grad, size_t n,
-	float lr, uint32_t step)
+struct kern_adam_step optimiser_adam_step(float lr, uint32_t step)
 {
-	kern_adam_row_fn *row = fastest()->adam;
-	struct kern_adam_step s = {
+	return (struct kern_adam_step){
 		.beta1 = .9f,
 		.beta2 = .99f,
 		.eps = 1e-8f,
 		.rate = (float)(lr / (1 - pow(.9, step))),
 		.root_bias = (float)sqrt(1 - pow(.99, step)),
 	};
+}
+
+void optimiser_adam(float *params, float *first, float *second, const float *grad, size_t n,
+	float lr, uint32_t step)
+{
+	kern_adam_row_fn *row = kern_optimiser()->adam;
+	const struct kern_adam_step s = optimiser_adam_step(lr, step);
 
 #pragma omp parallel for schedule(static)
 	for (size_t i = 0; i < n; i += N_BLOCK)
@@ -52,9 +57,9 @@ void optimiser_adam(float *params, float *first, float *second, const float *gra
 
 void optimiser_sgd(float *params, float *velocity, const float *grad, size_t n, float lr)
 {
-	kern_sgd_row_fn *row = fastest()->sgd;
+	kern_sgd_row_fn *row = kern_optimiser()->sgd;
 
 #pragma omp parallel for schedule(static)
 	for (size_t i = 0; i < n; i += N_BLOCK)
-		row(params + i, velocity + i, grad + i, block_size(n, i), lr, .9f);
+		row(params + i, velocity + i, grad + i, block_size(n, i), lr, OPTIMISER_MOMENTUM);
 }

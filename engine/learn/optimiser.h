@@ -47,6 +47,11 @@ struct kern_optimiser_impl {
 extern const struct kern_optimiser_impl
 	kern_optimiser_impls[]; /* fastest first, reference last, NULL rows end */
 bool kern_optimiser_runs_here(const struct kern_optimiser_impl *impl);
+/** The fastest that this CPU has. */
+const struct kern_optimiser_impl *kern_optimiser(void);
+/** Of step `step`, counted from 1. */
+struct kern_adam_step optimiser_adam_step(float lr, uint32_t step);
+#define OPTIMISER_MOMENTUM .9f
 
 kern_adam_row_fn kern_adam_row_c, kern_adam_row_avx2, kern_adam_row_avx512;
 kern_sgd_row_fn kern_sgd_row_c, kern_sgd_row_avx2, kern_sgd_row_avx512;

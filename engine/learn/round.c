@@ -9,6 +9,7 @@
 #include "learn/optimiser.h"
 #include "learn/round_state.h"
 #include "learn/selection.h"
+#include "learn/update.h"
 #include "learn/warm.h"
 #include "mask/scores.h"
 
@@ -277,20 +278,24 @@ static int backward(struct round *round)
 static void update(struct round *round)
 {
 	const struct recipe *recipe = &round->recipe;
-	size_t n = vit_layout(round->vit)->n_elements;
-	float lr = schedule_warm(
-		recipe->score_lr, round->step, recipe->steps, recipe_warm_steps(recipe));
 
-	scores_backward(
-		round->grad, round->grad, vit_weights(round->vit), round->mask, recipe->alpha_term);
-	if (round->selection)
-		scores_confine(round->grad, round->selection);
-	if (recipe->optimiser == RECIPE_ADAM)
-		optimiser_adam(round->scores, round->first, round->second, round->grad, n, lr,
-			round->step + 1);
-	else
-		optimiser_sgd(round->scores, round->first, round->grad, n, lr);
-	round_take_scores(round);
+	update_scores(&(struct update){
+		.scores = round->scores,
+		.first = round->first,
+		.second = round->second,
+		.grad = round->grad,
+		.weights = vit_weights(round->vit),
+		.mask = round->mask,
+		.selection = round->selection,
+		.lr = schedule_warm(
+			recipe->score_lr, round->step, recipe->steps, recipe_warm_steps(recipe)),
+		.step = round->step + 1,
+		.alpha_term = recipe->alpha_term,
+		.bits = recipe->mask == RECIPE_THRESHOLD,
+		.threshold = recipe->score_threshold,
+	});
+	if (recipe->mask != RECIPE_THRESHOLD)
+		round_take_scores(round);
 }
 
 /* One step's loss is noisy, and a full queue of old embeddings moves it. */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "mask/bits.h"
+#include "mask/scores.h"
 
 static size_t n_words_of(size_t n)
 {
@@ -105,30 +106,13 @@ void mask_free(struct mask *mask)
 	free(mask);
 }
 
-static uint64_t pack_word(const float *scores, size_t n, float mu)
-{
-	uint64_t word = 0;
-
-	for (size_t i = 0; i < n; i++)
-		word |= (uint64_t)(scores[i] > mu) << i;
-	return word;
-}
-
 void mask_from_scores(struct mask *mask, const float *scores, float mu)
 {
 	for (unsigned t = 0; t < mask->layout->n_tensors; t++) {
 		const struct mask_tensor *tensor = &mask->layout->tensors[t];
-		const float *s = scores + tensor->offset;
-		uint64_t *words = mask->words + tensor->word;
-		size_t n_on = 0;
 
-		for (size_t i = 0; i < tensor->n; i += 64) {
-			size_t n = tensor->n - i < 64 ? tensor->n - i : 64;
-
-			words[i / 64] = pack_word(s + i, n, mu);
-			n_on += (size_t)__builtin_popcountll(words[i / 64]);
-		}
-		mask->n_on[t] = n_on;
+		mask->n_on[t] = kern_scores()->bits(
+			mask->words + tensor->word, scores + tensor->offset, tensor->n, mu);
 	}
 }
 

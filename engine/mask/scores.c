@@ -2,60 +2,59 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/cpu.h"
 #include "mask/scores.h"
 
-#define N_BLOCK 64 /* one word of the mask */
-#define N_LANES 16
+const struct kern_scores_impl kern_scores_impls[] = {
+#ifdef KAMEN_X86
+	{ "avx512", "avx512bw", kern_scores_kept_avx512, kern_scores_grad_avx512,
+		kern_scores_bits_avx512 },
+	{ "avx2", "avx2", kern_scores_kept_avx2, kern_scores_grad_avx2, kern_scores_bits_avx2 },
+#endif
+	{ "c", NULL, kern_scores_kept_c, kern_scores_grad_c, kern_scores_bits_c },
+	{ NULL, NULL, NULL, NULL, NULL },
+};
 
-/* product = grad * weight over one block; returns the sum over the kept ones. */
-static double block_products(float *product, const float *grad, const float *weight,
-	const uint64_t *word, size_t n, kern_mask_row_fn *mask_row)
+bool kern_scores_runs_here(const struct kern_scores_impl *impl)
 {
-	float kept[N_BLOCK] = { 0 };
-	float lanes[N_LANES] = { 0 };
-	double sum = 0;
-
-	for (size_t i = 0; i < n; i++)
-		product[i] = grad[i] * weight[i];
-	mask_row(kept, product, word, n);
-	for (size_t i = 0; i < N_BLOCK; i += N_LANES)
-		for (size_t j = 0; j < N_LANES; j++)
-			lanes[j] += kept[i + j];
-	for (size_t j = 0; j < N_LANES; j++)
-		sum += lanes[j];
-	return sum;
+	return cpu_has(impl->cpu);
 }
 
-static void tensor_backward(float *dscores, const float *grad, const float *weights,
-	const struct mask *mask, unsigned t, bool alpha_term)
+const struct kern_scores_impl *kern_scores(void)
+{
+	const struct kern_scores_impl *impl = kern_scores_impls;
+
+	while (!kern_scores_runs_here(impl))
+		impl++;
+	return impl;
+}
+
+struct scores_term scores_term(const float *grad, const float *weight, const struct mask *mask,
+	unsigned t, bool alpha_term)
 {
 	const struct mask_tensor *tensor = &mask->layout->tensors[t];
-	const uint64_t *words = mask->words + tensor->word;
-	kern_mask_row_fn *mask_row = kern_mask_row();
-	double alpha = mask_alpha(mask, t);
-	float inverse = (float)(1 / alpha);
+	const double alpha = mask_alpha(mask, t);
 	double kept = 0;
-	float shared;
 
-	for (size_t i = 0; i < tensor->n; i += N_BLOCK) {
-		size_t n = tensor->n - i < N_BLOCK ? tensor->n - i : N_BLOCK;
-
-		kept += block_products(
-			dscores + i, grad + i, weights + i, words + i / N_BLOCK, n, mask_row);
-	}
+	if (alpha_term)
+		kept = kern_scores()->kept(grad, weight, mask->words + tensor->word, tensor->n);
 	/* alpha = m^(1/2), so m^(-3/2) is its inverse cubed. */
-	shared = alpha_term ? (float)(kept / (2 * (double)tensor->n * alpha * alpha * alpha)) : 0;
-	for (size_t i = 0; i < tensor->n; i++)
-		dscores[i] = dscores[i] * inverse - shared;
+	return (struct scores_term){
+		.inverse = (float)(1 / alpha),
+		.shared = (float)(kept / (2 * (double)tensor->n * alpha * alpha * alpha)),
+	};
 }
 
 void scores_backward(float *dscores, const float *grad, const float *const *weights,
 	const struct mask *mask, bool alpha_term)
 {
 	for (unsigned t = 0; t < mask->layout->n_tensors; t++) {
-		size_t offset = mask->layout->tensors[t].offset;
+		const struct mask_tensor *tensor = &mask->layout->tensors[t];
+		const float *g = grad + tensor->offset;
+		const struct scores_term term = scores_term(g, weights[t], mask, t, alpha_term);
 
-		tensor_backward(dscores + offset, grad + offset, weights[t], mask, t, alpha_term);
+		kern_scores()->grad(dscores + tensor->offset, g, weights[t], tensor->n,
+			term.inverse, term.shared);
 	}
 }
 

@@ -32,4 +32,37 @@ void scores_confine(float *values, const struct mask *mask);
 void scores_backward(float *dscores, const float *grad, const float *const *weights,
 	const struct mask *mask, bool alpha_term);
 
+/** What of a tensor's gradient is the same for all its scores: dS_j = G_j W_j inverse - shared. */
+struct scores_term {
+	float inverse, shared;
+};
+/** grad (n) of tensor t, weight (n) likewise. */
+struct scores_term scores_term(const float *grad, const float *weight, const struct mask *mask,
+	unsigned t, bool alpha_term);
+
+/** sum_i G_i W_i M_i */
+typedef double kern_scores_kept_fn(
+	const float *grad, const float *weight, const uint64_t *words, size_t n);
+/** dscores may be grad. */
+typedef void kern_scores_grad_fn(float *dscores, const float *grad, const float *weight, size_t n,
+	float inverse, float shared);
+/** Bit i is scores[i] > threshold, bits past n are 0. @return how many are on */
+typedef size_t kern_scores_bits_fn(uint64_t *words, const float *scores, size_t n, float threshold);
+struct kern_scores_impl {
+	const char *name;
+	const char *cpu; /* of cpu_has(); NULL: the reference */
+	kern_scores_kept_fn *kept;
+	kern_scores_grad_fn *grad;
+	kern_scores_bits_fn *bits;
+};
+/** Fastest first; name NULL ends it. */
+extern const struct kern_scores_impl kern_scores_impls[];
+bool kern_scores_runs_here(const struct kern_scores_impl *impl);
+/** The fastest that this CPU has. */
+const struct kern_scores_impl *kern_scores(void);
+
+kern_scores_kept_fn kern_scores_kept_c, kern_scores_kept_avx2, kern_scores_kept_avx512;
+kern_scores_grad_fn kern_scores_grad_c, kern_scores_grad_avx2, kern_scores_grad_avx512;
+kern_scores_bits_fn kern_scores_bits_c, kern_scores_bits_avx2, kern_scores_bits_avx512;
+
 #endif

@@ -22,6 +22,7 @@
 #include "learn/folder.h"
 #include "learn/judge.h"
 #include "learn/round_state.h"
+#include "mask/scores.h"
 #include "model/random.h"
 #include "site/gate.h"
 
@@ -404,6 +405,9 @@ static void rms_step(struct round *round, float *scores, float *velocities, doub
 {
 	const struct mask_layout *layout = vit_layout(round->vit);
 
+	/* No bit has moved since: the mask is still the one that it is the gradient of. */
+	scores_backward(round->grad, round->grad, vit_weights(round->vit), round->mask,
+		round->recipe.alpha_term);
 	for (unsigned t = 0; t < layout->n_tensors; t++) {
 		const struct mask_tensor *tensor = &layout->tensors[t];
 		const float *grad = round->grad + tensor->offset;

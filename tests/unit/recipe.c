@@ -465,7 +465,7 @@ static void a_round_in_parts_takes_the_same_step(void **state)
 	parts = start(bench, &recipe);
 	assert_true(round_step(whole, &a) >= 0 && round_step(parts, &b) >= 0);
 	print_message(
-		"gradient of the scores %.1e\n", norm_of_difference(parts->grad, whole->grad, n));
+		"gradient of the weights %.1e\n", norm_of_difference(parts->grad, whole->grad, n));
 	assert_true(fabsf(a.loss_ratio - b.loss_ratio) < 1e-6f);
 	assert_true(norm_of_difference(parts->grad, whole->grad, n) < 1e-6);
 }
