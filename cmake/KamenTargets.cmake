@@ -58,6 +58,7 @@ endfunction()
 # one does, so that the same bits come out on any of them; the room picks at run time.
 function(kamen_rows name file)
 	cmake_parse_arguments(ROWS "" "" "AVX2;AVX512" ${ARGN})
+	get_filename_component(stem ${file} NAME_WE)
 	set(isas c)
 	set(flags_avx2 -mavx2 ${ROWS_AVX2})
 	set(flags_avx512 -mavx512f ${ROWS_AVX512} -mprefer-vector-width=512)
@@ -66,16 +67,16 @@ function(kamen_rows name file)
 		target_compile_definitions(${name} PRIVATE KAMEN_X86)
 	endif()
 	foreach(isa ${isas})
-		add_library(${name}_row_${isa} OBJECT ${file})
-		target_compile_definitions(${name}_row_${isa} PRIVATE KERN_ISA=${isa})
-		target_compile_options(${name}_row_${isa} PRIVATE
+		add_library(${name}_${stem}_${isa} OBJECT ${file})
+		target_compile_definitions(${name}_${stem}_${isa} PRIVATE KERN_ISA=${isa})
+		target_compile_options(${name}_${stem}_${isa} PRIVATE
 			-O3 -ffp-contract=off -fno-math-errno -fno-trapping-math -fopenmp-simd
 			${flags_${isa}})
 		# A sanitizer's or a fuzzer's marks keep clang from it; it may then be slow.
-		target_compile_options(${name}_row_${isa} PRIVATE
+		target_compile_options(${name}_${stem}_${isa} PRIVATE
 			$<$<C_COMPILER_ID:Clang>:-Wno-pass-failed>)
-		target_link_libraries(${name}_row_${isa} PRIVATE kamen_warnings kamen_base)
-		target_sources(${name} PRIVATE $<TARGET_OBJECTS:${name}_row_${isa}>)
+		target_link_libraries(${name}_${stem}_${isa} PRIVATE kamen_warnings kamen_base)
+		target_sources(${name} PRIVATE $<TARGET_OBJECTS:${name}_${stem}_${isa}>)
 	endforeach()
 endfunction()
 
