@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <string.h>
 
+#include "model/row_grad.h"
 #include "model/vit_internal.h"
 
 /* What the five products read and write; they differ in nothing else between the precisions. */
@@ -52,11 +53,10 @@ int vit_attention_grad_init(
 
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(products); i++)
 		r = op_matmul_new(products[i].op, vit->onednn, &products[i].matmul);
-	if (r < 0)
+	if (r < 0 || extent.precision != PRECISION_F32)
 		return r;
 	return op_softmax_backward_new(&grad->softmax, vit->onednn,
-		(int64_t)extent.n * shape->n_heads * extent.n_queries, extent.n_tokens,
-		extent.precision);
+		(int64_t)extent.n * shape->n_heads * extent.n_queries, extent.n_tokens);
 }
 
 void vit_attention_grad_done(struct vit_attention_grad *grad)
@@ -74,23 +74,38 @@ struct places {
 	void *dq, *dk, *dv;
 };
 
-static int run(
-	struct vit_attention_grad *grad, const struct places *at, const void *probs, void *d_probs)
+/* d_probs: of the probabilities to of the logits */
+static int run_softmax(
+	struct vit_attention_grad *grad, size_t rows, size_t n, const void *probs, void *d_probs)
+{
+	if (!grad->softmax) {
+		row_softmax_grad(d_probs, probs, rows, n);
+		return 0;
+	}
+	op_bind(grad->softmax, OP_DST, probs);
+	op_bind(grad->softmax, OP_DIFF_DST, d_probs);
+	op_bind(grad->softmax, OP_DIFF_SRC, d_probs);
+	return op_run(grad->softmax);
+}
+
+static int run(struct vit_attention_grad *grad, const struct places *at, size_t rows, size_t n,
+	const void *probs, void *d_probs)
 {
 	int r;
 
 	r = op_run_on(grad->dprobs, at->d_out, at->v, d_probs);
 	if (r == 0)
 		r = op_run_on(grad->dv, probs, at->d_out, at->dv);
-	if (r < 0)
-		return r;
-	op_bind(grad->softmax, OP_DST, probs);
-	op_bind(grad->softmax, OP_DIFF_DST, d_probs);
-	op_bind(grad->softmax, OP_DIFF_SRC, d_probs);
-	r = op_run(grad->softmax);
+	if (r == 0)
+		r = run_softmax(grad, rows, n, probs, d_probs);
 	if (r == 0)
 		r = op_run_on(grad->dq, d_probs, at->k, at->dq);
 	return r == 0 ? op_run_on(grad->dk, d_probs, at->q, at->dk) : r;
+}
+
+static size_t n_rows(const struct vit *vit, struct vit_extent extent)
+{
+	return (size_t)extent.n * vit->shape.n_heads * extent.n_queries;
 }
 
 static int backward_strided(struct vit_attention_grad *grad, const struct vit *vit,
@@ -113,7 +128,7 @@ static int backward_strided(struct vit_attention_grad *grad, const struct vit *v
 			.dk = d_qkv + width,
 			.dv = d_qkv + 2 * width,
 		},
-		data->probs, d->probs);
+		n_rows(vit, extent), extent.n_tokens, data->probs, d->probs);
 }
 
 static int backward_dense(struct vit_attention_grad *grad, const struct vit *vit,
@@ -133,7 +148,7 @@ static int backward_dense(struct vit_attention_grad *grad, const struct vit *vit
 			.dk = d->heads.k,
 			.dv = d->heads.v,
 		},
-		data->probs, d->probs);
+		n_rows(vit, extent), extent.n_tokens, data->probs, d->probs);
 	if (r < 0)
 		return r;
 	vit_heads_join(&vit->shape, extent, &d->heads, d->qkv);

@@ -86,15 +86,6 @@ void vit_block_done(struct vit_block *block)
 	op_free(block->fc2);
 }
 
-int vit_round(struct op *op, const struct vit_operand *operand)
-{
-	if (!op)
-		return 0;
-	op_bind(op, OP_SRC, operand->values);
-	op_bind(op, OP_DST, operand->rounded);
-	return op_run(op);
-}
-
 static int run_layer(struct op *op, const struct slot_entry *entry, const void *src, void *dst)
 {
 	op_bind(op, OP_SRC, src);

@@ -161,8 +161,6 @@ struct vit_block {
 int vit_block_init(
 	struct vit_block *block, const struct vit *vit, struct vit_extent extent, bool keep);
 void vit_block_done(struct vit_block *block);
-/** op NULL: the layers read f32, there is nothing to do. */
-int vit_round(struct op *op, const struct vit_operand *operand);
 int vit_run_norm(struct op *op, const struct vit_norm *norm, const float *src, float *mean,
 	float *variance, float *dst);
 int vit_block_forward(struct vit_block *block, const struct vit *vit, const struct slot *slot,
@@ -204,7 +202,8 @@ int vit_stem_forward(struct vit_stem *stem, const struct vit *vit, float *tokens
 
 /** Gradients on their way down; shared by all blocks. void: in the layers' precision. */
 struct vit_grad_data {
-	struct vit_operand g; /* (n, T, D), or (n, Q, D): gradient of what leaves the block */
+	/* (n, T, D), or (n, Q, D): gradient of what leaves the block; rounded is the next one's too */
+	struct vit_operand g;
 	float *below; /* (n, T, D): where the gradient of what entered it goes; may be g.values if Q = T */
 	float *y;               /* (n, T, D) */
 	void *hidden;           /* (n, Q, mlp) */
@@ -212,7 +211,6 @@ struct vit_grad_data {
 	struct vit_heads heads; /* bf16 only */
 	void *qkv;              /* (n, T, 3 D); may be hidden */
 	void *probs;            /* (n, H, Q, T) */
-	void *ones;             /* (n T) of 1 in the layers' precision */
 	float *grad;            /* the caller's, of all maskable tensors */
 };
 
@@ -229,23 +227,19 @@ int vit_attention_backward(struct vit_attention_grad *grad, const struct vit *vi
 
 /* vit_block_grad.c */
 struct vit_layer_grad {
-	struct op *dx, *dw, *db;
+	struct op *dx, *dw;
 };
 
 struct vit_block_grad {
 	struct vit_extent extent;
 	struct vit_layer_grad layers[VIT_N_LAYERS];
-	struct op *gelu, *norm2, *norm1, *add;
-	struct op *round_g; /* (n Q, D); NULL in f32 */
+	struct op *gelu; /* f32 only: else it is a row's */
 	struct vit_attention_grad attention;
 };
 
 int vit_block_grad_init(
 	struct vit_block_grad *grad, const struct vit *vit, struct vit_extent extent);
 void vit_block_grad_done(struct vit_block_grad *grad);
-/** d_dst: already times gamma */
-int vit_run_norm_backward(struct op *op, const float *src, const float *mean, const float *variance,
-	const float *d_dst, float *d_src);
 /** @param below  false: the block is the first, what lies below it is frozen */
 int vit_block_backward(struct vit_block_grad *grad, const struct vit *vit, const struct slot *slot,
 	uint32_t b, const struct vit_block_data *data, const struct vit_grad_data *d, bool below);

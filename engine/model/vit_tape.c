@@ -3,6 +3,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "model/row_grad.h"
 #include "model/vit_internal.h"
 
 struct vit_tape {
@@ -18,7 +19,7 @@ struct vit_tape {
 	void *qkv;     /* (n, T, 3 D) */
 	bf16 *out;     /* (n, H, T, D / H) of attention, and its gradient */
 	float *logits; /* (n, H, T, T) */
-	struct op *norm, *norm_backward;
+	struct op *norm;
 	float *mean, *variance; /* (n) of the last norm */
 	float *d_class;         /* (n, D) */
 	uint32_t end;           /* block at which the way back ends */
@@ -93,7 +94,6 @@ static void carve_gradients(struct vit_tape *tape, struct vit_carver *carver)
 		carver, all * shape->width, all * shape->width, tape->precision, tape->out);
 	d->probs =
 		vit_carve_in(carver, all * shape->n_heads * tape->stem.n_tokens, tape->precision);
-	d->ones = vit_carve_in(carver, all, tape->precision);
 }
 
 static void carve(struct vit_tape *tape, struct vit_carver *carver)
@@ -114,19 +114,6 @@ static void carve(struct vit_tape *tape, struct vit_carver *carver)
 	carve_gradients(tape, carver);
 }
 
-static void fill_ones(struct vit_tape *tape)
-{
-	const size_t all = (size_t)tape->stem.n * tape->stem.n_tokens;
-	const uint16_t bf16_one = 0x3f80;
-	const float one = 1;
-
-	for (size_t i = 0; i < all; i++)
-		if (tape->precision == PRECISION_BF16)
-			((uint16_t *)tape->d.ones)[i] = bf16_one;
-		else
-			((float *)tape->d.ones)[i] = one;
-}
-
 static int init_memory(struct vit_tape *tape)
 {
 	struct vit_carver carver = { 0 };
@@ -145,7 +132,6 @@ static int init_memory(struct vit_tape *tape)
 	carve(tape, &carver);
 	/* A hint only: a tape is hundreds of MB, walked from end to end twice a step. */
 	(void)madvise(tape->stem.input, n_bytes, MADV_HUGEPAGE);
-	fill_ones(tape);
 	return 0;
 }
 
@@ -175,8 +161,6 @@ static int init_ops(struct vit_tape *tape)
 		r = vit_block_grad_init(&tape->last_grad, vit, extent);
 	if (r == 0)
 		r = op_norm_new(&tape->norm, vit->onednn, extent.n, width, eps, true);
-	if (r == 0)
-		r = op_norm_backward_new(&tape->norm_backward, vit->onednn, extent.n, width, eps);
 	return r;
 }
 
@@ -230,7 +214,6 @@ void vit_tape_free(struct vit_tape *tape)
 	vit_block_grad_done(&tape->grads);
 	vit_block_grad_done(&tape->last_grad);
 	op_free(tape->norm);
-	op_free(tape->norm_backward);
 	arena_free(tape->arena);
 	free(tape->data);
 	free(tape);
@@ -265,28 +248,42 @@ void vit_tape_end_at(struct vit_tape *tape, uint32_t block)
 	tape->end = block;
 }
 
+/* d_embeddings to g, of what the last block gives. */
+static void run_norm_grad(
+	const struct vit_tape *tape, const float *d_embeddings, const struct vit_operand *g)
+{
+	const struct vit *vit = tape->vit;
+
+	row_norm_grad(&(struct row_norm_grad){
+		.dst = g->values,
+		.rounded = tape->precision == PRECISION_F32 ? NULL : g->rounded,
+		.dy = d_embeddings,
+		.x = tape->data[vit->shape.depth - 1].out,
+		.mean = tape->mean,
+		.variance = tape->variance,
+		.gamma = vit->norm.weight,
+		.eps = vit->shape.norm_eps,
+		.rows = tape->stem.n,
+		.n = vit->shape.width,
+	});
+}
+
 int vit_tape_backward(
 	struct vit_tape *tape, const struct slot *slot, const float *d_embeddings, float *grad)
 {
 	const struct vit *vit = tape->vit;
-	const uint32_t last = vit->shape.depth - 1, width = vit->shape.width;
+	const uint32_t last = vit->shape.depth - 1;
 	struct vit_grad_data d = tape->d;
 	int r;
 
 	/* A slot made for inference alone holds no transposed weights. */
 	if (!slot_entry(slot, 0)->backward || slot_precision(slot) != tape->precision)
 		return -EINVAL;
-	for (size_t i = 0; i < (size_t)tape->stem.n * width; i++)
-		tape->d_class[i] = d_embeddings[i] * vit->norm.weight[i % width];
-	r = vit_run_norm_backward(tape->norm_backward, tape->data[last].out, tape->mean,
-		tape->variance, tape->d_class, tape->d_class);
-	if (r < 0)
-		return r;
-
 	d.grad = grad;
 	d.g.values = tape->d_class;
 	if (tape->precision == PRECISION_F32)
 		d.g.rounded = tape->d_class;
+	run_norm_grad(tape, d_embeddings, &d.g);
 	r = vit_block_backward(
 		&tape->last_grad, vit, slot, last, &tape->data[last], &d, last > tape->end);
 	d.g = tape->d.g;

@@ -55,7 +55,6 @@ struct op_plan {
 	const_dnnl_op_desc_t desc;
 	dnnl_primitive_attr_t attr; /* owned by the caller, user scratchpad set; may be NULL */
 	dnnl_primitive_desc_t hint;
-	dnnl_primitive_desc_t made; /* what has no desc of its kind; op_finish() takes it over */
 	const dnnl_memory_desc_t *descs[OP_N_ARGS]; /* NULL: no such argument */
 };
 int op_finish(struct op **ret_op, struct onednn *onednn, const struct op_plan *plan);

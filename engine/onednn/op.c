@@ -9,7 +9,6 @@ static const int dnnl_args[OP_N_ARGS] = {
 	[OP_WEIGHTS] = DNNL_ARG_WEIGHTS,
 	[OP_BIAS] = DNNL_ARG_BIAS,
 	[OP_SCALE] = DNNL_ARG_SCALE,
-	[OP_COLUMNS] = 0, /* see argument_id() */
 	[OP_SHIFT] = DNNL_ARG_SHIFT,
 	[OP_MEAN] = DNNL_ARG_MEAN,
 	[OP_VARIANCE] = DNNL_ARG_VARIANCE,
@@ -74,13 +73,10 @@ static int add_argument(struct op *op, enum op_arg arg, int id, const dnnl_memor
 	return 0;
 }
 
-static int argument_id(const struct op_plan *plan, dnnl_primitive_kind_t kind, enum op_arg arg)
+static int argument_id(dnnl_primitive_kind_t kind, enum op_arg arg)
 {
 	if (kind == dnnl_matmul && arg == OP_SCALE)
 		return DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1;
-	if (kind == dnnl_matmul && arg == OP_COLUMNS)
-		return DNNL_ARG_ATTR_MULTIPLE_POST_OP(plan->descs[OP_SCALE] ? 1 : 0) |
-		       DNNL_ARG_SRC_1;
 	if (kind == dnnl_binary && arg == OP_WEIGHTS)
 		return DNNL_ARG_SRC_1;
 	return dnnl_args[arg];
@@ -97,7 +93,7 @@ static int add_arguments(struct op *op, const struct op_plan *plan)
 		op->place[arg] = -1;
 		if (!plan->descs[arg])
 			continue;
-		r = add_argument(op, arg, argument_id(plan, kind, arg), plan->descs[arg]);
+		r = add_argument(op, arg, argument_id(kind, arg), plan->descs[arg]);
 	}
 	if (r < 0)
 		return r;
@@ -127,18 +123,13 @@ int op_finish(struct op **ret_op, struct onednn *onednn, const struct op_plan *p
 	_cleanup_(op_freep) struct op *op = calloc(1, sizeof(*op));
 	int r;
 
-	if (!op) {
-		pd_freep(&(dnnl_primitive_desc_t){ plan->made });
+	if (!op)
 		return -ENOMEM;
-	}
 	op->onednn = onednn;
-	op->pd = plan->made;
-	if (!op->pd) {
-		r = dnnl_errno(dnnl_primitive_desc_create(
-			&op->pd, plan->desc, plan->attr, onednn->engine, plan->hint));
-		if (r < 0)
-			return r;
-	}
+	r = dnnl_errno(dnnl_primitive_desc_create(
+		&op->pd, plan->desc, plan->attr, onednn->engine, plan->hint));
+	if (r < 0)
+		return r;
 	r = dnnl_errno(dnnl_primitive_create(&op->primitive, op->pd));
 	if (r < 0)
 		return r;

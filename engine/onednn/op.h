@@ -36,9 +36,8 @@ enum op_arg {
 	OP_SRC,
 	OP_WEIGHTS,
 	OP_BIAS,
-	OP_SCALE,   /* matmul: the f32 scalar of the first post-op; norm: gamma */
-	OP_COLUMNS, /* matmul: (N) factors, one a column */
-	OP_SHIFT,   /* norm: beta */
+	OP_SCALE, /* matmul: the f32 scalar of the first post-op; norm: gamma */
+	OP_SHIFT, /* norm: beta */
 	OP_MEAN,
 	OP_VARIANCE,
 	OP_DST,
@@ -49,9 +48,9 @@ enum op_arg {
 
 enum op_then { OP_THEN_NOTHING, OP_THEN_GELU, OP_THEN_ADD };
 
-/** dst = then((src weights + bias) * scale * columns * factor)
+/** dst = then((src weights + bias) * scale * factor)
  *
- * Source and weights in the same precision, the destination in any; bias, scale and columns f32. */
+ * Source and weights in the same precision, the destination in any; bias and scale f32. */
 struct op_matmul {
 	struct view src;             /* (..., M, K) */
 	struct view weights;         /* (..., K, N), unless packed */
@@ -59,7 +58,6 @@ struct op_matmul {
 	struct view dst;             /* (..., M, N) */
 	bool bias;                   /* OP_BIAS (N) */
 	bool scale;                  /* OP_SCALE, one scalar */
-	bool columns;                /* OP_COLUMNS (N) */
 	float factor;                /* fixed; 0 means 1 */
 	enum op_then then;           /* OP_THEN_ADD: dst += */
 };
@@ -70,17 +68,11 @@ int op_matmul_new(struct op **ret_op, struct onednn *onednn, const struct op_mat
  * OP_VARIANCE (rows), which the backward op reads. */
 int op_norm_new(
 	struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t n, float eps, bool keep);
-/** OP_SRC, OP_MEAN, OP_VARIANCE, OP_DIFF_DST, already times gamma -> OP_DIFF_SRC, which may be
- * OP_DIFF_DST. (oneDNN 2.6 has no backward pass for the data alone that takes gamma.) */
-int op_norm_backward_new(
-	struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t n, float eps);
 
 /** Rows of n; OP_SRC may be OP_DST. */
 int op_softmax_new(struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t n);
-/** OP_DST (the forward's), OP_DIFF_DST -> OP_DIFF_SRC, which may be OP_DIFF_DST; all in the
- * precision */
-int op_softmax_backward_new(struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t n,
-	enum precision precision);
+/** OP_DST (the forward's), OP_DIFF_DST -> OP_DIFF_SRC, which may be OP_DIFF_DST */
+int op_softmax_backward_new(struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t n);
 
 /** Exact GELU. */
 int op_gelu_new(struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t n);
@@ -89,10 +81,6 @@ int op_gelu_backward_new(struct op **ret_op, struct onednn *onednn, int64_t rows
 
 /** OP_DST = OP_SRC + OP_WEIGHTS, all (rows, n); OP_DST may be OP_SRC. */
 int op_add_new(struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t n);
-
-/** OP_DST (rows, n) in the precision = OP_SRC in f32, to the nearest even. */
-int op_round_new(struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t n,
-	enum precision precision);
 
 void op_free(struct op *op);
 DEFINE_CLEANUP(struct op *, op_free)

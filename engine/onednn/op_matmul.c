@@ -17,15 +17,13 @@ static struct view row_view(int n_dims, int64_t n)
 	return view;
 }
 
-static int append_post_ops(dnnl_post_ops_t ops, const struct op_matmul *matmul,
-	const dnnl_memory_desc_t *scalar, const dnnl_memory_desc_t *columns)
+static int append_post_ops(
+	dnnl_post_ops_t ops, const struct op_matmul *matmul, const dnnl_memory_desc_t *scalar)
 {
 	int r = 0;
 
 	if (matmul->scale)
 		r = dnnl_errno(dnnl_post_ops_append_binary(ops, dnnl_binary_mul, scalar));
-	if (r == 0 && matmul->columns)
-		r = dnnl_errno(dnnl_post_ops_append_binary(ops, dnnl_binary_mul, columns));
 	if (r == 0 && matmul->factor != 0)
 		r = dnnl_errno(dnnl_post_ops_append_eltwise(
 			ops, 1, dnnl_eltwise_linear, matmul->factor, 0));
@@ -37,7 +35,7 @@ static int append_post_ops(dnnl_post_ops_t ops, const struct op_matmul *matmul,
 }
 
 static int matmul_attr(dnnl_primitive_attr_t *ret_attr, const struct op_matmul *matmul,
-	const dnnl_memory_desc_t *scalar, const dnnl_memory_desc_t *columns)
+	const dnnl_memory_desc_t *scalar)
 {
 	_cleanup_(attr_freep) dnnl_primitive_attr_t attr = NULL;
 	_cleanup_(post_ops_freep) dnnl_post_ops_t ops = NULL;
@@ -51,7 +49,7 @@ static int matmul_attr(dnnl_primitive_attr_t *ret_attr, const struct op_matmul *
 	if (r == 0)
 		r = dnnl_errno(dnnl_post_ops_create(&ops));
 	if (r == 0)
-		r = append_post_ops(ops, matmul, scalar, columns);
+		r = append_post_ops(ops, matmul, scalar);
 	if (r == 0)
 		r = dnnl_errno(dnnl_primitive_attr_set_post_ops(attr, ops));
 	if (r < 0)
@@ -82,7 +80,7 @@ static int product_new(struct op **ret_op, struct onednn *onednn, const struct o
 	if (r == 0)
 		r = view_desc(&dst, &matmul->dst);
 	if (r == 0)
-		r = matmul_attr(&attr, matmul, &scalar, &columns);
+		r = matmul_attr(&attr, matmul, &scalar);
 	if (r == 0)
 		r = dnnl_errno(dnnl_matmul_desc_init(
 			&desc, &src, &weights, matmul->bias ? &columns : NULL, &dst));
@@ -98,7 +96,6 @@ static int product_new(struct op **ret_op, struct onednn *onednn, const struct o
 				[OP_WEIGHTS] = &weights,
 				[OP_BIAS] = matmul->bias ? &columns : NULL,
 				[OP_SCALE] = matmul->scale ? &scalar : NULL,
-				[OP_COLUMNS] = matmul->columns ? &columns : NULL,
 				[OP_DST] = &dst,
 			},
 		});

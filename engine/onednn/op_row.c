@@ -3,17 +3,11 @@
 
 /* Ops that work on rows of a dense (rows, n). */
 
-static int dense_desc_in(
-	dnnl_memory_desc_t *ret_desc, int64_t rows, int64_t n, enum precision precision)
-{
-	struct view view = view_in(view_2d(rows, n), precision);
-
-	return view_desc(ret_desc, &view);
-}
-
 static int dense_desc(dnnl_memory_desc_t *ret_desc, int64_t rows, int64_t n)
 {
-	return dense_desc_in(ret_desc, rows, n, PRECISION_F32);
+	struct view view = view_2d(rows, n);
+
+	return view_desc(ret_desc, &view);
 }
 
 static int vector_desc(dnnl_memory_desc_t *ret_desc, int64_t n)
@@ -73,41 +67,6 @@ int op_norm_new(
 		});
 }
 
-int op_norm_backward_new(
-	struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t n, float eps)
-{
-	_cleanup_(attr_freep) dnnl_primitive_attr_t attr = NULL;
-	_cleanup_(pd_freep) dnnl_primitive_desc_t hint = NULL;
-	dnnl_layer_normalization_desc_t desc;
-	struct norm_parts parts;
-	int r;
-
-	r = norm_parts_init(&parts, rows, n, eps, dnnl_forward_training, 0);
-	if (r == 0)
-		r = user_scratchpad_attr(&attr);
-	if (r == 0)
-		r = dnnl_errno(dnnl_primitive_desc_create(
-			&hint, &parts.forward, attr, onednn->engine, NULL));
-	if (r == 0)
-		r = dnnl_errno(dnnl_layer_normalization_backward_desc_init(
-			&desc, dnnl_backward_data, &parts.data, &parts.data, &parts.stats, eps, 0));
-	if (r < 0)
-		return r;
-	return op_finish(ret_op, onednn,
-		&(struct op_plan){
-			.desc = &desc,
-			.attr = attr,
-			.hint = hint,
-			.descs = {
-				[OP_SRC] = &parts.data,
-				[OP_MEAN] = &parts.stats,
-				[OP_VARIANCE] = &parts.stats,
-				[OP_DIFF_SRC] = &parts.data,
-				[OP_DIFF_DST] = &parts.data,
-			},
-		});
-}
-
 int op_softmax_new(struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t n)
 {
 	_cleanup_(attr_freep) dnnl_primitive_attr_t attr = NULL;
@@ -131,8 +90,7 @@ int op_softmax_new(struct op **ret_op, struct onednn *onednn, int64_t rows, int6
 		});
 }
 
-int op_softmax_backward_new(struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t n,
-	enum precision precision)
+int op_softmax_backward_new(struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t n)
 {
 	_cleanup_(attr_freep) dnnl_primitive_attr_t attr = NULL;
 	_cleanup_(pd_freep) dnnl_primitive_desc_t hint = NULL;
@@ -140,7 +98,7 @@ int op_softmax_backward_new(struct op **ret_op, struct onednn *onednn, int64_t r
 	dnnl_memory_desc_t data;
 	int r;
 
-	r = dense_desc_in(&data, rows, n, precision);
+	r = dense_desc(&data, rows, n);
 	if (r == 0)
 		r = user_scratchpad_attr(&attr);
 	if (r == 0)
@@ -235,30 +193,5 @@ int op_add_new(struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t 
 			.desc = &desc,
 			.attr = attr,
 			.descs = { [OP_SRC] = &data, [OP_WEIGHTS] = &data, [OP_DST] = &data },
-		});
-}
-
-int op_round_new(struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t n,
-	enum precision precision)
-{
-	_cleanup_(attr_freep) dnnl_primitive_attr_t attr = NULL;
-	_cleanup_(pd_freep) dnnl_primitive_desc_t pd = NULL;
-	dnnl_memory_desc_t src, dst;
-	int r;
-
-	r = dense_desc(&src, rows, n);
-	if (r == 0)
-		r = dense_desc_in(&dst, rows, n, precision);
-	if (r == 0)
-		r = user_scratchpad_attr(&attr);
-	if (r == 0)
-		r = dnnl_errno(dnnl_reorder_primitive_desc_create(
-			&pd, &src, onednn->engine, &dst, onednn->engine, attr));
-	if (r < 0)
-		return r;
-	return op_finish(ret_op, onednn,
-		&(struct op_plan){
-			.made = TAKE_PTR(pd),
-			.descs = { [OP_SRC] = &src, [OP_DST] = &dst },
 		});
 }
