@@ -145,6 +145,22 @@ int control_next(struct control *control, bool for_ever, const Kamen__Reply **re
 	return EXIT_DONE;
 }
 
+int control_ask(struct control *control, Kamen__Request *request, int fd, Kamen__Reply__RowCase row,
+	const Kamen__Reply **ret_reply)
+{
+	const Kamen__Reply *reply = NULL;
+	int status = control_send(control, request, fd);
+
+	if (status == EXIT_DONE)
+		status = control_next(control, false, &reply);
+	if (status != EXIT_DONE)
+		return status;
+	if (!reply || reply->row_case != row || !control->done)
+		return ctl_fail(control->ctl, EXIT_FAILED, "an answer of another kind");
+	*ret_reply = reply;
+	return EXIT_DONE;
+}
+
 int control_take_fd(struct control *control)
 {
 	return wire_take_fd(control->wire, 0);

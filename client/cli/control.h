@@ -28,6 +28,9 @@ int control_send(struct control *control, Kamen__Request *request, int fd);
  * @return EXIT_DONE or a status, the error said
  */
 int control_next(struct control *control, bool for_ever, const Kamen__Reply **ret_reply);
+/** A request with one row of a known kind for an answer; it lives until the next call. */
+int control_ask(struct control *control, Kamen__Request *request, int fd, Kamen__Reply__RowCase row,
+	const Kamen__Reply **ret_reply);
 /** Descriptor that came with the last reply, now the caller's, or -1. */
 int control_take_fd(struct control *control);
 

@@ -8,7 +8,7 @@
 
 #include "cli.h"
 
-#define MAX_SPECS 16u
+#define MAX_SPECS 32u
 #define FIRST_SPEC 256
 
 int ctl_fail(const struct ctl *ctl, int status, const char *format, ...)
@@ -91,8 +91,10 @@ bool options_parse(struct ctl *ctl, int argc, char **argv, const struct option_s
 	int c;
 
 	*ret_status = EXIT_USAGE;
-	if (n_specs > MAX_SPECS)
+	if (n_specs > MAX_SPECS) {
+		(void)ctl_fail(ctl, EXIT_USAGE, "more options than there is room for");
 		return false;
+	}
 	specs_to_options(options, specs, n_specs);
 	optind = 0; /* glibc: begin anew, main has parsed what came before */
 	while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1) {

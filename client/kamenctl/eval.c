@@ -163,7 +163,7 @@ static int px_ask(struct ctl *ctl, const char *site, bool native, uint32_t *ret_
 	Kamen__Request request = KAMEN__REQUEST__INIT;
 	Kamen__SiteName name = KAMEN__SITE_NAME__INIT;
 	Kamen__Empty empty = KAMEN__EMPTY__INIT;
-	const Kamen__Reply *reply = NULL;
+	const Kamen__Reply *reply;
 	int status = control_open(ctl, &control);
 
 	if (status != EXIT_DONE)
@@ -174,18 +174,11 @@ static int px_ask(struct ctl *ctl, const char *site, bool native, uint32_t *ret_
 		request.status = &empty;
 	else
 		request.site_show = &name;
-	status = control_send(control, &request, -1);
+	status = control_ask(control, &request, -1,
+		native ? KAMEN__REPLY__ROW_STATUS : KAMEN__REPLY__ROW_SITE, &reply);
 	if (status == EXIT_DONE)
-		status = control_next(control, false, &reply);
-	if (status != EXIT_DONE)
-		return status;
-	if (reply && reply->row_case == KAMEN__REPLY__ROW_STATUS)
-		*ret_px = reply->status->native_px;
-	else if (reply && reply->row_case == KAMEN__REPLY__ROW_SITE)
-		*ret_px = reply->site->input_px;
-	else
-		return ctl_fail(ctl, EXIT_FAILED, "an answer of another kind");
-	return EXIT_DONE;
+		*ret_px = native ? reply->status->native_px : reply->site->input_px;
+	return status;
 }
 
 /* ret_px: what to ask for; ret_said: what to print. */

@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "cleanup.h"
 #include "control.h"
@@ -12,6 +10,7 @@
 #include "mask_file.h"
 #include "output.h"
 #include "progress.h"
+#include "sealed.h"
 #include "site_verb.h"
 
 int mask_list_run(struct ctl *ctl, int argc, char **argv)
@@ -125,27 +124,6 @@ int mask_export_run(struct ctl *ctl, int argc, char **argv)
 	return output_row(ctl, row, true);
 }
 
-/* Sealed, so that the daemon may read it in place. */
-static int memfd_of(const void *data, size_t n_bytes, int *ret_fd)
-{
-	_cleanup_(closep) int fd = memfd_create("kmask", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	size_t done = 0;
-
-	if (fd < 0)
-		return -errno;
-	while (done < n_bytes) {
-		ssize_t n = write(fd, (const char *)data + done, n_bytes - done);
-
-		if (n < 0 && errno != EINTR)
-			return -errno;
-		done += n > 0 ? (size_t)n : 0;
-	}
-	if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) < 0)
-		return -errno;
-	*ret_fd = TAKE_FD(fd);
-	return 0;
-}
-
 int mask_import_run(struct ctl *ctl, int argc, char **argv)
 {
 	_cleanup_(closep) int fd = -1;
@@ -160,7 +138,7 @@ int mask_import_run(struct ctl *ctl, int argc, char **argv)
 	status = mask_read(ctl, argv[first + 1], &data, &n_bytes);
 	if (status != EXIT_DONE)
 		return status;
-	r = memfd_of(data, n_bytes, &fd);
+	r = sealed_new(data, n_bytes, &fd);
 	if (r < 0)
 		return ctl_fail(ctl, EXIT_FAILED, "%s: %s", argv[first + 1], strerror(-r));
 	name.site = argv[first];
