@@ -22,6 +22,7 @@ struct job {
 	char site[64];
 	uint32_t version;
 	struct vit *vit;
+	enum precision precision; /* in which it will be served */
 	struct prep prep;
 	struct recipe recipe;
 	struct images *images;
@@ -283,6 +284,16 @@ static void read_champion(struct job *job, const char *path)
 	(void)read_set(&job->champion, &header, job, path, NULL);
 }
 
+static int find_precision(enum precision *ret_precision, const Kamen__LearnJob *message,
+	const struct vit *vit, struct diag *diag)
+{
+	const char *name = message->precision ? message->precision : precision_name(PRECISION_F32);
+
+	if (precision_parse(ret_precision, name) < 0 || !vit_has(vit, *ret_precision))
+		return diag_set(diag, EOPNOTSUPP, "precision %s: not one of this CPU", name);
+	return 0;
+}
+
 static int set_up(struct job *job, const Kamen__LearnJob *message, struct interrupt interrupt,
 	struct diag *notice, struct diag *diag)
 {
@@ -292,6 +303,9 @@ static int set_up(struct job *job, const Kamen__LearnJob *message, struct interr
 
 	(void)snprintf(job->site, sizeof(job->site), "%s", message->site);
 	job->version = message->version;
+	r = find_precision(&job->precision, message, job->vit, diag);
+	if (r < 0)
+		return r;
 	job->thin = message->has_thin ? message->thin : 0;
 	r = read_prep(&job->prep, message->prep, vit_shape(job->vit)->patch, diag);
 	if (r == 0)
@@ -580,6 +594,7 @@ int job_finish(struct job *job, struct job_done *ret_done, struct diag *diag)
 {
 	const struct results_job what = {
 		.vit = job->vit,
+		.precision = job->precision,
 		.recipe = &job->recipe,
 		.prep = &job->prep,
 		.images = job->images,

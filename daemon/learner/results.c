@@ -59,8 +59,8 @@ static int judge_one(struct judgement *ret_judgement, struct judge_image *images
 	const struct mask_set *set, int dir_fd, const char *name)
 {
 	const struct digest prep = prep_digest(job->prep);
-	const struct digest space =
-		space_digest(vit_digest(job->vit), &set->id, &prep, "f32", "cls");
+	const struct digest space = space_digest(
+		vit_digest(job->vit), &set->id, &prep, precision_name(job->precision), "cls");
 	_cleanup_(reference_freep) struct reference *reference = NULL;
 	_cleanup_(freep) void *data = NULL;
 	struct judgement judgement = { 0 };
@@ -175,7 +175,7 @@ int results_write(struct results *ret_results, const struct results_job *job, st
 		return diag_set(diag, errno, "%s: %s", job->round, strerror(errno));
 	r = mask_set_of(&base, NULL, vit_layout(job->vit), vit_shape(job->vit)->width);
 	if (r == 0)
-		r = vit_slot_new(&slot, job->vit, SLOT_INFER);
+		r = vit_slot_new(&slot, job->vit, slot_use_in(SLOT_INFER, job->precision));
 	if (r == 0)
 		r = judge_one(
 			&results.frozen, frozen, &of_frozen, job, slot, base, dir_fd, "base.kref");

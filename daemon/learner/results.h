@@ -8,6 +8,7 @@
 /** What a finished mask or cascade is judged by and written for. */
 struct results_job {
 	struct vit *vit;
+	enum precision precision; /* in which it will be served */
 	const struct recipe *recipe;
 	const struct prep *prep;
 	struct images *images;

@@ -65,6 +65,7 @@ struct config {
 	uint64_t slot_memory;      /* of them, default 0: no bound but their number */
 	uint32_t max_clients;      /* default 64 */
 	uint64_t max_frame_bytes;  /* default 16 MiB */
+	char serve_precision[8];   /* auto, f32, bf16 */
 	char ingest_backend[8];    /* auto, uring, threads */
 	uint64_t ingest_max_bytes; /* of one image file, default 32 MiB */
 	uint32_t decode_timeout_ms;

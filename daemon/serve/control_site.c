@@ -44,7 +44,7 @@ static void fill_status(struct serve *serve, struct status_message *out, char **
 	m->has_model_digest = true;
 	m->model_digest = (ProtobufCBinaryData){ DIGEST_BYTES, (uint8_t *)vit_digest(vit)->bytes };
 	m->isa = (char *)vit_isa(vit);
-	m->precision = (char *)"f32";
+	m->precision = (char *)precision_name(inference_precision(serve->inference));
 	m->has_uptime_ns = m->has_native_px = m->has_width = true;
 	m->uptime_ns = clock_now_ns() - serve->started_ns;
 	m->native_px = vit_native_prep(vit).input_px;

@@ -22,6 +22,7 @@ struct weight_slot {
 struct plan {
 	struct vit_plan *plan;
 	uint32_t batch, px;
+	enum precision precision;
 	uint64_t last;
 };
 
@@ -41,6 +42,7 @@ struct inference {
 
 	/* The thread's own. */
 	struct vit *vit;
+	enum precision precision;
 	struct weight_slot *slots; /* (options.n_slots), of which memory allows n_slots */
 	uint32_t n_slots;
 	struct mask *awake; /* bits of a mask that is otherwise at rest */
@@ -57,26 +59,48 @@ struct inference {
 
 /* ---- slots and plans, least recently used goes */
 
-/* All slots are of one size, which the first one tells. */
-static int slot_make(struct inference *inference, struct weight_slot *to)
+static void slot_drop(struct inference *inference, struct weight_slot *s)
 {
-	const struct inference_options *o = &inference->options;
-	int r = vit_slot_new(&to->slot, inference->vit, SLOT_INFER);
-	size_t n_bytes;
+	if (s->slot)
+		atomic_fetch_sub(&inference->stats.slot_bytes, slot_bytes(s->slot));
+	slot_free(s->slot);
+	*s = (struct weight_slot){ .slot = NULL };
+}
 
+/* All slots of a precision are of one size, which the first one tells: then those go for which there
+ * is no room beside it. Returns where it is. */
+static struct weight_slot *slots_bound(struct inference *inference, struct weight_slot *made)
+{
+	const uint64_t memory = inference->options.slot_memory, n_bytes = slot_bytes(made->slot);
+	struct weight_slot *first = &inference->slots[0], other = *first;
+
+	if (memory == 0 || memory / n_bytes >= inference->n_slots)
+		return made;
+	*first = *made;
+	*made = made == first ? *first : other;
+	while (inference->n_slots > 1 && inference->n_slots > memory / n_bytes)
+		slot_drop(inference, &inference->slots[--inference->n_slots]);
+	return first;
+}
+
+static int slot_make(
+	struct inference *inference, struct weight_slot **slot, enum precision precision)
+{
+	struct weight_slot *made = *slot;
+	int r;
+
+	slot_drop(inference, made);
+	r = vit_slot_new(&made->slot, inference->vit, slot_use_in(SLOT_INFER, precision));
 	if (r < 0)
 		return r;
-	n_bytes = slot_bytes(to->slot);
-	atomic_fetch_add(&inference->stats.slot_bytes, n_bytes);
-	if (o->slot_memory > 0 && o->slot_memory / n_bytes < inference->n_slots)
-		inference->n_slots =
-			o->slot_memory < 2 * n_bytes ? 1 : (uint32_t)(o->slot_memory / n_bytes);
+	atomic_fetch_add(&inference->stats.slot_bytes, slot_bytes(made->slot));
+	*slot = slots_bound(inference, made);
 	return 0;
 }
 
 /* Mask m of a set. The batch's reference keeps the set as long as it is looked at. */
-static int slot_for(
-	struct inference *inference, const struct mask_set *set, uint32_t m, struct slot **ret_slot)
+static int slot_for(struct inference *inference, const struct mask_set *set, uint32_t m,
+	enum precision precision, struct slot **ret_slot)
 {
 	struct weight_slot *best = &inference->slots[0];
 	int r;
@@ -84,7 +108,8 @@ static int slot_for(
 	for (uint32_t i = 0; i < inference->n_slots; i++) {
 		struct weight_slot *s = &inference->slots[i];
 
-		if (s->used && digest_equal(&s->mask_id, &set->ids[m])) {
+		if (s->used && digest_equal(&s->mask_id, &set->ids[m]) &&
+			slot_precision(s->slot) == precision) {
 			s->last = ++inference->clock;
 			*ret_slot = s->slot;
 			return 0;
@@ -92,8 +117,8 @@ static int slot_for(
 		if (s->last < best->last)
 			best = s;
 	}
-	if (!best->slot) {
-		r = slot_make(inference, best);
+	if (!best->slot || slot_precision(best->slot) != precision) {
+		r = slot_make(inference, &best, precision);
 		if (r < 0)
 			return r;
 	}
@@ -143,8 +168,8 @@ static struct plan *room_for_plan(struct inference *inference, uint64_t wanted)
 	}
 }
 
-static int plan_for(
-	struct inference *inference, uint32_t batch, uint32_t px, struct vit_plan **ret_plan)
+static int plan_for(struct inference *inference, uint32_t batch, uint32_t px,
+	enum precision precision, struct vit_plan **ret_plan)
 {
 	struct plan *made;
 	int r;
@@ -152,18 +177,19 @@ static int plan_for(
 	for (unsigned i = 0; i < MAX_PLANS; i++) {
 		struct plan *p = &inference->plans[i];
 
-		if (p->plan && p->batch == batch && p->px == px) {
+		if (p->plan && p->batch == batch && p->px == px && p->precision == precision) {
 			p->last = ++inference->clock;
 			*ret_plan = p->plan;
 			return 0;
 		}
 	}
 	made = room_for_plan(inference, plan_pixels(batch, px));
-	r = vit_plan_new(&made->plan, inference->vit, batch, px, PRECISION_F32);
+	r = vit_plan_new(&made->plan, inference->vit, batch, px, precision);
 	if (r < 0)
 		return r;
 	made->batch = batch;
 	made->px = px;
+	made->precision = precision;
 	made->last = ++inference->clock;
 	atomic_fetch_add(&inference->stats.n_plans, 1);
 	*ret_plan = made->plan;
@@ -197,9 +223,9 @@ static int forward(struct inference *inference, struct request *const *batch, ui
 	struct slot *slot;
 	int r;
 
-	r = slot_for(inference, serving->set, 0, &slot);
+	r = slot_for(inference, serving->set, 0, serving->precision, &slot);
 	if (r == 0)
-		r = plan_for(inference, n, serving->prep.input_px, &plan);
+		r = plan_for(inference, n, serving->prep.input_px, serving->precision, &plan);
 	if (r == 0)
 		r = prepare(inference, batch, n, serving, vit_plan_input(plan));
 	return r < 0 ? r : vit_forward(plan, slot, inference->embeddings);
@@ -234,12 +260,13 @@ static int look(void *owner, uint32_t m, const uint32_t *images, uint32_t n, flo
 
 	if (sight->gives_way && !scheduler_is_idle(sight->gives_way))
 		return -ECANCELED;
-	r = slot_for(inference, sight->serving->set, m, &slot);
+	r = slot_for(inference, sight->serving->set, m, sight->serving->precision, &slot);
 	for (uint32_t i = 0; i < n && r >= 0; i += n_now) {
 		struct vit_plan *plan;
 
 		n_now = part_of(n - i);
-		r = plan_for(inference, n_now, sight->serving->prep.input_px, &plan);
+		r = plan_for(inference, n_now, sight->serving->prep.input_px,
+			sight->serving->precision, &plan);
 		if (r < 0)
 			break;
 		for (uint32_t k = 0; k < n_now; k++)
@@ -449,10 +476,31 @@ static int warm_up(struct inference *inference)
 	r = mask_set_of(&base, NULL, vit_layout(inference->vit), vit_shape(inference->vit)->width);
 	if (r < 0)
 		return r;
-	r = slot_for(inference, base, 0, &slot);
+	r = slot_for(inference, base, 0, inference->precision, &slot);
 	if (r < 0)
 		return r;
-	return plan_for(inference, 1, vit_native_prep(inference->vit).input_px, &plan);
+	return plan_for(inference, 1, vit_native_prep(inference->vit).input_px,
+		inference->precision, &plan);
+}
+
+/* The other one, too, if the CPU has it: versions are served in that one that were judged in it. */
+static int choose_precision(struct inference *inference, struct diag *diag)
+{
+	const char *name = inference->options.precision;
+	int r = 0;
+
+	if (strcmp(name, "auto") == 0)
+		inference->precision =
+			vit_has(inference->vit, PRECISION_BF16) ? PRECISION_BF16 : PRECISION_F32;
+	else
+		r = precision_parse(&inference->precision, name);
+	if (r < 0 || !vit_has(inference->vit, inference->precision))
+		return diag_set(diag, EOPNOTSUPP, "precision %s: this CPU (%s) does not have it",
+			name, vit_isa(inference->vit));
+	for (enum precision p = 0; p < N_PRECISIONS && r == 0; p++)
+		if (vit_has(inference->vit, p))
+			r = vit_selftest(inference->vit, p, diag);
+	return r;
 }
 
 static int build(struct inference *inference)
@@ -470,7 +518,7 @@ static int build(struct inference *inference)
 		return diag_set(diag, EOPNOTSUPP,
 			"embeddings of %u numbers, at most %u fit a result", width,
 			SHM_MAX_EMBEDDING);
-	r = vit_selftest(inference->vit, PRECISION_F32, diag);
+	r = choose_precision(inference, diag);
 	if (r < 0)
 		return r;
 	r = resize_scratch_new(&inference->scratch);
@@ -664,6 +712,11 @@ const char *inference_error(const struct inference *inference)
 struct vit *inference_vit(const struct inference *inference)
 {
 	return inference->vit;
+}
+
+enum precision inference_precision(const struct inference *inference)
+{
+	return inference->precision;
 }
 
 const struct inference_stats *inference_stats(const struct inference *inference)

@@ -14,6 +14,7 @@ struct inference;
 struct inference_options {
 	const struct base *base; /* outlives the thread */
 	const char *family;      /* "": recognise */
+	const char *precision;   /* auto: bf16 where the CPU has it */
 	uint32_t n_slots, max_batch;
 	uint64_t slot_memory; /* of the slots together, of which there is one at least; 0: any */
 };
@@ -43,6 +44,8 @@ enum inference_state inference_state(const struct inference *inference);
 const char *inference_error(const struct inference *inference);
 /** Its shape, layout and names may be read from any thread once READY; nothing else. */
 struct vit *inference_vit(const struct inference *inference);
+/** Of what is new (struct serving has its own). Once READY. */
+enum precision inference_precision(const struct inference *inference);
 const struct inference_stats *inference_stats(const struct inference *inference);
 /** False when a batch has been running since the last call without an end. */
 bool inference_moves(struct inference *inference);

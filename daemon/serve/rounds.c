@@ -359,6 +359,7 @@ static int post_job(struct serve *serve, struct round_job *job)
 	}
 	learn.has_memory = true;
 	learn.memory = serve->config.learner_memory;
+	learn.precision = (char *)precision_name(inference_precision(serve->inference));
 	learn.judge_mask = job->judge ? judge : NULL;
 	learn.champion = site && site->champion > 0 ? champion : NULL;
 	learn.recipe = job->again ? job->again->recipe_text : NULL;
@@ -562,7 +563,8 @@ static int verify_mask(struct serve *serve, const struct round_job *job, struct 
 	row->base = *model.base;
 	row->mask = set->id;
 	*ret_n_out = set->n_out;
-	row->space = space_digest(&row->base, &row->mask, &row->prep, "f32", "cls");
+	row->space = space_digest(
+		&row->base, &row->mask, &row->prep, precision_name(model.precision), "cls");
 	return 0;
 }
 

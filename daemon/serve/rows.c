@@ -217,6 +217,8 @@ void site_message_fill_live(struct site_message *out, const struct site *site,
 						     : "collecting");
 	m->due = (char *)due_name(site->due);
 	m->input_px = site->prep.input_px;
+	if (site->queue.champion)
+		m->precision = (char *)precision_name(site->queue.champion->precision);
 	out->prep = prep_digest(&site->prep);
 	m->prep_digest = bytes_of(&out->prep);
 	fill_counts(m, site, row);

@@ -36,8 +36,16 @@ void serve_fill_welcome(Kamen__Welcome *welcome)
 struct serving_model serve_model(const struct serve *serve)
 {
 	const struct vit *vit = inference_vit(serve->inference);
+	struct serving_model model = {
+		.layout = vit_layout(vit),
+		.base = vit_digest(vit),
+		.width = vit_shape(vit)->width,
+		.precision = inference_precision(serve->inference),
+	};
 
-	return (struct serving_model){ vit_layout(vit), vit_digest(vit), vit_shape(vit)->width };
+	for (enum precision p = 0; p < N_PRECISIONS; p++)
+		model.has[p] = vit_has(vit, p);
+	return model;
 }
 
 int serve_prep_check(const struct serve *serve, const struct prep *prep, struct diag *diag)
@@ -389,6 +397,7 @@ static int open_parts(struct serve *serve)
 	const struct config *config = serve->boot;
 	struct inference_options options = {
 		.family = config->model_family,
+		.precision = config->serve_precision,
 		.n_slots = config->n_slots,
 		.slot_memory = config->slot_memory,
 		.max_batch = config->max_batch,

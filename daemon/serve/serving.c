@@ -42,8 +42,34 @@ static bool is_passing(int r)
 	return r == -EMFILE || r == -ENFILE || r == -ENOMEM || r == -EIO;
 }
 
+static struct digest space_in(
+	const struct serving *serving, const struct serving_model *model, enum precision precision)
+{
+	struct digest prep = prep_digest(&serving->prep);
+
+	return space_digest(
+		model->base, &serving->set->id, &prep, precision_name(precision), "cls");
+}
+
+/* False: no precision of this CPU makes it this set's space. */
+static bool take_space(
+	struct serving *serving, const struct serving_model *model, const struct digest *space)
+{
+	for (enum precision p = 0; p < N_PRECISIONS; p++) {
+		struct digest ours = space_in(serving, model, p);
+
+		if (!model->has[p] || !digest_equal(&ours, space))
+			continue;
+		serving->precision = p;
+		serving->space = ours;
+		return true;
+	}
+	return false;
+}
+
 /* Novelty is a help, not a condition of serving: what cannot be used is left out. */
-static int load_reference(struct serving *serving, const char *path, struct diag *diag)
+static int load_reference(struct serving *serving, const struct serving_model *model,
+	const char *path, struct diag *diag)
 {
 	_cleanup_(reference_freep) struct reference *reference = NULL;
 	_cleanup_(freep) void *data = NULL;
@@ -57,9 +83,9 @@ static int load_reference(struct serving *serving, const char *path, struct diag
 		r = reference_decode(&reference, data, n_bytes, NULL);
 	if (r < 0)
 		return is_passing(r) ? diag_set(diag, -r, "%s: %s", path, strerror(-r)) : 0;
-	if (reference->dim == serving->set->n_out &&
-		digest_equal(&reference->space, &serving->space))
+	if (reference->dim == serving->set->n_out && take_space(serving, model, &reference->space))
 		serving->reference = TAKE_PTR(reference);
+	serving->has_foreign_reference = !serving->reference;
 	return 0;
 }
 
@@ -68,7 +94,6 @@ int serving_load(struct serving **ret_serving, const struct serving_model *model
 	const char *reference_path, struct diag *diag)
 {
 	_cleanup_(serving_unrefp) struct serving *serving = NULL;
-	struct digest digest = prep_digest(prep);
 	int r;
 
 	serving = calloc(1, sizeof(*serving));
@@ -89,8 +114,9 @@ int serving_load(struct serving **ret_serving, const struct serving_model *model
 	if (r < 0)
 		return r;
 	serving->n_forwards = mask_set_n_forwards(serving->set);
-	serving->space = space_digest(model->base, &serving->set->id, &digest, "f32", "cls");
-	r = load_reference(serving, reference_path, diag);
+	serving->precision = model->precision;
+	serving->space = space_in(serving, model, model->precision);
+	r = load_reference(serving, model, reference_path, diag);
 	if (r < 0)
 		return r;
 	*ret_serving = TAKE_PTR(serving);

@@ -17,8 +17,10 @@ struct serving {
 	struct mask_set *set; /* one mask, or a cascade; laid down */
 	uint32_t n_forwards;  /* that an image takes */
 	struct prep prep;
+	enum precision precision;
 	struct digest space;
 	struct reference *reference; /* NULL: nothing is known about what is normal */
+	bool has_foreign_reference;  /* there is one, of a space that this is not served in */
 	double threshold;            /* NG at or above this novelty */
 };
 
@@ -31,13 +33,16 @@ DEFINE_CLEANUP(struct serving *, serving_unref)
 struct serving_model {
 	const struct mask_layout *layout;
 	const struct digest *base;
-	uint32_t width; /* of an embedding that is not fused */
+	uint32_t width;           /* of an embedding that is not fused */
+	enum precision precision; /* of what is new */
+	bool has[N_PRECISIONS];   /* what the CPU can compute */
 };
 
 /**
- * Reads MASK_PATH (a .kmask or a .kcas; NULL: the base) and REFERENCE_PATH, checks both against the model. A reference
- * of another space, a damaged or a missing one is no error: then nothing is known. One that cannot
- * be read just now is.
+ * Reads MASK_PATH (a .kmask or a .kcas; NULL: the base) and REFERENCE_PATH, checks both against the
+ * model. The references say in which precision the version was judged: in that one it is served, or
+ * its verdicts would be of another space. A reference of another space, a damaged or a missing one is
+ * no error: then nothing is known. One that cannot be read just now is.
  *
  * @return 0, -ENOENT: no such mask file, -EBADMSG or -EXDEV: damaged or of another model (diag)
  */

@@ -237,9 +237,12 @@ static int fall_back(struct serve *serve, const struct site *site, const struct 
 static void tell_of_lost_reference(
 	const struct site *site, const struct serving *was, const struct serving *is)
 {
-	if (was && was->version == is->version && was->reference && !is->reference)
-		log_warning("site %s: the references of version %u are of another preprocessing: "
-			    "verdicts are UNKNOWN until the site has learnt anew",
+	bool was_told = was && was->version == is->version && was->has_foreign_reference;
+
+	if (is->has_foreign_reference && !was_told)
+		log_warning("site %s: the references of version %u are of another preprocessing, "
+			    "or of a precision that this CPU does not have: verdicts are UNKNOWN "
+			    "until the site has learnt anew",
 			site->name, is->version);
 }
 

@@ -3,6 +3,7 @@
 
 #include "learn/embed.h"
 #include "learn/judge.h"
+#include "mask/slot.h"
 
 #define N_BATCH 32u
 
@@ -85,7 +86,7 @@ int judge_embed(float *embeddings, struct vit *vit, const struct slot *slot,
 	r = resize_scratch_new(&scratch);
 	if (r < 0)
 		return r;
-	r = vit_plan_new(&plan, vit, batch, prep->input_px, PRECISION_F32);
+	r = vit_plan_new(&plan, vit, batch, prep->input_px, slot_precision(slot));
 	if (r < 0)
 		return r;
 	for (uint32_t i = 0; i < source->n; i += batch) {

@@ -10,6 +10,7 @@
 #include "learn/softmax.h"
 #include "learn/streams.h"
 #include "learn/views.h"
+#include "mask/slot.h"
 
 #define N_BATCH 16u /* images */
 #define N_SIDES 2u
@@ -58,7 +59,7 @@ static int lens_open(struct lens *lens, const struct prep *prep)
 	if (r < 0)
 		return r;
 	return vit_plan_new(&lens->plan, lens->vit, N_SIDES * lens->batch, lens->recipe->large_px,
-		PRECISION_F32);
+		slot_precision(lens->slot));
 }
 
 /* Both views of images first..first+n-1 in a draw, side by side: (N_SIDES, batch, 3, px, px). */

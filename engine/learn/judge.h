@@ -28,7 +28,7 @@ struct judge_image {
 /**
  * Random pairs of views (the recipe's large crops at the size of prep, seeded): the same views for
  * every mask. Few images are looked at more than once, up to JUDGE_MAX_DRAWS pairs each.
- * slot has the mask applied. images: room for JUDGE_MAX_IMAGES.
+ * slot has the mask applied and says by its precision how to look. images: room for JUDGE_MAX_IMAGES.
  * -EINVAL: fewer than JUDGE_MIN_IMAGES.
  */
 int judge_views(struct judgement *ret_judgement, struct judge_image *images, struct vit *vit,
@@ -77,7 +77,8 @@ int judge_entropy(float *ret_share, const struct head *head, float temperature,
 int judge_neighbours(float *ret_share, const float *a, uint32_t width_a, const float *b,
 	uint32_t width_b, uint32_t n);
 
-/** Embeds every image of the source by the site's preprocessing: (n, width), not normalised. */
+/** Embeds every image of the source by the site's preprocessing, in the slot's precision: (n, width),
+ * not normalised. */
 int judge_embed(float *embeddings, struct vit *vit, const struct slot *slot,
 	const struct prep *prep, const struct image_source *source);
 

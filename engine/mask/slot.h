@@ -45,5 +45,7 @@ int slot_apply(struct slot *slot, const struct mask *mask);
 
 /** What it takes of memory; the same for all of one model and use. */
 size_t slot_bytes(const struct slot *slot);
+/** What it is packed in: SLOT_BF16 or f32. */
+enum precision slot_precision(const struct slot *slot);
 
 #endif

@@ -13,7 +13,6 @@ struct slot_entry {
 	float scale;             /* 1 / alpha_w */
 };
 
-enum precision slot_precision(const struct slot *slot);
 const struct slot_entry *slot_entry(const struct slot *slot, unsigned layer);
 
 #endif

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a version was judged in is what it is served in, whatever new ones are."""
+
+import math
+import os
+import unittest
+
+import harness
+from harness import Daemon, fixture, wait_until
+
+IMAGES = 120
+EX_CONFIG = 78
+# As an older CPU: no instructions for bf16.
+OLD = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+
+
+def cosine(a, b):
+    dot = sum(x * y for x, y in zip(a, b, strict=True))
+    return dot / math.sqrt(sum(x * x for x in a) * sum(x * x for x in b))
+
+
+class Precision(unittest.TestCase):
+    def setUp(self):
+        self.daemon = Daemon(flawed=True)
+        self.addCleanup(self.daemon.close)
+        self.folder = self.daemon.path("images")
+        os.makedirs(self.folder)
+        fixture("images", self.folder, 20000, IMAGES)
+        self.mended = self.daemon.path("mended.kmask")
+        fixture("mend", self.daemon.model, self.mended)
+
+    def start(self, precision, **how):
+        self.daemon.write("kamend.conf", f"[serve]\nprecision = {precision}\n")
+        return self.daemon.start(**how).one("status")["precision"]
+
+    def learnt(self, site):
+        """A site with a champion, and the base's references."""
+        daemon = self.daemon
+        daemon.ctl("site", "create", site, "--set", "policy=manual")
+        daemon.ctl("push", site, self.folder)
+        version = daemon.one("mask", "import", site, self.mended)["version"]
+        wait_until(lambda: daemon.one("mask", "show", site, version)["state"] == "candidate",
+                   "the mask is judged")
+        daemon.ctl("mask", "promote", site, version)
+
+    def ask(self, site, *how):
+        answer = self.daemon.one("infer", site, os.path.join(self.folder, "20000.png"),
+                                 "--embedding", *how)
+        return answer["space"], answer["verdict"], answer["embedding"]
+
+    def precision_of(self, site):
+        return self.daemon.one("site", "show", site)["precision"]
+
+    def test_a_version_is_served_in_the_precision_it_was_judged_in(self):
+        self.assertEqual(self.start("f32"), "f32")
+        self.learnt("a")
+        asked = ("a",), ("a", "--mask", "base")
+        first = [self.ask(*how) for how in asked]
+        for space, verdict, _ in first:
+            self.assertIn(verdict, ("OK", "NG"))
+        self.assertEqual(self.precision_of("a"), "f32")
+        self.daemon.stop()
+
+        if self.start("auto") == "f32":
+            self.skipTest("this CPU has no bf16")
+        self.assertEqual([self.ask(*how) for how in asked], first, "bit for bit")
+        self.assertEqual(self.precision_of("a"), "f32")
+        self.learnt("b")
+        rounded = self.ask("b")
+        self.assertEqual(self.precision_of("b"), "bf16")
+        self.assertNotEqual(rounded[0], first[0][0])
+        self.assertIn(rounded[1], ("OK", "NG"))
+        self.assertNotEqual(rounded[2], first[0][2], "the sites have one mask")
+        self.assertGreater(cosine(rounded[2], first[0][2]), .999)
+        for _ in range(3):
+            self.assertEqual(self.ask("a"), first[0])
+            self.assertEqual(self.ask("b"), rounded)
+        self.daemon.stop()
+
+        self.assertEqual(self.start("f32"), "f32")
+        self.assertEqual(self.ask("b"), rounded)
+        self.assertEqual(self.precision_of("b"), "bf16")
+
+    def test_slots_of_both_share_what_memory_is_allowed(self):
+        self.start("f32")
+        self.learnt("a")
+        self.daemon.stop()
+        # Of this model an f32 slot takes more than half of it.
+        self.daemon.write("kamend.conf", "[serve]\nslots = 8\nslot_memory = 400000\n")
+        if self.daemon.start().one("status")["precision"] == "f32":
+            self.skipTest("this CPU has no bf16")
+        self.learnt("b")
+        answers = [self.ask(site) for site in "ab"]
+        for _ in range(3):
+            self.assertEqual([self.ask(site) for site in "ab"], answers)
+        held = [line for line in self.daemon.command("metrics").stdout.splitlines()
+                if line.startswith("kamen_slot_bytes ")]
+        self.assertLessEqual(int(held[0].split()[1]), 400000)
+
+    def test_a_cpu_without_it_says_so(self):
+        precision = self.start("auto")
+        self.learnt("a")
+        self.assertIn(self.ask("a")[1], ("OK", "NG"))
+        self.daemon.stop()
+        self.assertEqual(self.start("auto", **OLD), "f32")
+        if precision == "bf16":
+            self.assertEqual(self.ask("a")[1], "UNKNOWN")
+            self.assertIn("precision that this CPU does not have", self.daemon.log())
+        self.daemon.stop()
+        self.daemon.write("kamend.conf", "[serve]\nprecision = bf16\n")
+        self.assertEqual(self.daemon.spawn(**OLD).wait(harness.PATIENCE), EX_CONFIG)
+        self.assertIn("precision bf16: this CPU (avx2) does not have it", self.daemon.log())
+
+
+if __name__ == "__main__":
+    unittest.main()
