@@ -14,6 +14,8 @@
  * FILE:LINE.
  */
 
+#define SITE_PRIORITY 4u /* of a site that nobody favours */
+
 /** Settings of one site. Also what `site create --set KEY=VALUE` takes. */
 struct site_settings {
 	uint32_t input_px;         /* 0: the model's own */
@@ -26,6 +28,7 @@ struct site_settings {
 	uint32_t settle_ms;        /* spool files must be this old; default 0 */
 	uint64_t replay_bytes;     /* bound of the replay store, default 1 GiB */
 	double novelty_threshold;  /* NG at or above this novelty, default .99 */
+	uint32_t priority;         /* share of inference while others wait, default SITE_PRIORITY */
 	char policy[8];            /* auto: a candidate that passes is promoted; shadow; manual */
 	uint32_t watch_answers;    /* a new champion is on trial for so many; 0: it is not */
 	double shadow_share;       /* of the requests that a shadow sees too */

@@ -271,6 +271,14 @@ void scheduler_publish(
 	serving_unref(old);
 }
 
+void scheduler_set_priority(
+	struct scheduler *scheduler, struct site_queue *queue, uint32_t priority)
+{
+	lock(scheduler);
+	queue->priority = priority;
+	unlock(scheduler);
+}
+
 struct serving *scheduler_champion(struct scheduler *scheduler, struct site_queue *queue)
 {
 	struct serving *serving;
@@ -401,6 +409,13 @@ static uint64_t fill_until(const struct scheduler *s, const struct site_queue *q
 	return until;
 }
 
+static uint64_t credit_of(const struct scheduler *s, const struct site_queue *queue)
+{
+	uint64_t priority = queue->priority > 0 ? queue->priority : SITE_PRIORITY;
+
+	return s->quantum * priority / SITE_PRIORITY;
+}
+
 /* NULL: every queue may still fill, the first of them until *ret_until. */
 static struct site_queue *next_queue(struct scheduler *s, uint64_t now, uint64_t *ret_until)
 {
@@ -433,7 +448,7 @@ static struct site_queue *next_queue(struct scheduler *s, uint64_t now, uint64_t
 		/* Credit for those that wait for it, not for those that wait to fill. */
 		for (struct site_queue *q = s->active; q && any; q = q->next)
 			if (fill_until(s, q) <= now)
-				q->deficit += s->quantum;
+				q->deficit += credit_of(s, q);
 	} while (any);
 	return NULL;
 }

@@ -9,7 +9,8 @@
  * What waits for the inference thread, and what it has finished. The only thing that the loop and
  * the inference thread share under a lock; clients never see it.
  *
- * Sites take turns by deficit round robin, counted in input pixels; among sites that still have
+ * Sites take turns by deficit round robin (Shreedhar and Varghese 1996), counted in input pixels and
+ * weighed by their priorities; among sites that still have
  * credit in this round the earliest deadline goes first. A batch is of one site, one snapshot, one
  * size.
  */
@@ -37,6 +38,9 @@ int scheduler_fd(const struct scheduler *scheduler);
 /** Swaps a site's champion; takes the reference. In force before the site's next batch. */
 void scheduler_publish(
 	struct scheduler *scheduler, struct site_queue *queue, struct serving *serving);
+/** How much of the inference thread a site gets while others wait, beside theirs. */
+void scheduler_set_priority(
+	struct scheduler *scheduler, struct site_queue *queue, uint32_t priority);
 /** The present champion, referenced. */
 struct serving *scheduler_champion(struct scheduler *scheduler, struct site_queue *queue);
 /** Takes one request out; false: it is with the inference thread, or was handed back. */

@@ -298,6 +298,7 @@ static int publish(struct serve *serve, struct site *site, bool renewed, struct 
 			strerror(-r));
 	}
 	site->settings = wanted.settings;
+	scheduler_set_priority(serve->scheduler, &site->queue, wanted.settings.priority);
 	site->prep = wanted.prep;
 	site->champion = wanted.champion;
 	site->predecessor = wanted.predecessor;

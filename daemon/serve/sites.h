@@ -18,7 +18,8 @@ struct serve;
 struct site_queue {
 	struct request *head, **tail;
 	uint32_t n;
-	uint64_t deficit; /* pixels of forwards that the site may still take in this round */
+	uint64_t deficit;  /* pixels of forwards that the site may still take in this round */
+	uint32_t priority; /* what its credit grows by, SITE_PRIORITY a quantum; 0: as if that */
 	bool active;
 	struct site_queue *next;
 	struct serving *champion; /* what the site's next batch is served with */

@@ -119,6 +119,30 @@ static void large_inputs_pay_for_their_pixels(void **state)
 	assert_in_range(images[1], 3 * images[0], 5 * images[0]);
 }
 
+static void a_site_gets_by_its_priority_while_others_wait(void **state)
+{
+	unsigned site, images[3] = { 0 };
+	struct request *batch[64];
+	struct bench *bench = *state;
+
+	scheduler_set_priority(bench->scheduler, &bench->sites[0].queue, 16);
+	scheduler_set_priority(bench->scheduler, &bench->sites[1].queue, 1);
+	for (unsigned i = 0; i < 200; i++)
+		for (unsigned s = 0; s < 3; s++)
+			push(bench, s, 0);
+	while (bench->sites[0].queue.n > 8) {
+		uint32_t n = take(bench, batch, &site);
+
+		images[site] += n;
+	}
+	/* Site 2 has the priority of one that nobody favours: 4. */
+	assert_in_range(images[0], 3 * images[2], 5 * images[2]);
+	assert_in_range(images[2], 3 * images[1], 5 * images[1]);
+	/* Alone it need not share. */
+	while (scheduler_n_waiting(bench->scheduler) > 0)
+		(void)take(bench, batch, &site);
+}
+
 static void cascades_pay_for_their_forwards(void **state)
 {
 	unsigned site, images[2] = { 0, 0 };
@@ -348,6 +372,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(no_site_starves_beside_a_busy_one, setup, teardown),
 		cmocka_unit_test_setup_teardown(large_inputs_pay_for_their_pixels, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			a_site_gets_by_its_priority_while_others_wait, setup, teardown),
 		cmocka_unit_test_setup_teardown(cascades_pay_for_their_forwards, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_earliest_deadline_goes_first, setup, teardown),
 		cmocka_unit_test_setup_teardown(
