@@ -11,7 +11,6 @@
 #include "base/rng.h"
 #include "kamen/kamen.h"
 
-#define N_LEARNT_FROM 128u
 #define PATIENCE_NS UINT64_C(30000000000)
 
 struct worker {
@@ -67,6 +66,10 @@ static int request_submit(struct worker *w, uint32_t site)
 
 	if (r < 0)
 		return r;
+	if (w->load->versions) {
+		request.mask = KAMEN_MASK_VERSION;
+		request.version = w->load->versions[site];
+	}
 	/* A camera would have written it; the content does not matter to the time. */
 	memset(frame.data, (int)(rng_u32(&w->rng) & 255), request.n_bytes);
 	return kamen_submit(w->client, &frame, &request, NULL);
@@ -93,7 +96,7 @@ static int request_run(struct worker *w, uint32_t site, uint64_t due_ns)
 		complain(result, *answer.reason ? answer.reason : strerror(-answer.code));
 	} else {
 		result->completed++;
-		r = samples_add(&result->ms, (double)(now - due_ns) * 1e-6);
+		r = samples_add(&result->of_site[site], (double)(now - due_ns) * 1e-6);
 		if (r == 0)
 			r = samples_add(&result->overhead,
 				((double)(now - sent) - (double)answer.compute_ns) * 1e-6);
@@ -133,6 +136,23 @@ static void work(struct worker *w)
 	w->result.seconds = (double)(bench_now_ns() - begin) * 1e-9;
 }
 
+static int result_new(struct load_result *ret_result, uint32_t n_sites)
+{
+	*ret_result = (struct load_result){ .of_site = calloc(n_sites, sizeof(struct samples)) };
+	if (!ret_result->of_site)
+		return -ENOMEM;
+	ret_result->n_sites = n_sites;
+	return 0;
+}
+
+static void samples_forget(struct load_result *result)
+{
+	for (uint32_t i = 0; i < result->n_sites; i++)
+		samples_done(&result->of_site[i]);
+	samples_done(&result->ms);
+	samples_done(&result->overhead);
+}
+
 /* Every site once, unmeasured: plans and slots are made at the first request. */
 static void warm_up(struct worker *w)
 {
@@ -140,8 +160,7 @@ static void warm_up(struct worker *w)
 		w->r = request_run(w, i, bench_now_ns());
 	if (w->r == 0 && w->result.refused)
 		w->r = -EPROTO;
-	samples_done(&w->result.ms);
-	samples_done(&w->result.overhead);
+	samples_forget(&w->result);
 	w->result.completed = 0;
 }
 
@@ -157,39 +176,42 @@ static void *worker_thread(void *data)
 	return NULL;
 }
 
-static int merge(struct samples *into, struct samples *from)
+static int merge(struct samples *into, const struct samples *from)
 {
 	int r = 0;
 
 	for (size_t i = 0; i < from->n && r == 0; i++)
 		r = samples_add(into, from->values[i]);
-	samples_done(from);
 	return r;
 }
 
 static int worker_collect(struct worker *w, struct load_result *result)
 {
-	int r;
+	int r = 0;
 
 	result->completed += w->result.completed;
 	result->refused += w->result.refused;
 	result->lost += w->result.lost;
-	if (w->result.seconds > result->seconds)
-		result->seconds = w->result.seconds;
 	if (*w->result.why)
 		complain(result, w->result.why);
-	r = merge(&result->ms, &w->result.ms);
+	for (uint32_t i = 0; i < w->result.n_sites && r == 0; i++) {
+		r = merge(&result->of_site[i], &w->result.of_site[i]);
+		if (r == 0)
+			r = merge(&result->ms, &w->result.of_site[i]);
+	}
 	if (r == 0)
 		r = merge(&result->overhead, &w->result.overhead);
+	load_result_done(&w->result);
 	return r;
 }
 
-static int push_one(struct kamen_client *client, const struct load *load, struct rng *rng)
+static int push_one(
+	struct kamen_client *client, const struct load *load, uint32_t site, struct rng *rng)
 {
 	struct kamen_request request = { .size = sizeof(request),
 		.verb = KAMEN_PUSH,
 		.format = KAMEN_RGB8,
-		.site = load->sites[0],
+		.site = load->sites[site],
 		.n_bytes = 3 * (size_t)load->px * load->px,
 		.width = load->px,
 		.height = load->px };
@@ -211,32 +233,37 @@ static int push_one(struct kamen_client *client, const struct load *load, struct
 	return r;
 }
 
-int load_feed(const struct load *load)
+int load_feed(const struct load *load, uint32_t site, unsigned n)
 {
 	struct kamen_options options = { .size = sizeof(options),
 		.n_slots = 1,
 		.slot_bytes = 3 * (uint64_t)load->px * load->px };
-	struct rng rng = rng_stream(load->seed, UINT32_MAX, 0, 0);
+	struct rng rng = rng_stream(load->seed, UINT32_MAX, site, 0);
 	struct kamen_client *client = NULL;
 	int r = kamen_client_connect(&client, load->endpoint, &options);
 
-	for (unsigned i = 0; i < N_LEARNT_FROM && r == 0; i++)
-		r = push_one(client, load, &rng);
+	for (unsigned i = 0; i < n && r == 0; i++)
+		r = push_one(client, load, site, &rng);
 	(void)kamen_client_free(client);
 	return r;
 }
 
-int load_run(const struct load *load, struct load_result *ret_result)
+int load_run(const struct load *load, struct load_result *result)
 {
 	struct kamen_options options = { .size = sizeof(options),
 		.n_slots = 2,
 		.slot_bytes = 3 * (uint64_t)load->px * load->px };
 	struct worker *workers = calloc(load->n_clients, sizeof(*workers));
 	pthread_barrier_t start;
-	int r = 0;
+	double longest = 0;
+	int r = workers ? 0 : -ENOMEM;
 
-	if (!workers)
-		return -ENOMEM;
+	if (r == 0 && !result->of_site)
+		r = result_new(result, load->n_sites);
+	if (r < 0) {
+		free(workers);
+		return r;
+	}
 	(void)pthread_barrier_init(&start, NULL, load->n_clients);
 	for (uint32_t i = 0; i < load->n_clients; i++) {
 		struct worker *w = &workers[i];
@@ -246,7 +273,9 @@ int load_run(const struct load *load, struct load_result *ret_result)
 		w->start = &start;
 		w->rng = rng_stream(load->seed, i, 0, 0);
 		cdf_fill(w->cdf, load->n_sites, load->zipf);
-		w->r = kamen_client_connect(&w->client, load->endpoint, &options);
+		w->r = result_new(&w->result, load->n_sites);
+		if (w->r == 0)
+			w->r = kamen_client_connect(&w->client, load->endpoint, &options);
 		/* All of them come to the barrier, also those that have nothing to do. */
 		if (pthread_create(&w->thread, NULL, worker_thread, w) != 0)
 			abort();
@@ -254,10 +283,12 @@ int load_run(const struct load *load, struct load_result *ret_result)
 	for (uint32_t i = 0; i < load->n_clients; i++) {
 		(void)pthread_join(workers[i].thread, NULL);
 		r = r < 0 ? r : workers[i].r;
-		if (worker_collect(&workers[i], ret_result) < 0 && r == 0)
+		longest = fmax(longest, workers[i].result.seconds);
+		if (worker_collect(&workers[i], result) < 0 && r == 0)
 			r = -ENOMEM;
 		workers[i].client = kamen_client_free(workers[i].client);
 	}
+	result->seconds += longest;
 	(void)pthread_barrier_destroy(&start);
 	free(workers);
 	return r;
@@ -265,6 +296,8 @@ int load_run(const struct load *load, struct load_result *ret_result)
 
 void load_result_done(struct load_result *result)
 {
-	samples_done(&result->ms);
-	samples_done(&result->overhead);
+	samples_forget(result);
+	free(result->of_site);
+	result->of_site = NULL;
+	result->n_sites = 0;
 }

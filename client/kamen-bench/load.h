@@ -6,13 +6,14 @@
 
 #include "bench.h"
 
-#define LOAD_MAX_SITES 256u
+#define LOAD_MAX_SITES 1024u
 #define LOAD_MAX_CLIENTS 64u
 
 /** What the clients do: each one is a thread with a session of its own, one request in flight. */
 struct load {
 	const char *endpoint;
-	char (*sites)[64]; /* (n_sites) */
+	char (*sites)[64];  /* (n_sites) */
+	uint32_t *versions; /* (n_sites) of their masks; NULL: their champions */
 	uint32_t n_clients, n_sites, px;
 	double zipf; /* exponent of the choice of the site; 0: all alike */
 	double rate; /* requests a second of all clients together; 0: as fast as answered */
@@ -28,13 +29,16 @@ struct load_result {
 	double seconds;
 	struct samples ms;       /* end to end; from the time it was due where there is a rate */
 	struct samples overhead; /* from the submission, minus compute */
-	char why[160];           /* of the first that was refused or lost */
+	struct samples *of_site; /* (n_sites) ms */
+	uint32_t n_sites;
+	char why[160]; /* of the first that was refused or lost */
 };
 
-/** Pushes enough to learn from to the first site. @return 0 or a negative errno */
-int load_feed(const struct load *load);
-/** @return 0 or a negative errno: a client could not connect; ret_result is to be freed anyway */
-int load_run(const struct load *load, struct load_result *ret_result);
+/** Pushes n images to a site. @return 0 or a negative errno */
+int load_feed(const struct load *load, uint32_t site, unsigned n);
+/** Adds to result, which was zeroed or is of an earlier run over as many sites.
+ * @return 0 or a negative errno: a client could not connect; result is to be freed anyway */
+int load_run(const struct load *load, struct load_result *result);
 void load_result_done(struct load_result *result);
 
 #endif

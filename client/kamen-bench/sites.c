@@ -2,6 +2,7 @@
 #include "sites.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "cleanup.h"
 #include "control.h"
@@ -17,6 +18,27 @@ static int request_finish(struct control *control, Kamen__Request *request)
 			status = control_next(control, false, &reply);
 	} while (status == EXIT_DONE && reply);
 	return status;
+}
+
+int sites_daemon(struct ctl *ctl, char ret_precision[8], pid_t *ret_pid)
+{
+	_cleanup_(control_freep) struct control *control = NULL;
+	Kamen__Request request = KAMEN__REQUEST__INIT;
+	Kamen__Empty nothing = KAMEN__EMPTY__INIT;
+	const Kamen__Reply *reply;
+	int status = control_open(ctl, &control);
+
+	request.verb_case = KAMEN__REQUEST__VERB_STATUS;
+	request.status = &nothing;
+	if (status == EXIT_DONE)
+		status = control_ask(control, &request, -1, KAMEN__REPLY__ROW_STATUS, &reply);
+	if (status != EXIT_DONE)
+		return status;
+	(void)snprintf(ret_precision, 8, "%s", reply->status->precision);
+	for (size_t i = 0; i < reply->status->n_roles; i++)
+		if (strcmp(reply->status->roles[i]->name, "serve") == 0)
+			*ret_pid = reply->status->roles[i]->pid;
+	return EXIT_DONE;
 }
 
 int sites_create(struct ctl *ctl, uint32_t n, uint32_t input_px, char (*ret_names)[64])

@@ -3,8 +3,12 @@
 #define KAMEN_BENCH_SITES_H
 
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "cli.h"
+
+/** What new versions are served in, "f32" or "bf16", and who serves. EXIT_DONE or a status, said. */
+int sites_daemon(struct ctl *ctl, char ret_precision[8], pid_t *ret_pid);
 
 /** Makes n sites named bench-PID-i that nothing feeds. EXIT_DONE or a status, said. */
 int sites_create(struct ctl *ctl, uint32_t n, uint32_t input_px, char (*ret_names)[64]);

@@ -5,10 +5,10 @@
 #include <string.h>
 
 #include "base/blob.h"
-#include "base/rng.h"
 #include "bench.h"
 #include "mask/kmask.h"
 #include "mask/rest.h"
+#include "random_mask.h"
 #include "subject.h"
 
 #define MAX_MASKS OPTION_MAX_REPEATS
@@ -32,23 +32,6 @@ static void turns_done(struct turns *turns)
 {
 	for (unsigned i = 0; i < turns->n; i++)
 		mask_free(turns->masks[i]);
-}
-
-static int random_mask(
-	struct mask **ret_mask, const struct mask_layout *layout, uint32_t seed, double density)
-{
-	struct rng rng = rng_stream(1, seed, 0, 0);
-	_cleanup_(mask_freep) struct mask *mask = NULL;
-	int r = mask_new(&mask, layout);
-
-	if (r < 0)
-		return r;
-	for (unsigned t = 0; t < layout->n_tensors; t++)
-		for (size_t i = 0; i < layout->tensors[t].n; i++)
-			if ((double)rng_uniform(&rng) >= density)
-				mask_put(mask, t, i, false);
-	*ret_mask = TAKE_PTR(mask);
-	return 0;
 }
 
 static int read_mask(

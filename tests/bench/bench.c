@@ -127,6 +127,25 @@ static void nothing_is_lost_in_a_short_load(void **state)
 	json_decref(row);
 }
 
+static void sites_with_masks_of_their_own_stand_beside_one(void **state)
+{
+	json_t *row = row_of("serve --random vit_demo --clients 2 --sites 3 --zipf 1 --frame 64 "
+			     "--density .99 --slots 1 --batch 1 --precision f32 --beside-one "
+			     "--seconds 1.2 --json");
+
+	(void)state;
+	assert_string_equal(json_string_value(json_object_get(row, "precision")), "f32");
+	assert_int_equal(number(row, "lost"), 0);
+	assert_int_equal(number(row, "refused"), 0);
+	assert_true(fabs(number(row, "ratio_to_one_site") * number(row, "one_site_requests_per_s") -
+			    number(row, "requests_per_s")) < 1e-6);
+	assert_true(number(row, "site_p99_ms_worst") >= number(row, "site_p99_ms_median"));
+	/* Three masks that drop a hundredth of 448 k weights. */
+	assert_true(number(row, "coded_bytes") > 3000 && number(row, "coded_bytes") < 60000);
+	assert_true(number(row, "rss_bytes") > number(row, "rss_raise_bytes"));
+	json_decref(row);
+}
+
 static void a_round_trip_stands_beside_its_peer(void **state)
 {
 	json_t *row = row_of("ipc --random vit_demo --bytes 10000 --trips 50 --json");
@@ -145,7 +164,8 @@ static void wrong_usage_is_two(void **state)
 		"infer --random vit_t --batch 0 2>&1", "infer --random vit_t --precision int4 2>&1",
 		"switch --density 2 2>&1", "learn 2>&1", "learn --random vit_t --steps 0 2>&1",
 		"learn --random vit_t --precision int4 2>&1", "switch --mask a.kmask 2>&1",
-		"serve --rate x 2>&1", "ipc --bytes 0 2>&1" };
+		"serve --rate x 2>&1", "serve --density 1.5 2>&1",
+		"serve --site a --density .5 2>&1", "ipc --bytes 0 2>&1" };
 	char out[8192];
 
 	(void)state;
@@ -162,6 +182,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(a_switch_stands_beside_a_pass),
 		cmocka_unit_test(a_learning_step_stands_beside_its_floor),
 		cmocka_unit_test(nothing_is_lost_in_a_short_load),
+		cmocka_unit_test(sites_with_masks_of_their_own_stand_beside_one),
 		cmocka_unit_test(a_round_trip_stands_beside_its_peer),
 		cmocka_unit_test(wrong_usage_is_two),
 	};
