@@ -8,23 +8,9 @@
 
 #include "serve/heartbeat.h"
 #include "serve/limits.h"
+#include "serve/plans.h"
 #include "serve/shadow.h"
-
-#define MAX_PLANS 24u
-
-struct weight_slot {
-	struct slot *slot;
-	struct digest mask_id;
-	bool used;
-	uint64_t last;
-};
-
-struct plan {
-	struct vit_plan *plan;
-	uint32_t batch, px;
-	enum precision precision;
-	uint64_t last;
-};
+#include "serve/slots.h"
 
 struct inference {
 	struct inference_options options;
@@ -43,10 +29,8 @@ struct inference {
 	/* The thread's own. */
 	struct vit *vit;
 	enum precision precision;
-	struct weight_slot *slots; /* (options.n_slots), of which memory allows n_slots */
-	uint32_t n_slots;
-	struct mask *awake; /* bits of a mask that is otherwise at rest */
-	struct plan plans[MAX_PLANS];
+	struct slots *slots;
+	struct plans *plans;
 	struct resize_scratch *scratch;
 	struct mask_set_scratch *set_scratch;
 	float *embeddings; /* (max_batch, width) */
@@ -54,147 +38,7 @@ struct inference {
 	size_t n_pixels;
 	const float *input;            /* of the last batch, until the next one */
 	struct shadow_sample *samples; /* to be computed while nothing waits */
-	uint64_t clock;
 };
-
-/* ---- slots and plans, least recently used goes */
-
-static void slot_drop(struct inference *inference, struct weight_slot *s)
-{
-	if (s->slot)
-		atomic_fetch_sub(&inference->stats.slot_bytes, slot_bytes(s->slot));
-	slot_free(s->slot);
-	*s = (struct weight_slot){ .slot = NULL };
-}
-
-/* All slots of a precision are of one size, which the first one tells: then those go for which there
- * is no room beside it. Returns where it is. */
-static struct weight_slot *slots_bound(struct inference *inference, struct weight_slot *made)
-{
-	const uint64_t memory = inference->options.slot_memory, n_bytes = slot_bytes(made->slot);
-	struct weight_slot *first = &inference->slots[0], other = *first;
-
-	if (memory == 0 || memory / n_bytes >= inference->n_slots)
-		return made;
-	*first = *made;
-	*made = made == first ? *first : other;
-	while (inference->n_slots > 1 && inference->n_slots > memory / n_bytes)
-		slot_drop(inference, &inference->slots[--inference->n_slots]);
-	return first;
-}
-
-static int slot_make(
-	struct inference *inference, struct weight_slot **slot, enum precision precision)
-{
-	struct weight_slot *made = *slot;
-	int r;
-
-	slot_drop(inference, made);
-	r = vit_slot_new(&made->slot, inference->vit, slot_use_in(SLOT_INFER, precision));
-	if (r < 0)
-		return r;
-	atomic_fetch_add(&inference->stats.slot_bytes, slot_bytes(made->slot));
-	*slot = slots_bound(inference, made);
-	return 0;
-}
-
-/* Mask m of a set. The batch's reference keeps the set as long as it is looked at. */
-static int slot_for(struct inference *inference, const struct mask_set *set, uint32_t m,
-	enum precision precision, struct slot **ret_slot)
-{
-	struct weight_slot *best = &inference->slots[0];
-	int r;
-
-	for (uint32_t i = 0; i < inference->n_slots; i++) {
-		struct weight_slot *s = &inference->slots[i];
-
-		if (s->used && digest_equal(&s->mask_id, &set->ids[m]) &&
-			slot_precision(s->slot) == precision) {
-			s->last = ++inference->clock;
-			*ret_slot = s->slot;
-			return 0;
-		}
-		if (s->last < best->last)
-			best = s;
-	}
-	if (!best->slot || slot_precision(best->slot) != precision) {
-		r = slot_make(inference, &best, precision);
-		if (r < 0)
-			return r;
-	}
-	/* A switch that fails half way leaves weights that belong to no mask. */
-	best->used = false;
-	r = slot_apply(best->slot, mask_set_mask(set, m, inference->awake));
-	if (r < 0)
-		return r;
-	best->mask_id = set->ids[m];
-	best->used = true;
-	best->last = ++inference->clock;
-	atomic_fetch_add(&inference->stats.n_switches, 1);
-	*ret_slot = best->slot;
-	return 0;
-}
-
-static uint64_t plan_pixels(uint32_t batch, uint32_t px)
-{
-	return (uint64_t)batch * px * px;
-}
-
-/* Activations grow with the pixels of an input: they, not the number of plans, are what is bounded.
- * One that is too large by itself is then alone. */
-static struct plan *room_for_plan(struct inference *inference, uint64_t wanted)
-{
-	const uint64_t budget = plan_pixels(inference->options.max_batch, SERVE_MAX_PX);
-
-	for (;;) {
-		struct plan *oldest = NULL, *unused = NULL;
-		uint64_t held = 0;
-
-		for (unsigned i = 0; i < MAX_PLANS; i++) {
-			struct plan *p = &inference->plans[i];
-
-			if (!p->plan) {
-				unused = p;
-				continue;
-			}
-			held += plan_pixels(p->batch, p->px);
-			if (!oldest || p->last < oldest->last)
-				oldest = p;
-		}
-		if (unused && (!oldest || held + wanted <= budget))
-			return unused;
-		vit_plan_free(oldest->plan);
-		*oldest = (struct plan){ .plan = NULL };
-	}
-}
-
-static int plan_for(struct inference *inference, uint32_t batch, uint32_t px,
-	enum precision precision, struct vit_plan **ret_plan)
-{
-	struct plan *made;
-	int r;
-
-	for (unsigned i = 0; i < MAX_PLANS; i++) {
-		struct plan *p = &inference->plans[i];
-
-		if (p->plan && p->batch == batch && p->px == px && p->precision == precision) {
-			p->last = ++inference->clock;
-			*ret_plan = p->plan;
-			return 0;
-		}
-	}
-	made = room_for_plan(inference, plan_pixels(batch, px));
-	r = vit_plan_new(&made->plan, inference->vit, batch, px, precision);
-	if (r < 0)
-		return r;
-	made->batch = batch;
-	made->px = px;
-	made->precision = precision;
-	made->last = ++inference->clock;
-	atomic_fetch_add(&inference->stats.n_plans, 1);
-	*ret_plan = made->plan;
-	return 0;
-}
 
 /* ---- one batch */
 
@@ -223,9 +67,10 @@ static int forward(struct inference *inference, struct request *const *batch, ui
 	struct slot *slot;
 	int r;
 
-	r = slot_for(inference, serving->set, 0, serving->precision, &slot);
+	r = slots_take(inference->slots, serving->set, 0, serving->precision, &slot);
 	if (r == 0)
-		r = plan_for(inference, n, serving->prep.input_px, serving->precision, &plan);
+		r = plans_take(
+			inference->plans, n, serving->prep.input_px, serving->precision, &plan);
 	if (r == 0)
 		r = prepare(inference, batch, n, serving, vit_plan_input(plan));
 	return r < 0 ? r : vit_forward(plan, slot, inference->embeddings);
@@ -260,12 +105,12 @@ static int look(void *owner, uint32_t m, const uint32_t *images, uint32_t n, flo
 
 	if (sight->gives_way && !scheduler_is_idle(sight->gives_way))
 		return -ECANCELED;
-	r = slot_for(inference, sight->serving->set, m, sight->serving->precision, &slot);
+	r = slots_take(inference->slots, sight->serving->set, m, sight->serving->precision, &slot);
 	for (uint32_t i = 0; i < n && r >= 0; i += n_now) {
 		struct vit_plan *plan;
 
 		n_now = part_of(n - i);
-		r = plan_for(inference, n_now, sight->serving->prep.input_px,
+		r = plans_take(inference->plans, n_now, sight->serving->prep.input_px,
 			sight->serving->precision, &plan);
 		if (r < 0)
 			break;
@@ -476,10 +321,10 @@ static int warm_up(struct inference *inference)
 	r = mask_set_of(&base, NULL, vit_layout(inference->vit), vit_shape(inference->vit)->width);
 	if (r < 0)
 		return r;
-	r = slot_for(inference, base, 0, inference->precision, &slot);
+	r = slots_take(inference->slots, base, 0, inference->precision, &slot);
 	if (r < 0)
 		return r;
-	return plan_for(inference, 1, vit_native_prep(inference->vit).input_px,
+	return plans_take(inference->plans, 1, vit_native_prep(inference->vit).input_px,
 		inference->precision, &plan);
 }
 
@@ -501,6 +346,23 @@ static int choose_precision(struct inference *inference, struct diag *diag)
 		if (vit_has(inference->vit, p))
 			r = vit_selftest(inference->vit, p, diag);
 	return r;
+}
+
+static int make_room(struct inference *inference)
+{
+	const struct inference_options *o = &inference->options;
+	const struct slots_options slots = {
+		.vit = inference->vit,
+		.n = o->n_slots,
+		.memory = o->slot_memory,
+		.n_switches = &inference->stats.n_switches,
+		.n_bytes = &inference->stats.slot_bytes,
+	};
+	int r = slots_new(&inference->slots, &slots);
+
+	return r < 0 ? r
+		     : plans_new(&inference->plans, inference->vit, o->max_batch,
+			       &inference->stats.n_plans);
 }
 
 static int build(struct inference *inference)
@@ -527,13 +389,11 @@ static int build(struct inference *inference)
 			&inference->set_scratch, o->max_batch, CASCADE_MAX_EXPERTS, width);
 	if (r < 0)
 		return r;
-	r = mask_new(&inference->awake, vit_layout(inference->vit));
+	r = make_room(inference);
 	if (r < 0)
 		return r;
-	inference->n_slots = o->n_slots;
-	inference->slots = calloc(o->n_slots, sizeof(*inference->slots));
 	inference->embeddings = calloc((size_t)o->max_batch * width, sizeof(float));
-	if (!inference->slots || !inference->embeddings)
+	if (!inference->embeddings)
 		return -ENOMEM;
 	r = warm_up(inference);
 	if (r < 0)
@@ -543,12 +403,8 @@ static int build(struct inference *inference)
 
 static void destroy(struct inference *inference)
 {
-	for (unsigned i = 0; i < MAX_PLANS; i++)
-		vit_plan_free(inference->plans[i].plan);
-	for (uint32_t i = 0; inference->slots && i < inference->options.n_slots; i++)
-		slot_free(inference->slots[i].slot);
-	free(inference->slots);
-	mask_free(inference->awake);
+	plans_free(inference->plans);
+	slots_free(inference->slots);
 	free(inference->embeddings);
 	free(inference->pixels);
 	mask_set_scratch_free(inference->set_scratch);
@@ -641,8 +497,6 @@ int inference_start(struct inference **ret_inference, const struct inference_opt
 	inference->options = *options;
 	if (inference->options.max_batch > SERVE_MAX_BATCH)
 		inference->options.max_batch = SERVE_MAX_BATCH;
-	if (inference->options.n_slots == 0)
-		inference->options.n_slots = 1;
 	inference->ready_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (inference->ready_fd < 0) {
 		r = -errno;
