@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "ops/config.h"
+#include "ops/cpus.h"
 #include "ops/log.h"
 #include "ops/openmp.h"
 #include "role.h"
@@ -140,6 +141,7 @@ static int load_config(struct config *config, const char *const o[N_OPTIONS], co
 static int run(const struct config *config, const char *role, const char *self, char **argv)
 {
 	bool learner = strcmp(role, "learner") == 0;
+	struct diag diag = { 0 };
 	int r;
 
 	/* The program is executed by /proc/self/exe, and would be called "exe". */
@@ -156,6 +158,9 @@ static int run(const struct config *config, const char *role, const char *self, 
 		(void)signal(SIGTERM, SIG_IGN);
 		(void)signal(SIGINT, SIG_IGN);
 		(void)signal(SIGHUP, SIG_IGN);
+		/* Before OpenMP counts them. */
+		if (cpus_keep_to(config->learner_cpus, &diag) < 0)
+			log_warning("[learner] %s: it runs anywhere", diag.text);
 	} else
 		serve_block_signals();
 	r = openmp_set_up(role, learner ? config->learner_threads : config->threads, learner, argv);

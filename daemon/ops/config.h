@@ -62,6 +62,8 @@ struct config {
 	char model_path[256], model_family[16];
 	char state_dir[256], runtime_dir[256];
 	uint32_t threads;          /* of inference; 0: all cores */
+	uint32_t n_workers;        /* that share them, default 1 */
+	char serve_cpus[128];      /* that inference may use, "": all */
 	uint32_t max_batch;        /* 1-64, default 8 */
 	uint32_t batch_delay_us;   /* how long a batch may wait to fill, default 0 */
 	uint32_t n_slots;          /* weight slots, default 4 */
@@ -75,6 +77,7 @@ struct config {
 	bool learner_on;
 	char learner_cpu[8];      /* "idle" or a percentage 1-100 */
 	uint32_t learner_threads; /* 0: all cores */
+	char learner_cpus[128];   /* that it may use, "": all */
 	uint64_t learner_memory;  /* of the activations of a step, default 4 GiB */
 	bool mask_require_signature;
 	char mask_trusted_keys[256]; /* list of public keys; "": none */

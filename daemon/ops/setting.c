@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ops/cpus.h"
 #include "ops/setting.h"
 
 static bool in_range(const struct setting *s, double x)
@@ -131,6 +132,7 @@ static bool is_recipe(const char *value)
 static bool set_text(const struct setting *s, char *field, const char *value)
 {
 	bool fits = strlen(value) < s->size, good;
+	cpu_set_t cpus;
 
 	for (const char *c = value; *c; c++)
 		if (iscntrl((unsigned char)*c))
@@ -144,6 +146,8 @@ static bool set_text(const struct setting *s, char *field, const char *value)
 		good = is_choice(s->choices, value);
 	else if (s->kind == SETTING_CPU)
 		good = is_cpu(s, value);
+	else if (s->kind == SETTING_CPUS)
+		good = !*value || cpus_parse(value, &cpus);
 	else if (s->kind == SETTING_RECIPE)
 		good = is_recipe(value);
 	else if (s->kind == SETTING_CLOCK)
@@ -224,6 +228,7 @@ int setting_set(const struct setting *setting, void *base, const char *value, st
 	case SETTING_ENDPOINT:
 	case SETTING_CHOICE:
 	case SETTING_CPU:
+	case SETTING_CPUS:
 	case SETTING_RECIPE:
 	case SETTING_CLOCK:
 		good = set_text(setting, field, value);
@@ -284,6 +289,7 @@ int setting_get(const struct setting *setting, const void *base, char *ret_value
 	case SETTING_ENDPOINT:
 	case SETTING_CHOICE:
 	case SETTING_CPU:
+	case SETTING_CPUS:
 	case SETTING_RECIPE:
 	case SETTING_CLOCK:
 		n = snprintf(text, sizeof(text), "%s", (const char *)field);
@@ -371,6 +377,10 @@ void setting_range(const struct setting *setting, char *ret_text, size_t n_bytes
 	case SETTING_CPU:
 		(void)snprintf(
 			ret_text, n_bytes, "idle or %.15g to %.15g", setting->min, setting->max);
+		break;
+	case SETTING_CPUS:
+		(void)snprintf(ret_text, n_bytes, "CPUs such as 0-3,8, %zu bytes, or nothing",
+			setting->size - 1);
 		break;
 	case SETTING_CLOCK:
 		(void)snprintf(ret_text, n_bytes, "a time of day from 00:00 to 23:59, or nothing");

@@ -6,17 +6,19 @@
 #include "serve/scheduler.h"
 
 /**
- * The thread that owns oneDNN: the packed model, a few weight slots, plans. It starts with a
- * self-test and then takes batches until the scheduler stops.
+ * The threads that own oneDNN, one as a rule; on machines with many cores several (worker.h) that
+ * take batches of one scheduler, each on its share of the CPUs.
  */
 struct inference;
 
 struct inference_options {
-	const struct base *base; /* outlives the thread */
-	const char *family;      /* "": recognise */
-	const char *precision;   /* auto: bf16 where the CPU has it */
-	uint32_t n_slots, max_batch;
+	const struct base *base;                /* outlives the thread */
+	const char *family;                     /* "": recognise */
+	const char *precision;                  /* auto: bf16 where the CPU has it */
+	uint32_t n_workers, n_slots, max_batch; /* slots of all together, one each at least */
 	uint64_t slot_memory; /* of the slots together, of which there is one at least; 0: any */
+	uint32_t n_threads;   /* of all; 0: one a CPU */
+	const char *cpus;     /* that they may use, "0-3,8"; "": all */
 };
 
 /** What the loop reads while the thread runs. */
@@ -28,13 +30,15 @@ struct inference_stats {
 
 enum inference_state { INFERENCE_STARTING, INFERENCE_READY, INFERENCE_FAILED };
 
-/** Builds and checks the model on the new thread; the scheduler's descriptor tells when done. */
-int inference_start(struct inference **ret_inference, const struct inference_options *options);
+/** Builds and checks the model on the new threads; the descriptor tells when all are done.
+ * @return 0, -ENODEV: none of the CPUs may be used (diag), ... */
+int inference_start(struct inference **ret_inference, const struct inference_options *options,
+	struct diag *diag);
 /** From now on batches are taken from here. Call once READY. */
 void inference_serve(struct inference *inference, struct scheduler *scheduler);
 /** After scheduler_stop(), of one that serves: waits until the last batch was handed back. */
 void inference_finish(struct inference *inference);
-/** Ends and joins the thread; nothing that borrows from the model may be left. NULL is fine. */
+/** Ends and joins the threads; nothing that borrows from the model may be left. NULL is fine. */
 void inference_free(struct inference *inference);
 
 /** Readable once the state is no longer STARTING. */

@@ -348,7 +348,7 @@ void scheduler_stop(struct scheduler *scheduler)
 {
 	lock(scheduler);
 	scheduler->stopping = true;
-	(void)pthread_cond_signal(&scheduler->filled);
+	(void)pthread_cond_broadcast(&scheduler->filled);
 	unlock(scheduler);
 }
 
@@ -515,6 +515,9 @@ uint32_t scheduler_take(
 		n = gather(s, queue, leader_of(queue), ret_batch);
 		take_out(s, queue, ret_batch, n, ret_serving);
 	}
+	/* Who leaves with a batch no longer watches what is left: another one has to. */
+	if (s->active)
+		(void)pthread_cond_signal(&s->filled);
 	unlock(s);
 	return n;
 }

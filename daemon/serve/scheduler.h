@@ -6,8 +6,8 @@
 #include "serve/sites.h"
 
 /**
- * What waits for the inference thread, and what it has finished. The only thing that the loop and
- * the inference thread share under a lock; clients never see it.
+ * What waits for an inference thread, and what they have finished. The only thing that the loop and
+ * the inference threads share under a lock; clients never see it.
  *
  * Sites take turns by deficit round robin (Shreedhar and Varghese 1996), counted in input pixels and
  * weighed by their priorities; among sites that still have

@@ -401,6 +401,9 @@ static int open_parts(struct serve *serve)
 		.n_slots = config->n_slots,
 		.slot_memory = config->slot_memory,
 		.max_batch = config->max_batch,
+		.n_workers = config->n_workers,
+		.n_threads = config->threads,
+		.cpus = config->serve_cpus,
 	};
 	struct diag diag = { .text = "" };
 	int r;
@@ -425,7 +428,11 @@ static int open_parts(struct serve *serve)
 		return EX_CONFIG;
 	}
 	options.base = serve->base;
-	r = inference_start(&serve->inference, &options);
+	r = inference_start(&serve->inference, &options, &diag);
+	if (r < 0 && diag.text[0]) {
+		log_error("[serve] %s", diag.text);
+		return EX_CONFIG;
+	}
 	if (r >= 0)
 		r = sd_event_add_io(serve->event, &serve->inference_io,
 			inference_fd(serve->inference), EPOLLIN, on_inference, serve);

@@ -44,7 +44,8 @@ class Cascade(harness.Case):
 
     def by_engine(self, path, files):
         """Of each the expert and the embedding."""
-        lines = fixture("forward", self.flawed.model, path, *files).splitlines()
+        lines = fixture("forward", self.flawed.precision(), self.flawed.model, path,
+                        *files).splitlines()
         rows = [line.split() for line in lines]
         return [(int(row[0]), [float(x) for x in row[1:]]) for row in rows]
 

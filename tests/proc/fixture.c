@@ -141,7 +141,7 @@ static int forward_one(struct vit *vit, struct slot *slot, const struct mask_set
 	return 0;
 }
 
-/* forward MODEL MASK|- IMAGE...: a line of each, see above */
+/* forward f32|bf16 MODEL MASK|- IMAGE...: a line of each, see above */
 static int forward(char **argv)
 {
 	_cleanup_(base_freep) struct base *base = NULL;
@@ -149,18 +149,21 @@ static int forward(char **argv)
 	_cleanup_(slot_freep) struct slot *slot = NULL;
 	_cleanup_(mask_set_freep) struct mask_set *set = NULL;
 	struct diag diag = { "" };
+	enum precision precision;
 	int r;
 
-	if (base_load(&base, argv[0], &diag) < 0 || vit_new(&vit, base, NULL, &diag) < 0) {
-		fprintf(stderr, "%s: %s\n", argv[0], diag.text);
+	if (precision_parse(&precision, argv[0]) < 0)
+		return 1;
+	if (base_load(&base, argv[1], &diag) < 0 || vit_new(&vit, base, NULL, &diag) < 0) {
+		fprintf(stderr, "%s: %s\n", argv[1], diag.text);
 		return 1;
 	}
-	r = strcmp(argv[1], "-") == 0
+	r = strcmp(argv[2], "-") == 0
 		    ? mask_set_of(&set, NULL, vit_layout(vit), vit_shape(vit)->width)
-		    : read_set(&set, vit, argv[1]);
-	if (r < 0 || vit_slot_new(&slot, vit, SLOT_INFER) < 0)
+		    : read_set(&set, vit, argv[2]);
+	if (r < 0 || vit_slot_new(&slot, vit, slot_use_in(SLOT_INFER, precision)) < 0)
 		return 1;
-	for (char **path = argv + 2; *path; path++)
+	for (char **path = argv + 3; *path; path++)
 		if (forward_one(vit, slot, set, *path) < 0)
 			return 1;
 	return 0;
@@ -196,12 +199,12 @@ int main(int argc, char **argv)
 		return model(argv + 2);
 	if (argc >= 3 && strcmp(argv[1], "kimg") == 0)
 		return kimg(argv + 2);
-	if (argc >= 5 && strcmp(argv[1], "forward") == 0)
+	if (argc >= 6 && strcmp(argv[1], "forward") == 0)
 		return forward(argv + 2);
 	if (argc == 4 && strcmp(argv[1], "mend") == 0)
 		return mend(argv + 2);
 	fprintf(stderr, "usage: proc_fixture images DIR FIRST N | model FILE SEED flawed|whole | "
 			"kimg FILE... | "
-			"forward MODEL MASK|- IMAGE... | mend MODEL FILE\n");
+			"forward f32|bf16 MODEL MASK|- IMAGE... | mend MODEL FILE\n");
 	return 2;
 }

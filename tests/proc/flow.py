@@ -13,7 +13,7 @@ from harness import field, fields, fixture
 
 
 def embedding_by_engine(daemon, mask, image):
-    return [float(x) for x in fixture("forward", daemon.model, mask, image).split()]
+    return [float(x) for x in fixture("forward", daemon.precision(), daemon.model, mask, image).split()]
 
 
 def furthest(a, b):

@@ -167,6 +167,10 @@ class Daemon:
         assert len(lines) == 1, f"{args}: not one line: {done.stderr}"
         return lines[0]
 
+    def precision(self):
+        """What new versions are judged and served in."""
+        return self.one("status")["precision"]
+
     def role(self, name):
         """Its process, once it runs."""
         def look():

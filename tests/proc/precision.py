@@ -31,7 +31,7 @@ class Precision(unittest.TestCase):
 
     def start(self, precision, **how):
         self.daemon.write("kamend.conf", f"[serve]\nprecision = {precision}\n")
-        return self.daemon.start(**how).one("status")["precision"]
+        return self.daemon.start(**how).precision()
 
     def learnt(self, site):
         """A site with a champion, and the base's references."""
@@ -87,7 +87,7 @@ class Precision(unittest.TestCase):
         self.daemon.stop()
         # Of this model an f32 slot takes more than half of it.
         self.daemon.write("kamend.conf", "[serve]\nslots = 8\nslot_memory = 400000\n")
-        if self.daemon.start().one("status")["precision"] == "f32":
+        if self.daemon.start().precision() == "f32":
             self.skipTest("this CPU has no bf16")
         self.learnt("b")
         answers = [self.ask(site) for site in "ab"]

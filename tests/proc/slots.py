@@ -38,7 +38,7 @@ class Slots(harness.Case):
     def by_turns(self, settings):
         daemon, version, mended = self.daemon_with(settings)
         image = os.path.join(self.folder, "20000.png")
-        want = {v: [float(x) for x in fixture("forward", daemon.model, mask, image).split()]
+        want = {v: [float(x) for x in fixture("forward", daemon.precision(), daemon.model, mask, image).split()]
                 for v, mask in ((0, "-"), (version, mended))}
         before = self.figure(daemon, "kamen_slot_switches_total")
         for _ in range(5):
@@ -49,10 +49,10 @@ class Slots(harness.Case):
                 self.figure(daemon, "kamen_slot_bytes"))
 
     def test_one_slot_is_there_whatever_memory_is_allowed_and_more_where_they_fit(self):
-        switches, one = self.by_turns("[serve]\nprecision = f32\nslots = 8\nslot_memory = 400000\n")
-        self.assertGreater(2 * one, 400000, "a second one would not fit")
+        switches, one = self.by_turns("[serve]\nslots = 8\nslot_memory = 65536\n")
+        self.assertGreater(2 * one, 65536, "a second one would not fit")
         self.assertEqual(switches, 10, "every answer switches")
-        switches, two = self.by_turns("[serve]\nprecision = f32\nslots = 8\nslot_memory = 67108864\n")
+        switches, two = self.by_turns("[serve]\nslots = 8\nslot_memory = 67108864\n")
         self.assertEqual(two, 2 * one, "no more than are used")
         self.assertLessEqual(switches, 2, "each has its own")
 

@@ -71,6 +71,9 @@ static const struct run runs[] = {
 	SMALL("steps", "200", "steps=200", 1.5f, 1),
 	SMALL("optimiser", "sgd 30", "optimiser=sgd score_lr=30", 0, 1),
 	SMALL("optimiser", "sgd 300", "optimiser=sgd score_lr=300", 0, 1),
+	/* At 30 to 300 no bit moved. */
+	SMALL("optimiser", "sgd 1000", "optimiser=sgd score_lr=1000", 0, 1),
+	SMALL("optimiser", "sgd 3000", "optimiser=sgd score_lr=3000", 0, 1),
 	SMALL("travel", "0.75", "", .75f, 1),
 	SMALL("travel", "4.5", "", 4.5f, 1),
 	LARGE("native", "crop 224, travel 1.125", "large_px=224 small_px=128 steps=60", 1.125f),
@@ -89,8 +92,6 @@ static const struct run runs[] = {
 	SMALL("steps", "30", "steps=30", 1.5f, 2),
 	SMALL("batch", "128", "batch=128", 0, 2),
 	SMALL("prototypes", "300", "n_prototypes=300", 0, 2),
-	SMALL("spread", "0.3", "score_spread=.3", 0, 2),
-	SMALL("steps", "200", "steps=200", 1.5f, 2),
 };
 _Static_assert(ARRAY_SIZE(runs) <= 40, "the study's bound");
 

@@ -340,6 +340,12 @@ static void check_row(const struct setting *s, void *base)
 		assert_int_equal(setting_set(s, base, "mask", &diag), -EINVAL);
 		assert_int_equal(setting_set(s, base, "", &diag), 0);
 		break;
+	case SETTING_CPUS:
+		assert_int_equal(setting_set(s, base, "0-3,8", &diag), 0);
+		assert_int_equal(setting_set(s, base, "", &diag), 0);
+		assert_int_equal(setting_set(s, base, "3-0", &diag), -EINVAL);
+		assert_int_equal(setting_set(s, base, "1 2", &diag), -EINVAL);
+		break;
 	case SETTING_CPU:
 		assert_int_equal(setting_set(s, base, "idle", &diag), 0);
 		assert_int_equal(setting_set(s, base, "1", &diag), 0);
