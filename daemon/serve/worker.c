@@ -14,7 +14,7 @@
 
 struct worker {
 	struct worker_options options;
-	cpu_set_t cpus; /* options.cpus, unless that is NULL */
+	cpu_set_t cpus; /* what options.cpus points to, unless that is NULL */
 	pthread_t thread;
 	pthread_mutex_t lock; /* of scheduler and stop, while the thread waits for them */
 	pthread_cond_t told;
@@ -499,8 +499,10 @@ int worker_start(struct worker **ret_worker, const struct worker_options *option
 	if (!worker)
 		return -ENOMEM;
 	worker->options = *options;
-	if (options->cpus)
+	if (options->cpus) {
 		worker->cpus = *options->cpus;
+		worker->options.cpus = &worker->cpus;
+	}
 	(void)pthread_mutex_init(&worker->lock, NULL);
 	(void)pthread_cond_init(&worker->told, NULL);
 	r = -pthread_create(&worker->thread, NULL, worker_run, worker);

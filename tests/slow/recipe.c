@@ -88,10 +88,10 @@ static const struct run runs[] = {
 	SMALL("steps", "60", "steps=60", 1.5f, 2),
 	SMALL("batch", "32", "batch=32", 0, 2),
 	SMALL("spread", "0.1", "score_spread=.1", 0, 2),
+	SMALL("spread", "0.3", "score_spread=.3", 0, 2),
+	SMALL("spread", "0.3", "score_spread=.3", 0, 3),
+	SMALL("spread", "0.5", "score_spread=.5", 0, 1),
 	SMALL("prototypes", "30", "n_prototypes=30", 0, 2),
-	SMALL("steps", "30", "steps=30", 1.5f, 2),
-	SMALL("batch", "128", "batch=128", 0, 2),
-	SMALL("prototypes", "300", "n_prototypes=300", 0, 2),
 };
 _Static_assert(ARRAY_SIZE(runs) <= 40, "the study's bound");
 
