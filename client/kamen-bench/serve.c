@@ -249,16 +249,32 @@ static int load_and_report(struct ctl *ctl, struct plan *plan)
 	status = furnish(ctl, plan);
 	if (status == EXIT_DONE)
 		r = measure(plan, &outcome);
-	if (status == EXIT_DONE && result->completed > 0)
+	if (status == EXIT_DONE && r == 0 && result->completed > 0)
 		status = report(ctl, plan, &outcome);
 	if (plan->own_sites)
 		sites_delete(ctl, plan->load.n_sites, plan->names);
-	if (*result->why)
-		(void)ctl_fail(ctl, EXIT_FAILED, "%s", result->why);
-	if (status == EXIT_DONE && result->completed == 0)
+	if (*result->why || *outcome.one.why)
+		(void)ctl_fail(
+			ctl, EXIT_FAILED, "%s", *result->why ? result->why : outcome.one.why);
+	if (status == EXIT_DONE && (r < 0 || result->completed == 0))
 		return ctl_fail(ctl, ctl_status_of(r), "%s: %s", endpoint,
 			r < 0 ? strerror(-r) : "nothing was answered");
-	return result->lost ? EXIT_FAILED : status;
+	return result->lost || outcome.one.lost ? EXIT_FAILED : status;
+}
+
+/* A daemon of our own, set up as was asked. EXIT_DONE or a status, said. */
+static int own_daemon(struct ctl *ctl, const struct serve_options *o, const struct plan *plan,
+	struct daemon *ret_daemon)
+{
+	char settings[256];
+
+	(void)snprintf(settings, sizeof(settings),
+		"[serve]\nthreads = %u\nprecision = %s\nmax_batch = %u\nslots = %u\n"
+		"[learner]\nenabled = %s\n",
+		plan->threads, plan->precision, plan->max_batch, plan->n_slots,
+		plan->load.learner || plan->masks.density > 0 ? "on" : "off");
+	return daemon_start(
+		ctl, &(struct daemon_spec){ o->model, o->random, settings }, ret_daemon);
 }
 
 int serve_run(struct ctl *ctl, int argc, char **argv)
@@ -295,7 +311,6 @@ int serve_run(struct ctl *ctl, int argc, char **argv)
 	_cleanup_(freep) char(*names)[64] = calloc(LOAD_MAX_SITES, sizeof(*names));
 	_cleanup_(freep) uint32_t *versions = calloc(LOAD_MAX_SITES, sizeof(*versions));
 	struct plan plan = { .names = names, .masks.versions = versions };
-	char settings[256];
 	int first, status;
 
 	if (!options_parse(ctl, argc, argv, specs, ARRAY_SIZE(specs), 0, 0, &first, &status))
@@ -303,13 +318,7 @@ int serve_run(struct ctl *ctl, int argc, char **argv)
 	if (!names || !versions || !plan_fill(ctl, &o, &plan))
 		return EXIT_USAGE;
 	if (!ctl->runtime) {
-		(void)snprintf(settings, sizeof(settings),
-			"[serve]\nthreads = %u\nprecision = %s\nmax_batch = %u\nslots = %u\n"
-			"[learner]\nenabled = %s\n",
-			plan.threads, plan.precision, plan.max_batch, plan.n_slots,
-			plan.load.learner || plan.masks.density > 0 ? "on" : "off");
-		status = daemon_start(
-			ctl, &(struct daemon_spec){ o.model, o.random, settings }, &daemon);
+		status = own_daemon(ctl, &o, &plan, &daemon);
 		if (status != EXIT_DONE)
 			return status;
 		ctl->runtime = daemon.runtime;

@@ -34,7 +34,8 @@ int sites_daemon(struct ctl *ctl, char ret_precision[8], pid_t *ret_pid)
 		status = control_ask(control, &request, -1, KAMEN__REPLY__ROW_STATUS, &reply);
 	if (status != EXIT_DONE)
 		return status;
-	(void)snprintf(ret_precision, 8, "%s", reply->status->precision);
+	(void)snprintf(ret_precision, 8, "%s",
+		reply->status->precision ? reply->status->precision : "f32");
 	for (size_t i = 0; i < reply->status->n_roles; i++)
 		if (strcmp(reply->status->roles[i]->name, "serve") == 0)
 			*ret_pid = reply->status->roles[i]->pid;

@@ -2,8 +2,11 @@
 #include "ops/cpus.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define MAX_NODES 64u
 
 /* A number below CPU_SETSIZE, moved past. */
 static bool take_number(const char **text, unsigned *ret_number)
@@ -75,21 +78,49 @@ int cpus_keep_to(const char *text, struct diag *diag)
 	return r;
 }
 
+/* The CPUs of a node; false: there is no such node, or nothing is told of it. */
+static bool node_cpus(unsigned node, cpu_set_t *ret_cpus)
+{
+	char path[64], line[4096];
+	_cleanup_(fclosep) FILE *file = NULL;
+
+	(void)snprintf(path, sizeof(path), "/sys/devices/system/node/node%u/cpulist", node);
+	file = fopen(path, "re");
+	if (!file || !fgets(line, sizeof(line), file))
+		return false;
+	line[strcspn(line, "\n")] = 0;
+	return cpus_parse(line, ret_cpus);
+}
+
+/* Hands out those of some CPUs whose turn is in [first, end), *at turns having passed. */
+static void hand_out(
+	const cpu_set_t *cpus, unsigned first, unsigned end, unsigned *at, cpu_set_t *share)
+{
+	for (unsigned cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+		if (!CPU_ISSET(cpu, cpus))
+			continue;
+		if (*at >= first && *at < end)
+			CPU_SET(cpu, share);
+		(*at)++;
+	}
+}
+
 cpu_set_t cpus_share(const cpu_set_t *cpus, unsigned i, unsigned n)
 {
 	const unsigned n_cpus = (unsigned)CPU_COUNT(cpus);
 	unsigned first = i * n_cpus / n, end = (i + 1) * n_cpus / n, at = 0;
-	cpu_set_t share;
+	cpu_set_t share, node, left = *cpus;
 
 	if (end == first)
 		end = first + 1;
 	CPU_ZERO(&share);
-	for (unsigned cpu = 0; cpu < CPU_SETSIZE; cpu++) {
-		if (!CPU_ISSET(cpu, cpus))
+	for (unsigned k = 0; k < MAX_NODES; k++) {
+		if (!node_cpus(k, &node))
 			continue;
-		if (at >= first && at < end)
-			CPU_SET(cpu, &share);
-		at++;
+		CPU_AND(&node, &node, &left);
+		hand_out(&node, first, end, &at, &share);
+		CPU_XOR(&left, &left, &node);
 	}
+	hand_out(&left, first, end, &at, &share);
 	return share;
 }

@@ -20,8 +20,8 @@ int cpus_allowed(const char *text, cpu_set_t *ret_cpus, struct diag *diag);
 /** Keeps this thread, and those that it starts, to a list. Errors as above, and EPERM and the like. */
 int cpus_keep_to(const char *text, struct diag *diag);
 
-/** Share number i of n: neighbours stay together, which are of one NUMA node as a rule. With fewer
- * CPUs than shares some are shared. */
+/** Share number i of n, NUMA node after node (/sys/devices/system/node), and in a node by number. With
+ * fewer CPUs than shares some are shared. */
 cpu_set_t cpus_share(const cpu_set_t *cpus, unsigned i, unsigned n);
 
 #endif

@@ -36,6 +36,15 @@ static uint32_t at_least_1(uint64_t n)
 	return n > 0 ? (uint32_t)n : 1;
 }
 
+/* Never more than it has CPUs. */
+static uint32_t threads_of(const struct inference_options *o, const cpu_set_t *share)
+{
+	uint32_t n_cpus = (uint32_t)CPU_COUNT(share);
+	uint32_t n = o->n_threads > 0 ? at_least_1(o->n_threads / o->n_workers) : n_cpus;
+
+	return n < n_cpus ? n : n_cpus;
+}
+
 /* Slots, memory and CPUs are shared out. One worker that may run anywhere is left as OpenMP has it. */
 static int start_workers(struct inference *inference)
 {
@@ -50,14 +59,13 @@ static int start_workers(struct inference *inference)
 		.owner = inference,
 	};
 	cpu_set_t all, share;
-	int r = cpus_allowed(o->cpus, &all, &inference->diag);
+	int r = is_bound ? cpus_allowed(o->cpus, &all, &inference->diag) : 0;
 
 	for (uint32_t i = 0; i < o->n_workers && r == 0; i++) {
 		if (is_bound) {
 			share = cpus_share(&all, i, o->n_workers);
 			one.cpus = &share;
-			one.n_threads = o->n_threads > 0 ? at_least_1(o->n_threads / o->n_workers)
-							 : (uint32_t)CPU_COUNT(&share);
+			one.n_threads = threads_of(o, &share);
 		}
 		r = worker_start(&inference->workers[i], &one);
 		if (r == 0)
@@ -152,6 +160,15 @@ struct vit *inference_vit(const struct inference *inference)
 enum precision inference_precision(const struct inference *inference)
 {
 	return worker_precision(inference->workers[0]);
+}
+
+bool inference_has(const struct inference *inference, enum precision precision)
+{
+	bool all_have = true;
+
+	for (uint32_t i = 0; i < inference->n; i++)
+		all_have = all_have && worker_has(inference->workers[i], precision);
+	return all_have;
 }
 
 const struct inference_stats *inference_stats(const struct inference *inference)

@@ -46,10 +46,12 @@ int inference_fd(const struct inference *inference);
 enum inference_state inference_state(const struct inference *inference);
 /** Why it FAILED. */
 const char *inference_error(const struct inference *inference);
-/** Its shape, layout and names may be read from any thread once READY; nothing else. */
+/** Shape, layout and names may be read from any thread once READY; nothing else. */
 struct vit *inference_vit(const struct inference *inference);
 /** Of what is new (struct serving has its own). Once READY. */
 enum precision inference_precision(const struct inference *inference);
+/** Whether what was judged in a precision can be served in it. Once READY. */
+bool inference_has(const struct inference *inference, enum precision precision);
 const struct inference_stats *inference_stats(const struct inference *inference);
 /** False when a batch has been running since the last call without an end. */
 bool inference_moves(struct inference *inference);

@@ -409,11 +409,11 @@ static uint64_t fill_until(const struct scheduler *s, const struct site_queue *q
 	return until;
 }
 
+/* A whole batch at the lowest priority: who waits alone is not to be cut into smaller ones. That a site
+ * may have several in a round does no harm: after each the queue goes to the end of the ring. */
 static uint64_t credit_of(const struct scheduler *s, const struct site_queue *queue)
 {
-	uint64_t priority = queue->priority > 0 ? queue->priority : SITE_PRIORITY;
-
-	return s->quantum * priority / SITE_PRIORITY;
+	return s->quantum * (queue->priority > 0 ? queue->priority : SITE_PRIORITY);
 }
 
 /* NULL: every queue may still fill, the first of them until *ret_until. */
@@ -487,11 +487,12 @@ static void take_out(struct scheduler *s, struct site_queue *queue, struct reque
 	}
 }
 
-uint32_t scheduler_take(
-	struct scheduler *scheduler, struct request **ret_batch, struct serving **ret_serving)
+int scheduler_take(struct scheduler *scheduler, bool waits, struct request **ret_batch,
+	struct serving **ret_serving)
 {
 	struct scheduler *s = scheduler;
 	uint32_t n = 0;
+	bool ends;
 
 	lock(s);
 	while (n == 0) {
@@ -499,7 +500,7 @@ uint32_t scheduler_take(
 		uint64_t until;
 
 		if (!s->active) {
-			if (s->stopping)
+			if (s->stopping || !waits)
 				break;
 			(void)pthread_cond_wait(&s->filled, &s->lock);
 			continue;
@@ -518,6 +519,7 @@ uint32_t scheduler_take(
 	/* Who leaves with a batch no longer watches what is left: another one has to. */
 	if (s->active)
 		(void)pthread_cond_signal(&s->filled);
+	ends = s->stopping;
 	unlock(s);
-	return n;
+	return n > 0 ? (int)n : ends ? 0 : -EAGAIN;
 }

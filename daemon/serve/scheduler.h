@@ -53,9 +53,10 @@ void scheduler_set_delay(struct scheduler *scheduler, uint64_t delay_ns);
 void scheduler_stop(struct scheduler *scheduler);
 
 /* ---- inference thread */
-/** Waits for a batch: a power of two, at most max_batch. 0: stop. */
-uint32_t scheduler_take(
-	struct scheduler *scheduler, struct request **ret_batch, struct serving **ret_serving);
+/** A batch: a power of two, at most max_batch. waits: until there is one.
+ * @return its size, 0: stop, -EAGAIN: nothing waits, and the caller does not want to, either */
+int scheduler_take(struct scheduler *scheduler, bool waits, struct request **ret_batch,
+	struct serving **ret_serving);
 /** Hands a batch back to the loop. */
 void scheduler_give(struct scheduler *scheduler, struct request *const *batch, uint32_t n);
 /** Whether nothing waits: time for what nobody waits for. */

@@ -44,7 +44,7 @@ struct serving_model serve_model(const struct serve *serve)
 	};
 
 	for (enum precision p = 0; p < N_PRECISIONS; p++)
-		model.has[p] = vit_has(vit, p);
+		model.has[p] = inference_has(serve->inference, p);
 	return model;
 }
 

@@ -34,13 +34,13 @@ struct serving_model {
 	const struct mask_layout *layout;
 	const struct digest *base;
 	uint32_t width;           /* of an embedding that is not fused */
-	enum precision precision; /* of what is new */
+	enum precision precision; /* where no reference tells another */
 	bool has[N_PRECISIONS];   /* what the CPU can compute */
 };
 
 /**
  * Reads MASK_PATH (a .kmask or a .kcas; NULL: the base) and REFERENCE_PATH, checks both against the
- * model. The references say in which precision the version was judged: in that one it is served, or
+ * model. The references say in which precision they were embedded: in that one it is served, or
  * its verdicts would be of another space. A reference of another space, a damaged or a missing one is
  * no error: then nothing is known. One that cannot be read just now is.
  *

@@ -178,6 +178,25 @@ static bool is_snapshot(
 	       same_prep(&s->prep, prep);
 }
 
+/* In which precision a version was judged; what new ones are judged in, where this CPU lacks it or the
+ * row does not tell. */
+static enum precision judged_in(struct serve *serve, const struct site *site, uint32_t version,
+	const struct serving_model *model)
+{
+	struct version_row row;
+
+	if (version == 0 || state_version_get(serve->state, site->name, version, &row) < 0)
+		return model->precision;
+	for (enum precision p = 0; p < N_PRECISIONS; p++) {
+		struct digest space =
+			space_digest(&row.base, &row.mask, &row.prep, precision_name(p), "cls");
+
+		if (model->has[p] && digest_equal(&space, &row.space))
+			return p;
+	}
+	return model->precision;
+}
+
 static int load(struct serve *serve, const struct site *site, uint32_t version,
 	const struct wanted *how, bool with_reference, struct serving **ret_serving,
 	struct diag *diag)
@@ -194,6 +213,7 @@ static int load(struct serve *serve, const struct site *site, uint32_t version,
 	r = state_mask_path(serve->state, mask, site->name, name);
 	if (r < 0)
 		return r;
+	model.precision = judged_in(serve, site, version, &model);
 	r = serving_load(ret_serving, &model, version, &how->prep, how->settings.novelty_threshold,
 		version > 0 ? mask : NULL, with_reference ? reference : NULL, diag);
 	if (r < 0 && !diag->text[0])
@@ -242,6 +262,11 @@ static void tell_of_lost_reference(
 	if (is->has_foreign_reference && !was_told)
 		log_warning("site %s: the references of version %u are of another preprocessing, "
 			    "or of a precision that this CPU does not have: verdicts are UNKNOWN "
+			    "until the site has learnt anew",
+			site->name, is->version);
+	else if (was && was->version == is->version && was->reference && !is->reference &&
+		 !was_told)
+		log_warning("site %s: the references of version %u are gone: verdicts are UNKNOWN "
 			    "until the site has learnt anew",
 			site->name, is->version);
 }

@@ -19,7 +19,7 @@ struct site_queue {
 	struct request *head, **tail;
 	uint32_t n;
 	uint64_t deficit;  /* pixels of forwards that the site may still take in this round */
-	uint32_t priority; /* what its credit grows by, SITE_PRIORITY a quantum; 0: as if that */
+	uint32_t priority; /* what its credit grows by, in quanta; 0: SITE_PRIORITY */
 	bool active;
 	struct site_queue *next;
 	struct serving *champion; /* what the site's next batch is served with */

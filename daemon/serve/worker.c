@@ -28,6 +28,7 @@ struct worker {
 	/* The thread's own. */
 	struct vit *vit;
 	enum precision precision;
+	bool has[N_PRECISIONS];
 	struct slots *slots;
 	struct plans *plans;
 	struct resize_scratch *scratch;
@@ -339,10 +340,11 @@ static int choose_precision(struct worker *worker, struct diag *diag)
 	if (r < 0 || !vit_has(worker->vit, worker->precision))
 		return diag_set(diag, EOPNOTSUPP, "precision %s: this CPU (%s) does not have it",
 			name, vit_isa(worker->vit));
-	for (enum precision p = 0; p < N_PRECISIONS && r == 0; p++)
-		if (vit_has(worker->vit, p))
-			r = vit_selftest(worker->vit, p, diag);
-	return r;
+	for (enum precision p = 0; p < N_PRECISIONS; p++)
+		worker->has[p] = vit_has(worker->vit, p) && vit_selftest(worker->vit, p, NULL) == 0;
+	/* Once more, for what to say. */
+	return worker->has[worker->precision] ? 0
+					      : vit_selftest(worker->vit, worker->precision, diag);
 }
 
 static int make_room(struct worker *worker)
@@ -438,13 +440,19 @@ static void serve_batches(struct worker *worker, struct scheduler *scheduler)
 	struct shadow_sample *samples;
 	struct serving *serving;
 	uint64_t compute_ns;
-	uint32_t n;
+	int taken;
 
 	for (;;) {
+		uint32_t n;
+
 		run_samples(worker, scheduler);
-		n = scheduler_take(scheduler, batch, &serving);
-		if (n == 0)
+		/* Another worker may take what interrupted the samples: then they go on. */
+		taken = scheduler_take(scheduler, !worker->samples, batch, &serving);
+		if (taken == 0)
 			break;
+		if (taken < 0)
+			continue;
+		n = (uint32_t)taken;
 		atomic_fetch_add(&worker->n_begun, 1);
 		run_batch(worker, batch, n, serving, &compute_ns);
 		atomic_fetch_add(&worker->n_ended, 1);
@@ -459,23 +467,27 @@ static void serve_batches(struct worker *worker, struct scheduler *scheduler)
 }
 
 /* What it allocates from here on lies where it runs (first touch), and its OpenMP threads follow. */
-static void keep_to_cpus(const struct worker *worker)
+static int keep_to_cpus(struct worker *worker)
 {
+	int r = 0;
+
 	if (worker->options.cpus)
-		(void)pthread_setaffinity_np(pthread_self(), sizeof(worker->cpus), &worker->cpus);
+		r = -pthread_setaffinity_np(pthread_self(), sizeof(worker->cpus), &worker->cpus);
 	if (worker->options.n_threads > 0)
 		omp_set_num_threads((int)worker->options.n_threads);
+	return r < 0 ? diag_set(&worker->diag, -r, "its CPUs: %s", strerror(-r)) : 0;
 }
 
 static void *worker_run(void *arg)
 {
 	struct worker *worker = arg;
 	struct scheduler *scheduler;
-	int r = 0;
+	int r;
 
 	(void)pthread_setname_np(pthread_self(), "inference");
-	keep_to_cpus(worker);
-	r = build(worker);
+	r = keep_to_cpus(worker);
+	if (r == 0)
+		r = build(worker);
 	if (r < 0 && worker->diag.text[0] == '\0')
 		(void)diag_set(&worker->diag, -r, "%s", strerror(-r));
 	atomic_store(&worker->state, r < 0 ? INFERENCE_FAILED : INFERENCE_READY);
@@ -560,6 +572,11 @@ const char *worker_error(const struct worker *worker)
 struct vit *worker_vit(const struct worker *worker)
 {
 	return worker->vit;
+}
+
+bool worker_has(const struct worker *worker, enum precision precision)
+{
+	return worker->has[precision];
 }
 
 enum precision worker_precision(const struct worker *worker)

@@ -34,6 +34,8 @@ enum inference_state worker_state(const struct worker *worker);
 /** Why it FAILED. */
 const char *worker_error(const struct worker *worker);
 struct vit *worker_vit(const struct worker *worker);
+/** Whether it passed its self-test in a precision. */
+bool worker_has(const struct worker *worker, enum precision precision);
 enum precision worker_precision(const struct worker *worker);
 /** False when a batch has been running since the last call without an end. */
 bool worker_moves(struct worker *worker);

@@ -31,6 +31,7 @@ static void (*parallel)(void (*)(void *), void *, unsigned, unsigned);
 struct region {
 	void (*body)(void *);
 	void *data;
+	int depth; /* where it was called */
 };
 
 static void count(void)
@@ -80,15 +81,15 @@ static void run_region(void *data)
 	const struct region *region = data;
 	int around = depth;
 
-	/* A primitive's own regions stay its own. */
-	depth = around > 1 ? around : 0;
+	/* On every thread of the team: a primitive's own regions stay its own. */
+	depth = region->depth;
 	region->body(region->data);
 	depth = around;
 }
 
 EXPORT void GOMP_parallel(void (*body)(void *), void *data, unsigned n_threads, unsigned flags)
 {
-	struct region region = { body, data };
+	struct region region = { body, data, depth };
 
 	depth++;
 	parallel(run_region, &region, n_threads, flags);

@@ -55,6 +55,7 @@ class Allocations(unittest.TestCase):
     def test_nothing_is_allocated_for_a_request(self):
         self.assertGreater(self.count()[1], 0, "the shim counts")
         self.assertEqual(self.least(), 0)
+        self.assertGreater(self.count()[0], 0, "oneDNN's are counted, too")
         self.assertEqual(self.least(deadline_ns=2**62), 0)
         self.assertEqual(self.least(mask=1, version=0), 0)
 

@@ -3,6 +3,7 @@
 
 import math
 import os
+import re
 import unittest
 
 import harness
@@ -81,21 +82,42 @@ class Precision(unittest.TestCase):
         self.assertEqual(self.ask("b"), rounded)
         self.assertEqual(self.precision_of("b"), "bf16")
 
+    def figure(self, name):
+        text = self.daemon.command("metrics").stdout
+        return float(re.search(rf"^{name} (\S+)$", text, re.M)[1])
+
+    def by_turns(self, memory):
+        """Sites of both precisions and the base of each -> switches of twelve answers, bytes"""
+        self.daemon.write("kamend.conf", f"[serve]\nslots = 8\nslot_memory = {memory}\n")
+        self.daemon.start()
+        asked = [(site, *how) for site in "ab" for how in ((), ("--mask", "base"))]
+        answers = [self.ask(*how) for how in asked]
+        before = self.figure("kamen_slot_switches_total")
+        for _ in range(3):
+            self.assertEqual([self.ask(*how) for how in asked], answers)
+        found = self.figure("kamen_slot_switches_total") - before, self.figure("kamen_slot_bytes")
+        self.daemon.stop()
+        return found
+
     def test_slots_of_both_share_what_memory_is_allowed(self):
         self.start("f32")
         self.learnt("a")
+        f32 = self.figure("kamen_slot_bytes")
         self.daemon.stop()
-        # Of this model an f32 slot takes more than half of it.
-        self.daemon.write("kamend.conf", "[serve]\nslots = 8\nslot_memory = 400000\n")
-        if self.daemon.start().precision() == "f32":
+        if self.start("auto") == "f32":
             self.skipTest("this CPU has no bf16")
         self.learnt("b")
-        answers = [self.ask(site) for site in "ab"]
-        for _ in range(3):
-            self.assertEqual([self.ask(site) for site in "ab"], answers)
-        held = [line for line in self.daemon.command("metrics").stdout.splitlines()
-                if line.startswith("kamen_slot_bytes ")]
-        self.assertLessEqual(int(held[0].split()[1]), 400000)
+        self.daemon.stop()
+        switches, enough = self.by_turns(1 << 26)
+        self.assertEqual(switches, 0)
+        self.assertLess(enough, 4 * f32, "two of them are smaller")
+        # One of each: every answer finds one of its precision, and switches it.
+        switches, held = self.by_turns(int(1.9 * f32))
+        self.assertEqual(switches, 12)
+        self.assertTrue(f32 < held <= 1.9 * f32)
+        switches, held = self.by_turns(65536)
+        self.assertEqual(switches, 12)
+        self.assertLess(held, 1.1 * f32)
 
     def test_a_cpu_without_it_says_so(self):
         precision = self.start("auto")

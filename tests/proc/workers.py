@@ -85,7 +85,7 @@ class Workers(unittest.TestCase):
     def test_two_answer_as_one_does(self):
         one, threads = self.answers("[serve]\nprecision = f32\n")
         self.assertEqual(len(threads), 1)
-        two, threads = self.answers("[serve]\nprecision = f32\nworkers = 2\nthreads = 2\n"
+        two, threads = self.answers("[serve]\nprecision = f32\nworkers = 2\nthreads = 4\n"
                                     "batch_delay_us = 500\n")
         self.assertEqual(one.keys(), two.keys())
         for key, embedding in one.items():
@@ -104,7 +104,7 @@ class Workers(unittest.TestCase):
         daemon.write("kamend.conf", f"[serve]\ncpus = {cpu}\n[learner]\ncpus = {cpu}\n")
         daemon.start()
         self.assertEqual(set(self.threads(daemon)), {frozenset([cpu])})
-        self.assertEqual(os.sched_getaffinity(daemon.role("learner")), {cpu})
+        wait_until(lambda: os.sched_getaffinity(daemon.role("learner")) == {cpu}, "its CPU")
         daemon.stop()
         daemon.write("kamend.conf", "[serve]\ncpus = 3-1\n")
         self.assertEqual(daemon.spawn().wait(harness.PATIENCE), EX_CONFIG)
