@@ -6,30 +6,12 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "model/row.h"
+#include "model/row_bf16.h"
 
 #define PASTE(a, b) a##b
 #define NAME(stem, isa) PASTE(stem, isa)
 
 #define LANES 16u
-
-static inline float widen(bf16 value)
-{
-	uint32_t bits = (uint32_t)value << 16;
-	float x;
-
-	memcpy(&x, &bits, sizeof(x));
-	return x;
-}
-
-/* To the nearest, ties to even. A NaN stays one: its payload does not reach the lower half here. */
-static inline bf16 narrow(float x)
-{
-	uint32_t bits;
-
-	memcpy(&bits, &x, sizeof(bits));
-	return (bf16)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
 
 /* Beyond it Phi is 0 or 1 to 4e-6. */
 #define END 4.5f
@@ -66,17 +48,18 @@ void NAME(kern_gelu_row_, KERN_ISA)(bf16 *dst, const bf16 *src, size_t n)
 	/* Without a promise that they differ: where dst is src, element by element is right too. */
 #pragma omp simd
 	for (size_t i = 0; i < n; i++) {
-		float x = widen(src[i]);
+		float x = bf16_widen(src[i]);
 
-		dst[i] = narrow(x * (.5f + odd_polynomial(x, phi_odd, ARRAY_SIZE(phi_odd))));
+		dst[i] = bf16_narrow(x * (.5f + odd_polynomial(x, phi_odd, ARRAY_SIZE(phi_odd))));
 	}
 }
 
 void NAME(kern_gelu_grad_row_, KERN_ISA)(bf16 *restrict d, const bf16 *restrict x, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
-		d[i] = narrow(widen(d[i]) * (.5f + odd_polynomial(widen(x[i]), slope_odd,
-							   ARRAY_SIZE(slope_odd))));
+		d[i] = bf16_narrow(
+			bf16_widen(d[i]) *
+			(.5f + odd_polynomial(bf16_widen(x[i]), slope_odd, ARRAY_SIZE(slope_odd))));
 }
 
 /* e^x for x <= 0, as at -87 below it: 2^round(y) times a polynomial of what is left of y = x / ln 2. */
@@ -156,9 +139,9 @@ void NAME(kern_softmax_row_, KERN_ISA)(
 		sum += lane[j];
 	factor = 1 / sum;
 	for (size_t i = 0; i < whole; i++)
-		dst[i] = narrow(src[i] * factor);
+		dst[i] = bf16_narrow(src[i] * factor);
 	for (unsigned j = 0; j < rest; j++)
-		dst[whole + j] = narrow(last[j] * factor);
+		dst[whole + j] = bf16_narrow(last[j] * factor);
 	memset(dst + n, 0, (stride - n) * sizeof(*dst));
 }
 
@@ -188,7 +171,7 @@ void NAME(kern_norm_row_, KERN_ISA)(bf16 *restrict dst, const float *restrict sr
 	const float factor = 1 / sqrtf(variance + norm->eps);
 
 	for (size_t i = 0; i < n; i++)
-		dst[i] = narrow((src[i] - mean) * factor * weight[i] + bias[i]);
+		dst[i] = bf16_narrow((src[i] - mean) * factor * weight[i] + bias[i]);
 	stats[0] = mean;
 	stats[1] = variance;
 }
@@ -198,7 +181,7 @@ static inline void cut(bf16 *restrict dst, const float *restrict src, size_t pat
 {
 	for (size_t i = 0; i < n_patches; i++)
 		for (size_t j = 0; j < patch; j++)
-			dst[i * stride + j] = narrow(src[i * patch + j]);
+			dst[i * stride + j] = bf16_narrow(src[i * patch + j]);
 }
 
 void NAME(kern_cut_row_, KERN_ISA)(bf16 *restrict dst, const float *restrict src, size_t patch,
