@@ -14,6 +14,7 @@ struct inference {
 	struct worker **workers; /* (options.n_workers), of which n were started */
 	uint32_t n;
 	_Atomic uint32_t n_starting;
+	pthread_mutex_t packing;
 	int ready_fd;
 	struct diag diag; /* why none was started */
 };
@@ -55,6 +56,7 @@ static int start_workers(struct inference *inference)
 		.n_slots = at_least_1(o->n_slots / o->n_workers),
 		.slot_memory = o->slot_memory > 0 ? o->slot_memory / o->n_workers + 1 : 0,
 		.stats = &inference->stats,
+		.packing = &inference->packing,
 		.on_ready = on_ready,
 		.owner = inference,
 	};
@@ -82,6 +84,7 @@ int inference_start(struct inference **ret_inference, const struct inference_opt
 
 	if (!inference)
 		return -ENOMEM;
+	(void)pthread_mutex_init(&inference->packing, NULL);
 	inference->options = *options;
 	inference->options.n_workers = at_least_1(options->n_workers);
 	if (inference->options.max_batch > SERVE_MAX_BATCH)
@@ -121,6 +124,7 @@ void inference_free(struct inference *inference)
 	for (uint32_t i = 0; i < inference->n; i++)
 		worker_free(inference->workers[i]);
 	free(inference->workers);
+	(void)pthread_mutex_destroy(&inference->packing);
 	if (inference->ready_fd >= 0)
 		(void)close(inference->ready_fd);
 	free(inference);

@@ -486,8 +486,10 @@ static void *worker_run(void *arg)
 
 	(void)pthread_setname_np(pthread_self(), "inference");
 	r = keep_to_cpus(worker);
+	(void)pthread_mutex_lock(worker->options.packing);
 	if (r == 0)
 		r = build(worker);
+	(void)pthread_mutex_unlock(worker->options.packing);
 	if (r < 0 && worker->diag.text[0] == '\0')
 		(void)diag_set(&worker->diag, -r, "%s", strerror(-r));
 	atomic_store(&worker->state, r < 0 ? INFERENCE_FAILED : INFERENCE_READY);

@@ -2,6 +2,7 @@
 #ifndef KAMEN_SERVE_WORKER_H
 #define KAMEN_SERVE_WORKER_H
 
+#include <pthread.h>
 #include <sched.h>
 
 #include "serve/inference.h"
@@ -18,6 +19,9 @@ struct worker_options {
 	uint64_t slot_memory;
 	const cpu_set_t *cpus; /* to keep to; NULL: any. Copied */
 	struct inference_stats *stats;
+	/* Workers pack one after another: so they need the room for it once, and oneDNN's caches are
+	 * there before two threads look into them. */
+	pthread_mutex_t *packing;
 	void (*on_ready)(void *owner); /* on the worker's thread: READY or FAILED now */
 	void *owner;
 };
