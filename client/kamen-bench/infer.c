@@ -6,13 +6,15 @@
 
 #include "bench.h"
 #include "floor.h"
+#include "model_options.h"
 #include "subject.h"
 
 #define N_ROUNDS 5
 #define LEAST_RUNS 10
 
 struct infer_options {
-	const char *model, *random, *precision, *batch, *threads, *size, *seconds;
+	struct model_options model;
+	const char *seconds;
 };
 
 struct asked {
@@ -152,39 +154,27 @@ int infer_run(struct ctl *ctl, int argc, char **argv)
 {
 	struct infer_options o = { 0 };
 	const struct option_spec specs[] = {
-		{ "model", "FILE", "safetensors file of a ViT", &o.model, NULL },
-		{ "random", "NAME[,NAME]", "untrained: vit_t, vit_s, vit_b, vit_demo", &o.random,
-			NULL },
-		{ "precision", "NAME[,NAME]",
-			"of f32 (default), bf16; bf16 wants a CPU that has it", &o.precision,
-			NULL },
-		{ "batch", "N", "images a batch, 1; all times are a batch's", &o.batch, NULL },
-		{ "threads", "N", "of oneDNN; else one a processor", &o.threads, NULL },
-		{ "size", "PX", "else the model's own", &o.size, NULL },
+		MODEL_OPTION_SPECS(o.model, "images a batch, 1; all times are a batch's",
+			"else the model's own"),
 		{ "seconds", "N", "of measuring, about, 8", &o.seconds, NULL },
 	};
-	unsigned long long batch, threads, px, seconds;
+	unsigned long long seconds;
+	uint32_t batch, px;
 	struct run run;
 	int first, status;
 
 	if (!options_parse(ctl, argc, argv, specs, ARRAY_SIZE(specs), 0, 0, &first, &status))
 		return status;
-	if (!bench_number(ctl, "batch", o.batch, 1, 256, 1, &batch) ||
-		!bench_number(ctl, "threads", o.threads, 1, 256, 0, &threads) ||
-		!bench_number(ctl, "size", o.size, 16, 1024, 0, &px) ||
-		!bench_number(ctl, "seconds", o.seconds, 0, 3600, 8, &seconds))
+	if (!bench_number(ctl, "seconds", o.seconds, 0, 3600, 8, &seconds) ||
+		!model_options_take(ctl, &o.model, 1, 1, &batch, &px))
 		return EXIT_USAGE;
-	if (!o.model == !o.random)
-		return ctl_fail(ctl, EXIT_USAGE, "wants --model or --random");
-	if (threads)
-		omp_set_num_threads((int)threads);
-	run = (struct run){ .ctl = ctl, .file = o.model };
+	run = (struct run){ .ctl = ctl, .file = o.model.file };
 	run.asked = (struct asked){
-		.batch = (uint32_t)batch,
-		.px = (uint32_t)px,
+		.batch = batch,
+		.px = px,
 		.round_ns = seconds * UINT64_C(1000000000) / (2 * FLOOR_N_LAYOUTS * N_ROUNDS),
-		.precisions = o.precision ? o.precision : "f32",
+		.precisions = o.model.precisions,
 	};
-	return o.model ? bench_each(run.asked.precisions, run_precision, &run)
-		       : bench_each(o.random, run_random, &run);
+	return o.model.file ? bench_each(run.asked.precisions, run_precision, &run)
+			    : bench_each(o.model.random, run_random, &run);
 }

@@ -7,6 +7,7 @@
 #include "bench.h"
 #include "floor_step.h"
 #include "learn_subject.h"
+#include "model_options.h"
 
 #define N_ROUNDS 5u
 #define N_TURNS (FLOOR_N_LAYOUTS * N_ROUNDS)
@@ -14,7 +15,8 @@
 #define LEAST_RUNS 3u
 
 struct learn_options {
-	const char *model, *random, *precision, *batch, *threads, *size, *steps;
+	struct model_options model;
+	const char *steps;
 };
 
 /* What is asked for, and for whom. */
@@ -168,40 +170,27 @@ int learn_run(struct ctl *ctl, int argc, char **argv)
 {
 	struct learn_options o = { 0 };
 	const struct option_spec specs[] = {
-		{ "model", "FILE", "safetensors file of a ViT", &o.model, NULL },
-		{ "random", "NAME[,NAME]", "untrained: vit_t, vit_s, vit_b, vit_demo", &o.random,
-			NULL },
-		{ "precision", "NAME[,NAME]",
-			"of f32 (default), bf16; bf16 wants a CPU that has it", &o.precision,
-			NULL },
-		{ "batch", "N", "images a step, else the default recipe's", &o.batch, NULL },
-		{ "threads", "N", "of the step and of oneDNN; else one a processor", &o.threads,
-			NULL },
-		{ "size", "PX", "a site's input; else the model's own", &o.size, NULL },
+		MODEL_OPTION_SPECS(o.model, "images a step, else the default recipe's",
+			"a site's input; else the model's own"),
 		{ "steps", "N", "measured, about, 20", &o.steps, NULL },
 	};
-	unsigned long long batch, threads, px, steps;
+	unsigned long long steps;
+	uint32_t batch, px;
 	struct asked asked;
 	int first, status;
 
 	if (!options_parse(ctl, argc, argv, specs, ARRAY_SIZE(specs), 0, 0, &first, &status))
 		return status;
-	if (!bench_number(ctl, "batch", o.batch, 2, 256, 0, &batch) ||
-		!bench_number(ctl, "threads", o.threads, 1, 256, 0, &threads) ||
-		!bench_number(ctl, "size", o.size, 16, 1024, 0, &px) ||
-		!bench_number(ctl, "steps", o.steps, 1, 10000, 20, &steps))
+	if (!bench_number(ctl, "steps", o.steps, 1, 10000, 20, &steps) ||
+		!model_options_take(ctl, &o.model, 2, 0, &batch, &px))
 		return EXIT_USAGE;
-	if (!o.model == !o.random)
-		return ctl_fail(ctl, EXIT_USAGE, "wants --model or --random");
-	if (threads)
-		omp_set_num_threads((int)threads);
 	asked = (struct asked){
 		.ctl = ctl,
-		.precisions = o.precision ? o.precision : "f32",
-		.subject = { .file = o.model, .batch = (uint32_t)batch, .px = (uint32_t)px },
+		.precisions = o.model.precisions,
+		.subject = { .file = o.model.file, .batch = batch, .px = px },
 		.n_turn = ((uint32_t)steps + N_TURNS - 1) / N_TURNS,
 	};
 	asked.subject.n_steps = N_WARM + N_TURNS * asked.n_turn;
-	return o.model ? bench_each(asked.precisions, run_precision, &asked)
-		       : bench_each(o.random, run_model, &asked);
+	return o.model.file ? bench_each(asked.precisions, run_precision, &asked)
+			    : bench_each(o.model.random, run_model, &asked);
 }

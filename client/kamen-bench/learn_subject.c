@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 #include "base/rng.h"
-#include "untrained.h"
+#include "subject.h"
 
 #define N_IMAGES 256u
 /* What the recipe's default is asked for: a site that is not short of images. */
@@ -79,16 +79,11 @@ int learn_subject_init(
 {
 	const struct image_source source = { .owner = s, .n = N_IMAGES, .get = get_image };
 	struct prep prep;
-	int r = options->file ? base_load(&s->base, options->file, diag)
-			      : untrained_load(&s->base, options->random, diag);
+	int r = subject_open(
+		&s->base, &s->vit, options->file, options->random, options->precision, diag);
 
-	if (r == 0)
-		r = vit_new(&s->vit, s->base, NULL, diag);
 	if (r < 0)
 		return r;
-	if (!vit_has(s->vit, options->precision))
-		return diag_set(diag, EOPNOTSUPP, "%s: this CPU (%s) has not",
-			precision_name(options->precision), vit_isa(s->vit));
 	prep = vit_native_prep(s->vit);
 	if (options->px)
 		prep.input_px = options->px;

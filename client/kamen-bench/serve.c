@@ -3,9 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cleanup.h"
 #include "daemon.h"
 #include "load.h"
+#include "onednn/onednn.h"
 #include "site_masks.h"
 #include "sites.h"
 
@@ -65,6 +65,14 @@ static bool learner_parse(const struct ctl *ctl, const char *text, bool *ret_on)
 	return false;
 }
 
+/* It becomes a line of our daemon's configuration. */
+static bool is_precision(const char *name)
+{
+	enum precision precision;
+
+	return strcmp(name, "auto") == 0 || precision_parse(&precision, name) == 0;
+}
+
 static bool plan_fill(const struct ctl *ctl, const struct serve_options *o, struct plan *plan)
 {
 	unsigned long long clients, sites, size, px, threads, seed, batch, slots;
@@ -98,6 +106,11 @@ static bool plan_fill(const struct ctl *ctl, const struct serve_options *o, stru
 	plan->beside_one = o->beside_one != NULL;
 	plan->masks.names = plan->names;
 	plan->masks.n = plan->load.n_sites;
+	if (!is_precision(plan->precision)) {
+		(void)ctl_fail(
+			ctl, EXIT_USAGE, "--precision %s: not auto, f32 or bf16", plan->precision);
+		return false;
+	}
 	if (plan->masks.density > 1 || (plan->masks.density > 0 && !plan->own_sites)) {
 		(void)ctl_fail(ctl, EXIT_USAGE, "--density: above 0, at most 1, of new sites");
 		return false;

@@ -31,20 +31,28 @@ static int image_fill(struct subject *s)
 	return 0;
 }
 
-int subject_init(struct subject *s, const struct subject_options *options, struct diag *diag)
+int subject_open(struct base **base, struct vit **vit, const char *file, const char *random,
+	enum precision precision, struct diag *diag)
 {
-	int r = options->file ? base_load(&s->base, options->file, diag)
-			      : untrained_load(&s->base, options->random, diag);
+	int r = file ? base_load(base, file, diag) : untrained_load(base, random, diag);
 
 	if (r == 0)
-		r = vit_new(&s->vit, s->base, NULL, diag);
+		r = vit_new(vit, *base, NULL, diag);
+	if (r < 0 || vit_has(*vit, precision))
+		return r;
+	return diag_set(diag, EOPNOTSUPP, "%s: this CPU (%s) has not", precision_name(precision),
+		vit_isa(*vit));
+}
+
+int subject_init(struct subject *s, const struct subject_options *options, struct diag *diag)
+{
+	int r = subject_open(
+		&s->base, &s->vit, options->file, options->random, options->precision, diag);
+
 	if (r < 0)
 		return r;
 	s->batch = options->batch;
 	s->precision = options->precision;
-	if (!vit_has(s->vit, s->precision))
-		return diag_set(diag, EOPNOTSUPP, "%s: this CPU (%s) has not",
-			precision_name(s->precision), vit_isa(s->vit));
 	s->prep = vit_native_prep(s->vit);
 	if (options->px)
 		s->prep.input_px = options->px;

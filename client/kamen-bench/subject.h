@@ -12,6 +12,11 @@ struct subject_options {
 	enum precision precision;
 };
 
+/** Opens FILE or an untrained model, for a precision. Both are the caller's, also where it fails.
+ * @return 0, -EOPNOTSUPP: this CPU has no such precision (diag), ... */
+int subject_open(struct base **base, struct vit **vit, const char *file, const char *random,
+	enum precision precision, struct diag *diag);
+
 /** The model with everything that one batch passes through. */
 struct subject {
 	struct base *base;

@@ -164,7 +164,7 @@ static void wrong_usage_is_two(void **state)
 		"infer --random vit_t --batch 0 2>&1", "infer --random vit_t --precision int4 2>&1",
 		"switch --density 2 2>&1", "learn 2>&1", "learn --random vit_t --steps 0 2>&1",
 		"learn --random vit_t --precision int4 2>&1", "switch --mask a.kmask 2>&1",
-		"serve --rate x 2>&1", "serve --density 1.5 2>&1",
+		"serve --rate x 2>&1", "serve --density 1.5 2>&1", "serve --precision f16 2>&1",
 		"serve --site a --density .5 2>&1", "ipc --bytes 0 2>&1" };
 	char out[8192];
 
