@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #include "ops/config.h"
-#include "ops/cpus.h"
 #include "ops/log.h"
 #include "ops/openmp.h"
 #include "role.h"
@@ -141,7 +140,6 @@ static int load_config(struct config *config, const char *const o[N_OPTIONS], co
 static int run(const struct config *config, const char *role, const char *self, char **argv)
 {
 	bool learner = strcmp(role, "learner") == 0;
-	struct diag diag = { 0 };
 	int r;
 
 	/* The program is executed by /proc/self/exe, and would be called "exe". */
@@ -158,12 +156,10 @@ static int run(const struct config *config, const char *role, const char *self, 
 		(void)signal(SIGTERM, SIG_IGN);
 		(void)signal(SIGINT, SIG_IGN);
 		(void)signal(SIGHUP, SIG_IGN);
-		/* Before OpenMP counts them. */
-		if (cpus_keep_to(config->learner_cpus, &diag) < 0)
-			log_warning("[learner] %s: it runs anywhere", diag.text);
 	} else
 		serve_block_signals();
-	r = openmp_set_up(role, learner ? config->learner_threads : config->threads, learner, argv);
+	r = openmp_set_up(role, learner ? config->learner_cpus : "",
+		learner ? config->learner_threads : config->threads, learner, argv);
 	if (r < 0)
 		log_warning("OpenMP keeps its own settings: %s", strerror(-r));
 	return learner ? learner_main(config) : serve_main(config, self);

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "ops/cpus.h"
+#include "ops/log.h"
 #include "ops/openmp.h"
 
 /* Which role the environment was made for, and the variables that are ours: "serve OMP_X OMP_Y".
@@ -19,7 +21,7 @@ static unsigned count_cpus(void)
 	return sched_getaffinity(0, sizeof(cpus), &cpus) == 0 ? (unsigned)CPU_COUNT(&cpus) : 1;
 }
 
-int openmp_set_up(const char *role, uint32_t threads, bool passive, char **argv)
+int openmp_set_up(const char *role, const char *cpus, uint32_t threads, bool passive, char **argv)
 {
 	char n_threads[16], ours[128] = "", mark[128];
 	/*
@@ -35,10 +37,13 @@ int openmp_set_up(const char *role, uint32_t threads, bool passive, char **argv)
 		{ "OPENBLAS_NUM_THREADS", "1" },
 	};
 	const char *was = getenv(MARK);
+	struct diag diag = { 0 };
 	size_t n;
 
 	if (was && strncmp(was, role, strlen(role)) == 0)
 		return 0;
+	if (cpus_keep_to(cpus, &diag) < 0)
+		log_warning("%s: %s: it runs anywhere", role, diag.text);
 	(void)snprintf(ours, sizeof(ours), "%s", was ? was : "");
 	(void)snprintf(n_threads, sizeof(n_threads), "%u", threads ? threads : count_cpus());
 	n = (size_t)snprintf(mark, sizeof(mark), "%s", role);

@@ -54,7 +54,7 @@ static int start_workers(struct inference *inference)
 	struct worker_options one = {
 		.inference = o,
 		.n_slots = at_least_1(o->n_slots / o->n_workers),
-		.slot_memory = o->slot_memory > 0 ? o->slot_memory / o->n_workers + 1 : 0,
+		.slot_memory = o->slot_memory / o->n_workers,
 		.stats = &inference->stats,
 		.packing = &inference->packing,
 		.on_ready = on_ready,

@@ -65,7 +65,7 @@ struct op_matmul {
 int op_matmul_new(struct op **ret_op, struct onednn *onednn, const struct op_matmul *matmul);
 
 /** Rows of n: dst = (src - mean) / sqrt(var + eps) * OP_SCALE + OP_SHIFT. keep: writes OP_MEAN and
- * OP_VARIANCE (rows), which the backward op reads. */
+ * OP_VARIANCE (rows), which the way back reads (model/row_grad.h). */
 int op_norm_new(
 	struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t n, float eps, bool keep);
 

@@ -17,52 +17,38 @@ static int vector_desc(dnnl_memory_desc_t *ret_desc, int64_t n)
 	return view_desc(ret_desc, &view);
 }
 
-struct norm_parts {
-	dnnl_memory_desc_t data, stats, vector;
-	dnnl_layer_normalization_desc_t forward;
-};
-
-static int norm_parts_init(struct norm_parts *parts, int64_t rows, int64_t n, float eps,
-	dnnl_prop_kind_t prop, unsigned flags)
-{
-	int r;
-
-	r = dense_desc(&parts->data, rows, n);
-	if (r == 0)
-		r = vector_desc(&parts->stats, rows);
-	if (r == 0)
-		r = vector_desc(&parts->vector, n);
-	if (r == 0)
-		r = dnnl_errno(dnnl_layer_normalization_forward_desc_init(
-			&parts->forward, prop, &parts->data, &parts->stats, eps, flags));
-	return r;
-}
-
 int op_norm_new(
 	struct op **ret_op, struct onednn *onednn, int64_t rows, int64_t n, float eps, bool keep)
 {
 	_cleanup_(attr_freep) dnnl_primitive_attr_t attr = NULL;
-	struct norm_parts parts;
+	dnnl_memory_desc_t data, stats, vector;
+	dnnl_layer_normalization_desc_t desc;
 	int r;
 
-	r = norm_parts_init(&parts, rows, n, eps,
-		keep ? dnnl_forward_training : dnnl_forward_inference,
-		dnnl_use_scale | dnnl_use_shift);
+	r = dense_desc(&data, rows, n);
+	if (r == 0)
+		r = vector_desc(&stats, rows);
+	if (r == 0)
+		r = vector_desc(&vector, n);
+	if (r == 0)
+		r = dnnl_errno(dnnl_layer_normalization_forward_desc_init(&desc,
+			keep ? dnnl_forward_training : dnnl_forward_inference, &data, &stats, eps,
+			dnnl_use_scale | dnnl_use_shift));
 	if (r == 0)
 		r = user_scratchpad_attr(&attr);
 	if (r < 0)
 		return r;
 	return op_finish(ret_op, onednn,
 		&(struct op_plan){
-			.desc = &parts.forward,
+			.desc = &desc,
 			.attr = attr,
 			.descs = {
-				[OP_SRC] = &parts.data,
-				[OP_SCALE] = &parts.vector,
-				[OP_SHIFT] = &parts.vector,
-				[OP_MEAN] = keep ? &parts.stats : NULL,
-				[OP_VARIANCE] = keep ? &parts.stats : NULL,
-				[OP_DST] = &parts.data,
+				[OP_SRC] = &data,
+				[OP_SCALE] = &vector,
+				[OP_SHIFT] = &vector,
+				[OP_MEAN] = keep ? &stats : NULL,
+				[OP_VARIANCE] = keep ? &stats : NULL,
+				[OP_DST] = &data,
 			},
 		});
 }

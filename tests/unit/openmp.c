@@ -23,7 +23,7 @@ static int expect(const char *name, const char *value)
 static int go_on_as(const char *role, uint32_t threads, char **argv)
 {
 	(void)setenv("OPENMP_TEST", role, 1);
-	(void)openmp_set_up(role, threads, strcmp(role, "learner") == 0, argv);
+	(void)openmp_set_up(role, "", threads, strcmp(role, "learner") == 0, argv);
 	fprintf(stderr, "%s: was not executed\n", role);
 	return 1;
 }
@@ -40,7 +40,7 @@ int main(int argc, char **argv)
 		(void)setenv("OMP_WAIT_POLICY", "active", 1);
 		return go_on_as("serve", 3, argv);
 	}
-	if (openmp_set_up(stage, 7, false, argv) != 0)
+	if (openmp_set_up(stage, "", 7, false, argv) != 0)
 		return 1;
 	if (strcmp(stage, "serve") == 0) {
 		if (expect("OMP_NUM_THREADS", "3") || expect("GOMP_SPINCOUNT", "1000") ||
