@@ -7,38 +7,13 @@
 
 #include "base/cleanup.h"
 #include "model/row_bf16.h"
+#include "model/row_gelu.h"
+#include "model/row_lanes.h"
 
 #define PASTE(a, b) a##b
 #define NAME(stem, isa) PASTE(stem, isa)
 
-#define LANES 16u
-
-/* Beyond it Phi is 0 or 1 to 4e-6. */
-#define END 4.5f
-
-static inline float clamp(float x)
-{
-	float low = x < -END ? -END : x;
-
-	return low > END ? END : low;
-}
-
-/* x times a polynomial of x^2, the highest coefficient first; beyond END as there. */
-static inline float odd_polynomial(float x, const float *coefficients, unsigned n)
-{
-	float z = clamp(x), q = z * z, p = coefficients[0];
-
-	for (unsigned i = 1; i < n; i++)
-		p = fmaf(p, q, coefficients[i]);
-	return p * z;
-}
-
-/* Phi(x) - 1/2, least |x| times its error. */
-static const float phi_odd[] = { -1.400070813e-12f, 1.697307319e-10f, -9.193764561e-09f,
-	2.958902443e-07f, -6.365261947e-06f, 9.787141977e-05f, -1.122678839e-03f, 9.833186165e-03f,
-	-6.633705867e-02f, 3.988837960e-01f };
-
-/* Phi(x) + x phi(x) - 1/2 likewise. */
+/* Of Phi(x) + x phi(x) - 1/2, least |x| times its error. */
 static const float slope_odd[] = { -4.607133576e-14f, 6.370698322e-12f, -3.994772209e-10f,
 	1.511838598e-08f, -3.884823878e-07f, 7.240556433e-06f, -1.020530703e-04f, 1.113178592e-03f,
 	-9.403900778e-03f, 5.971772193e-02f, -2.658861183e-01f, 7.978708910e-01f };
@@ -50,7 +25,7 @@ void NAME(kern_gelu_row_, KERN_ISA)(bf16 *dst, const bf16 *src, size_t n)
 	for (size_t i = 0; i < n; i++) {
 		float x = bf16_widen(src[i]);
 
-		dst[i] = bf16_narrow(x * (.5f + odd_polynomial(x, phi_odd, ARRAY_SIZE(phi_odd))));
+		dst[i] = bf16_narrow(gelu(x));
 	}
 }
 
@@ -95,22 +70,6 @@ static inline float row_max(const float *src, size_t n)
 	return max;
 }
 
-/* In so many lanes by hand: the compiler may not reorder a sum. */
-static inline float row_sum(const float *src, size_t n)
-{
-	float lane[LANES] = { 0 }, sum = 0;
-	size_t i = 0;
-
-	for (; i + LANES <= n; i += LANES)
-		for (unsigned j = 0; j < LANES; j++)
-			lane[j] += src[i + j];
-	for (; i < n; i++)
-		sum += src[i];
-	for (unsigned j = 0; j < LANES; j++)
-		sum += lane[j];
-	return sum;
-}
-
 /* e^(x - max) of LANES values, added up lane by lane. */
 static inline void exp_lanes(float *restrict x, float max, float sums[restrict LANES])
 {
@@ -143,22 +102,6 @@ void NAME(kern_softmax_row_, KERN_ISA)(
 	for (unsigned j = 0; j < rest; j++)
 		dst[whole + j] = bf16_narrow(last[j] * factor);
 	memset(dst + n, 0, (stride - n) * sizeof(*dst));
-}
-
-/* Sum of the squared distances from mean, in lanes as above. */
-static inline float row_squares(const float *src, size_t n, float mean)
-{
-	float lane[LANES] = { 0 }, sum = 0;
-	size_t i = 0;
-
-	for (; i + LANES <= n; i += LANES)
-		for (unsigned j = 0; j < LANES; j++)
-			lane[j] += (src[i + j] - mean) * (src[i + j] - mean);
-	for (; i < n; i++)
-		sum += (src[i] - mean) * (src[i] - mean);
-	for (unsigned j = 0; j < LANES; j++)
-		sum += lane[j];
-	return sum;
 }
 
 void NAME(kern_norm_row_, KERN_ISA)(bf16 *restrict dst, const float *restrict src,
