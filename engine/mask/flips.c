@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "mask/quantise.h"
+
 /* As many flips as have their cache lines asked for before the first is written: more than can be
  * under way, few enough that the lines are still there. */
 enum { N_AT_ONCE = 256, N_WORDS_AT_ONCE = 64, LINE = 64 };
@@ -58,10 +60,14 @@ static void take_from_base(struct flips *flips, const struct flip_job *job)
 	for (unsigned i = 0; i < flips->n; i++)
 		__builtin_prefetch(job->values + (flips->positions[i] & flips->was[i]));
 	for (unsigned i = 0; i < flips->n; i++) {
-		const float *value = job->values + (flips->positions[i] & flips->was[i]);
+		const uint32_t p = flips->positions[i] & flips->was[i];
+		const float *value = job->values + p;
 
 		memcpy(&flips->own[i], value, sizeof(*value));
-		if (map->precision == PRECISION_BF16)
+		if (map->precision == PRECISION_INT8)
+			flips->own[i] = (uint8_t)quantise_value(
+				*value, job->inverses[packed_map_row(map, p)]);
+		else if (map->precision == PRECISION_BF16)
 			flips->own[i] = packed_round(flips->own[i], map->flushes);
 	}
 }
@@ -71,7 +77,10 @@ static void take_from_pocket(struct flips *flips, struct walk *walk)
 	const struct pocket *pocket = walk->job->pocket;
 	uint32_t at = walk->n_old;
 
-	if (precision_of(walk->job) == PRECISION_BF16)
+	if (precision_of(walk->job) == PRECISION_INT8)
+		for (unsigned i = 0; i < flips->n; at += flips->was[i++] & 1)
+			flips->own[i] = ((const uint8_t *)pocket->values)[at];
+	else if (precision_of(walk->job) == PRECISION_BF16)
 		for (unsigned i = 0; i < flips->n; at += flips->was[i++] & 1)
 			flips->own[i] = ((const uint16_t *)pocket->values)[at];
 	else
@@ -115,10 +124,34 @@ static void find_places(struct flips *flips, const struct flip_target *target)
 	}
 DEFINE_EXCHANGE(exchange_f32, uint32_t)
 DEFINE_EXCHANGE(exchange_bf16, uint16_t)
+DEFINE_EXCHANGE(exchange_int8, uint8_t)
 
-static uint32_t exchange(struct flips *flips, const struct flip_target *target, void *kept)
+/* Before the values are exchanged: a flip takes the weight's own one from its row's sum, or adds it. */
+static void correct_sums(const struct flips *flips, const struct flip_job *job)
 {
+	const struct flip_target *target = &job->targets[0];
+	const uint8_t *data = target->data;
+
+	for (unsigned i = 0; i < flips->n; i++) {
+		uint32_t was = flips->was[i], will = flips->will[i];
+		uint32_t p = flips->positions[i] & (was ^ will);
+		uint32_t own = (flips->own[i] & was) | (data[flips->places[i]] & ~was);
+		int32_t value = (int8_t)(uint8_t)own, sign = (int32_t)will - (int32_t)was;
+
+		/* will and was are -1 or 0, so that the sign of a weight that goes is -1. */
+		job->sums[packed_map_row(target->map, p)] += sign * value;
+	}
+}
+
+static uint32_t exchange(struct flips *flips, const struct flip_job *job, unsigned t, void *kept)
+{
+	const struct flip_target *target = &job->targets[t];
+
 	find_places(flips, target);
+	if (target->map->precision == PRECISION_INT8) {
+		correct_sums(flips, job);
+		return exchange_int8(flips, target->data, kept);
+	}
 	return target->map->precision == PRECISION_BF16 ? exchange_bf16(flips, target->data, kept)
 							: exchange_f32(flips, target->data, kept);
 }
@@ -135,11 +168,11 @@ static void write_flips(struct flips *flips, struct walk *walk)
 	else
 		take_from_base(flips, job);
 	for (unsigned t = 1; t < job->n_targets; t++)
-		(void)exchange(flips, &job->targets[t], unwanted);
+		(void)exchange(flips, job, t, unwanted);
 	if (walk->to_pocket)
-		walk->n_new += exchange(flips, &job->targets[0], spare + walk->n_new * n_bytes);
+		walk->n_new += exchange(flips, job, 0, spare + walk->n_new * n_bytes);
 	else
-		(void)exchange(flips, &job->targets[0], unwanted);
+		(void)exchange(flips, job, 0, unwanted);
 	flips->n = 0;
 }
 

@@ -28,6 +28,8 @@ struct flip_job {
 	struct flip_target targets[2]; /* all of one matrix and one precision */
 	unsigned n_targets;            /* 1 or 2 */
 	const float *values;           /* (n) the weight, as the matrix is stored */
+	const float *inverses;         /* int8 only, (n_rows): mask/quantise.h */
+	int32_t *sums; /* int8 only, (n_rows): of each row's values, kept up to date */
 	struct pocket *pocket;
 	uint64_t *now;
 	const uint64_t *next;
@@ -36,7 +38,7 @@ struct flip_job {
 };
 
 /** Writes the places where the masks differ, and no others: the weight's value where `next` keeps
- * it, else 0. `now` is then `next`. */
+ * it, else 0. In int8 there is one target. `now` is then `next`. */
 void flips_write(const struct flip_job *job);
 
 /** How many there would be. */

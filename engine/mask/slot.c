@@ -4,6 +4,7 @@
 
 #include "base/arena.h"
 #include "mask/flips.h"
+#include "mask/quantise.h"
 #include "mask/slot_internal.h"
 
 /* A tensor of which more than one weight in so many changes, with values from the base, is packed
@@ -35,19 +36,45 @@ struct slot {
 	struct mask *blank;  /* all kept, for slot_apply(NULL) */
 	bool *stale;         /* (n_tensors) to be rewritten whatever the masks say */
 	float *scratch;      /* of the largest weight */
+	int8_t *rounded;     /* int8 only, likewise */
 	size_t n_bytes;
 	kern_mask_row_fn *mask_row;
 };
 
+static enum precision precision_of(enum slot_use use)
+{
+	return use & SLOT_INT8 ? PRECISION_INT8 : use & SLOT_BF16 ? PRECISION_BF16 : PRECISION_F32;
+}
+
+static int steps_init(struct slot_entry *entry, const struct slot_layer *layer)
+{
+	entry->steps = calloc(layer->n_out, sizeof(*entry->steps));
+	entry->inverses = calloc(layer->n_out, sizeof(*entry->inverses));
+	entry->sums = calloc(layer->n_out, sizeof(*entry->sums));
+	if (!entry->steps || !entry->inverses || !entry->sums)
+		return -ENOMEM;
+#pragma omp parallel for schedule(static)
+	for (uint32_t o = 0; o < layer->n_out; o++) {
+		entry->inverses[o] = quantise_inverse(
+			layer->weight_values + (size_t)o * layer->n_in, layer->n_in);
+		entry->steps[o] = quantise_step(entry->inverses[o]);
+	}
+	return 0;
+}
+
 static int entry_init(struct slot_entry *entry, struct onednn *onednn,
 	const struct slot_layer *layer, enum slot_use use)
 {
-	const enum precision precision = use & SLOT_BF16 ? PRECISION_BF16 : PRECISION_F32;
-	int r;
+	const enum precision precision = precision_of(use);
+	int r = 0;
 
 	entry->bias = calloc(layer->n_out, sizeof(float));
 	if (!entry->bias)
 		return -ENOMEM;
+	if (precision == PRECISION_INT8)
+		r = steps_init(entry, layer);
+	if (r < 0)
+		return r;
 	r = packed_new(
 		&entry->forward, onednn, layer->n_in, layer->n_out, PACKED_N_BY_K, precision);
 	if (r < 0 || !(use & SLOT_LEARN))
@@ -100,6 +127,12 @@ static int entries_init(struct slot *slot, struct onednn *onednn)
 	}
 	slot->scratch = malloc((n_max ? n_max : 1) * sizeof(float));
 	slot->n_bytes += n_max * sizeof(float);
+	if (slot->use & SLOT_INT8) {
+		slot->rounded = malloc(n_max ? n_max : 1);
+		slot->n_bytes += n_max;
+		if (!slot->rounded)
+			return -ENOMEM;
+	}
 	return slot->scratch ? entries_place(slot) : -ENOMEM;
 }
 
@@ -126,8 +159,8 @@ static int turn_init(struct slot *slot, unsigned i)
 	int r;
 
 	r = pocket_init(&turn->pocket, room, slot_precision(slot));
-	slot->n_bytes +=
-		2 * room * precision_bytes(slot_precision(slot)) + layer->n_out * sizeof(float);
+	slot->n_bytes += 2 * room * precision_bytes(slot_precision(slot)) +
+			 layer->n_out * sizeof(float) * (slot->use & SLOT_INT8 ? 4 : 1);
 	if (r < 0)
 		return r;
 	while (slot->layers[same].n_out != layer->n_out || slot->layers[same].n_in != layer->n_in)
@@ -158,6 +191,9 @@ int slot_new(struct slot **ret_slot, struct onednn *onednn, const struct mask_la
 
 	if (!slot)
 		return -ENOMEM;
+	/* There are no gradients through steps. */
+	if ((use & SLOT_INT8) && (use & (SLOT_LEARN | SLOT_BF16)))
+		return -EINVAL;
 	slot->use = use;
 	slot->mask_row = kern_mask_row();
 	slot->layers = calloc(n_layers + 1, sizeof(*slot->layers));
@@ -195,6 +231,9 @@ void slot_free(struct slot *slot)
 		packed_free(slot->entries[i].forward);
 		packed_free(slot->entries[i].backward);
 		free(slot->entries[i].bias);
+		free(slot->entries[i].steps);
+		free(slot->entries[i].inverses);
+		free(slot->entries[i].sums);
 		pocket_done(&slot->turns[i].pocket);
 	}
 	for (unsigned i = 0; i < slot->n_maps; i++)
@@ -207,6 +246,7 @@ void slot_free(struct slot *slot)
 	mask_free(slot->mask);
 	mask_free(slot->blank);
 	free(slot->scratch);
+	free(slot->rounded);
 	arena_free(slot->arena);
 	free(slot);
 }
@@ -282,6 +322,8 @@ static bool turn_weight(struct slot *slot, unsigned i, const struct mask *mask)
 			{ entry->backward ? packed_data(entry->backward) : NULL, turn->backward } },
 		.n_targets = entry->backward ? 2 : 1,
 		.values = layer->weight_values,
+		.inverses = entry->inverses,
+		.sums = entry->sums,
 		.pocket = &turn->pocket,
 		.now = &slot->mask->words[tensor->word],
 		.next = &mask->words[tensor->word],
@@ -321,12 +363,18 @@ static int write_weight(struct slot *slot, unsigned i, const struct mask *mask)
 	const struct slot_layer *layer = &slot->layers[i];
 	const struct mask_tensor *tensor = &mask->layout->tensors[layer->weight];
 	struct slot_entry *entry = &slot->entries[i];
-	const float *values = layer->weight_values;
+	const float *floats = layer->weight_values;
+	const void *values = floats;
 	int r;
 
 	if (mask->n_on[layer->weight] < tensor->n) {
-		mask_values(slot, values, &mask->words[tensor->word], tensor->n);
-		values = slot->scratch;
+		mask_values(slot, floats, &mask->words[tensor->word], tensor->n);
+		values = floats = slot->scratch;
+	}
+	if (entry->sums) {
+		quantise_rows(slot->rounded, floats, entry->inverses, entry->sums, layer->n_out,
+			layer->n_in);
+		values = slot->rounded;
 	}
 	r = packed_write(entry->forward, values);
 	if (r == 0 && entry->backward)
@@ -361,7 +409,7 @@ size_t slot_bytes(const struct slot *slot)
 
 enum precision slot_precision(const struct slot *slot)
 {
-	return slot->use & SLOT_BF16 ? PRECISION_BF16 : PRECISION_F32;
+	return precision_of(slot->use);
 }
 
 const struct slot_entry *slot_entry(const struct slot *slot, unsigned layer)

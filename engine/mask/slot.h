@@ -16,7 +16,8 @@ struct slot_layer {
 /**
  * A weight slot: one packed copy of the maskable layers with one mask applied (design.md section 4).
  * The packed weight is W * M; 1 / alpha_w is a binary-mul post-op of the product, so the bias is
- * held as b * M_b * alpha_w / alpha_b. All bits kept gives the frozen model bit for bit.
+ * held as b * M_b * alpha_w / alpha_b. All bits kept gives the frozen model bit for bit. In int8 the
+ * steps of a weight's rows are the base's, whatever the mask: mask/quantise.h.
  * Not thread-safe; belongs to the thread that owns oneDNN.
  */
 struct slot;
@@ -25,13 +26,17 @@ enum slot_use {
 	SLOT_INFER = 1, /* packed for the forward product */
 	SLOT_LEARN = 2, /* also packed transposed, for the backward product of the activations */
 	SLOT_BF16 = 4,  /* packed in bf16, not f32 */
+	SLOT_INT8 = 8,  /* packed in s8, and not for SLOT_LEARN */
 };
 
 static inline enum slot_use slot_use_in(enum slot_use use, enum precision precision)
 {
-	return precision == PRECISION_BF16 ? use | SLOT_BF16 : use;
+	return precision == PRECISION_INT8   ? use | SLOT_INT8
+	       : precision == PRECISION_BF16 ? use | SLOT_BF16
+					     : use;
 }
 
+/** @return 0, -EINVAL: there is no such use, -ENOMEM, -EIO */
 int slot_new(struct slot **ret_slot, struct onednn *onednn, const struct mask_layout *layout,
 	const struct slot_layer *layers, unsigned n_layers, enum slot_use use);
 void slot_free(struct slot *slot);
@@ -45,7 +50,7 @@ int slot_apply(struct slot *slot, const struct mask *mask);
 
 /** What it takes of memory; the same for all of one model and use. */
 size_t slot_bytes(const struct slot *slot);
-/** What it is packed in: SLOT_BF16 or f32. */
+/** What it is packed in: SLOT_BF16, SLOT_INT8 or f32. */
 enum precision slot_precision(const struct slot *slot);
 
 #endif

@@ -49,13 +49,17 @@ const char *vit_isa(const struct vit *vit);
 /** Whether this CPU multiplies in it fast. */
 bool vit_has(const struct vit *vit, enum precision precision);
 
+/** Errors as slot_new(). */
 int vit_slot_new(struct slot **ret_slot, struct vit *vit, enum slot_use use);
 
 /** Primitives and memories for one (batch, px): built once, nothing is allocated per image. */
 struct vit_plan;
 /**
- * @param precision  what the products read; the residual, norms and all sums are f32 either way
- * @return 0, -EINVAL: px is no multiple of the patch, or too large, -ENOMEM, -EIO
+ * @param precision  what the products read; the residual, norms and all sums are f32 either way. In
+ *                   int8 that is the layers' products; attention's and the patches' are in bf16 where
+ *                   the CPU has it, else in f32
+ * @return 0, -EINVAL: px is no multiple of the patch, or too large, -EOPNOTSUPP: !vit_has(),
+ *         -ENOMEM, -EIO
  */
 int vit_plan_new(struct vit_plan **ret_plan, struct vit *vit, uint32_t batch, uint32_t px,
 	enum precision precision);
@@ -77,7 +81,7 @@ int vit_logits(const struct vit *vit, const float *embeddings, uint32_t n, float
 /** A plan that keeps what the backward pass needs. In f32 the same output as vit_forward() to 1e-5;
  * in bf16 (mean cosine of the ViT-Tiny's embeddings .9999) with a slot that has SLOT_BF16. */
 struct vit_tape;
-/** precision and errors as vit_plan_new() */
+/** precision and errors as vit_plan_new(); -EINVAL also: no learning in int8 */
 int vit_tape_new(struct vit_tape **ret_tape, struct vit *vit, uint32_t batch, uint32_t px,
 	enum precision precision);
 /** What one of them holds, in bytes; 0: there is none of this size. */

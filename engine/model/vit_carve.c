@@ -1,15 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "model/vit_internal.h"
 
+void *vit_carve_bytes(struct vit_carver *carver, size_t n_bytes)
+{
+	carver->n_bytes += arena_round(n_bytes);
+	return carver->arena ? arena_take(carver->arena, n_bytes) : NULL;
+}
+
 float *vit_carve(struct vit_carver *carver, size_t n)
 {
-	carver->n_bytes += arena_round(n * sizeof(float));
-	return carver->arena ? arena_take(carver->arena, n * sizeof(float)) : NULL;
+	return vit_carve_bytes(carver, n * sizeof(float));
 }
 
 void *vit_carve_in(struct vit_carver *carver, size_t n, enum precision precision)
 {
-	return vit_carve(carver, (n * precision_bytes(precision) + 3) / sizeof(float));
+	return vit_carve_bytes(carver, n * precision_bytes(precision));
 }
 
 struct vit_heads vit_carve_heads(

@@ -7,6 +7,7 @@
 #include "base/arena.h"
 #include "mask/slot_internal.h"
 #include "model/row.h"
+#include "model/row_int8.h"
 #include "model/vit.h"
 #include "onednn/op.h"
 
@@ -46,7 +47,7 @@ struct vit {
 	const float *patch_bias;              /* (width) */
 	const float *head_weight;             /* (n_classes, width) or NULL */
 	const float *head_bias;               /* (n_classes) */
-	struct packed *patches[N_PRECISIONS]; /* NULL: this CPU has it not */
+	struct packed *patches[N_PRECISIONS]; /* NULL: this CPU has it not, or int8 */
 };
 
 /* vit_embed.c */
@@ -166,6 +167,25 @@ int vit_run_norm(struct op *op, const struct vit_norm *norm, const float *src, f
 int vit_block_forward(struct vit_block *block, const struct vit *vit, const struct slot *slot,
 	uint32_t b, const struct vit_block_data *data);
 
+/* vit_block_int8.c: the four layers in int8; attention, norms and the residual as in a plan of the
+ * precision that lies between (the extent's) */
+
+/** What an int8 pass has besides a plan's buffers; of these it needs neither y1, y2 nor hidden. */
+struct vit_int8 {
+	uint8_t *narrow;         /* (n, T, D): what qkv, proj and fc1 read */
+	uint8_t *hidden;         /* (n, T, mlp): what fc2 reads */
+	struct row_steps *steps; /* (n, T): of what the last product read */
+	int32_t *acc;            /* (n, T, max(3 D, mlp)): what it gave */
+};
+
+int vit_block_int8_init(struct vit_block *block, const struct vit *vit, struct vit_extent extent);
+/** Of data->x and, but for the first block, the sums that the block before left, to the sums of fc2. */
+int vit_block_int8_forward(struct vit_block *block, const struct vit *vit, const struct slot *slot,
+	uint32_t b, const struct vit_block_data *data, const struct vit_int8 *int8);
+/** Adds the last block's sums to data->out. */
+void vit_block_int8_end(const struct vit_block *block, const struct vit *vit,
+	const struct slot *slot, const struct vit_block_data *data, const struct vit_int8 *int8);
+
 /* vit_carve.c */
 
 /** Hands out parts of an arena, or (arena NULL) only adds up what they will need. */
@@ -173,6 +193,7 @@ struct vit_carver {
 	struct arena *arena;
 	size_t n_bytes;
 };
+void *vit_carve_bytes(struct vit_carver *carver, size_t n_bytes);
 float *vit_carve(struct vit_carver *carver, size_t n);
 /** n values in a precision. */
 void *vit_carve_in(struct vit_carver *carver, size_t n, enum precision precision);

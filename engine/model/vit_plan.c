@@ -9,7 +9,9 @@ struct vit_plan {
 	struct vit_stem stem;
 	struct vit_block blocks, last; /* every block but the last shares its buffers and ops */
 	struct vit_block_data data, last_data;
-	enum precision precision;
+	enum precision precision; /* of the layers */
+	enum precision between;   /* of what is no layer */
+	struct vit_int8 int8;
 	struct op *norm;
 };
 
@@ -20,9 +22,22 @@ static uint32_t n_keys_of(const struct vit_plan *plan)
 {
 	const uint32_t n_tokens = plan->stem.n_tokens;
 
-	return plan->precision == PRECISION_F32
-		       ? n_tokens
-		       : (n_tokens + KEYS_STEP - 1) / KEYS_STEP * KEYS_STEP;
+	return plan->between == PRECISION_F32 ? n_tokens
+					      : (n_tokens + KEYS_STEP - 1) / KEYS_STEP * KEYS_STEP;
+}
+
+static void carve_int8(struct vit_plan *plan, struct vit_carver *carver)
+{
+	const struct vit_shape *shape = &plan->vit->shape;
+	const size_t rows = (size_t)plan->stem.n * plan->stem.n_tokens, three = 3 * shape->width;
+
+	plan->int8 = (struct vit_int8){
+		.narrow = vit_carve_in(carver, rows * shape->width, PRECISION_INT8),
+		.hidden = vit_carve_in(carver, rows * shape->mlp, PRECISION_INT8),
+		.steps = vit_carve_bytes(carver, rows * sizeof(struct row_steps)),
+		.acc = vit_carve_bytes(
+			carver, rows * (three > shape->mlp ? three : shape->mlp) * sizeof(int32_t)),
+	};
 }
 
 static void carve(struct vit_plan *plan, struct vit_carver *carver)
@@ -31,7 +46,8 @@ static void carve(struct vit_plan *plan, struct vit_carver *carver)
 	const size_t n = plan->stem.n, rows = n * plan->stem.n_tokens;
 	const size_t n_keys = n * n_keys_of(plan),
 		     n_probs = rows * shape->n_heads * n_keys_of(plan);
-	const enum precision precision = plan->precision;
+	const enum precision precision = plan->between;
+	const bool is_int8 = plan->precision == PRECISION_INT8;
 	struct vit_block_data *data = &plan->data;
 	bf16 *att = NULL;
 
@@ -45,7 +61,9 @@ static void carve(struct vit_plan *plan, struct vit_carver *carver)
 		vit_carve_heads(carver, rows * shape->width, n_keys * shape->width, precision, att);
 	data->probs = vit_carve_in(carver, n_probs, precision);
 	data->logits = precision == PRECISION_F32 ? data->probs : vit_carve(carver, n_probs);
-	data->hidden = vit_carve_in(carver, rows * shape->mlp, precision);
+	data->hidden = is_int8 ? NULL : vit_carve_in(carver, rows * shape->mlp, precision);
+	if (is_int8)
+		carve_int8(plan, carver);
 	data->pre = data->hidden;
 	/* The norm's output is read by one product, before attention's result is written. */
 	data->att = data->y1;
@@ -58,6 +76,13 @@ static void carve(struct vit_plan *plan, struct vit_carver *carver)
 	plan->last_data.out = plan->last_data.mid;
 }
 
+static int init_block(
+	const struct vit_plan *plan, struct vit_block *block, struct vit_extent extent)
+{
+	return plan->precision == PRECISION_INT8 ? vit_block_int8_init(block, plan->vit, extent)
+						 : vit_block_init(block, plan->vit, extent, false);
+}
+
 static int init_ops(struct vit_plan *plan)
 {
 	const struct vit *vit = plan->vit;
@@ -66,16 +91,16 @@ static int init_ops(struct vit_plan *plan)
 		.n_tokens = plan->stem.n_tokens,
 		.n_queries = plan->stem.n_tokens,
 		.n_keys = n_keys_of(plan),
-		.precision = plan->precision,
+		.precision = plan->between,
 	};
 	int r;
 
 	r = vit_stem_init(&plan->stem, vit);
 	if (r == 0)
-		r = vit_block_init(&plan->blocks, vit, extent, false);
+		r = init_block(plan, &plan->blocks, extent);
 	extent.n_queries = 1;
 	if (r == 0)
-		r = vit_block_init(&plan->last, vit, extent, false);
+		r = init_block(plan, &plan->last, extent);
 	if (r == 0)
 		r = op_norm_new(&plan->norm, vit->onednn, plan->stem.n, vit->shape.width,
 			vit->shape.norm_eps, false);
@@ -91,9 +116,12 @@ int vit_plan_new(struct vit_plan **ret_plan, struct vit *vit, uint32_t batch, ui
 
 	if (!plan)
 		return -ENOMEM;
+	if (!onednn_has(vit->onednn, precision))
+		return -EOPNOTSUPP;
 	plan->vit = vit;
 	plan->precision = precision;
-	r = vit_stem_size(&plan->stem, vit, batch, px, precision);
+	plan->between = onednn_between(vit->onednn, precision);
+	r = vit_stem_size(&plan->stem, vit, batch, px, plan->between);
 	if (r < 0)
 		return r;
 	carve(plan, &carver);
@@ -127,6 +155,14 @@ float *vit_plan_input(struct vit_plan *plan)
 	return plan->stem.input;
 }
 
+static int forward_block(struct vit_plan *plan, struct vit_block *block, const struct slot *slot,
+	uint32_t b, const struct vit_block_data *data)
+{
+	return plan->precision == PRECISION_INT8
+		       ? vit_block_int8_forward(block, plan->vit, slot, b, data, &plan->int8)
+		       : vit_block_forward(block, plan->vit, slot, b, data);
+}
+
 int vit_forward(struct vit_plan *plan, const struct slot *slot, float *embeddings)
 {
 	const struct vit *vit = plan->vit;
@@ -137,9 +173,11 @@ int vit_forward(struct vit_plan *plan, const struct slot *slot, float *embedding
 		return -EINVAL;
 	r = vit_stem_forward(&plan->stem, vit, plan->data.x);
 	for (uint32_t b = 0; r == 0 && b + 1 < depth; b++)
-		r = vit_block_forward(&plan->blocks, vit, slot, b, &plan->data);
+		r = forward_block(plan, &plan->blocks, slot, b, &plan->data);
 	if (r == 0)
-		r = vit_block_forward(&plan->last, vit, slot, depth - 1, &plan->last_data);
+		r = forward_block(plan, &plan->last, slot, depth - 1, &plan->last_data);
+	if (r == 0 && plan->precision == PRECISION_INT8)
+		vit_block_int8_end(&plan->last, vit, slot, &plan->last_data, &plan->int8);
 	if (r == 0)
 		r = vit_run_norm(
 			plan->norm, &vit->norm, plan->last_data.out, NULL, NULL, embeddings);

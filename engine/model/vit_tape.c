@@ -172,6 +172,8 @@ int vit_tape_new(struct vit_tape **ret_tape, struct vit *vit, uint32_t batch, ui
 
 	if (!tape)
 		return -ENOMEM;
+	if (precision == PRECISION_INT8)
+		return -EINVAL;
 	tape->vit = vit;
 	tape->precision = precision;
 	r = vit_stem_size(&tape->stem, vit, batch, px, precision);
@@ -198,7 +200,8 @@ size_t vit_tape_bytes(const struct vit *vit, uint32_t batch, uint32_t px, enum p
 	tape->vit = vit;
 	tape->precision = precision;
 	tape->data = calloc(vit->shape.depth, sizeof(*tape->data));
-	if (!tape->data || vit_stem_size(&tape->stem, vit, batch, px, precision) < 0)
+	if (precision == PRECISION_INT8 || !tape->data ||
+		vit_stem_size(&tape->stem, vit, batch, px, precision) < 0)
 		return 0;
 	carve(tape, &carver);
 	return carver.n_bytes;

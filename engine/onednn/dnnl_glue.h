@@ -44,11 +44,17 @@ struct op {
 
 /* 0, -ENOMEM or -EIO */
 int dnnl_errno(dnnl_status_t status);
+/* Of weights, and of all that is not int8. */
 static inline dnnl_data_type_t precision_type(enum precision precision)
 {
-	return precision == PRECISION_BF16 ? dnnl_bf16 : dnnl_f32;
+	return precision == PRECISION_INT8   ? dnnl_s8
+	       : precision == PRECISION_BF16 ? dnnl_bf16
+					     : dnnl_f32;
 }
 int view_desc(dnnl_memory_desc_t *ret_desc, const struct view *view);
+/* What a product reads on its left, and what it gives: u8 and s32 in int8. */
+int view_desc_src(dnnl_memory_desc_t *ret_desc, const struct view *src);
+int view_desc_dst(dnnl_memory_desc_t *ret_desc, const struct view *dst, enum precision precision);
 
 /* What a constructor knows of an op: then op_finish() makes the primitive. */
 struct op_plan {

@@ -68,7 +68,9 @@ const char *onednn_isa(const struct onednn *onednn)
 
 const char *precision_name(enum precision precision)
 {
-	return precision == PRECISION_BF16 ? "bf16" : "f32";
+	static const char *const names[N_PRECISIONS] = { "f32", "bf16", "int8" };
+
+	return names[precision];
 }
 
 int precision_parse(enum precision *ret_precision, const char *name)
@@ -83,12 +85,22 @@ int precision_parse(enum precision *ret_precision, const char *name)
 
 bool onednn_has(const struct onednn *onednn, enum precision precision)
 {
+	static const dnnl_cpu_isa_t least[N_PRECISIONS] = {
+		[PRECISION_BF16] = dnnl_cpu_isa_avx512_core_bf16,
+		[PRECISION_INT8] = dnnl_cpu_isa_avx512_core_vnni,
+	};
 	dnnl_cpu_isa_t isa = dnnl_get_effective_cpu_isa();
 
 	(void)onednn;
 	/* The later ones are supersets of the first in every bit. */
-	return precision == PRECISION_F32 ||
-	       (isa & dnnl_cpu_isa_avx512_core_bf16) == dnnl_cpu_isa_avx512_core_bf16;
+	return precision == PRECISION_F32 || (isa & least[precision]) == least[precision];
+}
+
+enum precision onednn_between(const struct onednn *onednn, enum precision precision)
+{
+	if (precision != PRECISION_INT8)
+		return precision;
+	return onednn_has(onednn, PRECISION_BF16) ? PRECISION_BF16 : PRECISION_F32;
 }
 
 unsigned onednn_n_slow(const struct onednn *onednn)

@@ -17,7 +17,8 @@ static const int dnnl_args[OP_N_ARGS] = {
 	[OP_DIFF_DST] = DNNL_ARG_DIFF_DST,
 };
 
-int view_desc(dnnl_memory_desc_t *ret_desc, const struct view *view)
+static int view_desc_of(
+	dnnl_memory_desc_t *ret_desc, const struct view *view, dnnl_data_type_t type)
 {
 	dnnl_dims_t dims = { 0 }, strides = { 0 };
 
@@ -25,8 +26,25 @@ int view_desc(dnnl_memory_desc_t *ret_desc, const struct view *view)
 		dims[i] = view->dims[i];
 		strides[i] = view->strides[i];
 	}
-	return dnnl_errno(dnnl_memory_desc_init_by_strides(
-		ret_desc, view->n_dims, dims, precision_type(view->precision), strides));
+	return dnnl_errno(
+		dnnl_memory_desc_init_by_strides(ret_desc, view->n_dims, dims, type, strides));
+}
+
+int view_desc(dnnl_memory_desc_t *ret_desc, const struct view *view)
+{
+	return view_desc_of(ret_desc, view, precision_type(view->precision));
+}
+
+int view_desc_src(dnnl_memory_desc_t *ret_desc, const struct view *src)
+{
+	return view_desc_of(ret_desc, src,
+		src->precision == PRECISION_INT8 ? dnnl_u8 : precision_type(src->precision));
+}
+
+int view_desc_dst(dnnl_memory_desc_t *ret_desc, const struct view *dst, enum precision precision)
+{
+	return view_desc_of(ret_desc, dst,
+		precision == PRECISION_INT8 ? dnnl_s32 : precision_type(dst->precision));
 }
 
 int user_scratchpad_attr(dnnl_primitive_attr_t *ret_attr)

@@ -50,7 +50,9 @@ enum op_then { OP_THEN_NOTHING, OP_THEN_GELU, OP_THEN_ADD };
 
 /** dst = then((src weights + bias) * scale * factor)
  *
- * Source and weights in the same precision, the destination in any; bias and scale f32. */
+ * Source and weights in the same precision, the destination in any; bias and scale f32. In int8 the
+ * source is u8 and the destination the s32 sums, whatever its view says; nothing else is part of it:
+ * whoever reads the sums knows what they are worth. */
 struct op_matmul {
 	struct view src;             /* (..., M, K) */
 	struct view weights;         /* (..., K, N), unless packed */

@@ -68,7 +68,7 @@ static int product_new(struct op **ret_op, struct onednn *onednn, const struct o
 	dnnl_matmul_desc_t desc;
 	int r;
 
-	r = view_desc(&src, &matmul->src);
+	r = view_desc_src(&src, &matmul->src);
 	if (r == 0 && matmul->packed)
 		weights = matmul->packed->desc;
 	else if (r == 0)
@@ -78,7 +78,7 @@ static int product_new(struct op **ret_op, struct onednn *onednn, const struct o
 	if (r == 0)
 		r = view_desc(&scalar, &scalar_view);
 	if (r == 0)
-		r = view_desc(&dst, &matmul->dst);
+		r = view_desc_dst(&dst, &matmul->dst, matmul->src.precision);
 	if (r == 0)
 		r = matmul_attr(&attr, matmul, &scalar);
 	if (r == 0)

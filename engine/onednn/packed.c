@@ -19,9 +19,9 @@ static int choose_layout(struct packed *packed)
 	dnnl_matmul_desc_t desc;
 	int r;
 
-	r = view_desc(&src, &src_view);
+	r = view_desc_src(&src, &src_view);
 	if (r == 0)
-		r = view_desc(&dst, &dst_view);
+		r = view_desc_dst(&dst, &dst_view, packed->precision);
 	if (r == 0)
 		r = dnnl_errno(dnnl_memory_desc_init_by_tag(
 			&any, 2, dims, precision_type(packed->precision), dnnl_format_tag_any));
@@ -54,6 +54,9 @@ static int make_reorder(struct packed *packed)
 		view.strides[0] = 1;
 		view.strides[1] = packed->k;
 	}
+	/* What is rounded to int8 was so before it comes here: by scales. */
+	if (packed->precision == PRECISION_INT8)
+		view.precision = PRECISION_INT8;
 	r = view_desc(&plain, &view);
 	if (r == 0)
 		r = dnnl_errno(dnnl_reorder_primitive_desc_create(
@@ -134,7 +137,7 @@ static int place_own(struct packed *packed)
 	return packed->own ? packed_place(packed, packed->own) : -ENOMEM;
 }
 
-int packed_write(struct packed *packed, const float *values)
+int packed_write(struct packed *packed, const void *values)
 {
 	dnnl_exec_arg_t args[] = {
 		{ .arg = DNNL_ARG_FROM, .memory = packed->plain },

@@ -32,7 +32,8 @@ void *packed_data(const struct packed *packed);
 /** Borrows memory, 64-byte aligned, from now on; before the first packed_write() only. -EIO */
 int packed_place(struct packed *packed, void *data);
 
-/** Repacks from plain f32 values. @return 0, -ENOMEM: no room for the first ones, or -EIO */
-int packed_write(struct packed *packed, const float *values);
+/** Repacks from plain values: f32, in int8 s8 within +-127.
+ * @return 0, -ENOMEM: no room for the first ones, or -EIO */
+int packed_write(struct packed *packed, const void *values);
 
 #endif

@@ -98,6 +98,12 @@ static uint32_t value_at(enum pattern pattern, uint32_t p)
 	return (bits & 0x7f800000) == 0x7f800000 ? bits ^ 0x40000000 : bits;
 }
 
+/* Of int8, where every value is a normal one: another byte for each pattern. */
+static uint8_t byte_at(enum pattern pattern, uint32_t p)
+{
+	return (uint8_t)(value_at(PATTERN_ANY, p) >> (pattern == PATTERN_SMALL ? 8 : 0));
+}
+
 static bool is_there(
 	const struct packed_map *map, const void *data, enum pattern pattern, uint32_t p)
 {
@@ -107,6 +113,8 @@ static bool is_there(
 
 	if (row != p / map->n_columns)
 		return false;
+	if (map->precision == PRECISION_INT8)
+		return ((const uint8_t *)data)[at] == byte_at(pattern, p);
 	if (map->precision == PRECISION_BF16)
 		return ((const uint16_t *)data)[at] == packed_round(bits, map->flushes);
 	return ((const uint32_t *)data)[at] == bits;
@@ -129,8 +137,11 @@ static int check_pattern(
 	int r;
 
 	for (uint32_t p = 0; p < n; p++)
-		values[p] = value_at(pattern, p);
-	r = packed_write(packed, (const float *)(const void *)values);
+		if (map->precision == PRECISION_INT8)
+			((uint8_t *)values)[p] = byte_at(pattern, p);
+		else
+			values[p] = value_at(pattern, p);
+	r = packed_write(packed, values);
 	if (r < 0 || all_are_there(map, packed->data, pattern))
 		return r;
 	return -EOPNOTSUPP;

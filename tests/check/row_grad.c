@@ -117,7 +117,7 @@ static void sums_are_of_whole_columns(void **state)
 		if (!kern_row_grad_runs_here(impl))
 			continue;
 		for (size_t n = 1; n <= ROW_SUM_COLUMNS; n++)
-			for (enum precision p = 0; p < N_PRECISIONS; p++) {
+			for (enum precision p = 0; p <= PRECISION_BF16; p++) {
 				const void *values = p == PRECISION_BF16 ? (void *)rounded : src;
 
 				fill(src, ROWS * N_MAX, &rng);

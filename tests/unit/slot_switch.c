@@ -4,7 +4,9 @@
 #include <setjmp.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <errno.h>
 #include <malloc.h>
+#include <math.h>
 #include <stdio.h>
 #include <cmocka.h>
 
@@ -121,6 +123,8 @@ static void assert_same(const struct slot *a, const struct slot *b)
 		assert_same_packed(x->forward, y->forward);
 		assert_same_packed(x->backward, y->backward);
 		assert_memory_equal(x->bias, y->bias, sizes[i][0] * sizeof(float));
+		if (x->sums)
+			assert_memory_equal(x->sums, y->sums, sizes[i][0] * sizeof(*x->sums));
 		assert_memory_equal(&x->scale, &y->scale, sizeof(x->scale));
 	}
 }
@@ -148,11 +152,14 @@ static struct mask *next_mask(struct bench *bench, const struct mask *mask)
 static void switches(struct bench *bench, enum slot_use use)
 {
 	_cleanup_(slot_freep) struct slot *slot = NULL;
+	const enum precision precision = use & SLOT_INT8   ? PRECISION_INT8
+					 : use & SLOT_BF16 ? PRECISION_BF16
+							   : PRECISION_F32;
 	struct mask *mask = random_mask(bench->layout, SEED, .99F);
 
-	if ((use & SLOT_BF16) && !onednn_has(bench->onednn, PRECISION_BF16)) {
+	if (!onednn_has(bench->onednn, precision)) {
 		mask_free(mask);
-		print_message("skipped: no bf16 here\n");
+		print_message("skipped: no %s here\n", precision_name(precision));
 		return;
 	}
 	slot = new_slot(bench, use);
@@ -187,13 +194,79 @@ static void switched_is_as_fresh_in_bf16(void **state)
 	switches(*state, SLOT_LEARN | SLOT_BF16);
 }
 
+static void switched_is_as_fresh_in_int8(void **state)
+{
+	switches(*state, SLOT_INFER | SLOT_INT8);
+}
+
+/* One output's weights in steps of the base's largest, said once more. */
+static int8_t in_steps(const float *row, uint32_t n, float value)
+{
+	float largest = 0;
+
+	for (uint32_t i = 0; i < n; i++)
+		largest = fabsf(row[i]) > largest ? fabsf(row[i]) : largest;
+	return largest > 0 ? (int8_t)lrint((double)value * (double)(127 / largest)) : 0;
+}
+
+static void int8_has_the_bases_steps_and_zeros_for_what_is_dropped(void **state)
+{
+	struct bench *bench = *state;
+	_cleanup_(mask_freep) struct mask *mask = random_mask(bench->layout, SEED, .6F);
+	_cleanup_(slot_freep) struct slot *slot = NULL;
+
+	if (!onednn_has(bench->onednn, PRECISION_INT8)) {
+		print_message("skipped: no int8 here\n");
+		return;
+	}
+	slot = new_slot(bench, SLOT_INFER | SLOT_INT8);
+	assert_int_equal(slot_apply(slot, mask), 0);
+	for (unsigned i = 0; i < N_LAYERS; i++) {
+		const struct slot_layer *layer = &bench->layers[i];
+		const struct slot_entry *entry = slot_entry(slot, i);
+		const uint32_t n_in = layer->n_in;
+		_cleanup_(packed_freep) struct packed *packed = NULL;
+		int8_t *values = malloc((size_t)layer->n_out * n_in);
+
+		for (uint32_t o = 0; o < layer->n_out; o++) {
+			const float *row = layer->weight_values + (size_t)o * n_in;
+			int32_t sum = 0;
+
+			for (uint32_t k = 0; k < n_in; k++) {
+				bool kept = mask_get(mask, 2 * i, (size_t)o * n_in + k);
+				int8_t value = kept ? in_steps(row, n_in, row[k]) : 0;
+
+				values[(size_t)o * n_in + k] = value;
+				sum += value;
+			}
+			assert_int_equal(entry->sums[o], sum);
+		}
+		assert_int_equal(packed_new(&packed, bench->onednn, n_in, layer->n_out,
+					 PACKED_N_BY_K, PRECISION_INT8),
+			0);
+		assert_int_equal(packed_write(packed, values), 0);
+		assert_same_packed(entry->forward, packed);
+		free(values);
+	}
+}
+
+static void there_is_no_learning_in_int8(void **state)
+{
+	struct bench *bench = *state;
+	struct slot *slot;
+
+	assert_int_equal(slot_new(&slot, bench->onednn, bench->layout, bench->layers, N_LAYERS,
+				 SLOT_LEARN | SLOT_INT8),
+		-EINVAL);
+}
+
 /* A fresh slot takes the same road to its mask; this one is packed whole by oneDNN. */
 static void a_turned_tensor_is_what_onednn_packs(void **state)
 {
 	struct bench *bench = *state;
 	_cleanup_(mask_freep) struct mask *mask = random_mask(bench->layout, SEED, .97F);
 
-	for (enum precision p = 0; p < N_PRECISIONS; p++) {
+	for (enum precision p = 0; p <= PRECISION_BF16; p++) {
 		_cleanup_(slot_freep) struct slot *slot = NULL;
 
 		if (!onednn_has(bench->onednn, p))
@@ -344,6 +417,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(switched_is_as_fresh_in_f32),
 		cmocka_unit_test(switched_is_as_fresh_in_bf16),
+		cmocka_unit_test(switched_is_as_fresh_in_int8),
+		cmocka_unit_test(int8_has_the_bases_steps_and_zeros_for_what_is_dropped),
+		cmocka_unit_test(there_is_no_learning_in_int8),
 		cmocka_unit_test(a_turned_tensor_is_what_onednn_packs),
 		cmocka_unit_test(a_switch_leaves_the_rest_alone),
 		cmocka_unit_test(a_switch_allocates_nothing),
