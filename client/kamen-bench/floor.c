@@ -40,13 +40,13 @@ void floor_layer_shape(
 }
 
 int floor_linear_new(struct floor *floor, struct op **ret_op, const struct packed *packed,
-	int64_t rows, int64_t k, int64_t n)
+	int64_t rows, int64_t k, int64_t n, enum precision precision)
 {
 	return op_matmul_new(ret_op, floor->onednn,
 		&(struct op_matmul){
-			.src = view_in(view_2d(rows, k), floor->precision),
+			.src = view_in(view_2d(rows, k), precision),
 			.packed = packed,
-			.dst = view_in(view_2d(rows, n), floor->precision),
+			.dst = view_in(view_2d(rows, n), precision),
 		});
 }
 
@@ -55,7 +55,7 @@ struct view floor_view_heads(const struct floor *floor, int64_t rows, int64_t co
 	const int64_t heads = floor->shape.n_heads, row = 3 * (int64_t)floor->shape.width;
 	struct view view = { .n_dims = 4,
 		.dims = { floor->batch, heads, rows, cols },
-		.precision = floor->precision };
+		.precision = floor->between };
 
 	view.strides[3] = 1;
 	view.strides[2] = strided ? row : cols;
@@ -110,13 +110,14 @@ static int products_new(struct floor *floor, struct floor_products *products, in
 
 		floor_layer_shape(&floor->shape, i, &k, &n);
 		r = floor_linear_new(floor, &products->layers[i], floor->weights[i],
-			floor->batch * (i == FLOOR_QKV ? floor->n_tokens : n_queries), k, n);
+			floor->batch * (i == FLOOR_QKV ? floor->n_tokens : n_queries), k, n,
+			floor->precision);
 	}
 	return r;
 }
 
 int floor_weight_new(struct floor *floor, struct packed **ret_packed, int64_t k, int64_t n,
-	enum packed_source source)
+	enum packed_source source, enum precision precision)
 {
 	_cleanup_(freep) float *values = malloc((size_t)(k * n) * sizeof(float));
 	int r;
@@ -124,8 +125,11 @@ int floor_weight_new(struct floor *floor, struct packed **ret_packed, int64_t k,
 	if (!values)
 		return -ENOMEM;
 	for (int64_t i = 0; i < k * n; i++)
-		values[i] = (float)(i % 251 - 125) / 4096;
-	r = packed_new(ret_packed, floor->onednn, k, n, source, floor->precision);
+		if (precision == PRECISION_INT8)
+			((int8_t *)values)[i] = (int8_t)(i % 251 - 125);
+		else
+			values[i] = (float)(i % 251 - 125) / 4096;
+	r = packed_new(ret_packed, floor->onednn, k, n, source, precision);
 	return r < 0 ? r : packed_write(*ret_packed, values);
 }
 
@@ -138,30 +142,41 @@ static int weights_new(struct floor *floor)
 	floor->weights = calloc((size_t)shape->depth * FLOOR_N_LAYERS, sizeof(struct packed *));
 	if (!floor->weights)
 		return -ENOMEM;
-	r = floor_weight_new(floor, &floor->patch_weight, patch, shape->width, PACKED_N_BY_K);
+	r = floor_weight_new(
+		floor, &floor->patch_weight, patch, shape->width, PACKED_N_BY_K, floor->between);
 	for (unsigned i = 0; i < shape->depth * FLOOR_N_LAYERS && r == 0; i++) {
 		int64_t k, n;
 
 		floor_layer_shape(shape, i % FLOOR_N_LAYERS, &k, &n);
-		r = floor_weight_new(floor, &floor->weights[i], k, n, PACKED_N_BY_K);
+		r = floor_weight_new(
+			floor, &floor->weights[i], k, n, PACKED_N_BY_K, floor->precision);
 	}
 	if (r == 0)
 		r = floor_linear_new(floor, &floor->patch, floor->patch_weight,
-			(int64_t)floor->batch * (floor->n_tokens - 1), patch, shape->width);
+			(int64_t)floor->batch * (floor->n_tokens - 1), patch, shape->width,
+			floor->between);
 	return r;
+}
+
+/* Of what a product reads or writes: int8 gives sums. */
+static size_t value_bytes(const struct floor *floor)
+{
+	return floor->precision == PRECISION_INT8 ? sizeof(int32_t)
+						  : precision_bytes(floor->precision);
 }
 
 /* Not zero: a product of zeros may be cheaper. */
 static void *take(struct floor *floor, size_t n)
 {
-	void *values = arena_take(floor->arena, n * precision_bytes(floor->precision));
+	const size_t n_bytes = n * value_bytes(floor);
+	void *values = arena_take(floor->arena, n_bytes);
 
-	for (size_t i = 0; i < n; i++) {
+	for (size_t i = 0; i < n_bytes / precision_bytes(floor->between); i++) {
 		float value = (float)(i % 127) / 1024;
 		uint32_t bits;
 
 		memcpy(&bits, &value, sizeof(bits));
-		if (floor->precision == PRECISION_BF16)
+		if (floor->between == PRECISION_BF16)
 			((uint16_t *)values)[i] = (uint16_t)(bits >> 16);
 		else
 			((float *)values)[i] = value;
@@ -182,7 +197,7 @@ static int buffers_new(struct floor *floor)
 {
 	const struct vit_shape *shape = &floor->shape;
 	const size_t rows = (size_t)floor->batch * floor->n_tokens;
-	const size_t size = precision_bytes(floor->precision);
+	const size_t size = value_bytes(floor);
 	const size_t n_wide = rows * widest(shape), n_narrow = rows * shape->width;
 	const size_t n_probs = rows * shape->n_heads * floor->n_tokens;
 	int r;
@@ -213,8 +228,10 @@ int floor_new(struct floor **ret_floor, const struct floor_options *options)
 	floor->layout = options->layout;
 	floor->precision = options->precision;
 	r = onednn_new(&floor->onednn);
-	if (r == 0)
-		r = buffers_new(floor);
+	if (r < 0)
+		return r;
+	floor->between = onednn_between(floor->onednn, floor->precision);
+	r = buffers_new(floor);
 	if (r == 0)
 		r = weights_new(floor);
 	if (r == 0)
@@ -243,7 +260,7 @@ size_t floor_third(const struct floor *floor)
 	const size_t n =
 		floor->layout == FLOOR_STRIDED ? 1 : (size_t)floor->batch * floor->n_tokens;
 
-	return n * width * precision_bytes(floor->precision);
+	return n * width * precision_bytes(floor->between);
 }
 
 static int run_block(struct floor *floor, struct floor_products *p, struct packed *const *weights)

@@ -62,7 +62,8 @@ static int gradients_new(struct floor *floor, struct floor_gradients *grads, int
 		int64_t k, n;
 
 		floor_layer_shape(&floor->shape, i, &k, &n);
-		r = floor_linear_new(floor, &grads->dx[i], floor->back_weights[i], rows, n, k);
+		r = floor_linear_new(
+			floor, &grads->dx[i], floor->back_weights[i], rows, n, k, floor->precision);
 		if (r == 0)
 			r = dw_new(floor, &grads->dw[i], rows, k, n);
 	}
@@ -82,7 +83,8 @@ static int weights_new(struct floor *floor)
 		return -ENOMEM;
 	for (unsigned i = 0; i < n_weights && r == 0; i++) {
 		floor_layer_shape(&floor->shape, i % FLOOR_N_LAYERS, &k, &n);
-		r = floor_weight_new(floor, &floor->back_weights[i], n, k, PACKED_K_BY_N);
+		r = floor_weight_new(
+			floor, &floor->back_weights[i], n, k, PACKED_K_BY_N, floor->precision);
 		n_bytes += arena_round((size_t)(k * n) * sizeof(float));
 	}
 	if (r == 0)

@@ -30,7 +30,8 @@ struct floor {
 	struct vit_shape shape;
 	uint32_t batch, n_tokens;
 	enum floor_layout layout;
-	enum precision precision;
+	enum precision precision;               /* of the layers */
+	enum precision between;                 /* of attention's products and the patches' */
 	struct packed *patch_weight, **weights; /* (depth, FLOOR_N_LAYERS) */
 	struct op *patch;
 	struct floor_products all, last;
@@ -49,10 +50,10 @@ void floor_layer_shape(
 	const struct vit_shape *shape, enum floor_layer layer, int64_t *ret_k, int64_t *ret_n);
 /** A packed (k, n) of values that are not 0. */
 int floor_weight_new(struct floor *floor, struct packed **ret_packed, int64_t k, int64_t n,
-	enum packed_source source);
+	enum packed_source source, enum precision precision);
 /** A product of rows by packed weights. */
 int floor_linear_new(struct floor *floor, struct op **ret_op, const struct packed *packed,
-	int64_t rows, int64_t k, int64_t n);
+	int64_t rows, int64_t k, int64_t n, enum precision precision);
 /** (batch, heads, rows, cols): dense, or rows of qkv's result. */
 struct view floor_view_heads(const struct floor *floor, int64_t rows, int64_t cols, bool strided);
 /** The last two dimensions change places. */

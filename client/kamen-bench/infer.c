@@ -138,7 +138,7 @@ static int run_precision(void *data, const char *name)
 	struct run run = *(const struct run *)data;
 
 	if (precision_parse(&run.asked.precision, name) < 0)
-		return ctl_fail(run.ctl, EXIT_USAGE, "--precision %s: not f32 or bf16", name);
+		return ctl_fail(run.ctl, EXIT_USAGE, "--precision %s: not f32, bf16 or int8", name);
 	return bench_one(run.ctl, &run.asked, run.file, run.random);
 }
 

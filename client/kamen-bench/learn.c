@@ -153,7 +153,8 @@ static int run_precision(void *data, const char *name)
 {
 	struct asked one = *(const struct asked *)data;
 
-	if (precision_parse(&one.subject.precision, name) < 0)
+	if (precision_parse(&one.subject.precision, name) < 0 ||
+		one.subject.precision == PRECISION_INT8)
 		return ctl_fail(one.ctl, EXIT_USAGE, "--precision %s: not f32 or bf16", name);
 	return bench_one(&one);
 }

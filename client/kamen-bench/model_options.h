@@ -15,8 +15,8 @@ struct model_options {
 		{ "random", "NAME[,NAME]", "untrained: vit_t, vit_s, vit_b, vit_demo", \
 			&(o).random, NULL }, \
 		{ "precision", "NAME[,NAME]", \
-			"of f32 (default), bf16; bf16 wants a CPU that has it", &(o).precisions, \
-			NULL }, \
+			"of f32 (default), bf16, int8 (not for learning), as the CPU has", \
+			&(o).precisions, NULL }, \
 		{ "batch", "N", batch_help, &(o).batch, NULL }, \
 		{ "threads", "N", "of all that computes; else one a processor", &(o).threads, \
 			NULL }, \

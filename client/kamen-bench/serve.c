@@ -107,8 +107,8 @@ static bool plan_fill(const struct ctl *ctl, const struct serve_options *o, stru
 	plan->masks.names = plan->names;
 	plan->masks.n = plan->load.n_sites;
 	if (!is_precision(plan->precision)) {
-		(void)ctl_fail(
-			ctl, EXIT_USAGE, "--precision %s: not auto, f32 or bf16", plan->precision);
+		(void)ctl_fail(ctl, EXIT_USAGE, "--precision %s: not auto, f32, bf16 or int8",
+			plan->precision);
 		return false;
 	}
 	if (plan->masks.density > 1 || (plan->masks.density > 0 && !plan->own_sites)) {
@@ -311,7 +311,8 @@ int serve_run(struct ctl *ctl, int argc, char **argv)
 			&o.random, NULL },
 		{ "learner", "on|off", "a round runs meanwhile; off: none can", &o.learner, NULL },
 		{ "threads", "N", "of that daemon; else one a processor", &o.threads, NULL },
-		{ "precision", "NAME", "of that daemon: f32, bf16; else auto", &o.precision, NULL },
+		{ "precision", "NAME", "of that daemon: f32, bf16, int8; else auto", &o.precision,
+			NULL },
 		{ "batch", "N", "images that it computes at once, 8", &o.batch, NULL },
 		{ "slots", "N", "copies of its weights, 4", &o.slots, NULL },
 		{ "density", "D", "every site has a random mask of its own; else the base",

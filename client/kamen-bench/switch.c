@@ -195,7 +195,7 @@ int switch_run(struct ctl *ctl, int argc, char **argv)
 			&o.n_masks },
 		{ "density", "D", "share of weights that a random mask keeps, .998", &o.density,
 			NULL },
-		{ "precision", "NAME", "f32 (default) or bf16", &o.precision, NULL },
+		{ "precision", "NAME", "f32 (default), bf16 or int8", &o.precision, NULL },
 		{ "threads", "N", "of oneDNN and of a switch; else one a processor", &o.threads,
 			NULL },
 		{ "size", "PX", "else the model's own", &o.size, NULL },
@@ -225,7 +225,8 @@ int switch_run(struct ctl *ctl, int argc, char **argv)
 		.px = (uint32_t)px,
 	};
 	if (o.precision && precision_parse(&options.precision, o.precision) < 0)
-		return ctl_fail(ctl, EXIT_USAGE, "--precision %s: not f32 or bf16", o.precision);
+		return ctl_fail(
+			ctl, EXIT_USAGE, "--precision %s: not f32, bf16 or int8", o.precision);
 	if (threads)
 		omp_set_num_threads((int)threads);
 	return bench(ctl, &options, &o, density, seconds * UINT64_C(1000000000));
