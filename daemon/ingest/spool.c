@@ -2,11 +2,13 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/inotify.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 
 #include "ingest/spool.h"
 #include "ingest/spool_move.h"
@@ -14,6 +16,7 @@
 
 enum {
 	RESCAN_MS = 2000,
+	QUIET_MS = 60000,  /* where inotify misses nothing: only a folder that was made anew */
 	PAUSE_MS = 2000,   /* after serve could not take an image */
 	BROKEN_MS = 30000, /* after a file could not be moved: do not read it over and over */
 	MAX_NAMES = 4096,  /* of one walk */
@@ -37,6 +40,8 @@ struct spool {
 	char **names; /* of the last walk, sorted */
 	size_t n_names, next_name;
 	bool is_dirty; /* the folder may hold what the last walk has not seen */
+	bool is_local; /* on a file system that has no writers but this machine's */
+	bool is_quiet; /* the timer is set to QUIET_MS */
 	bool is_missing_told;
 	uint64_t paused_until_ns;
 	unsigned n_reading;
@@ -114,7 +119,7 @@ static void walk(struct spool *spool)
 	struct dirent *entry;
 
 	forget_names(spool);
-	spool->is_dirty = false;
+	spool->is_dirty = !dir;
 	while (dir && (entry = readdir(dir))) {
 		if (is_temporary(entry->d_name) || is_folder(dir, entry))
 			continue;
@@ -123,8 +128,10 @@ static void walk(struct spool *spool)
 			break;
 		}
 		spool->names[spool->n_names] = strdup(entry->d_name);
-		if (!spool->names[spool->n_names])
-			break; /* the next scan finds it */
+		if (!spool->names[spool->n_names]) {
+			spool->is_dirty = true; /* the next scan finds it */
+			break;
+		}
 		spool->n_names++;
 	}
 	qsort(spool->names, spool->n_names, sizeof(*spool->names), by_name);
@@ -298,6 +305,33 @@ const char *spool_arrival_name(const struct arrival *job)
 	return ((const struct spool_file *)job->source_data)->printable;
 }
 
+/* FUSE, 9P and network mounts change behind inotify's back. */
+static bool is_local(int dir_fd)
+{
+	static const unsigned long known[] = { EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC,
+		F2FS_SUPER_MAGIC, TMPFS_MAGIC, OVERLAYFS_SUPER_MAGIC };
+	struct statfs fs;
+
+	if (fstatfs(dir_fd, &fs) < 0)
+		return false;
+	for (unsigned i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+		if ((unsigned long)fs.f_type == known[i])
+			return true;
+	return false;
+}
+
+static void arm(struct spool *spool, bool is_quiet)
+{
+	uint32_t settle_ms = spool->site->settle_ms;
+	uint32_t ms = is_quiet                                 ? QUIET_MS
+		      : settle_ms > 0 && settle_ms < RESCAN_MS ? settle_ms
+							       : RESCAN_MS;
+
+	spool->is_quiet = is_quiet;
+	(void)sd_event_source_set_time_relative(spool->timer, (uint64_t)ms * 1000);
+	(void)sd_event_source_set_enabled(spool->timer, SD_EVENT_ONESHOT);
+}
+
 static int on_inotify(sd_event_source *source, const struct inotify_event *event, void *user)
 {
 	struct spool *spool = user;
@@ -307,6 +341,9 @@ static int on_inotify(sd_event_source *source, const struct inotify_event *event
 	if (event->len > 0 && is_temporary(event->name))
 		return 0;
 	spool->is_dirty = true;
+	/* What stays in the folder, for whatever reason, is looked at again soon. */
+	if (spool->is_quiet)
+		arm(spool, false);
 	ingest_kick(spool->ingest);
 	return 0;
 }
@@ -320,6 +357,7 @@ static void open_folder(struct spool *spool)
 		r = sd_event_add_inotify_fd(spool->ingest->event, &spool->inotify,
 			spool->move.dir_fd, IN_MOVED_TO | IN_CLOSE_WRITE | IN_ONLYDIR, on_inotify,
 			spool);
+		spool->is_local = r == 0 && is_local(spool->move.dir_fd);
 		/* Without it there is still the scan. */
 		if (r < 0)
 			log_warning("site %s: spool %s is not watched, only scanned: %s",
@@ -340,18 +378,11 @@ static void close_folder(struct spool *spool)
 	spool_move_close(&spool->move);
 }
 
-static void arm(struct spool *spool)
-{
-	uint32_t settle_ms = spool->site->settle_ms;
-	uint32_t ms = settle_ms > 0 && settle_ms < RESCAN_MS ? settle_ms : RESCAN_MS;
-
-	(void)sd_event_source_set_time_relative(spool->timer, (uint64_t)ms * 1000);
-	(void)sd_event_source_set_enabled(spool->timer, SD_EVENT_ONESHOT);
-}
-
 static int on_timer(sd_event_source *source, uint64_t usec, void *user)
 {
 	struct spool *spool = user;
+	/* The last walk came to its end and found nothing. */
+	const bool is_empty = !spool->is_dirty && spool->n_names == 0 && spool->n_reading == 0;
 	struct stat st;
 
 	(void)source;
@@ -363,7 +394,7 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *user)
 	if (spool->move.dir_fd < 0)
 		open_folder(spool);
 	spool->is_dirty = true;
-	arm(spool);
+	arm(spool, is_empty && spool->move.dir_fd >= 0 && spool->is_local);
 	ingest_kick(spool->ingest);
 	return 0;
 }
@@ -387,7 +418,7 @@ int spool_new(struct spool **ret_spool, struct ingest *ingest, struct ingest_sit
 		return r;
 	}
 	open_folder(spool);
-	arm(spool);
+	arm(spool, false);
 	ingest_kick(ingest);
 	*ret_spool = spool;
 	return 0;

@@ -8,8 +8,10 @@
 /*
  * A site's spool folder. Its contract: write under a name that begins with '.' or '_' or ends in
  * .tmp or .part, then rename. What was accepted, or was known already, moves to done/; what is no
- * image, or no plain file, to bad/ beside a NAME.reason; folders are nobody's business. inotify says that something came; a scan
- * every two seconds finds what inotify missed.
+ * image, or no plain file, to bad/ beside a NAME.reason; folders are nobody's business.
+ *
+ * inotify says that something came; a scan finds what it missed: every two seconds, and once a
+ * minute where the folder is empty and on a file system that only this machine writes to.
  */
 struct spool;
 
