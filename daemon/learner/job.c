@@ -285,13 +285,14 @@ static void read_champion(struct job *job, const char *path)
 }
 
 static int find_precision(enum precision *ret_precision, const Kamen__LearnJob *message,
-	const struct vit *vit, struct diag *diag)
+	struct vit *vit, struct diag *diag)
 {
 	const char *name = message->precision ? message->precision : precision_name(PRECISION_F32);
 
 	if (precision_parse(ret_precision, name) < 0 || !vit_has(vit, *ret_precision))
 		return diag_set(diag, EOPNOTSUPP, "precision %s: not one of this CPU", name);
-	return 0;
+	/* The others were tried at the start: this one is asked for by few. */
+	return *ret_precision == PRECISION_INT8 ? vit_selftest(vit, *ret_precision, diag) : 0;
 }
 
 static int set_up(struct job *job, const Kamen__LearnJob *message, struct interrupt interrupt,

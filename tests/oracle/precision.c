@@ -18,9 +18,17 @@
 
 enum { SKIP = 77, BATCH = 12, MAX_WIDTH = 1024 };
 #define EPISODE_SEED 1u
-/* Half of what the gate calls harmful, and what episodes say of 5 shots (+- .006). */
-#define MOST_KNN .0025
+/* What episodes say of 5 shots: +- .006. */
 #define MOST_SHOT5 .006
+
+/* Of the cosines to f32's embeddings, the worst of them at 112 px (at 224 .9997 and .997); and how far
+ * knn may be off: half of what the gate calls harmful, and all of it. */
+static const struct {
+	double mean, worst, knn;
+} bounds[N_PRECISIONS] = {
+	[PRECISION_BF16] = { .9995, .99, .0025 },
+	[PRECISION_INT8] = { .995, .85, .005 },
+};
 
 static char *shared_path(const char *name)
 {
@@ -141,9 +149,9 @@ static void compare(const struct study *study, uint32_t px, enum precision preci
 		rounded.figures.shot5, shot5);
 	free(exact.embeddings);
 	free(rounded.embeddings);
-	assert_true(sum / n >= .9995);
-	assert_true(worst >= .99); /* of 112 px; of 224 .9997 */
-	assert_true(fabs(knn) <= MOST_KNN);
+	assert_true(sum / n >= bounds[precision].mean);
+	assert_true(worst >= bounds[precision].worst);
+	assert_true(fabs(knn) <= bounds[precision].knn);
 	assert_true(fabs(shot5) <= MOST_SHOT5);
 }
 

@@ -141,7 +141,7 @@ static int forward_one(struct vit *vit, struct slot *slot, const struct mask_set
 	return 0;
 }
 
-/* forward f32|bf16 MODEL MASK|- IMAGE...: a line of each, see above */
+/* forward f32|bf16|int8 MODEL MASK|- IMAGE...: a line of each, see above */
 static int forward(char **argv)
 {
 	_cleanup_(base_freep) struct base *base = NULL;
@@ -205,6 +205,6 @@ int main(int argc, char **argv)
 		return mend(argv + 2);
 	fprintf(stderr, "usage: proc_fixture images DIR FIRST N | model FILE SEED flawed|whole | "
 			"kimg FILE... | "
-			"forward f32|bf16 MODEL MASK|- IMAGE... | mend MODEL FILE\n");
+			"forward f32|bf16|int8 MODEL MASK|- IMAGE... | mend MODEL FILE\n");
 	return 2;
 }

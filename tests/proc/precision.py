@@ -15,6 +15,11 @@ EX_CONFIG = 78
 OLD = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
 
 
+def has_vnni():
+    with open("/proc/cpuinfo", encoding="utf-8") as f:
+        return "avx512_vnni" in f.read()
+
+
 def cosine(a, b):
     dot = sum(x * y for x, y in zip(a, b, strict=True))
     return dot / math.sqrt(sum(x * x for x in a) * sum(x * x for x in b))
@@ -82,6 +87,35 @@ class Precision(unittest.TestCase):
         self.assertEqual(self.ask("b"), rounded)
         self.assertEqual(self.precision_of("b"), "bf16")
 
+    @unittest.skipUnless(has_vnni(), "this CPU has no int8")
+    def test_int8_is_opted_into_and_judged_in_int8(self):
+        self.assertIn(self.start("auto"), ("f32", "bf16"))
+        self.learnt("a")
+        plain = self.ask("a")
+        self.daemon.stop()
+
+        self.assertEqual(self.start("int8"), "int8")
+        self.assertEqual(self.ask("a"), plain)
+        self.learnt("b")
+        self.assertEqual(self.precision_of("b"), "int8")
+        asked = ("b",), ("b", "--mask", "base")
+        first = [self.ask(*how) for how in asked]
+        for space, verdict, _ in first:
+            self.assertIn(verdict, ("OK", "NG"))
+            self.assertNotEqual(space, plain[0])
+        self.assertGreater(cosine(first[0][2], plain[2]), .98)
+        want = fixture("forward", "int8", self.daemon.model, self.mended,
+                       os.path.join(self.folder, "20000.png"))
+        self.assertGreater(cosine(first[0][2], [float(x) for x in want.split()]), .999999)
+        for _ in range(3):
+            self.assertEqual(self.ask("a"), plain)
+            self.assertEqual([self.ask(*how) for how in asked], first)
+        self.daemon.stop()
+
+        self.assertIn(self.start("auto"), ("f32", "bf16"))
+        self.assertEqual([self.ask(*how) for how in asked], first, "bit for bit")
+        self.assertEqual(self.precision_of("b"), "int8")
+
     def figure(self, name):
         text = self.daemon.command("metrics").stdout
         return float(re.search(rf"^{name} (\S+)$", text, re.M)[1])
@@ -129,9 +163,10 @@ class Precision(unittest.TestCase):
             self.assertEqual(self.ask("a")[1], "UNKNOWN")
             self.assertIn("precision that this CPU does not have", self.daemon.log())
         self.daemon.stop()
-        self.daemon.write("kamend.conf", "[serve]\nprecision = bf16\n")
-        self.assertEqual(self.daemon.spawn(**OLD).wait(harness.PATIENCE), EX_CONFIG)
-        self.assertIn("precision bf16: this CPU (avx2) does not have it", self.daemon.log())
+        for name in ("bf16", "int8"):
+            self.daemon.write("kamend.conf", f"[serve]\nprecision = {name}\n")
+            self.assertEqual(self.daemon.spawn(**OLD).wait(harness.PATIENCE), EX_CONFIG)
+            self.assertIn(f"precision {name}: this CPU (avx2) does not have it", self.daemon.log())
 
 
 if __name__ == "__main__":
