@@ -21,10 +21,35 @@ static int product_new(
 		});
 }
 
+/* Of sums, which are written and read again at once: about half a core's second cache. */
+#define NEAR_BYTES ((size_t)5 << 18)
+
+/* A divisor of n: every product is of as many images. */
+static uint32_t images_at_once(uint32_t n, size_t rows, size_t n_out)
+{
+	const size_t most = NEAR_BYTES / (rows * n_out * sizeof(int32_t));
+	uint32_t at_once = most < n ? (uint32_t)most : n;
+
+	while (at_once > 1 && n % at_once)
+		at_once--;
+	return at_once ? at_once : 1;
+}
+
+struct vit_int8_parts vit_int8_parts(const struct vit_shape *shape, struct vit_extent extent)
+{
+	const uint32_t widest = shape->mlp > shape->width ? shape->mlp : shape->width;
+
+	return (struct vit_int8_parts){
+		.qkv = images_at_once(extent.n, extent.n_tokens, 3 * (size_t)shape->width),
+		.rest = images_at_once(extent.n, extent.n_queries, widest),
+	};
+}
+
 int vit_block_int8_init(struct vit_block *block, const struct vit *vit, struct vit_extent extent)
 {
-	const int64_t all = (int64_t)extent.n * extent.n_tokens;
-	const int64_t rows = (int64_t)extent.n * extent.n_queries;
+	const struct vit_int8_parts parts = vit_int8_parts(&vit->shape, extent);
+	const int64_t all = (int64_t)parts.qkv * extent.n_tokens;
+	const int64_t rows = (int64_t)parts.rest * extent.n_queries;
 	const int64_t width = vit->shape.width, mlp = vit->shape.mlp;
 	int r;
 
@@ -75,53 +100,90 @@ static struct row_norm norm_of(const struct vit *vit, const struct vit_norm *nor
 	};
 }
 
-/* Ends the block before: what its fc2 gave is not in data->x yet. */
-static void begin(const struct vit *vit, const struct vit_extent *e, const struct slot *slot,
-	uint32_t b, const struct vit_block_data *data, const struct vit_int8 *int8)
+void vit_block_int8_begin(const struct vit *vit, size_t rows, const struct vit_block_data *data,
+	const struct vit_int8 *int8)
 {
-	const struct row_norm norm = norm_of(vit, &vit->norm1[b]);
-	const struct int8_layer before = layer_of(vit, slot, b ? b - 1 : 0, VIT_FC2);
+	const struct row_norm norm = norm_of(vit, &vit->norm1[0]);
 
 	row_int8_norm(&(struct row_int8_norm){
 		.x = data->x,
-		.residual = data->x,
-		.every = 1,
-		.acc = b ? int8->acc : NULL,
-		.layer = &before,
-		.norm = &norm,
-		.dst = int8->narrow,
-		.steps = int8->steps,
-		.rows = (size_t)e->n * e->n_tokens,
-		.width = vit->shape.width,
-	});
-}
-
-/* data->att to data->mid, and its norm to int8->narrow */
-static int project(struct vit_block *block, const struct vit *vit, const struct slot *slot,
-	uint32_t b, const struct vit_block_data *data, const struct vit_int8 *int8)
-{
-	const struct vit_extent *e = &block->extent;
-	const size_t rows = (size_t)e->n * e->n_queries;
-	const struct row_norm norm = norm_of(vit, &vit->norm2[b]);
-	const struct int8_layer proj = layer_of(vit, slot, b, VIT_PROJ);
-	int r;
-
-	row_int8_narrow(int8->narrow, data->att, e->precision, int8->steps, rows, vit->shape.width);
-	r = multiply(block->proj, slot, b, VIT_PROJ, int8->narrow, int8->acc);
-	if (r < 0)
-		return r;
-	row_int8_norm(&(struct row_int8_norm){
-		.x = data->mid,
-		.residual = data->x,
-		.every = e->n_tokens / e->n_queries,
-		.acc = int8->acc,
-		.layer = &proj,
 		.norm = &norm,
 		.dst = int8->narrow,
 		.steps = int8->steps,
 		.rows = rows,
 		.width = vit->shape.width,
 	});
+}
+
+/* Images from `first` on, as many as qkv takes at once: int8->narrow to data->qkv */
+static int look(struct vit_block *block, const struct vit *vit, const struct slot *slot, uint32_t b,
+	uint32_t first, const struct vit_block_data *data, const struct vit_int8 *int8)
+{
+	const struct vit_extent *e = &block->extent;
+	const size_t n = vit_int8_parts(&vit->shape, *e).qkv, width = vit->shape.width;
+	const size_t at = (size_t)first * e->n_tokens;
+	const struct int8_layer qkv = layer_of(vit, slot, b, VIT_QKV);
+	int r = multiply(block->qkv, slot, b, VIT_QKV, int8->narrow + at * width, int8->acc);
+
+	if (r == 0)
+		row_int8_widen((char *)data->qkv + at * 3 * width * precision_bytes(e->precision),
+			e->precision, int8->acc, &qkv, int8->steps + at, n * e->n_tokens);
+	return r;
+}
+
+/* The residual of a part, and the norm of what it then is: NULL behind the last block. */
+static void settle(const struct vit *vit, struct row_int8_norm job, const struct slot *slot,
+	uint32_t b, enum vit_layer layer, const struct vit_norm *norm)
+{
+	const struct int8_layer l = layer_of(vit, slot, b, layer);
+	const struct row_norm row = norm ? norm_of(vit, norm) : (struct row_norm){ 0 };
+
+	job.layer = &l;
+	job.norm = norm ? &row : NULL;
+	row_int8_norm(&job);
+}
+
+/* Images from `first` on, as many as the rest takes at once: data->att to data->out, and to
+ * int8->narrow what the next block begins with. */
+static int think(struct vit_block *block, const struct vit *vit, const struct slot *slot,
+	uint32_t b, uint32_t first, const struct vit_block_data *data, const struct vit_int8 *int8)
+{
+	const struct vit_extent *e = &block->extent;
+	const size_t rows = (size_t)vit_int8_parts(&vit->shape, *e).rest * e->n_queries;
+	const size_t at = (size_t)first * e->n_queries, width = vit->shape.width;
+	const struct int8_layer fc1 = layer_of(vit, slot, b, VIT_FC1);
+	uint8_t *narrow = int8->narrow + at * width;
+	struct row_steps *steps = int8->steps + at;
+	struct row_int8_norm job = {
+		.x = data->mid + at * width,
+		.residual = data->x + (size_t)first * e->n_tokens * width,
+		.every = e->n_tokens / e->n_queries,
+		.acc = int8->acc,
+		.dst = narrow,
+		.steps = steps,
+		.rows = rows,
+		.width = width,
+	};
+	int r;
+
+	row_int8_narrow(narrow,
+		(const char *)data->att + at * width * precision_bytes(e->precision), e->precision,
+		steps, rows, width);
+	r = multiply(block->proj, slot, b, VIT_PROJ, narrow, int8->acc);
+	if (r < 0)
+		return r;
+	settle(vit, job, slot, b, VIT_PROJ, &vit->norm2[b]);
+	r = multiply(block->fc1, slot, b, VIT_FC1, narrow, int8->acc);
+	if (r < 0)
+		return r;
+	row_int8_gelu(int8->hidden, int8->acc, &fc1, steps, rows);
+	r = multiply(block->fc2, slot, b, VIT_FC2, int8->hidden, int8->acc);
+	if (r < 0)
+		return r;
+	job.x = data->out + at * width;
+	job.residual = data->mid + at * width;
+	job.every = 1;
+	settle(vit, job, slot, b, VIT_FC2, b + 1 < vit->shape.depth ? &vit->norm1[b + 1] : NULL);
 	return 0;
 }
 
@@ -129,40 +191,14 @@ int vit_block_int8_forward(struct vit_block *block, const struct vit *vit, const
 	uint32_t b, const struct vit_block_data *data, const struct vit_int8 *int8)
 {
 	const struct vit_extent *e = &block->extent;
-	const struct int8_layer qkv = layer_of(vit, slot, b, VIT_QKV);
-	const struct int8_layer fc1 = layer_of(vit, slot, b, VIT_FC1);
-	int r;
+	const struct vit_int8_parts parts = vit_int8_parts(&vit->shape, *e);
+	int r = 0;
 
-	begin(vit, e, slot, b, data, int8);
-	r = multiply(block->qkv, slot, b, VIT_QKV, int8->narrow, int8->acc);
-	if (r < 0)
-		return r;
-	row_int8_widen(
-		data->qkv, e->precision, int8->acc, &qkv, int8->steps, (size_t)e->n * e->n_tokens);
-	r = vit_attention_forward(&block->attention, vit, *e, data);
+	for (uint32_t i = 0; r == 0 && i < e->n; i += parts.qkv)
+		r = look(block, vit, slot, b, i, data, int8);
 	if (r == 0)
-		r = project(block, vit, slot, b, data, int8);
-	if (r == 0)
-		r = multiply(block->fc1, slot, b, VIT_FC1, int8->narrow, int8->acc);
-	if (r < 0)
-		return r;
-	row_int8_gelu(int8->hidden, int8->acc, &fc1, int8->steps, (size_t)e->n * e->n_queries);
-	return multiply(block->fc2, slot, b, VIT_FC2, int8->hidden, int8->acc);
-}
-
-void vit_block_int8_end(const struct vit_block *block, const struct vit *vit,
-	const struct slot *slot, const struct vit_block_data *data, const struct vit_int8 *int8)
-{
-	const struct int8_layer fc2 = layer_of(vit, slot, vit->shape.depth - 1, VIT_FC2);
-
-	row_int8_norm(&(struct row_int8_norm){
-		.x = data->out,
-		.residual = data->mid,
-		.every = 1,
-		.acc = int8->acc,
-		.layer = &fc2,
-		.steps = int8->steps,
-		.rows = (size_t)block->extent.n * block->extent.n_queries,
-		.width = vit->shape.width,
-	});
+		r = vit_attention_forward(&block->attention, vit, *e, data);
+	for (uint32_t i = 0; r == 0 && i < e->n; i += parts.rest)
+		r = think(block, vit, slot, b, i, data, int8);
+	return r;
 }

@@ -170,21 +170,27 @@ int vit_block_forward(struct vit_block *block, const struct vit *vit, const stru
 /* vit_block_int8.c: the four layers in int8; attention, norms and the residual as in a plan of the
  * precision that lies between (the extent's) */
 
+/** Images whose sums are kept near by: qkv takes so many at once, and all that follows on attention. */
+struct vit_int8_parts {
+	uint32_t qkv, rest;
+};
+struct vit_int8_parts vit_int8_parts(const struct vit_shape *shape, struct vit_extent extent);
+
 /** What an int8 pass has besides a plan's buffers; of these it needs neither y1, y2 nor hidden. */
 struct vit_int8 {
-	uint8_t *narrow;         /* (n, T, D): what qkv, proj and fc1 read */
-	uint8_t *hidden;         /* (n, T, mlp): what fc2 reads */
-	struct row_steps *steps; /* (n, T): of what the last product read */
-	int32_t *acc;            /* (n, T, max(3 D, mlp)): what it gave */
+	uint8_t *narrow; /* (n, T, D): what qkv, proj and fc1 read */
+	uint8_t *hidden; /* (rows at once, mlp): what fc2 reads */
+	struct row_steps
+		*steps; /* (n, T): of what a row's last product read, or its next one reads */
+	int32_t *acc;   /* (rows at once, 3 D or mlp): what a product gave */
 };
 
 int vit_block_int8_init(struct vit_block *block, const struct vit *vit, struct vit_extent extent);
-/** Of data->x and, but for the first block, the sums that the block before left, to the sums of fc2. */
+/** Of data->x (rows, D) what the first block reads. */
+void vit_block_int8_begin(const struct vit *vit, size_t rows, const struct vit_block_data *data,
+	const struct vit_int8 *int8);
 int vit_block_int8_forward(struct vit_block *block, const struct vit *vit, const struct slot *slot,
 	uint32_t b, const struct vit_block_data *data, const struct vit_int8 *int8);
-/** Adds the last block's sums to data->out. */
-void vit_block_int8_end(const struct vit_block *block, const struct vit *vit,
-	const struct slot *slot, const struct vit_block_data *data, const struct vit_int8 *int8);
 
 /* vit_carve.c */
 

@@ -26,17 +26,37 @@ static uint32_t n_keys_of(const struct vit_plan *plan)
 					      : (n_tokens + KEYS_STEP - 1) / KEYS_STEP * KEYS_STEP;
 }
 
+static struct vit_extent extent_of(const struct vit_plan *plan, bool last)
+{
+	return (struct vit_extent){
+		.n = plan->stem.n,
+		.n_tokens = plan->stem.n_tokens,
+		.n_queries = last ? 1 : plan->stem.n_tokens,
+		.n_keys = n_keys_of(plan),
+		.precision = plan->between,
+	};
+}
+
+static size_t larger(size_t a, size_t b)
+{
+	return a > b ? a : b;
+}
+
 static void carve_int8(struct vit_plan *plan, struct vit_carver *carver)
 {
 	const struct vit_shape *shape = &plan->vit->shape;
-	const size_t rows = (size_t)plan->stem.n * plan->stem.n_tokens, three = 3 * shape->width;
+	const size_t rows = (size_t)plan->stem.n * plan->stem.n_tokens;
+	const struct vit_int8_parts all = vit_int8_parts(shape, extent_of(plan, false));
+	const struct vit_int8_parts last = vit_int8_parts(shape, extent_of(plan, true));
+	const size_t n_rest = larger((size_t)all.rest * plan->stem.n_tokens, last.rest);
+	const size_t n_qkv = (size_t)all.qkv * plan->stem.n_tokens * 3 * shape->width;
+	const size_t n_acc = larger(n_qkv, n_rest * larger(shape->mlp, shape->width));
 
 	plan->int8 = (struct vit_int8){
 		.narrow = vit_carve_in(carver, rows * shape->width, PRECISION_INT8),
-		.hidden = vit_carve_in(carver, rows * shape->mlp, PRECISION_INT8),
+		.hidden = vit_carve_in(carver, n_rest * shape->mlp, PRECISION_INT8),
 		.steps = vit_carve_bytes(carver, rows * sizeof(struct row_steps)),
-		.acc = vit_carve_bytes(
-			carver, rows * (three > shape->mlp ? three : shape->mlp) * sizeof(int32_t)),
+		.acc = vit_carve_bytes(carver, n_acc * sizeof(int32_t)),
 	};
 }
 
@@ -86,21 +106,13 @@ static int init_block(
 static int init_ops(struct vit_plan *plan)
 {
 	const struct vit *vit = plan->vit;
-	struct vit_extent extent = {
-		.n = plan->stem.n,
-		.n_tokens = plan->stem.n_tokens,
-		.n_queries = plan->stem.n_tokens,
-		.n_keys = n_keys_of(plan),
-		.precision = plan->between,
-	};
 	int r;
 
 	r = vit_stem_init(&plan->stem, vit);
 	if (r == 0)
-		r = init_block(plan, &plan->blocks, extent);
-	extent.n_queries = 1;
+		r = init_block(plan, &plan->blocks, extent_of(plan, false));
 	if (r == 0)
-		r = init_block(plan, &plan->last, extent);
+		r = init_block(plan, &plan->last, extent_of(plan, true));
 	if (r == 0)
 		r = op_norm_new(&plan->norm, vit->onednn, plan->stem.n, vit->shape.width,
 			vit->shape.norm_eps, false);
@@ -172,12 +184,13 @@ int vit_forward(struct vit_plan *plan, const struct slot *slot, float *embedding
 	if (slot_precision(slot) != plan->precision)
 		return -EINVAL;
 	r = vit_stem_forward(&plan->stem, vit, plan->data.x);
+	if (r == 0 && plan->precision == PRECISION_INT8)
+		vit_block_int8_begin(
+			vit, (size_t)plan->stem.n * plan->stem.n_tokens, &plan->data, &plan->int8);
 	for (uint32_t b = 0; r == 0 && b + 1 < depth; b++)
 		r = forward_block(plan, &plan->blocks, slot, b, &plan->data);
 	if (r == 0)
 		r = forward_block(plan, &plan->last, slot, depth - 1, &plan->last_data);
-	if (r == 0 && plan->precision == PRECISION_INT8)
-		vit_block_int8_end(&plan->last, vit, slot, &plan->last_data, &plan->int8);
 	if (r == 0)
 		r = vit_run_norm(
 			plan->norm, &vit->norm, plan->last_data.out, NULL, NULL, embeddings);

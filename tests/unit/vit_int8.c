@@ -131,6 +131,27 @@ static void an_image_is_the_same_alone_and_in_any_batch(void **state)
 	assert_memory_equal(beside + WIDTH, all + WIDTH, (BATCH - 1) * WIDTH * sizeof(float));
 }
 
+/* More sums than are kept near by: two parts of three images. */
+static void a_batch_in_parts_is_as_its_images_alone(void **state)
+{
+	enum { LARGE_PX = 256, MANY = 6 };
+	const size_t n = (size_t)3 * LARGE_PX * LARGE_PX;
+	struct model *model = *state;
+	_cleanup_(vit_plan_freep) struct vit_plan *one = NULL, *many = NULL;
+	float all[MANY * WIDTH], alone[WIDTH];
+
+	assert_int_equal(slot_apply(model->slot, NULL), 0);
+	assert_int_equal(vit_plan_new(&one, model->vit, 1, LARGE_PX, PRECISION_INT8), 0);
+	assert_int_equal(vit_plan_new(&many, model->vit, MANY, LARGE_PX, PRECISION_INT8), 0);
+	random_pixels(vit_plan_input(many), MANY * n, SEED);
+	assert_int_equal(vit_forward(many, model->slot, all), 0);
+	for (int b = 0; b < MANY; b++) {
+		memcpy(vit_plan_input(one), vit_plan_input(many) + b * n, n * sizeof(float));
+		assert_int_equal(vit_forward(one, model->slot, alone), 0);
+		assert_true(relative_difference(alone, all + b * WIDTH, WIDTH) < 1e-2);
+	}
+}
+
 static void a_slot_of_another_precision_is_refused(void **state)
 {
 	struct model *model = *state;
@@ -150,6 +171,7 @@ int main(void)
 		cmocka_unit_test(it_is_near_the_reference_under_any_mask),
 		cmocka_unit_test(a_mask_that_keeps_all_is_the_frozen_model_bit_for_bit),
 		cmocka_unit_test(an_image_is_the_same_alone_and_in_any_batch),
+		cmocka_unit_test(a_batch_in_parts_is_as_its_images_alone),
 		cmocka_unit_test(a_slot_of_another_precision_is_refused),
 	};
 	_cleanup_(base_freep) struct base *base = random_base(&shape, SEED);
