@@ -1,28 +1,38 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "mask/rest.h"
 
+#include <endian.h>
 #include <errno.h>
 #include <string.h>
 
-/* A gap this long has no bit at its end: it goes on with the next one. */
-#define LONGEST_GAP UINT16_MAX
-
-enum { GAPS_A_WORD = sizeof(uint64_t) / sizeof(uint16_t) };
+/* Bits that a gap is written in. The longest has no bit at its end: it goes on with the next one. */
+enum { LEAST_WIDTH = 2, MOST_WIDTH = 16 };
 
 struct tensor_rest {
 	uint32_t n_on;
 	uint32_t n_gaps; /* 0 where there are words, or nothing is dropped */
+	uint32_t width;  /* of each gap, in bits */
 };
 
 struct mask_rest {
 	size_t n_bytes;
 	struct tensor_rest *tensors; /* (n_tensors) */
-	uint16_t data[];             /* of one tensor after the other */
+	uint8_t data[];              /* of one tensor after the other, and room to read a word */
 };
 
-static size_t n_words_of(const struct mask_tensor *tensor)
+static size_t longest_gap(unsigned width)
 {
-	return (tensor->n + 63) / 64;
+	return ((size_t)1 << width) - 1;
+}
+
+static size_t word_bytes(const struct mask_tensor *tensor)
+{
+	return (tensor->n + 63) / 64 * sizeof(uint64_t);
+}
+
+static size_t gap_bytes(const struct tensor_rest *rest)
+{
+	return ((size_t)rest->n_gaps * rest->width + 7) / 8;
 }
 
 /* All bits of a word that belong to the tensor. */
@@ -33,28 +43,41 @@ static uint64_t whole(const struct mask_tensor *tensor, size_t w)
 	return n < 64 ? (UINT64_C(1) << n) - 1 : UINT64_MAX;
 }
 
-/* gaps NULL: counts them. */
-static size_t write_gaps(uint16_t *gaps, const struct mask *mask, unsigned t)
+/* How many gaps of each width a tensor's dropped bits take. */
+static void count_gaps(size_t *counts, const struct mask *mask, unsigned t)
 {
 	const struct mask_tensor *tensor = &mask->layout->tensors[t];
-	size_t n = 0, at = 0;
+	size_t at = 0;
 
-	for (size_t w = 0; w < n_words_of(tensor); w++) {
+	for (size_t w = 0; w < (tensor->n + 63) / 64; w++) {
 		uint64_t dropped = ~mask->words[tensor->word + w] & whole(tensor, w);
 
 		for (; dropped; dropped &= dropped - 1) {
 			size_t position = w * 64 + (unsigned)__builtin_ctzll(dropped);
 
-			for (; position - at >= LONGEST_GAP; at += LONGEST_GAP, n++)
-				if (gaps)
-					gaps[n] = LONGEST_GAP;
-			if (gaps)
-				gaps[n] = (uint16_t)(position - at);
-			n++;
+			for (unsigned width = LEAST_WIDTH; width <= MOST_WIDTH; width++)
+				counts[width] += 1 + (position - at) / longest_gap(width);
 			at = position + 1;
 		}
 	}
-	return n;
+}
+
+/* In what width the gaps take least room. */
+static struct tensor_rest plan(const struct mask *mask, unsigned t)
+{
+	const struct mask_tensor *tensor = &mask->layout->tensors[t];
+	struct tensor_rest rest = { .n_on = (uint32_t)mask->n_on[t] };
+	size_t counts[MOST_WIDTH + 1] = { 0 }, least = word_bytes(tensor) * 8;
+
+	count_gaps(counts, mask, t);
+	for (unsigned width = LEAST_WIDTH; width <= MOST_WIDTH; width++) {
+		if (counts[width] * width >= least)
+			continue;
+		least = counts[width] * width;
+		rest.n_gaps = (uint32_t)counts[width];
+		rest.width = width;
+	}
+	return rest;
 }
 
 /* Where all bits are on there is nothing; where the gaps are more there are the words. */
@@ -63,16 +86,48 @@ static bool has_words(const struct tensor_rest *rest, const struct mask_tensor *
 	return rest->n_gaps == 0 && rest->n_on < tensor->n;
 }
 
-static struct tensor_rest plan(const struct mask *mask, unsigned t, size_t *n_data)
+static size_t size_of(const struct tensor_rest *rest, const struct mask_tensor *tensor)
+{
+	return has_words(rest, tensor) ? word_bytes(tensor) : gap_bytes(rest);
+}
+
+/* `to` is zeroed, and has room for a word behind its end. */
+static void write_gap(uint8_t *to, size_t i, unsigned width, size_t gap)
+{
+	size_t bit = i * width;
+	uint64_t word;
+
+	memcpy(&word, to + bit / 8, sizeof(word));
+	word |= htole64((uint64_t)gap << bit % 8);
+	memcpy(to + bit / 8, &word, sizeof(word));
+}
+
+static size_t read_gap(const uint8_t *from, size_t i, unsigned width)
+{
+	size_t bit = i * width;
+	uint64_t word;
+
+	memcpy(&word, from + bit / 8, sizeof(word));
+	return le64toh(word) >> bit % 8 & longest_gap(width);
+}
+
+static void write_gaps(uint8_t *to, const struct mask *mask, unsigned t, unsigned width)
 {
 	const struct mask_tensor *tensor = &mask->layout->tensors[t];
-	struct tensor_rest rest = { .n_on = (uint32_t)mask->n_on[t] };
-	size_t n_gaps = write_gaps(NULL, mask, t);
+	size_t n = 0, at = 0;
 
-	if (n_gaps < GAPS_A_WORD * n_words_of(tensor))
-		rest.n_gaps = (uint32_t)n_gaps;
-	*n_data += has_words(&rest, tensor) ? GAPS_A_WORD * n_words_of(tensor) : rest.n_gaps;
-	return rest;
+	for (size_t w = 0; w < (tensor->n + 63) / 64; w++) {
+		uint64_t dropped = ~mask->words[tensor->word + w] & whole(tensor, w);
+
+		for (; dropped; dropped &= dropped - 1) {
+			size_t position = w * 64 + (unsigned)__builtin_ctzll(dropped);
+
+			for (; position - at >= longest_gap(width); at += longest_gap(width))
+				write_gap(to, n++, width, longest_gap(width));
+			write_gap(to, n++, width, position - at);
+			at = position + 1;
+		}
+	}
 }
 
 int mask_rest_new(struct mask_rest **ret_rest, const struct mask *mask)
@@ -80,30 +135,30 @@ int mask_rest_new(struct mask_rest **ret_rest, const struct mask *mask)
 	const struct mask_layout *layout = mask->layout;
 	_cleanup_(freep) struct tensor_rest *tensors =
 		calloc(layout->n_tensors + 1, sizeof(*tensors));
+	size_t n_data = sizeof(uint64_t), n_bytes;
 	struct mask_rest *rest;
-	size_t n_data = 0;
-	uint16_t *to;
+	uint8_t *to;
 
 	if (!tensors)
 		return -ENOMEM;
-	for (unsigned t = 0; t < layout->n_tensors; t++)
-		tensors[t] = plan(mask, t, &n_data);
-	rest = malloc(sizeof(*rest) + n_data * sizeof(*rest->data));
+	for (unsigned t = 0; t < layout->n_tensors; t++) {
+		tensors[t] = plan(mask, t);
+		n_data += size_of(&tensors[t], &layout->tensors[t]);
+	}
+	n_bytes = sizeof(*rest) + n_data;
+	rest = calloc(1, n_bytes);
 	if (!rest)
 		return -ENOMEM;
-	rest->n_bytes =
-		sizeof(*rest) + n_data * sizeof(*rest->data) + layout->n_tensors * sizeof(*tensors);
+	rest->n_bytes = n_bytes + layout->n_tensors * sizeof(*tensors);
 	to = rest->data;
 	for (unsigned t = 0; t < layout->n_tensors; t++) {
 		const struct mask_tensor *tensor = &layout->tensors[t];
 
-		if (has_words(&tensors[t], tensor)) {
-			memcpy(to, &mask->words[tensor->word],
-				n_words_of(tensor) * sizeof(uint64_t));
-			to += GAPS_A_WORD * n_words_of(tensor);
-		} else if (tensors[t].n_gaps > 0) {
-			to += write_gaps(to, mask, t);
-		}
+		if (has_words(&tensors[t], tensor))
+			memcpy(to, &mask->words[tensor->word], word_bytes(tensor));
+		else
+			write_gaps(to, mask, t, tensors[t].width);
+		to += size_of(&tensors[t], tensor);
 	}
 	rest->tensors = TAKE_PTR(tensors);
 	*ret_rest = rest;
@@ -123,14 +178,15 @@ size_t mask_rest_bytes(const struct mask_rest *rest)
 	return rest->n_bytes;
 }
 
-static void drop(uint64_t *words, const uint16_t *gaps, size_t n_gaps)
+static void drop(uint64_t *words, const uint8_t *from, const struct tensor_rest *rest)
 {
+	const unsigned width = rest->width;
 	size_t at = 0;
 
-	for (size_t i = 0; i < n_gaps; i++) {
-		size_t is_bit = gaps[i] != LONGEST_GAP;
+	for (size_t i = 0; i < rest->n_gaps; i++) {
+		size_t gap = read_gap(from, i, width), is_bit = gap != longest_gap(width);
 
-		at += gaps[i];
+		at += gap;
 		words[at / 64] &= ~((uint64_t)is_bit << (at % 64));
 		at += is_bit;
 	}
@@ -138,7 +194,7 @@ static void drop(uint64_t *words, const uint16_t *gaps, size_t n_gaps)
 
 void mask_rest_wake(const struct mask_rest *rest, struct mask *mask)
 {
-	const uint16_t *from = rest->data;
+	const uint8_t *from = rest->data;
 
 	mask_fill(mask);
 	for (unsigned t = 0; t < mask->layout->n_tensors; t++) {
@@ -146,13 +202,11 @@ void mask_rest_wake(const struct mask_rest *rest, struct mask *mask)
 		const struct tensor_rest *one = &rest->tensors[t];
 		uint64_t *words = &mask->words[tensor->word];
 
-		if (has_words(one, tensor)) {
-			memcpy(words, from, n_words_of(tensor) * sizeof(*words));
-			from += GAPS_A_WORD * n_words_of(tensor);
-		} else {
-			drop(words, from, one->n_gaps);
-			from += one->n_gaps;
-		}
+		if (has_words(one, tensor))
+			memcpy(words, from, word_bytes(tensor));
+		else
+			drop(words, from, one);
+		from += size_of(one, tensor);
 		mask->n_on[t] = one->n_on;
 	}
 }

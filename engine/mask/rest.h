@@ -6,9 +6,10 @@
 
 /**
  * A mask at rest: what a site costs whose mask is in no weight slot. Of each tensor the gaps between
- * the dropped bits in two bytes each, or its words where those are fewer. Some 16 bits a dropped
- * weight, where a .kmask at density .998 has ten; but waking is a few instructions for each, and
- * decoding an arithmetic coder's work. Immutable, so that threads may share it.
+ * the dropped bits, all in the number of bits that takes least room, or its words where those are
+ * fewer. At density .998 some 11 bits a dropped weight, where a .kmask has ten and a half; but waking
+ * is a few instructions for each, and decoding an arithmetic coder's work. Immutable, so that threads
+ * may share it.
  */
 struct mask_rest;
 
