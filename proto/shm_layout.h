@@ -34,7 +34,7 @@
 #define SHM_PAGE 4096u
 
 enum shm_verb { SHM_ECHO = 1, SHM_INFER = 2, SHM_PUSH = 3 };
-enum shm_format { SHM_ENCODED = 0, SHM_RGB8 = 1, SHM_MONO8 = 2 };
+enum shm_format { SHM_ENCODED = 0, SHM_RGB8 = 1, SHM_MONO8 = 2, SHM_BGR8 = 3 };
 enum shm_mask { SHM_MASK_CHAMPION = 0, SHM_MASK_VERSION = 1 /* version 0 is the base */ };
 enum shm_flags {
 	SHM_WANT_EMBEDDING = 1,
@@ -112,6 +112,12 @@ _Static_assert(offsetof(struct shm_result, embedding) == 384, "layout 1");
 _Static_assert(sizeof(struct shm_completion) == 16, "layout 1");
 _Static_assert(sizeof(struct shm_results_header) == 256, "layout 1");
 _Static_assert(sizeof(struct shm_frames_header) == 192, "layout 1");
+
+/* Of raw pixels. */
+static inline uint32_t shm_n_channels(uint32_t format)
+{
+	return format == SHM_MONO8 ? 1 : 3;
+}
 
 static inline size_t shm_page_round(size_t n)
 {

@@ -12,6 +12,7 @@
 _Static_assert((int)KAMEN_ECHO == SHM_ECHO && (int)KAMEN_INFER == SHM_INFER &&
 		       (int)KAMEN_PUSH == SHM_PUSH && (int)KAMEN_ENCODED == SHM_ENCODED &&
 		       (int)KAMEN_RGB8 == SHM_RGB8 && (int)KAMEN_MONO8 == SHM_MONO8 &&
+		       (int)KAMEN_BGR8 == SHM_BGR8 &&
 		       (int)KAMEN_MASK_CHAMPION == SHM_MASK_CHAMPION &&
 		       (int)KAMEN_MASK_VERSION == SHM_MASK_VERSION &&
 		       KAMEN_WANT_EMBEDDING == SHM_WANT_EMBEDDING &&
@@ -58,7 +59,7 @@ void kamen_frame_discard(struct kamen_client *client, const struct kamen_frame *
 
 static bool pixels_fit(const struct kamen_request *q)
 {
-	uint64_t row = (uint64_t)q->width * (q->format == KAMEN_RGB8 ? 3 : 1);
+	uint64_t row = (uint64_t)q->width * shm_n_channels(q->format);
 	uint64_t stride = q->stride ? q->stride : row;
 
 	/* No side is longer than there are bytes: then nothing below overflows. */
@@ -81,7 +82,8 @@ static bool request_holds(const struct kamen_client *client, const struct kamen_
 		return false;
 	if (q->format == KAMEN_ENCODED)
 		return true;
-	return (q->format == KAMEN_RGB8 || q->format == KAMEN_MONO8) && pixels_fit(q);
+	return (q->format == KAMEN_RGB8 || q->format == KAMEN_BGR8 || q->format == KAMEN_MONO8) &&
+	       pixels_fit(q);
 }
 
 static void entry_fill(

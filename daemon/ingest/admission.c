@@ -353,11 +353,11 @@ void admission_reply(struct ingest *ingest, const Kamen__AdmitReply *reply)
 /* Raw pixels of serve's are dense. */
 static const char *check_ask(const struct arrival *job, uint64_t n_here)
 {
-	uint64_t n_channels = job->format == DECODE_MONO8 ? 1 : 3;
+	uint64_t n_channels = decode_n_channels(job->format);
 
 	if (job->n_bytes == 0 || n_here < job->n_bytes)
 		return "the bytes are not there";
-	if (job->format > DECODE_MONO8)
+	if (job->format > DECODE_BGR8)
 		return "no such pixel format";
 	if (job->format == DECODE_ENCODED)
 		return job->n_bytes > job->ingest->config->ingest_max_bytes ? "file too large"
@@ -387,7 +387,7 @@ void admission_ask(struct ingest *ingest, const Kamen__DecodeJob *ask, int fd)
 	job->format = (uint32_t)ask->format;
 	job->width = ask->width;
 	job->height = ask->height;
-	job->stride = job->width * (job->format == DECODE_MONO8 ? 1 : 3);
+	job->stride = job->width * decode_n_channels(job->format);
 	(void)snprintf(job->sender, sizeof(job->sender), "%s", ask->sender ? ask->sender : "");
 	reason = ingest->n_asked > INGEST_MAX_ASKED ? "too many at once"
 		 : fd < 0 || fstat(fd, &st) < 0     ? "no descriptor"

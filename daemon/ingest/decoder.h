@@ -16,7 +16,13 @@
  */
 struct decoder;
 
-enum decode_format { DECODE_ENCODED, DECODE_RGB8, DECODE_MONO8 };
+enum decode_format { DECODE_ENCODED, DECODE_RGB8, DECODE_MONO8, DECODE_BGR8 };
+
+/** Of raw pixels. */
+static inline uint32_t decode_n_channels(uint32_t format)
+{
+	return format == DECODE_MONO8 ? 1 : 3;
+}
 
 struct decode_request {
 	int fd;                         /* the bytes; stays the caller's */

@@ -45,10 +45,23 @@ static void on_cpu_limit(int number)
 	_exit(1);
 }
 
+static void copy_row(uint8_t *restrict to, const uint8_t *restrict from, size_t n, bool is_bgr)
+{
+	if (!is_bgr) {
+		memcpy(to, from, n);
+		return;
+	}
+	for (size_t i = 0; i + 2 < n; i += 3) {
+		to[i] = from[i + 2];
+		to[i + 1] = from[i + 1];
+		to[i + 2] = from[i];
+	}
+}
+
 static int raw_image(struct image **ret_image, const struct decoder_job *job, const uint8_t *data,
 	struct diag *diag)
 {
-	uint32_t n_channels = job->format == DECODE_MONO8 ? 1 : 3;
+	uint32_t n_channels = decode_n_channels(job->format);
 	size_t n_row = (size_t)job->width * n_channels;
 	_cleanup_(image_freep) struct image *image = NULL;
 	int r;
@@ -62,7 +75,8 @@ static int raw_image(struct image **ret_image, const struct decoder_job *job, co
 		return diag_set(
 			diag, -r, "%u x %u pixels: %s", job->width, job->height, strerror(-r));
 	for (uint32_t y = 0; y < job->height; y++)
-		memcpy(image->pixels + y * n_row, data + (size_t)y * job->stride, n_row);
+		copy_row(image->pixels + y * n_row, data + (size_t)y * job->stride, n_row,
+			job->format == DECODE_BGR8);
 	*ret_image = TAKE_PTR(image);
 	return 0;
 }

@@ -8,7 +8,8 @@
 
 _Static_assert((int)DECODE_ENCODED == KAMEN__PIXEL_FORMAT__ENCODED &&
 		       (int)DECODE_RGB8 == KAMEN__PIXEL_FORMAT__RGB8 &&
-		       (int)DECODE_MONO8 == KAMEN__PIXEL_FORMAT__MONO8,
+		       (int)DECODE_MONO8 == KAMEN__PIXEL_FORMAT__MONO8 &&
+		       (int)DECODE_BGR8 == KAMEN__PIXEL_FORMAT__BGR8,
 	"one numbering of formats");
 
 /* Names come back in logs and answers: printable and short. */
@@ -28,7 +29,7 @@ static int copy_name(char *ret_name, const char *name, const char *field, struct
 
 static int check_pixels(struct stream_frame *frame, uint64_t n_image, struct diag *diag)
 {
-	uint32_t n_channels = frame->format == DECODE_MONO8 ? 1 : 3;
+	uint32_t n_channels = decode_n_channels(frame->format);
 	uint64_t n_row = (uint64_t)frame->width * n_channels;
 	uint64_t n_least, n_most;
 
@@ -79,7 +80,7 @@ int stream_parse(struct stream_frame *ret_frame, struct wire *wire, const void *
 	frame.stride = in->stride;
 	if (n_image == 0)
 		return diag_set(diag, EBADMSG, "image: no bytes");
-	if (frame.format > DECODE_MONO8)
+	if (frame.format > DECODE_BGR8)
 		return diag_set(diag, EBADMSG, "format: %u is none", frame.format);
 	if (frame.format != DECODE_ENCODED) {
 		r = check_pixels(&frame, n_image, diag);

@@ -72,12 +72,12 @@ static uint64_t job_bytes(const struct shm_request *wire)
 {
 	if (wire->format == SHM_ENCODED)
 		return wire->n_bytes;
-	return (uint64_t)wire->width * wire->height * (wire->format == SHM_RGB8 ? 3 : 1);
+	return (uint64_t)wire->width * wire->height * shm_n_channels(wire->format);
 }
 
 static int copy_rows(int fd, const struct shm_request *wire, const uint8_t *slot)
 {
-	size_t row = (size_t)wire->width * (wire->format == SHM_RGB8 ? 3 : 1);
+	size_t row = (size_t)wire->width * shm_n_channels(wire->format);
 	int r;
 
 	if (wire->format == SHM_ENCODED)

@@ -221,7 +221,7 @@ static void echo(struct serve *serve, struct request *request)
 
 static const char *check_pixels(const struct shm_request *wire)
 {
-	uint64_t row = (uint64_t)wire->width * (wire->format == SHM_RGB8 ? 3 : 1);
+	uint64_t row = (uint64_t)wire->width * shm_n_channels(wire->format);
 
 	if (wire->width == 0 || wire->height == 0)
 		return "an image has at least one pixel";
@@ -245,7 +245,7 @@ static const char *check_bytes(const struct request *request)
 		return NULL;
 	if (wire->verb != SHM_INFER && wire->verb != SHM_PUSH)
 		return "no such verb";
-	if (wire->format > SHM_MONO8)
+	if (wire->format > SHM_BGR8)
 		return "no such format";
 	if (wire->mask > SHM_MASK_VERSION)
 		return "no such mask selector";
@@ -262,8 +262,9 @@ static void set_view(struct request *request)
 		.pixels = session_shm_slot(&request->session->shm, wire->slot),
 		.width = wire->width,
 		.height = wire->height,
-		.n_channels = wire->format == SHM_RGB8 ? 3 : 1,
+		.n_channels = shm_n_channels(wire->format),
 		.stride = wire->stride,
+		.is_bgr = wire->format == SHM_BGR8,
 	};
 }
 
@@ -318,7 +319,7 @@ void request_start(struct serve *serve, struct request *request)
 
 	serve->n_pending++;
 	if (wire->stride == 0)
-		wire->stride = wire->width * (wire->format == SHM_RGB8 ? 3 : 1);
+		wire->stride = wire->width * shm_n_channels(wire->format);
 	wrong = check_bytes(request);
 	if (wrong) {
 		refuse(serve, request,

@@ -2,6 +2,7 @@
 #ifndef KAMEN_IMAGE_IMAGE_H
 #define KAMEN_IMAGE_IMAGE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -14,6 +15,7 @@ struct image_view {
 	uint32_t width, height;
 	uint32_t n_channels; /* 1 or 3 */
 	size_t stride;
+	bool is_bgr; /* resizing and preprocessing take that, and make RGB of it */
 };
 
 /** An image that owns its pixels; rows are dense. */

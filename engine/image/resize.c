@@ -252,7 +252,8 @@ static void resize_across(const struct kern_resize_impl *kern, struct resize_scr
 		src->pixels + i * src->stride + (size_t)first * src->n_channels, n,
 		src->n_channels);
 	for (unsigned c = 0; c < src->n_channels; c++)
-		kern->across(dst + (size_t)c * x->n_dst, planes + c * scratch->n_plane, first, x);
+		kern->across(dst + (size_t)(src->is_bgr ? 2 - c : c) * x->n_dst,
+			planes + c * scratch->n_plane, first, x);
 }
 
 /* Destination row i, (n_channels, dst_width). */

@@ -24,8 +24,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes)
 	if (frame.format != DECODE_ENCODED &&
 		(frame.width == 0 || frame.height == 0 ||
 			(uint64_t)frame.stride * (frame.height - 1) +
-					(uint64_t)frame.width *
-						(frame.format == DECODE_MONO8 ? 1 : 3) >
+					(uint64_t)frame.width * decode_n_channels(frame.format) >
 				n_image))
 		abort();
 	if (strlen(frame.sender) >= STREAM_NAME_CHARS)

@@ -237,7 +237,7 @@ def fields(data):
 # ---- data.sock, spelled out (shm_layout.h)
 
 ECHO, INFER, PUSH = 1, 2, 3
-ENCODED, RGB8, MONO8 = 0, 1, 2
+ENCODED, RGB8, MONO8, BGR8 = 0, 1, 2, 3
 REQUEST = struct.Struct("<QQQ4Q4I4I2I16x32s64s")
 assert REQUEST.size == 208
 PAGE = 4096

@@ -11,7 +11,7 @@ import time
 import unittest
 
 import harness
-from harness import ECHO, ENCODED, INFER, MONO8, PUSH, RGB8, Daemon, field, fields, fixture
+from harness import BGR8, ECHO, ENCODED, INFER, MONO8, PUSH, RGB8, Daemon, field, fields, fixture
 
 EX_CONFIG = 78
 ETIMEDOUT, EINVAL, EFBIG, ENOENT, EBADMSG = -110, -22, -27, -2, -74
@@ -349,6 +349,12 @@ class Data(harness.Case):
         one = session.ask(0, INFER, dense, **how)
         two = session.ask(1, INFER, padded, stride=129, **how)
         self.assertEqual(one["embedding"], two["embedding"])
+        swapped = b"".join(bytes(reversed(row)) for row in rows)
+        how["fmt"] = BGR8
+        three = session.ask(2, INFER, swapped, **how)
+        self.assertEqual(one["embedding"], three["embedding"])
+        how.update(width=8, height=8)
+        self.assertEqual(session.ask(0, PUSH, swapped[:192], **how)["outcome"], 0)
         grey = session.ask(2, INFER, dense[:1024], site="a", fmt=MONO8, width=32, height=32, flags=1)
         self.assertEqual((grey["code"], len(grey["embedding"])), (0, 48))
         session.close()

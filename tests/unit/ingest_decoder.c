@@ -178,6 +178,21 @@ static void raw_pixels_lose_their_padding(void **state)
 	assert_int_equal(f->result.fd, -1);
 }
 
+static void blue_before_red_is_turned_round(void **state)
+{
+	struct fixture *f = *state;
+	const uint8_t bgr[] = { 1, 2, 3, 4, 5, 6, 99, 7, 8, 9, 10, 11, 12 };
+	const uint8_t want[] = { 3, 2, 1, 6, 5, 4, 9, 8, 7, 12, 11, 10 };
+	const struct decode_request request = {
+		.format = DECODE_BGR8, .n_bytes = sizeof(bgr), .width = 2, .height = 2, .stride = 7
+	};
+	uint8_t pixels[sizeof(want)];
+
+	assert_int_equal(ask(f, request, bgr), 0);
+	assert_int_equal(memfile_read(f->result.fd, pixels, sizeof(pixels)), 0);
+	assert_memory_equal(pixels, want, sizeof(want));
+}
+
 static void a_damaged_file_has_a_reason(void **state)
 {
 	struct fixture *f = *state;
@@ -288,6 +303,7 @@ int main(void)
 		DECODER_TEST(a_file_becomes_pixels),
 		DECODER_TEST(a_canonical_image_has_its_shorter_side),
 		DECODER_TEST(raw_pixels_lose_their_padding),
+		DECODER_TEST(blue_before_red_is_turned_round),
 		DECODER_TEST(a_damaged_file_has_a_reason),
 		DECODER_TEST(a_crash_costs_one_image),
 		DECODER_TEST(a_stuck_decoder_is_ended),

@@ -31,8 +31,9 @@ struct kamen_options {
 
 enum kamen_format {
 	KAMEN_ENCODED = 0, /* JPEG, PNG, PGM/PPM: decoded by the daemon's confined decoder */
-	KAMEN_RGB8 = 1,
+	KAMEN_RGB8 = 1,    /* names and layouts of raw pixels are those of the GenICam PFNC */
 	KAMEN_MONO8 = 2,
+	KAMEN_BGR8 = 3,
 };
 
 enum kamen_verb {
