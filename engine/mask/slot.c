@@ -51,7 +51,9 @@ static int steps_init(struct slot_entry *entry, const struct slot_layer *layer)
 	entry->steps = calloc(layer->n_out, sizeof(*entry->steps));
 	entry->inverses = calloc(layer->n_out, sizeof(*entry->inverses));
 	entry->sums = calloc(layer->n_out, sizeof(*entry->sums));
-	if (!entry->steps || !entry->inverses || !entry->sums)
+	entry->offsets = calloc(layer->n_out, sizeof(*entry->offsets));
+	entry->shifts = calloc(layer->n_out, sizeof(*entry->shifts));
+	if (!entry->steps || !entry->inverses || !entry->sums || !entry->offsets || !entry->shifts)
 		return -ENOMEM;
 #pragma omp parallel for schedule(static)
 	for (uint32_t o = 0; o < layer->n_out; o++) {
@@ -160,7 +162,7 @@ static int turn_init(struct slot *slot, unsigned i)
 
 	r = pocket_init(&turn->pocket, room, slot_precision(slot));
 	slot->n_bytes += 2 * room * precision_bytes(slot_precision(slot)) +
-			 layer->n_out * sizeof(float) * (slot->use & SLOT_INT8 ? 4 : 1);
+			 layer->n_out * sizeof(float) * (slot->use & SLOT_INT8 ? 6 : 1);
 	if (r < 0)
 		return r;
 	while (slot->layers[same].n_out != layer->n_out || slot->layers[same].n_in != layer->n_in)
@@ -234,6 +236,8 @@ void slot_free(struct slot *slot)
 		free(slot->entries[i].steps);
 		free(slot->entries[i].inverses);
 		free(slot->entries[i].sums);
+		free(slot->entries[i].offsets);
+		free(slot->entries[i].shifts);
 		pocket_done(&slot->turns[i].pocket);
 	}
 	for (unsigned i = 0; i < slot->n_maps; i++)
@@ -336,6 +340,17 @@ static bool turn_weight(struct slot *slot, unsigned i, const struct mask *mask)
 	return true;
 }
 
+/* Of a layer whose weight and bias are the mask's. */
+static void tell_worth(const struct slot *slot, unsigned i)
+{
+	struct slot_entry *entry = &slot->entries[i];
+
+	for (uint32_t o = 0; o < slot->layers[i].n_out; o++) {
+		entry->offsets[o] = (float)entry->sums[o] * entry->steps[o];
+		entry->shifts[o] = entry->bias[o] * entry->scale;
+	}
+}
+
 static void turn_layer(struct slot *slot, unsigned i, const struct mask *mask)
 {
 	const struct slot_layer *layer = &slot->layers[i];
@@ -346,6 +361,8 @@ static void turn_layer(struct slot *slot, unsigned i, const struct mask *mask)
 		write_bias(slot, i, mask);
 	if (differs(slot, mask, layer->weight) && !turn_weight(slot, i, mask))
 		slot->stale[layer->weight] = true;
+	else if (slot->use & SLOT_INT8)
+		tell_worth(slot, i);
 }
 
 /* ---- whole */
@@ -375,6 +392,7 @@ static int write_weight(struct slot *slot, unsigned i, const struct mask *mask)
 		quantise_rows(slot->rounded, floats, entry->inverses, entry->sums, layer->n_out,
 			layer->n_in);
 		values = slot->rounded;
+		tell_worth(slot, i);
 	}
 	r = packed_write(entry->forward, values);
 	if (r == 0 && entry->backward)

@@ -15,14 +15,15 @@
 /** A row of u8 is x = step (u - zero). */
 struct row_steps {
 	float step;
-	int32_t zero; /* 0 to 255: 0 can be said exactly */
+	int32_t zero; /* 1 to 254: 0 can be said exactly */
 };
 
 /** What a layer's s32 sums are worth: of a row in steps, column i is
- * ((acc - zero sums[i]) step steps[i] + bias[i]) scale. */
+ * step scale (acc steps[i] - zero offsets[i]) + shifts[i]. */
 struct int8_layer {
-	const int32_t *sums;       /* (n) of the weights */
-	const float *steps, *bias; /* (n) */
+	const float *steps;   /* (n) of the weights */
+	const float *offsets; /* (n) steps times the sum of a column's weights */
+	const float *shifts;  /* (n) bias times scale */
 	float scale;
 	size_t n;
 };

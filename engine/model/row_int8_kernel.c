@@ -12,53 +12,59 @@
 #define PASTE(a, b) a##b
 #define NAME(stem, isa) PASTE(stem, isa)
 
-#define LARGEST 255.f
+/* Steps between a row's ends. With one left over at each of them nothing has to be cut off there,
+ * whatever the zero's own rounding moves. */
+#define N_STEPS 253.f
 /* Added to what is smaller it rounds to the nearest, ties to even: then the sum's exponent leaves no
  * room for a fraction. Its lowest byte is 0. */
 #define ROUNDER 12582912.f
 
-struct range {
-	float low, high;
-};
-
-/* Of both, what to multiply by is kept here. */
+/* What a row is multiplied by, and what is then added to it: zero and ROUNDER. */
 struct quantiser {
 	struct row_steps steps;
-	float inverse;
+	float inverse, shift;
 };
 
-static inline struct quantiser quantiser_of(struct range range)
+static inline struct quantiser quantiser_of(float low, float high)
 {
-	const float low = range.low < 0 ? range.low : 0, high = range.high > 0 ? range.high : 0;
-	const float inverse = LARGEST / (high - low);
+	const float range = high - low, inverse = N_STEPS / range;
 	/* Nothing but zeros, or numbers too small to have an inverse. */
 	const bool sound = inverse <= 3.4e38f;
 	struct quantiser q = { .inverse = sound ? inverse : 0 };
 
-	q.steps.step = sound ? (high - low) / LARGEST : 0;
-	q.steps.zero = (int32_t)lrintf(-low * q.inverse);
+	q.steps.step = sound ? range / N_STEPS : 0;
+	q.steps.zero = 1 + (int32_t)lrintf(-low * q.inverse);
+	q.shift = (float)q.steps.zero + ROUNDER;
 	return q;
 }
 
-static inline uint8_t quantise(float x, float inverse, float zero)
+static inline uint8_t quantise(float x, const struct quantiser *q)
 {
-	float y = x * inverse + zero;
-	float low = y > 0.f ? y : 0.f;
-	float shifted = (low < LARGEST ? low : LARGEST) + ROUNDER;
+	float shifted = fmaf(x, q->inverse, q->shift);
 	uint32_t bits;
 
 	memcpy(&bits, &shifted, sizeof(bits));
 	return (uint8_t)bits;
 }
 
-/* Sums wrap on the way, what comes out of them fits: engine/model/vit.c bounds a layer's width. */
-static inline float worth(
-	int32_t acc, const struct int8_layer *layer, size_t i, struct row_steps steps)
-{
-	const uint32_t sum = (uint32_t)acc - (uint32_t)steps.zero * (uint32_t)layer->sums[i];
+/* What a row's steps make of a layer. */
+struct dial {
+	const float *steps, *offsets, *shifts;
+	float factor, zero;
+	size_t n;
+};
 
-	return ((float)(int32_t)sum * (steps.step * layer->steps[i]) + layer->bias[i]) *
-	       layer->scale;
+static inline struct dial dial_of(const struct int8_layer *layer, struct row_steps read)
+{
+	return (struct dial){ layer->steps, layer->offsets, layer->shifts, read.step * layer->scale,
+		-(float)read.zero, layer->n };
+}
+
+static inline float worth(int32_t acc, const struct dial *d, size_t i)
+{
+	float sum = fmaf(d->zero, d->offsets[i], (float)acc * d->steps[i]);
+
+	return fmaf(d->factor, sum, d->shifts[i]);
 }
 
 static inline float float_of(int32_t bits)
@@ -80,12 +86,12 @@ static inline int32_t bits_of(float x)
 void NAME(kern_int8_add_row_, KERN_ISA)(float *dst, const float *residual,
 	const int32_t *restrict acc, const struct int8_layer *layer, struct row_steps steps)
 {
-	const struct int8_layer l = *layer;
+	const struct dial d = dial_of(layer, steps);
 
 	/* Where dst is residual, element by element is right too. */
 #pragma omp simd
-	for (size_t i = 0; i < l.n; i++)
-		dst[i] = residual[i] + worth(acc[i], &l, i, steps);
+	for (size_t i = 0; i < d.n; i++)
+		dst[i] = residual[i] + worth(acc[i], &d, i);
 }
 
 struct row_steps NAME(kern_int8_norm_row_, KERN_ISA)(
@@ -101,57 +107,56 @@ struct row_steps NAME(kern_int8_norm_row_, KERN_ISA)(
 
 #pragma omp simd reduction(min : low) reduction(max : high)
 	for (size_t i = 0; i < n; i++) {
-		float y = (src[i] - mean) * factor * weight[i] + bias[i];
+		float y = fmaf((src[i] - mean) * factor, weight[i], bias[i]);
 
 		low = y < low ? y : low;
 		high = y > high ? y : high;
 	}
-	q = quantiser_of((struct range){ low, high });
+	q = quantiser_of(low, high);
 	for (size_t i = 0; i < n; i++)
-		dst[i] = quantise((src[i] - mean) * factor * weight[i] + bias[i], q.inverse,
-			(float)q.steps.zero);
+		dst[i] = quantise(fmaf((src[i] - mean) * factor, weight[i], bias[i]), &q);
 	return q.steps;
 }
 
 struct row_steps NAME(kern_int8_gelu_row_, KERN_ISA)(uint8_t *restrict dst, int32_t *restrict acc,
 	const struct int8_layer *layer, struct row_steps steps)
 {
-	const struct int8_layer l = *layer;
+	const struct dial d = dial_of(layer, steps);
 	float low = 0, high = 0;
 	struct quantiser q;
 
 #pragma omp simd reduction(min : low) reduction(max : high)
-	for (size_t i = 0; i < l.n; i++) {
-		float y = gelu(worth(acc[i], &l, i, steps));
+	for (size_t i = 0; i < d.n; i++) {
+		float y = gelu(worth(acc[i], &d, i));
 
 		low = y < low ? y : low;
 		high = y > high ? y : high;
 		acc[i] = bits_of(y);
 	}
-	q = quantiser_of((struct range){ low, high });
-	for (size_t i = 0; i < l.n; i++)
-		dst[i] = quantise(float_of(acc[i]), q.inverse, (float)q.steps.zero);
+	q = quantiser_of(low, high);
+	for (size_t i = 0; i < d.n; i++)
+		dst[i] = quantise(float_of(acc[i]), &q);
 	return q.steps;
 }
 
 void NAME(kern_int8_widen_row_, KERN_ISA)(void *restrict dst, const int32_t *restrict acc,
 	const struct int8_layer *layer, struct row_steps steps)
 {
-	const struct int8_layer l = *layer;
+	const struct dial d = dial_of(layer, steps);
 	float *restrict values = dst;
 
-	for (size_t i = 0; i < l.n; i++)
-		values[i] = worth(acc[i], &l, i, steps);
+	for (size_t i = 0; i < d.n; i++)
+		values[i] = worth(acc[i], &d, i);
 }
 
 void NAME(kern_int8_widen_bf16_row_, KERN_ISA)(void *restrict dst, const int32_t *restrict acc,
 	const struct int8_layer *layer, struct row_steps steps)
 {
-	const struct int8_layer l = *layer;
+	const struct dial d = dial_of(layer, steps);
 	bf16 *restrict values = dst;
 
-	for (size_t i = 0; i < l.n; i++)
-		values[i] = bf16_narrow(worth(acc[i], &l, i, steps));
+	for (size_t i = 0; i < d.n; i++)
+		values[i] = bf16_narrow(worth(acc[i], &d, i));
 }
 
 static inline float plain(float x)
@@ -173,9 +178,9 @@ static inline float plain(float x)
 			low = y < low ? y : low; \
 			high = y > high ? y : high; \
 		} \
-		q = quantiser_of((struct range){ low, high }); \
+		q = quantiser_of(low, high); \
 		for (size_t i = 0; i < n; i++) \
-			dst[i] = quantise(widen(values[i]), q.inverse, (float)q.steps.zero); \
+			dst[i] = quantise(widen(values[i]), &q); \
 		return q.steps; \
 	} while (0)
 

@@ -71,9 +71,9 @@ static struct int8_layer layer_of(
 	const struct slot_entry *entry = slot_entry(slot, vit_layer_index(b, layer));
 
 	return (struct int8_layer){
-		.sums = entry->sums,
 		.steps = entry->steps,
-		.bias = entry->bias,
+		.offsets = entry->offsets,
+		.shifts = entry->shifts,
 		.scale = entry->scale,
 		.n = layer == VIT_QKV   ? 3 * width
 		     : layer == VIT_FC1 ? vit->shape.mlp

@@ -123,8 +123,11 @@ static void assert_same(const struct slot *a, const struct slot *b)
 		assert_same_packed(x->forward, y->forward);
 		assert_same_packed(x->backward, y->backward);
 		assert_memory_equal(x->bias, y->bias, sizes[i][0] * sizeof(float));
-		if (x->sums)
-			assert_memory_equal(x->sums, y->sums, sizes[i][0] * sizeof(*x->sums));
+		if (!x->sums)
+			continue;
+		assert_memory_equal(x->sums, y->sums, sizes[i][0] * sizeof(*x->sums));
+		assert_memory_equal(x->offsets, y->offsets, sizes[i][0] * sizeof(float));
+		assert_memory_equal(x->shifts, y->shifts, sizes[i][0] * sizeof(float));
 		assert_memory_equal(&x->scale, &y->scale, sizeof(x->scale));
 	}
 }
