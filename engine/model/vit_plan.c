@@ -2,6 +2,7 @@
 #include <errno.h>
 
 #include "model/vit_internal.h"
+#include "model/vit_team.h"
 
 struct vit_plan {
 	const struct vit *vit;
@@ -13,6 +14,7 @@ struct vit_plan {
 	enum precision between;   /* of what is no layer */
 	struct vit_int8 int8;
 	struct op *norm;
+	struct vit_team *team; /* NULL: blocks do it; else they have nothing */
 };
 
 /* Whole tiles of AMX: 197 keys take twice as long as 224. */
@@ -72,6 +74,8 @@ static void carve(struct vit_plan *plan, struct vit_carver *carver)
 	bf16 *att = NULL;
 
 	vit_stem_carve(&plan->stem, plan->vit, carver);
+	if (plan->team)
+		return;
 	if (precision != PRECISION_F32)
 		att = vit_carve_in(carver, rows * shape->width, precision);
 	data->x = vit_carve(carver, rows * shape->width);
@@ -109,9 +113,9 @@ static int init_ops(struct vit_plan *plan)
 	int r;
 
 	r = vit_stem_init(&plan->stem, vit);
-	if (r == 0)
+	if (r == 0 && !plan->team)
 		r = init_block(plan, &plan->blocks, extent_of(plan, false));
-	if (r == 0)
+	if (r == 0 && !plan->team)
 		r = init_block(plan, &plan->last, extent_of(plan, true));
 	if (r == 0)
 		r = op_norm_new(&plan->norm, vit->onednn, plan->stem.n, vit->shape.width,
@@ -134,7 +138,9 @@ int vit_plan_new(struct vit_plan **ret_plan, struct vit *vit, uint32_t batch, ui
 	plan->precision = precision;
 	plan->between = onednn_between(vit->onednn, precision);
 	r = vit_stem_size(&plan->stem, vit, batch, px, plan->between);
-	if (r < 0)
+	if (r == 0 && plan->between == precision)
+		r = vit_team_new(&plan->team, vit, &plan->stem);
+	if (r < 0 && r != -EOPNOTSUPP)
 		return r;
 	carve(plan, &carver);
 	r = arena_new(&plan->arena, carver.n_bytes);
@@ -154,6 +160,7 @@ void vit_plan_free(struct vit_plan *plan)
 {
 	if (!plan)
 		return;
+	vit_team_free(plan->team);
 	vit_stem_done(&plan->stem);
 	vit_block_done(&plan->blocks);
 	vit_block_done(&plan->last);
@@ -175,15 +182,12 @@ static int forward_block(struct vit_plan *plan, struct vit_block *block, const s
 		       : vit_block_forward(block, plan->vit, slot, b, data);
 }
 
-int vit_forward(struct vit_plan *plan, const struct slot *slot, float *embeddings)
+static int run_blocks(struct vit_plan *plan, const struct slot *slot, const float **ret_tokens)
 {
 	const struct vit *vit = plan->vit;
 	const uint32_t depth = vit->shape.depth;
-	int r;
+	int r = vit_stem_forward(&plan->stem, vit, plan->data.x);
 
-	if (slot_precision(slot) != plan->precision)
-		return -EINVAL;
-	r = vit_stem_forward(&plan->stem, vit, plan->data.x);
 	if (r == 0 && plan->precision == PRECISION_INT8)
 		vit_block_int8_begin(
 			vit, (size_t)plan->stem.n * plan->stem.n_tokens, &plan->data, &plan->int8);
@@ -191,8 +195,29 @@ int vit_forward(struct vit_plan *plan, const struct slot *slot, float *embedding
 		r = forward_block(plan, &plan->blocks, slot, b, &plan->data);
 	if (r == 0)
 		r = forward_block(plan, &plan->last, slot, depth - 1, &plan->last_data);
+	*ret_tokens = plan->last_data.out;
+	return r;
+}
+
+static int run_team(struct vit_plan *plan, const struct slot *slot, const float **ret_tokens)
+{
+	const struct vit_stem *stem = &plan->stem;
+
+	vit_columns(
+		&plan->vit->shape, stem->n, stem->px, stem->input, stem->precision, stem->columns);
+	return vit_team_forward(plan->team, slot, ret_tokens);
+}
+
+int vit_forward(struct vit_plan *plan, const struct slot *slot, float *embeddings)
+{
+	const struct vit *vit = plan->vit;
+	const float *tokens;
+	int r;
+
+	if (slot_precision(slot) != plan->precision)
+		return -EINVAL;
+	r = plan->team ? run_team(plan, slot, &tokens) : run_blocks(plan, slot, &tokens);
 	if (r == 0)
-		r = vit_run_norm(
-			plan->norm, &vit->norm, plan->last_data.out, NULL, NULL, embeddings);
+		r = vit_run_norm(plan->norm, &vit->norm, tokens, NULL, NULL, embeddings);
 	return r < 0 ? -EIO : 0;
 }

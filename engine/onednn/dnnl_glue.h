@@ -42,6 +42,9 @@ struct op {
 	float *product;
 };
 
+/** Of n columns, whole blocks. */
+dnnl_memory_desc_t packed_columns_desc(const struct packed *packed, int64_t n);
+
 /* 0, -ENOMEM or -EIO */
 int dnnl_errno(dnnl_status_t status);
 /* Of weights, and of all that is not int8. */
@@ -64,8 +67,6 @@ struct op_plan {
 	const dnnl_memory_desc_t *descs[OP_N_ARGS]; /* NULL: no such argument */
 };
 int op_finish(struct op **ret_op, struct onednn *onednn, const struct op_plan *plan);
-/** Whether oneDNN has nothing better than its reference loops. */
-bool op_is_slow(const struct op *op);
 int user_scratchpad_attr(dnnl_primitive_attr_t *ret_attr);
 
 static inline void attr_freep(dnnl_primitive_attr_t *attr)

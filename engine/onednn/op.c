@@ -203,6 +203,13 @@ void op_use(struct op *op, const struct packed *packed)
 		op->args[op->place[OP_WEIGHTS]].memory = packed->memory;
 }
 
+void op_use_columns(struct op *op, const struct packed *packed, uint32_t first)
+{
+	op_bind(op, OP_WEIGHTS,
+		(const char *)packed->data +
+			(size_t)first * packed->k * precision_bytes(packed->precision));
+}
+
 int op_run(struct op *op)
 {
 	int r = op->error;

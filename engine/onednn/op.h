@@ -57,11 +57,13 @@ struct op_matmul {
 	struct view src;             /* (..., M, K) */
 	struct view weights;         /* (..., K, N), unless packed */
 	const struct packed *packed; /* shape only: op_use() says which, of the same shape */
-	struct view dst;             /* (..., M, N) */
-	bool bias;                   /* OP_BIAS (N) */
-	bool scale;                  /* OP_SCALE, one scalar */
-	float factor;                /* fixed; 0 means 1 */
-	enum op_then then;           /* OP_THEN_ADD: dst += */
+	uint32_t
+		n_columns; /* of packed, whole blocks: op_use_columns() says which; 0: all of them */
+	struct view dst;   /* (..., M, N) */
+	bool bias;         /* OP_BIAS (N) */
+	bool scale;        /* OP_SCALE, one scalar */
+	float factor;      /* fixed; 0 means 1 */
+	enum op_then then; /* OP_THEN_ADD: dst += */
 };
 
 int op_matmul_new(struct op **ret_op, struct onednn *onednn, const struct op_matmul *matmul);
@@ -92,6 +94,11 @@ DEFINE_CLEANUP(struct op *, op_free)
 void op_bind(struct op *op, enum op_arg arg, const void *data);
 /** Points OP_WEIGHTS at packed weights. */
 void op_use(struct op *op, const struct packed *packed);
+
+/** Points OP_WEIGHTS at the op's number of columns from `first`, where a block begins. */
+void op_use_columns(struct op *op, const struct packed *packed, uint32_t first);
+/** Whether oneDNN has nothing better than its reference loops. */
+bool op_is_slow(const struct op *op);
 
 /** @return 0, or -EIO: oneDNN refused, what is to be written is undefined */
 int op_run(struct op *op);

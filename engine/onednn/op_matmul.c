@@ -70,7 +70,8 @@ static int product_new(struct op **ret_op, struct onednn *onednn, const struct o
 
 	r = view_desc_src(&src, &matmul->src);
 	if (r == 0 && matmul->packed)
-		weights = matmul->packed->desc;
+		weights = matmul->n_columns ? packed_columns_desc(matmul->packed, matmul->n_columns)
+					    : matmul->packed->desc;
 	else if (r == 0)
 		r = view_desc(&weights, &matmul->weights);
 	if (r == 0)

@@ -115,6 +115,31 @@ size_t packed_bytes(const struct packed *packed)
 	return dnnl_memory_desc_get_size(&packed->desc);
 }
 
+uint32_t packed_column_block(const struct packed *packed)
+{
+	const dnnl_memory_desc_t *desc = &packed->desc;
+	const dnnl_blocking_desc_t *blocking = &desc->format_desc.blocking;
+	int64_t n = 1;
+
+	if (desc->ndims != 2 || desc->format_kind != dnnl_blocked ||
+		desc->extra.flags != dnnl_memory_extra_flag_none ||
+		desc->padded_dims[0] != desc->dims[0] || desc->padded_dims[1] != desc->dims[1])
+		return 0;
+	for (int i = 0; i < blocking->inner_nblks; i++)
+		if (blocking->inner_idxs[i] == 1)
+			n *= blocking->inner_blks[i];
+	return n > 1 && blocking->strides[1] == desc->dims[0] * n ? (uint32_t)n : 0;
+}
+
+dnnl_memory_desc_t packed_columns_desc(const struct packed *packed, int64_t n)
+{
+	dnnl_memory_desc_t desc = packed->desc;
+
+	desc.dims[1] = n;
+	desc.padded_dims[1] = n;
+	return desc;
+}
+
 void *packed_data(const struct packed *packed)
 {
 	return packed->data;

@@ -32,6 +32,12 @@ void *packed_data(const struct packed *packed);
 /** Borrows memory, 64-byte aligned, from now on; before the first packed_write() only. -EIO */
 int packed_place(struct packed *packed, void *data);
 
+/**
+ * Columns of a product's right-hand side that lie together, one such block behind the other, so that
+ * a thread can read its own ones alone. 0: it is not so.
+ */
+uint32_t packed_column_block(const struct packed *packed);
+
 /** Repacks from plain values: f32, in int8 s8 within +-127.
  * @return 0, -ENOMEM: no room for the first ones, or -EIO */
 int packed_write(struct packed *packed, const void *values);

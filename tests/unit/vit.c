@@ -102,11 +102,13 @@ static void a_forward_keeps_no_memory(void **state)
 	assert_int_equal(vit_plan_new(&plan, vit, 1, 32, PRECISION_F32), 0);
 	assert_int_equal(vit_slot_new(&slot, vit, SLOT_INFER), 0);
 	random_pixels(vit_plan_input(plan), (size_t)3 * 32 * 32, SEED);
-	assert_int_equal(vit_forward(plan, slot, embedding), 0);
-	before = mallinfo2().uordblks;
-	for (int i = 0; i < 100; i++)
+	/* What every thread's first turns leave in malloc's own cache counts as used: in the first five
+	 * passes where others keep the threads waiting, and in none of 20000 after them. */
+	for (int i = 0; i < 50; i++)
 		assert_int_equal(vit_forward(plan, slot, embedding), 0);
-	/* Less than one pointer a forward: what oneDNN itself may still set up once. */
+	before = mallinfo2().uordblks;
+	for (int i = 0; i < 200; i++)
+		assert_int_equal(vit_forward(plan, slot, embedding), 0);
 	assert_true(mallinfo2().uordblks < before + 100 * sizeof(void *));
 }
 

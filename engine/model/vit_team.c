@@ -1,0 +1,405 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "model/vit_team.h"
+
+#include <errno.h>
+#include <omp.h>
+#include <string.h>
+
+#include "model/vit_team_internal.h"
+
+/* Whole tiles of AMX: 197 keys take twice as long as 224. */
+#define KEYS_STEP 32u
+
+static void carve(struct vit_team *team, struct vit_carver *carver)
+{
+	const struct vit_shape *shape = &team->vit->shape;
+	const enum precision precision = team->precision;
+	const size_t rows = (size_t)team->n * team->n_tokens;
+	const size_t n_keys = (size_t)team->n * team->n_keys * shape->width;
+	const size_t n_logits = (size_t)team->n_tokens * team->n_keys;
+
+	team->x = vit_carve(carver, rows * shape->width);
+	team->y = vit_carve_in(carver, rows * shape->width, precision);
+	team->q = vit_carve_in(carver, rows * shape->width, precision);
+	team->k = vit_carve_in(carver, n_keys, precision);
+	team->v = vit_carve_in(carver, n_keys, precision);
+	team->hidden = vit_carve_in(carver, rows * shape->mlp, precision);
+	team->last = vit_carve(carver, team->n * shape->width);
+	for (unsigned l = 0; l < team->n_lanes; l++) {
+		struct team_lane *lane = &team->lanes[l];
+
+		lane->panel = vit_carve(carver, team_panel_values(team));
+		lane->logits = vit_carve(carver, n_logits);
+		lane->probs = precision == PRECISION_F32
+				      ? lane->logits
+				      : vit_carve_in(carver, n_logits, precision);
+	}
+}
+
+static int place(struct vit_team *team)
+{
+	struct vit_carver carver = { 0 };
+	int r;
+
+	carve(team, &carver);
+	r = arena_new(&team->arena, carver.n_bytes);
+	if (r < 0)
+		return r;
+	carver.arena = team->arena;
+	carve(team, &carver);
+	return 0;
+}
+
+/* oneDNN divides a primitive among the threads that there are when it is made. */
+static int lanes_init(struct vit_team *team)
+{
+	const int n_threads = omp_get_max_threads();
+	int r = 0;
+
+	omp_set_num_threads(1);
+	for (unsigned l = 0; l < team->n_lanes && r == 0; l++)
+		r = team_lane_init(team, l);
+	omp_set_num_threads(n_threads);
+	return r;
+}
+
+int vit_team_new(struct vit_team **ret_team, const struct vit *vit, const struct vit_stem *stem)
+{
+	const unsigned n_lanes = (unsigned)omp_get_max_threads();
+	_cleanup_(vit_team_freep) struct vit_team *team =
+		calloc(1, sizeof(*team) + n_lanes * sizeof(*team->lanes));
+	int r;
+
+	if (!team)
+		return -ENOMEM;
+	if (stem->precision != PRECISION_F32 && stem->precision != PRECISION_BF16)
+		return -EOPNOTSUPP;
+	team->vit = vit;
+	team->stem = stem;
+	team->precision = stem->precision;
+	team->n = stem->n;
+	team->n_tokens = stem->n_tokens;
+	team->n_keys = stem->n_tokens;
+	if (team->precision != PRECISION_F32)
+		team->n_keys = (stem->n_tokens + KEYS_STEP - 1) / KEYS_STEP * KEYS_STEP;
+	team->narrow = kern_row_fastest();
+	team->wide = kern_wide_fastest();
+	team->n_lanes = n_lanes;
+	r = lanes_init(team);
+	if (r == 0)
+		r = place(team);
+	if (r < 0)
+		return r;
+	*ret_team = TAKE_PTR(team);
+	return 0;
+}
+
+void vit_team_free(struct vit_team *team)
+{
+	if (!team)
+		return;
+	for (unsigned l = 0; l < team->n_lanes; l++)
+		team_lane_done(&team->lanes[l]);
+	arena_free(team->arena);
+	free(team);
+}
+
+/* ---- what follows a product, on the panel of a piece of image i */
+
+typedef void then_fn(
+	struct vit_team *team, const struct team_piece *piece, size_t i, const void *panel);
+
+static void then_embed(
+	struct vit_team *team, const struct team_piece *piece, size_t i, const void *panel)
+{
+	const size_t width = team->vit->shape.width;
+
+	for (size_t j = 0; j < piece->n_rows; j++) {
+		const size_t t = piece->row + j;
+		const float *position = team->stem->positions + t * width + piece->column;
+		float *x = team->x + (i * team->n_tokens + t) * width + piece->column;
+
+		/* The class token is its position alone. */
+		if (t == 0)
+			memcpy(x, position, piece->n_columns * sizeof(float));
+		else
+			team->wide->add(x, (const float *)panel + j * piece->n_columns, position,
+				piece->n_columns);
+	}
+}
+
+/* Columns (3, H, D / H) of some tokens to dense heads. */
+static void then_split(
+	struct vit_team *team, const struct team_piece *piece, size_t i, const void *panel)
+{
+	const struct vit_shape *shape = &team->vit->shape;
+	const uint32_t width = shape->width, head = width / shape->n_heads;
+	const uint32_t end = piece->column + piece->n_columns;
+	const size_t size = precision_bytes(team->precision);
+	void *const parts[] = { team->q, team->k, team->v };
+
+	for (uint32_t c = piece->column, n; c < end; c += n) {
+		const uint32_t part = c / width, h = c % width / head, d = c % head;
+		const size_t rows = part == 0 ? team->n_tokens : team->n_keys;
+		const size_t first = (i * shape->n_heads + h) * rows + piece->row;
+		const char *src = (const char *)panel + (c - piece->column) * size;
+
+		n = head - d < end - c ? head - d : end - c;
+		for (size_t j = 0; j < piece->n_rows; j++)
+			memcpy(team_at(team, parts[part], (first + j) * head + d),
+				src + j * piece->n_columns * size, n * size);
+	}
+}
+
+static void then_add(
+	struct vit_team *team, const struct team_piece *piece, size_t i, const void *panel)
+{
+	const size_t width = team->vit->shape.width;
+
+	for (size_t j = 0; j < piece->n_rows; j++) {
+		float *x = team->x + (i * team->n_tokens + piece->row + j) * width + piece->column;
+
+		team->wide->add(
+			x, x, (const float *)panel + j * piece->n_columns, piece->n_columns);
+	}
+}
+
+/* Behind the last block's attention rows are images: their class tokens go on alone. */
+static void then_add_first(
+	struct vit_team *team, const struct team_piece *piece, size_t i, const void *panel)
+{
+	const size_t width = team->vit->shape.width;
+
+	(void)i;
+	for (size_t j = 0; j < piece->n_rows; j++) {
+		const size_t row = piece->row + j;
+
+		team->wide->add(team->last + row * width + piece->column,
+			team->x + row * team->n_tokens * width + piece->column,
+			(const float *)panel + j * piece->n_columns, piece->n_columns);
+	}
+}
+
+static void then_add_last(
+	struct vit_team *team, const struct team_piece *piece, size_t i, const void *panel)
+{
+	const size_t width = team->vit->shape.width;
+
+	(void)i;
+	for (size_t j = 0; j < piece->n_rows; j++) {
+		float *last = team->last + (piece->row + j) * width + piece->column;
+
+		team->wide->add(
+			last, last, (const float *)panel + j * piece->n_columns, piece->n_columns);
+	}
+}
+
+static void then_gelu(
+	struct vit_team *team, const struct team_piece *piece, size_t i, const void *panel)
+{
+	const size_t mlp = team->vit->shape.mlp, n = piece->n_columns;
+	const size_t first = i * team->n_tokens + piece->row;
+
+	for (size_t j = 0; j < piece->n_rows; j++) {
+		void *dst = team_at(team, team->hidden, (first + j) * mlp + piece->column);
+
+		if (team->precision == PRECISION_F32)
+			team->wide->gelu(dst, (const float *)panel + j * n, n);
+		else
+			team->narrow->gelu(dst, (const bf16 *)panel + j * n, n);
+	}
+}
+
+/* ---- phases: between two of them the lanes wait for each other */
+
+struct layer_run {
+	enum team_layer layer;
+	const struct packed *packed;
+	const float *bias, *scale; /* scale NULL: none */
+	void *src;                 /* (chunks, rows, k) */
+	size_t n_chunks, rows, k;
+	then_fn *then;
+};
+
+static int run_layer(struct vit_team *team, struct team_lane *lane, const struct layer_run *run)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < run->n_chunks; i++)
+		for (unsigned p = 0; p < TEAM_N_PIECES && r == 0; p++) {
+			const struct team_piece *piece = &lane->pieces[run->layer][p];
+
+			if (!piece->op)
+				continue;
+			op_bind(piece->op, OP_SRC,
+				team_at(team, run->src, (i * run->rows + piece->row) * run->k));
+			op_use_columns(piece->op, run->packed, piece->column);
+			op_bind(piece->op, OP_BIAS, run->bias + piece->column);
+			if (run->scale)
+				op_bind(piece->op, OP_SCALE, run->scale);
+			op_bind(piece->op, OP_DST, lane->panel);
+			r = op_run(piece->op);
+			if (r == 0)
+				run->then(team, piece, i, lane->panel);
+		}
+	return r;
+}
+
+/* Where a pass is. */
+struct step {
+	struct vit_team *team;
+	const struct slot_entry *layers; /* of the block */
+	uint32_t block;
+	bool last;
+};
+
+typedef int phase_fn(const struct step *step, unsigned l);
+
+static int run_linear(const struct step *step, unsigned l, enum vit_layer of, void *src, size_t k)
+{
+	static const struct {
+		enum team_layer layer;
+		then_fn *then;
+	} table[VIT_N_LAYERS][2] = {
+		[VIT_QKV] = { { TEAM_QKV, then_split }, { TEAM_QKV, then_split } },
+		[VIT_PROJ] = { { TEAM_PROJ, then_add }, { TEAM_LAST_PROJ, then_add_first } },
+		[VIT_FC1] = { { TEAM_FC1, then_gelu }, { TEAM_LAST_FC1, then_gelu } },
+		[VIT_FC2] = { { TEAM_FC2, then_add }, { TEAM_LAST_FC2, then_add_last } },
+	};
+	struct vit_team *team = step->team;
+	const struct slot_entry *entry = &step->layers[of];
+	/* The last block's first product is of all tokens still. */
+	const bool together = step->last && of != VIT_QKV;
+
+	return run_layer(team, &team->lanes[l],
+		&(struct layer_run){
+			.layer = table[of][step->last].layer,
+			.packed = entry->forward,
+			.bias = entry->bias,
+			.scale = &entry->scale,
+			.src = src,
+			.n_chunks = together ? 1 : team->n,
+			.rows = together ? team->n : team->n_tokens,
+			.k = k,
+			.then = table[of][step->last].then,
+		});
+}
+
+static void run_norm(struct vit_team *team, unsigned l, const struct vit_norm *norm,
+	const float *src, size_t rows)
+{
+	const size_t width = team->vit->shape.width;
+	const struct row_norm row = { norm->weight, norm->bias, team->vit->shape.norm_eps, width };
+	const size_t end = team_share(rows, l + 1, team->n_lanes);
+
+	for (size_t i = team_share(rows, l, team->n_lanes); i < end; i++) {
+		void *dst = team_at(team, team->y, i * width);
+		float stats[2];
+
+		if (team->precision == PRECISION_F32)
+			team->wide->norm(dst, src + i * width, &row);
+		else
+			team->narrow->norm(dst, src + i * width, &row, stats);
+	}
+}
+
+static int embed(const struct step *step, unsigned l)
+{
+	struct vit_team *team = step->team;
+
+	return run_layer(team, &team->lanes[l],
+		&(struct layer_run){
+			.layer = TEAM_PATCH,
+			.packed = team->vit->patches[team->precision],
+			.bias = team->vit->patch_bias,
+			.src = team->stem->columns,
+			.n_chunks = team->n,
+			.rows = team->n_tokens,
+			.k = vit_patch_values(&team->vit->shape),
+			.then = then_embed,
+		});
+}
+
+static int norm1(const struct step *step, unsigned l)
+{
+	struct vit_team *team = step->team;
+
+	run_norm(
+		team, l, &team->vit->norm1[step->block], team->x, (size_t)team->n * team->n_tokens);
+	return 0;
+}
+
+static int qkv(const struct step *step, unsigned l)
+{
+	return run_linear(step, l, VIT_QKV, step->team->y, step->team->vit->shape.width);
+}
+
+static int attend(const struct step *step, unsigned l)
+{
+	return team_attend(step->team, &step->team->lanes[l], step->last);
+}
+
+static int proj(const struct step *step, unsigned l)
+{
+	return run_linear(step, l, VIT_PROJ, step->team->y, step->team->vit->shape.width);
+}
+
+static int norm2(const struct step *step, unsigned l)
+{
+	struct vit_team *team = step->team;
+
+	run_norm(team, l, &team->vit->norm2[step->block], step->last ? team->last : team->x,
+		step->last ? team->n : (size_t)team->n * team->n_tokens);
+	return 0;
+}
+
+static int fc1(const struct step *step, unsigned l)
+{
+	return run_linear(step, l, VIT_FC1, step->team->y, step->team->vit->shape.width);
+}
+
+static int fc2(const struct step *step, unsigned l)
+{
+	return run_linear(step, l, VIT_FC2, step->team->hidden, step->team->vit->shape.mlp);
+}
+
+/* By every thread: where there are fewer than lanes, some take several. After an error nothing more is
+ * computed, but all still meet. */
+static void run_phase(const struct step *step, phase_fn *phase)
+{
+	struct vit_team *team = step->team;
+
+	for (unsigned l = (unsigned)omp_get_thread_num(); l < team->n_lanes;
+		l += (unsigned)omp_get_num_threads())
+		if (team->lanes[l].error == 0)
+			team->lanes[l].error = phase(step, l);
+#pragma omp barrier
+}
+
+static phase_fn *const block_phases[] = { norm1, qkv, attend, proj, norm2, fc1, fc2 };
+
+int vit_team_forward(struct vit_team *team, const struct slot *slot, const float **ret_tokens)
+{
+	const uint32_t depth = team->vit->shape.depth;
+	int r = 0;
+
+	for (unsigned l = 0; l < team->n_lanes; l++)
+		team->lanes[l].error = 0;
+#pragma omp parallel num_threads((int)team->n_lanes)
+	{
+		struct step step = { .team = team };
+
+		run_phase(&step, embed);
+		for (uint32_t b = 0; b < depth; b++) {
+			step.block = b;
+			step.layers = slot_entry(slot, vit_layer_index(b, VIT_QKV));
+			step.last = b + 1 == depth;
+			for (unsigned i = 0; i < ARRAY_SIZE(block_phases); i++)
+				run_phase(&step, block_phases[i]);
+		}
+	}
+	for (unsigned l = 0; l < team->n_lanes && r == 0; l++)
+		r = team->lanes[l].error;
+	*ret_tokens = team->last;
+	return r;
+}

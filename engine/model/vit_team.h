@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef KAMEN_MODEL_VIT_TEAM_H
+#define KAMEN_MODEL_VIT_TEAM_H
+
+#include "model/vit_internal.h"
+
+/**
+ * A forward pass in one parallel region. Each thread, a lane, has primitives of its own that run on it
+ * alone: a product's lanes share its columns, so that each reads its part of the weights only and, what
+ * it has just written still near by, does at once what follows in the same columns (GELU, residual,
+ * heads). They wait for each other where a product needs all columns of the one before, and nowhere
+ * else. Of an image every op is the same in any batch.
+ */
+struct vit_team;
+
+/** Reads stem's columns and positions, which must outlive it. As many lanes as OpenMP has threads.
+ * @return 0, -EOPNOTSUPP: not in this precision, or not by columns, -ENOMEM, -EIO */
+int vit_team_new(struct vit_team **ret_team, const struct vit *vit, const struct vit_stem *stem);
+void vit_team_free(struct vit_team *team);
+DEFINE_CLEANUP(struct vit_team *, vit_team_free)
+
+/** stem's columns to the class tokens (n, D) before the last norm, which are the team's. */
+int vit_team_forward(struct vit_team *team, const struct slot *slot, const float **ret_tokens);
+
+#endif

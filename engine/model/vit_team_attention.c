@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+
+#include "model/vit_team_internal.h"
+
+static void soften(struct vit_team *team, struct team_lane *lane, uint32_t n_rows)
+{
+	const uint32_t t = team->n_tokens, n_keys = team->n_keys;
+
+	for (size_t i = 0; i < n_rows; i++)
+		if (team->precision == PRECISION_F32)
+			team->wide->softmax(lane->logits + i * n_keys, t);
+		else
+			team->narrow->softmax((bf16 *)lane->probs + i * n_keys,
+				lane->logits + i * n_keys, t, n_keys);
+}
+
+/* The panel (rows, D / H) to its columns of y (n, Q, D). */
+static void give(struct vit_team *team, struct team_lane *lane, const struct team_heads *heads,
+	size_t item, uint32_t n_queries)
+{
+	const struct vit_shape *shape = &team->vit->shape;
+	const uint32_t h = shape->n_heads, head = shape->width / h;
+	const size_t n_bytes = head * precision_bytes(team->precision);
+	const size_t row = item / h * n_queries + heads->row;
+
+	for (uint32_t i = 0; i < heads->n_rows; i++)
+		memcpy(team_at(team, team->y, (row + i) * shape->width + item % h * head),
+			(const char *)lane->panel + i * n_bytes, n_bytes);
+}
+
+int team_attend(struct vit_team *team, struct team_lane *lane, bool last)
+{
+	const size_t head = team->vit->shape.width / team->vit->shape.n_heads;
+	const size_t n_q = team->n_tokens * head, n_k = team->n_keys * head;
+	const uint32_t n_queries = last ? 1 : team->n_tokens;
+	int r = 0;
+
+	for (unsigned p = 0; p < TEAM_N_PIECES; p++) {
+		const struct team_heads *heads = last ? &lane->last_heads[p] : &lane->heads[p];
+
+		if (!heads->mix)
+			continue;
+		for (size_t i = heads->item; i < heads->item + heads->n_items && r == 0; i++) {
+			r = op_run_on(heads->scores,
+				team_at(team, team->q, i * n_q + heads->row * head),
+				team_at(team, team->k, i * n_k), lane->logits);
+			if (r < 0)
+				return r;
+			soften(team, lane, heads->n_rows);
+			r = op_run_on(heads->mix, lane->probs, team_at(team, team->v, i * n_k),
+				lane->panel);
+			give(team, lane, heads, i, n_queries);
+		}
+	}
+	return r;
+}

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef KAMEN_MODEL_VIT_TEAM_INTERNAL_H
+#define KAMEN_MODEL_VIT_TEAM_INTERNAL_H
+
+#include "model/row_wide.h"
+#include "model/vit_team.h"
+
+/* The products with packed weights. LAST: for the class tokens alone, of all images at once; the others
+ * go image by image, whose part of the result stays near by. */
+enum team_layer {
+	TEAM_QKV,
+	TEAM_PROJ,
+	TEAM_FC1,
+	TEAM_FC2,
+	TEAM_PATCH,
+	TEAM_LAST_PROJ,
+	TEAM_LAST_FC1,
+	TEAM_LAST_FC2,
+	TEAM_N_LAYERS,
+};
+
+/* A rectangle of a product's result. */
+struct team_piece {
+	struct op *op; /* NULL: nothing */
+	uint32_t row, n_rows, column, n_columns;
+};
+
+/* Whole heads of images from item on, or some queries of them. */
+struct team_heads {
+	struct op *scores, *mix; /* NULL: nothing */
+	size_t item, n_items;
+	uint32_t row, n_rows;
+};
+
+/* What is left where lanes do not divide the columns, or heads, is shared by rows. */
+enum { TEAM_WHOLE, TEAM_REST, TEAM_N_PIECES };
+
+struct team_lane {
+	struct onednn *onednn;
+	struct team_piece pieces[TEAM_N_LAYERS][TEAM_N_PIECES];
+	struct team_heads heads[TEAM_N_PIECES], last_heads[TEAM_N_PIECES];
+	void *panel;   /* a piece's result */
+	float *logits; /* (T, n_keys) */
+	void *probs;   /* likewise; in f32 logits */
+	int error;
+};
+
+struct vit_team {
+	const struct vit *vit;
+	const struct vit_stem *stem;
+	enum precision precision;
+	uint32_t n, n_tokens, n_keys;
+	struct arena *arena;
+	float *x;        /* (n, T, D) */
+	void *y;         /* (n, T, D) a norm's result; then attention's */
+	void *q, *k, *v; /* (n, H, T, D / H), twice (n, H, n_keys, D / H) whose rest is 0 */
+	void *hidden;    /* (n, T, mlp) */
+	float *last;     /* (n, D) x behind the last block's attention */
+	const struct kern_row_impl *narrow;
+	const struct kern_wide_impl *wide;
+	unsigned n_lanes;
+	struct team_lane lanes[];
+};
+
+/* Of n things in order, those of one of n_lanes. */
+static inline size_t team_share(size_t n, unsigned lane, unsigned n_lanes)
+{
+	return n * lane / n_lanes;
+}
+
+/* Where what is i values behind data lies. */
+static inline void *team_at(const struct vit_team *team, void *data, size_t i)
+{
+	return (char *)data + i * precision_bytes(team->precision);
+}
+
+/* vit_team_ops.c */
+int team_lane_init(struct vit_team *team, unsigned lane);
+void team_lane_done(struct team_lane *lane);
+/** Values of the largest panel. */
+size_t team_panel_values(const struct vit_team *team);
+
+/* vit_team_attention.c: q, k and v to y, one lane's share */
+int team_attend(struct vit_team *team, struct team_lane *lane, bool last);
+
+#endif

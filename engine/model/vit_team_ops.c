@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+
+#include "model/vit_team_internal.h"
+
+struct layer_size {
+	uint32_t rows, k, n;
+	bool adds; /* its result is added to something in f32 */
+};
+
+static struct layer_size size_of(const struct vit_team *team, enum team_layer layer)
+{
+	const struct vit_shape *shape = &team->vit->shape;
+	const uint32_t width = shape->width, mlp = shape->mlp, t = team->n_tokens, n = team->n;
+	const struct layer_size sizes[TEAM_N_LAYERS] = {
+		[TEAM_QKV] = { t, width, 3 * width, false },
+		[TEAM_PROJ] = { t, width, width, true },
+		[TEAM_FC1] = { t, width, mlp, false },
+		[TEAM_FC2] = { t, mlp, width, true },
+		[TEAM_PATCH] = { t, (uint32_t)vit_patch_values(shape), width, true },
+		[TEAM_LAST_PROJ] = { n, width, width, true },
+		[TEAM_LAST_FC1] = { n, width, mlp, false },
+		[TEAM_LAST_FC2] = { n, mlp, width, true },
+	};
+
+	return sizes[layer];
+}
+
+size_t team_panel_values(const struct vit_team *team)
+{
+	size_t most = 0;
+
+	for (enum team_layer layer = 0; layer < TEAM_N_LAYERS; layer++) {
+		struct layer_size size = size_of(team, layer);
+		size_t n = (size_t)size.rows * size.n;
+
+		most = n > most ? n : most;
+	}
+	return most;
+}
+
+static int op_error(int r, const struct op *op)
+{
+	return r == 0 && op_is_slow(op) ? -EOPNOTSUPP : r;
+}
+
+static int piece_init(struct vit_team *team, struct team_lane *lane, enum team_layer layer,
+	struct team_piece *piece, const struct packed *packed)
+{
+	const struct layer_size size = size_of(team, layer);
+	int r;
+
+	if (piece->n_rows == 0 || piece->n_columns == 0)
+		return 0;
+	r = op_matmul_new(&piece->op, lane->onednn,
+		&(struct op_matmul){
+			.src = view_in(view_2d(piece->n_rows, size.k), team->precision),
+			.packed = packed,
+			.n_columns = piece->n_columns,
+			.dst = view_in(view_2d(piece->n_rows, piece->n_columns),
+				size.adds ? PRECISION_F32 : team->precision),
+			.bias = true,
+			.scale = layer != TEAM_PATCH,
+		});
+	return op_error(r, piece->op);
+}
+
+static int layer_init(struct vit_team *team, unsigned l, enum team_layer layer)
+{
+	const struct layer_size size = size_of(team, layer);
+	const unsigned n_lanes = team->n_lanes;
+	struct team_piece *pieces = team->lanes[l].pieces[layer];
+	_cleanup_(packed_freep) struct packed *packed = NULL;
+	uint32_t block, n_whole, n_blocks;
+	int r;
+
+	r = packed_new(
+		&packed, team->lanes[l].onednn, size.k, size.n, PACKED_N_BY_K, team->precision);
+	if (r < 0)
+		return r;
+	block = packed_column_block(packed);
+	if (block == 0)
+		return -EOPNOTSUPP;
+	n_blocks = size.n / block;
+	n_whole = n_blocks / n_lanes;
+	pieces[TEAM_WHOLE] = (struct team_piece){
+		.n_rows = size.rows,
+		.column = l * n_whole * block,
+		.n_columns = n_whole * block,
+	};
+	pieces[TEAM_REST] = (struct team_piece){
+		.row = (uint32_t)team_share(size.rows, l, n_lanes),
+		.column = n_lanes * n_whole * block,
+		.n_columns = n_blocks % n_lanes * block,
+	};
+	pieces[TEAM_REST].n_rows =
+		(uint32_t)team_share(size.rows, l + 1, n_lanes) - pieces[TEAM_REST].row;
+	for (unsigned i = 0; i < TEAM_N_PIECES && r == 0; i++)
+		r = piece_init(team, &team->lanes[l], layer, &pieces[i], packed);
+	return r;
+}
+
+static int heads_ops(struct vit_team *team, struct team_lane *lane, struct team_heads *heads)
+{
+	const struct vit_shape *shape = &team->vit->shape;
+	const int64_t head = shape->width / shape->n_heads, rows = heads->n_rows;
+	const int64_t t = team->n_keys;
+	const struct view keys = view_in(view_2d(t, head), team->precision);
+	const struct view probs = view_in(view_2d(rows, t), team->precision);
+	int r;
+
+	if (heads->n_items == 0 || rows == 0)
+		return 0;
+	r = op_matmul_new(&heads->scores, lane->onednn,
+		&(struct op_matmul){
+			.src = view_in(view_2d(rows, head), team->precision),
+			.weights = vit_view_transposed(keys),
+			.dst = view_2d(rows, t),
+			.factor = vit_attention_factor(shape),
+		});
+	r = op_error(r, heads->scores);
+	if (r < 0)
+		return r;
+	r = op_matmul_new(&heads->mix, lane->onednn,
+		&(struct op_matmul){
+			.src = probs,
+			.weights = keys,
+			.dst = view_in(view_2d(rows, head), team->precision),
+		});
+	return op_error(r, heads->mix);
+}
+
+static int heads_init(struct vit_team *team, unsigned l, struct team_heads *heads, uint32_t rows)
+{
+	const size_t n_items = (size_t)team->n * team->vit->shape.n_heads;
+	const size_t n_whole = n_items / team->n_lanes;
+	int r = 0;
+
+	heads[TEAM_WHOLE] = (struct team_heads){
+		.item = l * n_whole,
+		.n_items = n_whole,
+		.n_rows = rows,
+	};
+	heads[TEAM_REST] = (struct team_heads){
+		.item = team->n_lanes * n_whole,
+		.n_items = n_items % team->n_lanes,
+		.row = (uint32_t)team_share(rows, l, team->n_lanes),
+	};
+	heads[TEAM_REST].n_rows =
+		(uint32_t)team_share(rows, l + 1, team->n_lanes) - heads[TEAM_REST].row;
+	for (unsigned i = 0; i < TEAM_N_PIECES && r == 0; i++)
+		r = heads_ops(team, &team->lanes[l], &heads[i]);
+	return r;
+}
+
+int team_lane_init(struct vit_team *team, unsigned l)
+{
+	struct team_lane *lane = &team->lanes[l];
+	int r = onednn_new(&lane->onednn);
+
+	for (enum team_layer layer = 0; layer < TEAM_N_LAYERS && r == 0; layer++)
+		r = layer_init(team, l, layer);
+	if (r == 0)
+		r = heads_init(team, l, lane->heads, team->n_tokens);
+	if (r == 0)
+		r = heads_init(team, l, lane->last_heads, 1);
+	return r;
+}
+
+static void heads_done(struct team_heads *heads)
+{
+	for (unsigned i = 0; i < TEAM_N_PIECES; i++) {
+		op_free(heads[i].scores);
+		op_free(heads[i].mix);
+	}
+}
+
+void team_lane_done(struct team_lane *lane)
+{
+	for (enum team_layer layer = 0; layer < TEAM_N_LAYERS; layer++)
+		for (unsigned i = 0; i < TEAM_N_PIECES; i++)
+			op_free(lane->pieces[layer][i].op);
+	heads_done(lane->heads);
+	heads_done(lane->last_heads);
+	onednn_free(lane->onednn);
+}
