@@ -5,9 +5,9 @@
 #include "base/rng.h"
 #include "model/vit_internal.h"
 
-/* Far above rounding (1e-6, in bf16 1e-2, in int8 3e-2), far below what a wrong instruction or a skipped primitive
- * does. */
-static const double tolerances[N_PRECISIONS] = { 1e-4, .1, .2 };
+/* Far above rounding (1e-6, in bf16 1e-2, in int8 8e-2), far below what a wrong instruction or a
+ * skipped primitive does. */
+static const double tolerances[N_PRECISIONS] = { 1e-4, .1, .3 };
 #define SELFTEST_KEEP 0.95F
 
 struct selftest {
