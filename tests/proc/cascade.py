@@ -36,7 +36,7 @@ class Cascade(harness.Case):
     def site(self, name, **settings):
         pairs = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
         self.flawed.ctl("site", "create", name, *pairs)
-        self.flawed.ctl("push", name, self.folder)
+        self.flawed.push_in_order(name, self.folder)
 
     def exported(self, site, version, name):
         path = self.flawed.path(name)

@@ -162,7 +162,7 @@ class Flow(harness.Case):
         image, mended = os.path.join(folder, "20000.png"), daemon.path("mended.kmask")
         fixture("mend", daemon.model, mended)
         daemon.ctl("site", "create", "self", "--set", "policy=auto")
-        daemon.ctl("push", "self", folder)
+        daemon.push_in_order("self", folder)
         version = daemon.one("mask", "import", "self", mended)["version"]
         harness.wait_until(lambda: daemon.one("mask", "show", "self", version)["state"] != "learning",
                            "the imported mask is judged")

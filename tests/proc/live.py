@@ -29,7 +29,7 @@ class Live(harness.Case):
     def site(self, name, **settings):
         pairs = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
         self.mended.ctl("site", "create", name, *pairs)
-        self.mended.ctl("push", name, self.folder)
+        self.mended.push_in_order(name, self.folder)
         return self.judged(name)
 
     def see(self, site, n, usual):

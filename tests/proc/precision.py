@@ -43,7 +43,7 @@ class Precision(unittest.TestCase):
         """A site with a champion, and the base's references."""
         daemon = self.daemon
         daemon.ctl("site", "create", site, "--set", "policy=manual")
-        daemon.ctl("push", site, self.folder)
+        daemon.push_in_order(site, self.folder)
         version = daemon.one("mask", "import", site, self.mended)["version"]
         wait_until(lambda: daemon.one("mask", "show", site, version)["state"] == "candidate",
                    "the mask is judged")
