@@ -17,24 +17,13 @@ struct vit_plan {
 	struct vit_team *team; /* NULL: blocks do it; else they have nothing */
 };
 
-/* Whole tiles of AMX: 197 keys take twice as long as 224. */
-#define KEYS_STEP 32u
-
-static uint32_t n_keys_of(const struct vit_plan *plan)
-{
-	const uint32_t n_tokens = plan->stem.n_tokens;
-
-	return plan->between == PRECISION_F32 ? n_tokens
-					      : (n_tokens + KEYS_STEP - 1) / KEYS_STEP * KEYS_STEP;
-}
-
 static struct vit_extent extent_of(const struct vit_plan *plan, bool last)
 {
 	return (struct vit_extent){
 		.n = plan->stem.n,
 		.n_tokens = plan->stem.n_tokens,
 		.n_queries = last ? 1 : plan->stem.n_tokens,
-		.n_keys = n_keys_of(plan),
+		.n_keys = vit_n_keys(plan->between, plan->stem.n_tokens),
 		.precision = plan->between,
 	};
 }
@@ -66,8 +55,9 @@ static void carve(struct vit_plan *plan, struct vit_carver *carver)
 {
 	const struct vit_shape *shape = &plan->vit->shape;
 	const size_t n = plan->stem.n, rows = n * plan->stem.n_tokens;
-	const size_t n_keys = n * n_keys_of(plan),
-		     n_probs = rows * shape->n_heads * n_keys_of(plan);
+	const size_t n_keys = n * vit_n_keys(plan->between, plan->stem.n_tokens),
+		     n_probs =
+			     rows * shape->n_heads * vit_n_keys(plan->between, plan->stem.n_tokens);
 	const enum precision precision = plan->between;
 	const bool is_int8 = plan->precision == PRECISION_INT8;
 	struct vit_block_data *data = &plan->data;

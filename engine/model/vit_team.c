@@ -7,9 +7,6 @@
 
 #include "model/vit_team_internal.h"
 
-/* Whole tiles of AMX: 197 keys take twice as long as 224. */
-#define KEYS_STEP 32u
-
 static void carve(struct vit_team *team, struct vit_carver *carver)
 {
 	const struct vit_shape *shape = &team->vit->shape;
@@ -79,9 +76,7 @@ int vit_team_new(struct vit_team **ret_team, const struct vit *vit, const struct
 	team->precision = stem->precision;
 	team->n = stem->n;
 	team->n_tokens = stem->n_tokens;
-	team->n_keys = stem->n_tokens;
-	if (team->precision != PRECISION_F32)
-		team->n_keys = (stem->n_tokens + KEYS_STEP - 1) / KEYS_STEP * KEYS_STEP;
+	team->n_keys = vit_n_keys(team->precision, stem->n_tokens);
 	team->narrow = kern_row_fastest();
 	team->wide = kern_wide_fastest();
 	team->n_lanes = n_lanes;

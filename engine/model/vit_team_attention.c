@@ -36,7 +36,7 @@ int team_attend(struct vit_team *team, struct team_lane *lane, bool last)
 	const uint32_t n_queries = last ? 1 : team->n_tokens;
 	int r = 0;
 
-	for (unsigned p = 0; p < TEAM_N_PIECES; p++) {
+	for (unsigned p = 0; p < TEAM_N_PIECES && r == 0; p++) {
 		const struct team_heads *heads = last ? &lane->last_heads[p] : &lane->heads[p];
 
 		if (!heads->mix)
@@ -50,7 +50,8 @@ int team_attend(struct vit_team *team, struct team_lane *lane, bool last)
 			soften(team, lane, heads->n_rows);
 			r = op_run_on(heads->mix, lane->probs, team_at(team, team->v, i * n_k),
 				lane->panel);
-			give(team, lane, heads, i, n_queries);
+			if (r == 0)
+				give(team, lane, heads, i, n_queries);
 		}
 	}
 	return r;
