@@ -8,4 +8,14 @@
  * avx512bw; NULL: nothing. */
 bool cpu_has(const char *feature);
 
+/** The first row of a family's table that runs here. Its last real row has cpu NULL, the reference. */
+#define cpu_fastest(impls) \
+	({ \
+		__typeof__(&(impls)[0]) impl_ = (impls); \
+\
+		while (!cpu_has(impl_->cpu)) \
+			impl_++; \
+		impl_; \
+	})
+
 #endif

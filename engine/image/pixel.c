@@ -18,16 +18,7 @@ const struct kern_pixel_impl kern_pixel_impls[] = {
 	{ NULL },
 };
 
-bool kern_pixel_runs_here(const struct kern_pixel_impl *impl)
-{
-	return cpu_has(impl->cpu);
-}
-
 const struct kern_pixel_impl *kern_pixel(void)
 {
-	const struct kern_pixel_impl *impl = kern_pixel_impls;
-
-	while (!kern_pixel_runs_here(impl))
-		impl++;
-	return impl;
+	return cpu_fastest(kern_pixel_impls);
 }

@@ -28,7 +28,6 @@ struct kern_pixel_impl {
 
 /** Fastest first; name NULL ends it. */
 extern const struct kern_pixel_impl kern_pixel_impls[];
-bool kern_pixel_runs_here(const struct kern_pixel_impl *impl);
 /** The fastest that this CPU has. */
 const struct kern_pixel_impl *kern_pixel(void);
 

@@ -18,16 +18,7 @@ const struct kern_resize_impl kern_resize_impls[] = {
 	{ NULL, NULL, NULL, NULL, NULL, NULL },
 };
 
-bool kern_resize_runs_here(const struct kern_resize_impl *impl)
-{
-	return cpu_has(impl->cpu);
-}
-
 const struct kern_resize_impl *kern_resize_fastest(void)
 {
-	const struct kern_resize_impl *impl = kern_resize_impls;
-
-	while (!kern_resize_runs_here(impl))
-		impl++;
-	return impl;
+	return cpu_fastest(kern_resize_impls);
 }

@@ -53,7 +53,6 @@ struct kern_resize_impl {
 
 /** Fastest first; name NULL ends it. */
 extern const struct kern_resize_impl kern_resize_impls[];
-bool kern_resize_runs_here(const struct kern_resize_impl *impl);
 const struct kern_resize_impl *kern_resize_fastest(void);
 
 kern_resize_split_fn kern_resize_split_c, kern_resize_split_avx2, kern_resize_split_avx512;

@@ -14,18 +14,9 @@ const struct kern_optimiser_impl kern_optimiser_impls[] = {
 	{ NULL, NULL, NULL, NULL },
 };
 
-bool kern_optimiser_runs_here(const struct kern_optimiser_impl *impl)
-{
-	return cpu_has(impl->cpu);
-}
-
 const struct kern_optimiser_impl *kern_optimiser(void)
 {
-	const struct kern_optimiser_impl *impl = kern_optimiser_impls;
-
-	while (!kern_optimiser_runs_here(impl))
-		impl++;
-	return impl;
+	return cpu_fastest(kern_optimiser_impls);
 }
 
 static size_t block_size(size_t n, size_t at)

@@ -46,7 +46,6 @@ struct kern_optimiser_impl {
 };
 extern const struct kern_optimiser_impl
 	kern_optimiser_impls[]; /* fastest first, reference last, NULL rows end */
-bool kern_optimiser_runs_here(const struct kern_optimiser_impl *impl);
 /** The fastest that this CPU has. */
 const struct kern_optimiser_impl *kern_optimiser(void);
 /** Of step `step`, counted from 1. */

@@ -80,7 +80,6 @@ struct kern_mask_impl {
 extern const struct kern_mask_impl
 	kern_mask_impls[]; /* fastest first, reference last, NULL row ends */
 /** Whether this CPU has what the row needs. */
-bool kern_mask_runs_here(const struct kern_mask_impl *impl);
 /** The fastest that this CPU has. */
 kern_mask_row_fn *kern_mask_row(void);
 

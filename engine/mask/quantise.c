@@ -17,11 +17,6 @@ const struct kern_quantise_impl kern_quantise_impls[] = {
 	{ NULL, NULL, NULL },
 };
 
-bool kern_quantise_runs_here(const struct kern_quantise_impl *impl)
-{
-	return cpu_has(impl->cpu);
-}
-
 float quantise_inverse(const float *row, size_t n)
 {
 	float largest = 0, inverse;
@@ -41,10 +36,8 @@ float quantise_step(float inverse)
 void quantise_rows(int8_t *dst, const float *src, const float *inverses, int32_t *sums,
 	uint32_t n_rows, uint32_t n)
 {
-	const struct kern_quantise_impl *impl = kern_quantise_impls;
+	const struct kern_quantise_impl *impl = cpu_fastest(kern_quantise_impls);
 
-	while (!kern_quantise_runs_here(impl))
-		impl++;
 #pragma omp parallel for schedule(static) if ((size_t)n_rows * n > MANY)
 	for (uint32_t i = 0; i < n_rows; i++)
 		sums[i] = impl->row(dst + (size_t)i * n, src + (size_t)i * n, inverses[i], n);

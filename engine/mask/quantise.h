@@ -43,7 +43,6 @@ struct kern_quantise_impl {
 
 /** Fastest first; name NULL ends it. */
 extern const struct kern_quantise_impl kern_quantise_impls[];
-bool kern_quantise_runs_here(const struct kern_quantise_impl *impl);
 
 /** A matrix (n_rows, n), in the caller's threads: inverses and sums (n_rows). */
 void quantise_rows(int8_t *dst, const float *src, const float *inverses, int32_t *sums,

@@ -18,16 +18,7 @@ const struct kern_mask_impl kern_mask_impls[] = {
 	{ NULL, NULL, NULL },
 };
 
-bool kern_mask_runs_here(const struct kern_mask_impl *impl)
-{
-	return cpu_has(impl->cpu);
-}
-
 kern_mask_row_fn *kern_mask_row(void)
 {
-	const struct kern_mask_impl *impl = kern_mask_impls;
-
-	while (!kern_mask_runs_here(impl))
-		impl++;
-	return impl->row;
+	return cpu_fastest(kern_mask_impls)->row;
 }

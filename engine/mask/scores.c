@@ -15,18 +15,9 @@ const struct kern_scores_impl kern_scores_impls[] = {
 	{ NULL, NULL, NULL, NULL, NULL },
 };
 
-bool kern_scores_runs_here(const struct kern_scores_impl *impl)
-{
-	return cpu_has(impl->cpu);
-}
-
 const struct kern_scores_impl *kern_scores(void)
 {
-	const struct kern_scores_impl *impl = kern_scores_impls;
-
-	while (!kern_scores_runs_here(impl))
-		impl++;
-	return impl;
+	return cpu_fastest(kern_scores_impls);
 }
 
 struct scores_term scores_term(const float *grad, const float *weight, const struct mask *mask,

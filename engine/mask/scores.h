@@ -57,7 +57,6 @@ struct kern_scores_impl {
 };
 /** Fastest first; name NULL ends it. */
 extern const struct kern_scores_impl kern_scores_impls[];
-bool kern_scores_runs_here(const struct kern_scores_impl *impl);
 /** The fastest that this CPU has. */
 const struct kern_scores_impl *kern_scores(void);
 

@@ -21,18 +21,9 @@ const struct kern_row_impl kern_row_impls[] = {
 	{ NULL, NULL, NULL, NULL, NULL, NULL, NULL },
 };
 
-bool kern_row_runs_here(const struct kern_row_impl *impl)
-{
-	return cpu_has(impl->cpu);
-}
-
 const struct kern_row_impl *kern_row_fastest(void)
 {
-	const struct kern_row_impl *impl = kern_row_impls;
-
-	while (!kern_row_runs_here(impl))
-		impl++;
-	return impl;
+	return cpu_fastest(kern_row_impls);
 }
 
 static size_t block_size(size_t n, size_t at)

@@ -49,7 +49,6 @@ struct kern_row_impl {
 
 /** Fastest first; name NULL ends it. */
 extern const struct kern_row_impl kern_row_impls[];
-bool kern_row_runs_here(const struct kern_row_impl *impl);
 const struct kern_row_impl *kern_row_fastest(void);
 
 /** The fastest one, in the caller's threads. */

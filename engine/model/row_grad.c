@@ -25,23 +25,9 @@ const struct kern_row_grad_impl kern_row_grad_impls[] = {
 	{ NULL },
 };
 
-bool kern_row_grad_runs_here(const struct kern_row_grad_impl *impl)
-{
-	return cpu_has(impl->cpu);
-}
-
-static const struct kern_row_grad_impl *fastest(void)
-{
-	const struct kern_row_grad_impl *impl = kern_row_grad_impls;
-
-	while (!kern_row_grad_runs_here(impl))
-		impl++;
-	return impl;
-}
-
 void row_norm_grad(const struct row_norm_grad *job)
 {
-	kern_norm_grad_row_fn *norm = fastest()->norm;
+	kern_norm_grad_row_fn *norm = cpu_fastest(kern_row_grad_impls)->norm;
 	const size_t n = job->n;
 
 #pragma omp parallel for schedule(static) if (job->rows * n > MANY)
@@ -65,7 +51,7 @@ void row_norm_grad(const struct row_norm_grad *job)
 
 void row_softmax_grad(bf16 *d, const bf16 *p, size_t rows, size_t n)
 {
-	kern_softmax_grad_row_fn *softmax = fastest()->softmax;
+	kern_softmax_grad_row_fn *softmax = cpu_fastest(kern_row_grad_impls)->softmax;
 
 #pragma omp parallel for schedule(static) if (rows * n > MANY)
 	for (size_t i = 0; i < rows; i++)
@@ -74,7 +60,7 @@ void row_softmax_grad(bf16 *d, const bf16 *p, size_t rows, size_t n)
 
 void row_column_sums(float *sums, const void *src, size_t rows, size_t n, enum precision precision)
 {
-	kern_column_sums_fn *add = fastest()->sums[precision];
+	kern_column_sums_fn *add = cpu_fastest(kern_row_grad_impls)->sums[precision];
 	const size_t size = precision_bytes(precision);
 
 	/* Whoever takes which columns takes all their rows: the team does not change a sum. */

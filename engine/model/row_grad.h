@@ -39,7 +39,6 @@ struct kern_row_grad_impl {
 
 /** Fastest first; name NULL ends it. */
 extern const struct kern_row_grad_impl kern_row_grad_impls[];
-bool kern_row_grad_runs_here(const struct kern_row_grad_impl *impl);
 
 /** (rows, n), in the caller's threads. */
 struct row_norm_grad {

@@ -23,23 +23,9 @@ const struct kern_int8_impl kern_int8_impls[] = {
 	{ NULL },
 };
 
-bool kern_int8_runs_here(const struct kern_int8_impl *impl)
-{
-	return cpu_has(impl->cpu);
-}
-
-static const struct kern_int8_impl *fastest(void)
-{
-	const struct kern_int8_impl *impl = kern_int8_impls;
-
-	while (!kern_int8_runs_here(impl))
-		impl++;
-	return impl;
-}
-
 void row_int8_norm(const struct row_int8_norm *job)
 {
-	const struct kern_int8_impl *impl = fastest();
+	const struct kern_int8_impl *impl = cpu_fastest(kern_int8_impls);
 	const size_t n = job->width;
 
 #pragma omp parallel for schedule(static) if (job->rows * n > MANY)
@@ -57,7 +43,7 @@ void row_int8_norm(const struct row_int8_norm *job)
 void row_int8_gelu(uint8_t *dst, int32_t *acc, const struct int8_layer *layer,
 	struct row_steps *steps, size_t rows)
 {
-	kern_int8_gelu_row_fn *gelu = fastest()->gelu;
+	kern_int8_gelu_row_fn *gelu = cpu_fastest(kern_int8_impls)->gelu;
 	const size_t n = layer->n;
 
 #pragma omp parallel for schedule(static) if (rows * n > MANY)
@@ -68,7 +54,7 @@ void row_int8_gelu(uint8_t *dst, int32_t *acc, const struct int8_layer *layer,
 void row_int8_widen(void *dst, enum precision precision, const int32_t *acc,
 	const struct int8_layer *layer, const struct row_steps *steps, size_t rows)
 {
-	const struct kern_int8_impl *impl = fastest();
+	const struct kern_int8_impl *impl = cpu_fastest(kern_int8_impls);
 	const bool narrow = precision == PRECISION_BF16;
 	kern_int8_widen_row_fn *widen = narrow ? impl->widen_bf16 : impl->widen;
 	const size_t n = layer->n, size = precision_bytes(precision);
@@ -81,7 +67,7 @@ void row_int8_widen(void *dst, enum precision precision, const int32_t *acc,
 void row_int8_narrow(uint8_t *dst, const void *src, enum precision precision,
 	struct row_steps *steps, size_t rows, size_t n)
 {
-	const struct kern_int8_impl *impl = fastest();
+	const struct kern_int8_impl *impl = cpu_fastest(kern_int8_impls);
 	const bool narrow = precision == PRECISION_BF16;
 	kern_int8_narrow_row_fn *take = narrow ? impl->narrow_bf16 : impl->narrow;
 	const size_t size = precision_bytes(precision);

@@ -56,7 +56,6 @@ struct kern_int8_impl {
 
 /** Fastest first; name NULL ends it. */
 extern const struct kern_int8_impl kern_int8_impls[];
-bool kern_int8_runs_here(const struct kern_int8_impl *impl);
 
 /* The fastest one, in the caller's threads. steps (rows) are of what the product read, and then of
  * what is written for the next one to read. */

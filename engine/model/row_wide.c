@@ -18,16 +18,7 @@ const struct kern_wide_impl kern_wide_impls[] = {
 	{ NULL, NULL, NULL, NULL, NULL, NULL },
 };
 
-bool kern_wide_runs_here(const struct kern_wide_impl *impl)
-{
-	return cpu_has(impl->cpu);
-}
-
 const struct kern_wide_impl *kern_wide_fastest(void)
 {
-	const struct kern_wide_impl *impl = kern_wide_impls;
-
-	while (!kern_wide_runs_here(impl))
-		impl++;
-	return impl;
+	return cpu_fastest(kern_wide_impls);
 }

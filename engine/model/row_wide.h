@@ -28,7 +28,6 @@ struct kern_wide_impl {
 
 /** Fastest first; name NULL ends it. */
 extern const struct kern_wide_impl kern_wide_impls[];
-bool kern_wide_runs_here(const struct kern_wide_impl *impl);
 const struct kern_wide_impl *kern_wide_fastest(void);
 
 kern_wide_gelu_fn kern_wide_gelu_c, kern_wide_gelu_avx2, kern_wide_gelu_avx512;

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "base/cpu.h"
 #include "base/clock.h"
 #include "base/rng.h"
 #include "golden/golden.h"
@@ -56,7 +57,7 @@ static void every_kernel_gives_the_bits_of_the_reference(void **state)
 	(void)state;
 	print_message("seed %u\n", SEED);
 	for (const struct kern_optimiser_impl *impl = kern_optimiser_impls; impl->adam; impl++) {
-		if (!kern_optimiser_runs_here(impl)) {
+		if (!cpu_has(impl->cpu)) {
 			print_message("%s: not on this CPU\n", impl->name);
 			continue;
 		}
@@ -120,7 +121,7 @@ static void bench(void)
 	static uint64_t ns[ROUNDS];
 
 	for (const struct kern_optimiser_impl *impl = kern_optimiser_impls; impl->adam; impl++) {
-		if (!kern_optimiser_runs_here(impl))
+		if (!cpu_has(impl->cpu))
 			continue;
 		for (unsigned i = 0; i < ROUNDS; i++) {
 			uint64_t start = clock_now_ns();

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "base/cpu.h"
 #include "base/clock.h"
 #include "base/rng.h"
 #include "image/blur.h"
@@ -114,7 +115,7 @@ static void every_kernel_gives_the_bits_of_the_reference(void **state)
 
 	(void)state;
 	for (const struct kern_pixel_impl *impl = kern_pixel_impls; impl->name; impl++) {
-		if (!kern_pixel_runs_here(impl)) {
+		if (!cpu_has(impl->cpu)) {
 			print_message("%s: not on this CPU\n", impl->name);
 			continue;
 		}
@@ -141,7 +142,7 @@ static void bench(void)
 
 	fill(rgb, N, &rng);
 	for (const struct kern_pixel_impl *impl = kern_pixel_impls; impl->name; impl++) {
-		if (!kern_pixel_runs_here(impl))
+		if (!cpu_has(impl->cpu))
 			continue;
 		for (unsigned i = 0; i < ROUNDS; i++) {
 			uint64_t start = clock_now_ns();

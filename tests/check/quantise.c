@@ -7,6 +7,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "base/cpu.h"
 #include "base/rng.h"
 #include "mask/quantise.h"
 
@@ -56,7 +57,7 @@ static void every_kernel_gives_the_bits_of_the_reference(void **state)
 
 	(void)state;
 	for (const struct kern_quantise_impl *impl = kern_quantise_impls; impl->name; impl++) {
-		if (!kern_quantise_runs_here(impl)) {
+		if (!cpu_has(impl->cpu)) {
 			print_message("%s: not on this CPU\n", impl->name);
 			continue;
 		}

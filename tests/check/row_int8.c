@@ -7,6 +7,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "base/cpu.h"
 #include "base/cleanup.h"
 #include "base/rng.h"
 #include "model/row_bf16.h"
@@ -238,7 +239,7 @@ static void every_kernel_gives_the_bits_of_the_reference(void **state)
 	while (reference->cpu)
 		reference++;
 	for (const struct kern_int8_impl *impl = kern_int8_impls; impl->name; impl++) {
-		if (!kern_int8_runs_here(impl)) {
+		if (!cpu_has(impl->cpu)) {
 			print_message("%s: not on this CPU\n", impl->name);
 			continue;
 		}

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "base/cpu.h"
 #include "base/clock.h"
 #include "base/rng.h"
 #include "learn/optimiser.h"
@@ -82,7 +83,7 @@ static void every_kernel_gives_the_bits_of_the_reference(void **state)
 
 	(void)state;
 	for (const struct kern_scores_impl *impl = kern_scores_impls; impl->name; impl++) {
-		if (!kern_scores_runs_here(impl)) {
+		if (!cpu_has(impl->cpu)) {
 			print_message("%s: not on this CPU\n", impl->name);
 			continue;
 		}
@@ -205,7 +206,7 @@ static void bench(void)
 
 	fill_words(words, N / 64, &rng);
 	for (const struct kern_scores_impl *impl = kern_scores_impls; impl->name; impl++) {
-		if (!kern_scores_runs_here(impl))
+		if (!cpu_has(impl->cpu))
 			continue;
 		for (unsigned i = 0; i < ROUNDS; i++) {
 			uint64_t start = clock_now_ns();
