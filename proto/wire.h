@@ -3,6 +3,7 @@
 #define KAMEN_PROTO_WIRE_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include "kamen.pb-c.h"
 
@@ -12,6 +13,7 @@
  */
 #define WIRE_MAJOR 1
 #define WIRE_MINOR 0
+#define WIRE_RESUME UINT64_C(1)     /* feature of Hello and Welcome: Resumed is understood */
 #define WIRE_MAX_PACKET (64u << 10) /* bytes of one encoded message */
 #define WIRE_MAX_ARENA (1u << 20)   /* bytes that one message may become when unpacked */
 #define WIRE_MAX_FDS 3

@@ -27,6 +27,7 @@ static const ProtobufCMessageDescriptor *const roots[] = {
 	&kamen__hello__descriptor,
 	&kamen__welcome__descriptor,
 	&kamen__request__descriptor,
+	&kamen__resumed__descriptor,
 	&kamen__reply__descriptor,
 	&kamen__stream_frame__descriptor,
 	&kamen__role_message__descriptor,
