@@ -61,15 +61,21 @@ struct config {
 	char path[256];
 	char model_path[256], model_family[16];
 	char state_dir[256], runtime_dir[256];
-	uint32_t threads;          /* of inference; 0: all cores */
-	uint32_t n_workers;        /* that share them, default 1 */
-	char serve_cpus[128];      /* that inference may use, "": all */
-	uint32_t max_batch;        /* 1-64, default 8 */
-	uint32_t batch_delay_us;   /* how long a batch may wait to fill, default 0 */
-	uint32_t n_slots;          /* weight slots, default 4 */
-	uint64_t slot_memory;      /* of them, default 0: no bound but their number */
-	uint32_t max_clients;      /* default 64 */
-	uint64_t max_frame_bytes;  /* default 16 MiB */
+	uint32_t threads;         /* of inference; 0: all cores */
+	uint32_t n_workers;       /* that share them, default 1 */
+	char serve_cpus[128];     /* that inference may use, "": all */
+	uint32_t max_batch;       /* 1-64, default 8 */
+	uint32_t batch_delay_us;  /* how long a batch may wait to fill, default 0 */
+	uint32_t n_slots;         /* weight slots, default 4 */
+	uint64_t slot_memory;     /* of them, default 0: no bound but their number */
+	uint32_t max_clients;     /* default 64 */
+	uint64_t max_frame_bytes; /* default 16 MiB */
+	/* Of one user, over all its sessions; 0: no limit. */
+	uint32_t uid_clients;      /* default 48 */
+	uint64_t uid_bytes;        /* of shared memory, default 3 GiB */
+	uint32_t uid_depth;        /* requests in flight, default 768 */
+	uint32_t uid_rate;         /* requests a second, default 0 */
+	uint32_t uid_burst;        /* at once after a pause; 0: as many as uid_rate */
 	char serve_precision[8];   /* auto, f32, bf16 */
 	char ingest_backend[8];    /* auto, uring, threads */
 	uint64_t ingest_max_bytes; /* of one image file, default 32 MiB */

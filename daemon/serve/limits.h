@@ -17,7 +17,9 @@
 #define SERVE_MAX_CONTROL_QUEUE (4u << 20) /* bytes of answers that a client has not read */
 #define SERVE_MAX_KEYS_BYTES (1u << 20)    /* of a list of trusted keys */
 #define SERVE_ACCEPT_PAUSE_NS (100 * NS_PER_MS)
-#define SERVE_MAX_STRANGERS 32u /* connections that have not said hello, or are to be refused */
+#define SERVE_MAX_STRANGERS 32u    /* connections that have not said hello, or are to be refused */
+#define SERVE_STRANGERS_OF_UID 16u /* of these of one uid */
+#define SERVE_MAX_USERS 2048u      /* uids with quotas: more than there can be connections */
 #define SERVE_HELLO_NS (5 * NS_PER_S)
 #define SERVE_DRAIN_NS (10 * NS_PER_S)
 #define SERVE_MAX_LABELS 1000u /* of one request */

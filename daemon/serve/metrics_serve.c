@@ -53,6 +53,15 @@ static void write_sessions(struct metrics_text *out, struct serve *serve)
 		(double)s->n_refused);
 	one(out, "kamen_clients_dropped_total", "counter", "Sessions ended for breaking the rules",
 		(double)s->n_dropped);
+	metrics_help(
+		out, "kamen_quota_refused_total", "counter", "Sessions and requests over a quota");
+	for (unsigned i = 0; i < N_QUOTAS; i++) {
+		char labels[64];
+
+		(void)snprintf(labels, sizeof(labels), "quota=\"%s\"", quota_names[i]);
+		metrics_value(out, "kamen_quota_refused_total", labels,
+			(double)serve->quotas.n_refused[i]);
+	}
 	one(out, "kamen_control_clients", "gauge", "Connections on control.sock", serve->control.n);
 	one(out, "kamen_control_requests_total", "counter", "Control requests",
 		(double)serve->control.n_requests);

@@ -315,9 +315,17 @@ static void start_on_site(struct serve *serve, struct request *request)
 void request_start(struct serve *serve, struct request *request)
 {
 	struct shm_request *wire = &request->wire;
+	struct diag diag = { .text = "" };
 	const char *wrong;
+	int r;
 
 	serve->n_pending++;
+	r = quota_ask(&serve->quotas, request->session->user, &serve->config, request->received_ns,
+		&diag);
+	if (r < 0) {
+		refuse(serve, request, r, diag.text);
+		return;
+	}
 	if (wire->stride == 0)
 		wire->stride = wire->width * shm_n_channels(wire->format);
 	wrong = check_bytes(request);

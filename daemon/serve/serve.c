@@ -130,7 +130,8 @@ static int on_terminate(
 
 static bool takes_a_restart(const char *section, const char *key)
 {
-	static const char *const at_once[] = { "batch_delay_us", "max_clients", "max_frame_bytes" };
+	static const char *const at_once[] = { "batch_delay_us", "max_clients", "max_frame_bytes",
+		"uid_clients", "uid_bytes", "uid_depth", "uid_rate", "uid_burst" };
 
 	if (strcmp(section, "mask") == 0)
 		return false;
@@ -471,6 +472,7 @@ static void close_serving(struct serve *serve)
 		request_reap(serve);
 	}
 	sites_close(serve);
+	quota_done(&serve->quotas);
 }
 
 static void serve_close(struct serve *serve)

@@ -10,6 +10,7 @@
 #include "serve/decoder.h"
 #include "serve/inference.h"
 #include "serve/peer.h"
+#include "serve/quota.h"
 #include "serve/request.h"
 #include "serve/roles.h"
 #include "serve/rounds.h"
@@ -37,6 +38,7 @@ struct serve {
 	struct peer_policy policy;
 	struct site_table sites;
 	struct session_list sessions;
+	struct quota_table quotas;
 	struct control control;
 	struct decoder decoder;
 	struct admission admission;

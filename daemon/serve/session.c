@@ -21,7 +21,9 @@ static void session_free(struct session *session)
 	sd_event_source_disable_unref(session->doorbell);
 	sd_event_source_disable_unref(session->hello);
 	sd_event_source_disable_unref(session->more);
-	session->serve->sessions.n_bytes -= session->shm.results_bytes + session->shm.frames_bytes;
+	session->serve->sessions.n_bytes -= session->n_bytes;
+	quota_free_bytes(session->user, session->n_bytes);
+	quota_leave(&session->serve->quotas, session->user, clock_now_ns());
 	session_shm_done(&session->shm);
 	closep(&session->fd);
 	free(session->requests);
@@ -40,6 +42,8 @@ static void session_unlink(struct session *session)
 		list->head = session->next;
 	list->n--;
 	list->n_welcome -= session->said_hello;
+	if (session->is_open)
+		quota_close(session->user);
 }
 
 /* The socket goes at once, so that the client knows; the memory when nobody reads it any more. */
@@ -81,6 +85,8 @@ void session_put(struct session *session, struct request *request)
 	request->next = session->free;
 	session->free = request;
 	session->n_busy--;
+	if (session->user)
+		session->user->n_requests--;
 	if (session->closed && session->n_busy == 0)
 		session_free(session);
 }
@@ -140,6 +146,8 @@ static struct request *take_request(struct session *session, const struct shm_re
 
 	session->free = request->next;
 	session->n_busy++;
+	if (session->user)
+		session->user->n_requests++;
 	request->wire = *wire;
 	/* Strings of a client end where we say. */
 	request->wire.site[SHM_SITE_CHARS - 1] = '\0';
@@ -278,7 +286,25 @@ static int make_requests(struct session *session)
 	return 0;
 }
 
-static int make_shared(struct session *session, const Kamen__Hello *hello)
+/* Counted first: what is there goes with the session, also of a half-made one. */
+static int admit(struct session *session, uint32_t n_slots, uint64_t slot_bytes, struct diag *diag)
+{
+	uint64_t n_bytes = shm_results_bytes(n_slots) + shm_frames_bytes(n_slots, slot_bytes);
+	struct serve *serve = session->serve;
+	int r;
+
+	if (serve->sessions.n_bytes + n_bytes > SERVE_MAX_SHARED_BYTES)
+		return diag_set(diag, ENOMEM, "no memory for a session: all have 4 GiB together");
+	r = quota_open(&serve->quotas, session->user, &serve->config, n_bytes, diag);
+	if (r < 0)
+		return r;
+	session->is_open = true;
+	session->n_bytes = n_bytes;
+	serve->sessions.n_bytes += n_bytes;
+	return 0;
+}
+
+static int make_shared(struct session *session, const Kamen__Hello *hello, struct diag *diag)
 {
 	struct serve *serve = session->serve;
 	uint32_t n_slots = round_slots(hello->has_n_slots ? hello->n_slots : 0);
@@ -286,13 +312,10 @@ static int make_shared(struct session *session, const Kamen__Hello *hello)
 		round_slot_bytes(&serve->config, hello->has_slot_bytes ? hello->slot_bytes : 0);
 	int r;
 
-	if (serve->sessions.n_bytes + shm_results_bytes(n_slots) +
-			shm_frames_bytes(n_slots, slot_bytes) >
-		SERVE_MAX_SHARED_BYTES)
-		return -ENOMEM;
+	r = admit(session, n_slots, slot_bytes, diag);
+	if (r < 0)
+		return r;
 	r = session_shm_make(&session->shm, n_slots, slot_bytes);
-	/* Also of a half-made one: what is there goes with the session. */
-	serve->sessions.n_bytes += session->shm.results_bytes + session->shm.frames_bytes;
 	if (r < 0)
 		return r;
 	r = make_requests(session);
@@ -319,44 +342,67 @@ static int send_welcome(struct session *session)
 	return wire_send(session->fd, &welcome.base, fds, WIRE_MAX_FDS);
 }
 
-static void refuse(int fd, int code)
+static const char *refusal_text(int code)
+{
+	switch (code) {
+	case -EACCES:
+		return "only root, the daemon's user and group kamen may use this";
+	case -EUSERS:
+		return "too many clients";
+	case -EPROTO:
+		return "this daemon speaks another major version";
+	default:
+		return "no memory for a session";
+	}
+}
+
+/* text: NULL: that of the code */
+static void refuse(int fd, int code, const char *text)
 {
 	Kamen__Welcome welcome = KAMEN__WELCOME__INIT;
 	Kamen__Error error = KAMEN__ERROR__INIT;
 
 	serve_fill_welcome(&welcome);
 	error.code = code;
-	if (code == -EACCES)
-		error.text = (char *)"only root, the daemon's user and group kamen may use this";
-	else if (code == -EUSERS)
-		error.text = (char *)"too many clients";
-	else if (code == -EPROTO)
-		error.text = (char *)"this daemon speaks another major version";
-	else
-		error.text = (char *)"no memory for a session";
+	error.text = (char *)(text ? text : refusal_text(code));
 	welcome.error = &error;
 	(void)wire_send(fd, &welcome.base, NULL, 0);
 }
 
+/* No fault of the client's. */
+static void turn_away(struct session *session, int code, const struct diag *diag)
+{
+	const char *text = diag->text[0] ? diag->text : NULL;
+
+	log_warning("client of uid %u, pid %d: refused: %s", session->peer.uid,
+		(int)session->peer.pid, text ? text : strerror(-code));
+	session->serve->sessions.n_refused++;
+	refuse(session->fd, code, text);
+	session_close(session);
+}
+
 static void say_welcome(struct session *session, const Kamen__Hello *hello)
 {
+	struct diag diag = { .text = "" };
 	int r;
 
 	if (session->refusal < 0) {
-		refuse(session->fd, session->refusal);
+		refuse(session->fd, session->refusal, NULL);
 		session_close(session);
 		return;
 	}
 	if (hello->major != WIRE_MAJOR) {
-		refuse(session->fd, -EPROTO);
+		refuse(session->fd, -EPROTO, NULL);
 		session_drop(session, "it speaks another major version of the protocol");
 		return;
 	}
-	r = make_shared(session, hello);
-	if (r >= 0)
-		r = send_welcome(session);
+	r = make_shared(session, hello, &diag);
 	if (r < 0) {
-		refuse(session->fd, r);
+		turn_away(session, r, &diag);
+		return;
+	}
+	r = send_welcome(session);
+	if (r < 0) {
 		session_drop(session, strerror(-r));
 		return;
 	}
@@ -404,10 +450,30 @@ static int on_hello_late(sd_event_source *source, uint64_t usec, void *userdata)
 
 /* ---- arrivals */
 
+/* Alive and not reaped, or it would have no pid here: nobody else can have that. */
+static bool is_ingest(const struct serve *serve, const struct peer *peer)
+{
+	const struct role *ingest = &serve->roles[ROLE_INGEST];
+
+	return ingest->pid > 0 && peer->pid == ingest->pid && peer->uid == serve->policy.own;
+}
+
+/* One user's silent connections must not take every place of those that are about to say hello. */
+static bool is_flood(const struct serve *serve, const struct peer *peer)
+{
+	uint32_t n = 0;
+
+	if (serve->sessions.n >= serve->config.max_clients + SERVE_MAX_STRANGERS)
+		return true;
+	for (const struct session *s = serve->sessions.head; s; s = s->next)
+		n += !s->said_hello && s->peer.uid == peer->uid;
+	return n >= SERVE_STRANGERS_OF_UID;
+}
+
 static int session_new(struct serve *serve, int fd, const struct peer *peer, int refusal)
 {
 	struct session *session;
-	int r;
+	int r = 0;
 
 	session = calloc(1, sizeof(*session));
 	if (!session)
@@ -417,7 +483,10 @@ static int session_new(struct serve *serve, int fd, const struct peer *peer, int
 	session->refusal = refusal;
 	session->fd = -1;
 	session->shm = (struct session_shm){ .results_fd = -1, .frames_fd = -1, .doorbell = -1 };
-	r = sd_event_add_io(serve->event, &session->io, fd, EPOLLIN, on_socket, session);
+	if (!is_ingest(serve, peer))
+		r = quota_enter(&serve->quotas, peer->uid, clock_now_ns(), &session->user);
+	if (r >= 0)
+		r = sd_event_add_io(serve->event, &session->io, fd, EPOLLIN, on_socket, session);
 	if (r >= 0)
 		r = sd_event_add_time_relative(serve->event, &session->hello, CLOCK_MONOTONIC,
 			SERVE_HELLO_NS / NS_PER_US, 0, on_hello_late, session);
@@ -467,7 +536,7 @@ static int on_arrival(sd_event_source *source, int fd, uint32_t revents, void *u
 	refusal = check_arrival(serve, client, &peer);
 	serve->sessions.n_refused += refusal < 0;
 	/* Whoever floods us with connections does not even get a reason. */
-	if (serve->sessions.n >= serve->config.max_clients + SERVE_MAX_STRANGERS)
+	if (is_flood(serve, &peer))
 		return 0;
 	r = session_new(serve, client, &peer, refusal);
 	if (r < 0)

@@ -5,6 +5,7 @@
 #include <systemd/sd-event.h>
 
 #include "serve/peer.h"
+#include "serve/quota.h"
 #include "serve/request.h"
 #include "shm_ring.h"
 
@@ -38,6 +39,7 @@ void session_shm_complete(struct session_shm *shm, uint32_t slot, uint64_t id);
 struct session {
 	struct serve *serve;
 	struct peer peer;
+	struct quota_user *user; /* counts for this; NULL: for nobody */
 	int fd;
 	sd_event_source *io, *doorbell, *hello, *more;
 	struct session_shm shm;
@@ -47,6 +49,8 @@ struct session {
 	struct request *free;
 	uint32_t n_busy;                        /* requests that are not free */
 	struct request *in_slot[SHM_MAX_SLOTS]; /* what is to be answered there */
+	uint64_t n_bytes;                       /* of its regions */
+	bool is_open;                           /* counts for its user */
 	bool said_hello, closed;
 	int refusal; /* told in answer to its hello: a packet sent earlier may find no reader */
 	struct session *next, *previous;

@@ -62,7 +62,8 @@ class Notes:
 class Daemon:
     """One kamend with its state, runtime folder, configuration and log."""
 
-    def __init__(self, config="", sites=None, model=None, flawed=False):
+    def __init__(self, config="", sites=None, model=None, flawed=False, uid=None):
+        """uid: who the daemon is, where the test is root."""
         self.dir = tempfile.mkdtemp(prefix="kamen-proc-")
         self.config = self.path("kamend.conf")
         self.model = model or self.path("model.safetensors")
@@ -73,6 +74,7 @@ class Daemon:
             os.makedirs(self.path("sites.d"), exist_ok=True)
             self.write(f"sites.d/{name}.conf", text)
         self.process = self.notes = None
+        self.uid = uid
 
     def path(self, name):
         return os.path.join(self.dir, name)
@@ -88,10 +90,17 @@ class Daemon:
         self.notes = Notes(self.path("notify"))
         env = dict(os.environ, NOTIFY_SOCKET=self.path("notify"), OMP_NUM_THREADS="1", **extra)
         log = open(self.path("log"), "ab")
+        who = {}
+        if self.uid is not None:
+            who = {"user": self.uid, "group": self.uid, "extra_groups": []}
+            for path, _, files in os.walk(self.dir):
+                for name in [path] + [os.path.join(path, file) for file in files]:
+                    os.chown(name, self.uid, self.uid)
         self.process = subprocess.Popen(
             [os.path.join(BIN, "kamend"), "--config", self.config, "--model", self.model,
              "--state", self.path("state"), "--runtime", self.path("run"), "--foreground"],
-            env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=alone)
+            env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=alone,
+            **who)
         log.close()
         return self.process
 

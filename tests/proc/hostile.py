@@ -196,7 +196,7 @@ class Many(harness.Case):
 
 
 class Data(harness.Case):
-    CONFIG = "[serve]\nmax_clients = 8\n"
+    CONFIG = "[serve]\nmax_clients = 8\nuid_bytes = 0\n"
 
     @classmethod
     def setUpClass(cls):
