@@ -43,7 +43,10 @@ bool flow_mask_parse(const char *text, struct kamen_request *request)
 static int client_connect(
 	const struct ctl *ctl, uint64_t max_bytes, struct kamen_client **ret_client)
 {
-	struct kamen_options options = { .size = sizeof(options), .n_slots = MOST_SLOTS };
+	/* Who sits before a terminal is told at once. */
+	struct kamen_options options = {
+		.size = sizeof(options), .n_slots = MOST_SLOTS, .flags = KAMEN_NO_RECONNECT
+	};
 	char path[4096];
 	int r;
 
@@ -149,6 +152,8 @@ static int answer_take(struct run *run)
 		return 0;
 	if (r < 0)
 		return r;
+	if (result.code == -ENOTCONN)
+		return -ENOTCONN;
 	if (result.part_id < run->images->n)
 		run->flow->done(run->flow->data, result.part_id, &result);
 	kamen_release(run->client, &result);

@@ -4,23 +4,15 @@
 #include <errno.h>
 #include <math.h>
 #include <poll.h>
-#include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <time.h>
 
-#define NS_PER_S UINT64_C(1000000000)
+#include "clock.h"
+
 #define SPIN_NS 20000u
 /* The daemon answers at the deadline; this long we wait for that answer before giving our own. */
-#define GRACE_NS 5000000u
-
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
-}
+#define GRACE_NS (5 * NS_PER_MS)
+/* Bells may pile up while answers come without them; the socket has room for some 200. */
+#define MOST_UNHEARD 32u
 
 static void push_ready(struct kamen_client *client, uint32_t i)
 {
@@ -28,25 +20,27 @@ static void push_ready(struct kamen_client *client, uint32_t i)
 	client->ready[(client->ready_head + client->n_ready++) % SHM_MAX_SLOTS] = i;
 }
 
-/* Bytes that say "look": how many does not matter. Before the cursor is read, never after. */
-static void drain_doorbells(struct kamen_client *client)
+void answer_here(struct kamen_client *client, uint32_t i, int code, const char *reason)
 {
-	char bytes[64];
-	ssize_t n;
-
-	do
-		n = recv(client->sock, bytes, sizeof(bytes), MSG_DONTWAIT);
-	while (n > 0);
-	if (n == 0 || (errno != EAGAIN && errno != EINTR))
-		client->gone = true;
+	client->slots[i].own_code = code;
+	client->slots[i].own_reason = reason;
+	push_ready(client, i);
 }
 
-static void take_completions(struct kamen_client *client)
+static int64_t n_completions(const struct kamen_client *client)
 {
-	int64_t n = shm_ring_ready(&client->completions, &client->results->completion_head);
+	return shm_ring_ready(
+		&client->completions, &region_results(client->results)->completion_head);
+}
+
+int completions_take(struct kamen_client *client)
+{
+	int64_t n = n_completions(client);
 
 	if (n < 0)
-		client->gone = true;
+		return -EPROTO;
+	client->n_taken += (uint32_t)n;
+	client->n_unheard += (uint32_t)n;
 	for (; n > 0; n--) {
 		struct shm_completion completion;
 		struct slot *slot;
@@ -55,79 +49,99 @@ static void take_completions(struct kamen_client *client)
 		if (completion.slot >= client->n_slots)
 			continue;
 		slot = &client->slots[completion.slot];
-		if (!slot->owed || slot->id != completion.id)
+		if (!slot->owed || slot->entry.id != completion.id)
 			continue;
 		slot->owed = false;
-		if (slot->state == SLOT_IN_FLIGHT)
-			push_ready(client, completion.slot);
+		if (slot->state != SLOT_IN_FLIGHT)
+			continue;
+		slot->results = region_ref(client->results);
+		push_ready(client, completion.slot);
 	}
+	return 0;
 }
 
-static uint64_t patience_ns(const struct slot *slot)
+/* When a slot that is in flight is answered here: without a daemon at once. */
+static uint64_t patience_ns(const struct kamen_client *client, const struct slot *slot)
 {
-	if (slot->state != SLOT_IN_FLIGHT || slot->deadline_ns == 0 ||
-		slot->deadline_ns > UINT64_MAX - GRACE_NS)
+	if (slot->state != SLOT_IN_FLIGHT || slot->entry.deadline_ns == 0)
 		return UINT64_MAX;
-	return slot->deadline_ns + GRACE_NS;
+	return clock_after(slot->entry.deadline_ns, client->link == LINK_UP ? GRACE_NS : 0);
 }
 
-int kamen_client_get_timeout(const struct kamen_client *client, uint64_t *ret_deadline_ns)
+static uint64_t first_patience_ns(const struct kamen_client *client)
 {
 	uint64_t first = UINT64_MAX;
 
 	for (uint32_t i = 0; i < client->n_slots; i++) {
-		uint64_t until = patience_ns(&client->slots[i]);
+		uint64_t until = patience_ns(client, &client->slots[i]);
 
 		if (until < first)
 			first = until;
 	}
-	*ret_deadline_ns = first;
+	return first;
+}
+
+int kamen_client_get_timeout(const struct kamen_client *client, uint64_t *ret_deadline_ns)
+{
+	uint64_t answer = first_patience_ns(client), link = link_timeout(client);
+
+	*ret_deadline_ns = answer < link ? answer : link;
 	return 0;
 }
 
 static void give_up_late(struct kamen_client *client)
 {
-	uint64_t first, now;
+	uint64_t now;
 
-	(void)kamen_client_get_timeout(client, &first);
-	if (first == UINT64_MAX)
+	if (first_patience_ns(client) == UINT64_MAX)
 		return;
-	now = now_ns();
-	for (uint32_t i = 0; i < client->n_slots; i++) {
-		if (patience_ns(&client->slots[i]) > now)
-			continue;
-		client->slots[i].late = true;
-		push_ready(client, i);
-	}
+	now = clock_now_ns();
+	for (uint32_t i = 0; i < client->n_slots; i++)
+		if (patience_ns(client, &client->slots[i]) <= now)
+			answer_here(client, i, -ETIMEDOUT,
+				client->link == LINK_UP ? "deadline" : "the daemon is gone");
+}
+
+/* What lies in memory, without a look at the bells. */
+static void answers_take(struct kamen_client *client)
+{
+	if (client->link == LINK_UP && completions_take(client) < 0)
+		link_end(client, -EPROTO);
+	give_up_late(client);
 }
 
 int kamen_process(struct kamen_client *client)
 {
-	if (!client->gone) {
-		drain_doorbells(client);
-		take_completions(client);
-		give_up_late(client);
-	}
-	return client->n_ready == 0 && client->gone ? -ENOTCONN : (int)client->n_ready;
+	int error, r = client->link == LINK_UP ? bell_drain(client) : 0;
+
+	/* Also of a daemon that has gone: what it answered before counts. */
+	answers_take(client);
+	if (client->link == LINK_UP && r == -EPROTO)
+		link_end(client, r);
+	else if (client->link == LINK_UP && r < 0)
+		link_lose(client);
+	link_process(client);
+	error = link_error(client);
+	return client->n_ready == 0 && error < 0 ? error : (int)client->n_ready;
 }
 
-static void late_fill(const struct slot *slot, struct kamen_result *result)
+static void own_fill(const struct slot *slot, struct kamen_result *result)
 {
 	static const uint8_t no_space[32];
 
 	*result = (struct kamen_result){
-		.id = slot->id,
-		.code = -ETIMEDOUT,
+		.id = slot->entry.id,
+		.code = slot->own_code,
 		.verdict = KAMEN_NO_VERDICT,
-		.reason = "deadline",
+		.reason = slot->own_reason,
 		.label = "",
 		.score = NAN,
 		.novelty = NAN,
 		.distance = NAN,
-		.trigger_id = slot->trigger_id,
-		.part_id = slot->part_id,
-		.capture_us = slot->capture_us,
-		.encoder = slot->encoder,
+		.trigger_id = slot->entry.trigger_id,
+		.part_id = slot->entry.part_id,
+		.capture_us = slot->entry.capture_us,
+		.encoder = slot->entry.encoder,
 		.space = no_space,
 	};
 }
@@ -140,7 +154,7 @@ static void result_fill(
 	memcpy(slot->label, from->label, sizeof(slot->label) - 1);
 	memcpy(slot->reason, from->reason, sizeof(slot->reason) - 1);
 	*result = (struct kamen_result){
-		.id = slot->id,
+		.id = slot->entry.id,
 		.code = from->code,
 		.verdict = from->verdict <= SHM_UNKNOWN ? (enum kamen_verdict)from->verdict
 							: KAMEN_NO_VERDICT,
@@ -166,23 +180,20 @@ static void result_fill(
 
 int kamen_next(struct kamen_client *client, struct kamen_result *ret_result)
 {
-	const struct shm_result *results;
 	struct slot *slot;
 	uint32_t i;
 
 	if (client->n_ready == 0)
-		return client->gone ? -ENOTCONN : 0;
+		return link_error(client);
 	i = client->ready[client->ready_head];
 	client->ready_head = (client->ready_head + 1) % SHM_MAX_SLOTS;
 	client->n_ready--;
 	slot = &client->slots[i];
 	slot->state = SLOT_TAKEN;
-	results = (const void *)((const uint8_t *)client->results +
-				 shm_results_offset(client->n_slots));
-	if (slot->late)
-		late_fill(slot, ret_result);
+	if (slot->own_code < 0)
+		own_fill(slot, ret_result);
 	else
-		result_fill(&results[i], slot, ret_result);
+		result_fill(region_result(slot->results, i), slot, ret_result);
 	ret_result->slot = i;
 	return 1;
 }
@@ -205,13 +216,13 @@ static bool is_idle(const struct kamen_client *client)
 
 static void spin(const struct kamen_client *client, uint64_t until)
 {
-	while (shm_ring_ready(&client->completions, &client->results->completion_head) == 0 &&
-		now_ns() < until)
+	while (client->link == LINK_UP && n_completions(client) == 0 && clock_now_ns() < until)
 		;
 }
 
 static int sleep_until(const struct kamen_client *client, uint64_t now, uint64_t until)
 {
+	/* The socket itself, one step shorter than by way of the epoll; none (-1) is skipped. */
 	struct pollfd poller = { .fd = client->sock, .events = POLLIN };
 	uint64_t left = until > now ? until - now : 0;
 	struct timespec ts = { (time_t)(left / NS_PER_S), (long)(left % NS_PER_S) };
@@ -223,26 +234,26 @@ static int sleep_until(const struct kamen_client *client, uint64_t now, uint64_t
 
 int kamen_wait(struct kamen_client *client, uint64_t timeout_ns, struct kamen_result *ret_result)
 {
-	uint64_t now = now_ns(), until, wake;
-	bool spun = !client->may_spin;
+	uint64_t now = clock_now_ns(), until = clock_after(now, timeout_ns), wake;
 	int r;
 
-	until = timeout_ns > UINT64_MAX - now ? UINT64_MAX : now + timeout_ns;
+	/* No system call for an answer that is there, or comes soon. */
+	answers_take(client);
+	if (client->n_ready == 0 && client->may_spin && !is_idle(client)) {
+		spin(client, now + SPIN_NS < until ? now + SPIN_NS : until);
+		answers_take(client);
+	}
 	for (;;) {
-		(void)kamen_process(client);
+		if (client->n_ready == 0 || client->n_unheard >= MOST_UNHEARD)
+			(void)kamen_process(client);
 		r = kamen_next(client, ret_result);
 		if (r != 0)
 			return r < 0 ? r : 0;
 		if (is_idle(client))
 			return -EAGAIN;
-		now = now_ns();
+		now = clock_now_ns();
 		if (now >= until)
 			return -ETIMEDOUT;
-		if (!spun) {
-			spun = true;
-			spin(client, now + SPIN_NS < until ? now + SPIN_NS : until);
-			continue;
-		}
 		(void)kamen_client_get_timeout(client, &wake);
 		r = sleep_until(client, now, wake < until ? wake : until);
 		if (r < 0)
@@ -253,5 +264,5 @@ int kamen_wait(struct kamen_client *client, uint64_t timeout_ns, struct kamen_re
 void kamen_release(struct kamen_client *client, const struct kamen_result *result)
 {
 	if (result->slot < client->n_slots && client->slots[result->slot].state == SLOT_TAKEN)
-		client->slots[result->slot].state = SLOT_FREE;
+		slot_free(&client->slots[result->slot]);
 }

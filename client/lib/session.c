@@ -2,37 +2,64 @@
 #include "client.h"
 
 #include <errno.h>
-#include <poll.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/time.h>
 
 #include "cleanup.h"
 #include "wire.h"
 
-#define HANDSHAKE_MS 10000
+#define CONNECT_SECONDS 10
+
+static int socket_connect(const struct kamen_client *client, bool may_wait, int *ret_sock)
+{
+	/* A daemon whose queue of connections is full makes connect() wait: not for ever. */
+	struct timeval patience = { .tv_sec = CONNECT_SECONDS };
+	_cleanup_(closep) int sock = -1;
+
+	sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | (may_wait ? 0 : SOCK_NONBLOCK), 0);
+	if (sock < 0)
+		return -errno;
+	(void)setsockopt(sock, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+	if (connect(sock, (const struct sockaddr *)&client->address, sizeof(client->address)) < 0)
+		return -errno;
+	*ret_sock = TAKE_FD(sock);
+	return 0;
+}
+
+int session_begin(struct kamen_client *client, bool may_wait)
+{
+	struct epoll_event event = { .events = EPOLLIN };
+	Kamen__Hello hello = KAMEN__HELLO__INIT;
+	_cleanup_(closep) int sock = -1;
+	int r;
+
+	r = socket_connect(client, may_wait, &sock);
+	if (r < 0)
+		return r;
+	hello.major = WIRE_MAJOR;
+	hello.minor = WIRE_MINOR;
+	hello.has_features = hello.has_n_slots = hello.has_slot_bytes = 1;
+	hello.features = WIRE_RESUME;
+	hello.n_slots = client->n_slots;
+	hello.slot_bytes = client->slot_bytes;
+	r = wire_send(sock, &hello.base, NULL, 0);
+	if (r < 0)
+		return r == -EPIPE || r == -ECONNRESET ? -ECONNREFUSED : r;
+	if (epoll_ctl(client->epoll, EPOLL_CTL_ADD, sock, &event) < 0)
+		return -errno;
+	client->sock = TAKE_FD(sock);
+	return 0;
+}
 
 /* The Welcome, with its three descriptors still in wire. */
-static int handshake(struct kamen_client *client, struct wire *wire, uint32_t n_slots,
-	uint64_t slot_bytes, const Kamen__Welcome **ret_welcome)
+static int welcome_take(struct kamen_client *client, const Kamen__Welcome **ret_welcome)
 {
-	struct pollfd poller = { .fd = client->sock, .events = POLLIN };
-	Kamen__Hello hello = KAMEN__HELLO__INIT;
 	ProtobufCMessage *message = NULL;
 	const Kamen__Welcome *welcome;
 	int r;
 
-	hello.major = WIRE_MAJOR;
-	hello.minor = WIRE_MINOR;
-	hello.has_n_slots = hello.has_slot_bytes = 1;
-	hello.n_slots = n_slots;
-	hello.slot_bytes = slot_bytes;
-	r = wire_send(client->sock, &hello.base, NULL, 0);
-	if (r < 0)
-		return r == -EPIPE || r == -ECONNRESET ? -ECONNREFUSED : r;
-	r = poll(&poller, 1, HANDSHAKE_MS);
-	if (r <= 0)
-		return r < 0 ? -errno : -ETIMEDOUT;
-	r = wire_recv(wire, client->sock, &kamen__welcome__descriptor, &message);
+	r = wire_recv(client->wire, client->sock, &kamen__welcome__descriptor, &message);
 	if (r <= 0)
 		return r == 0 || r == -ECONNRESET ? -ECONNREFUSED : r == -EBADMSG ? -EPROTO : r;
 	welcome = (const Kamen__Welcome *)message;
@@ -46,22 +73,7 @@ static int handshake(struct kamen_client *client, struct wire *wire, uint32_t n_
 	return 0;
 }
 
-static int map(int fd, size_t n_bytes, int protection, void **ret_address)
-{
-	struct stat st;
-	void *address;
-
-	/* Shorter than promised would be a SIGBUS later. */
-	if (fd < 0 || fstat(fd, &st) < 0 || st.st_size < 0 || (uint64_t)st.st_size < n_bytes)
-		return -EPROTO;
-	address = mmap(NULL, n_bytes, protection, MAP_SHARED, fd, 0);
-	if (address == MAP_FAILED)
-		return -errno;
-	*ret_address = address;
-	return 0;
-}
-
-static int sizes_take(struct kamen_client *client, const Kamen__Welcome *welcome)
+static int sizes_check(const struct kamen_client *client, const Kamen__Welcome *welcome)
 {
 	uint32_t n = welcome->n_slots;
 
@@ -71,74 +83,67 @@ static int sizes_take(struct kamen_client *client, const Kamen__Welcome *welcome
 	if (welcome->results_bytes != shm_results_bytes(n) ||
 		welcome->frames_bytes != shm_frames_bytes(n, welcome->slot_bytes))
 		return -EPROTO;
-	client->n_slots = n;
-	client->slot_bytes = welcome->slot_bytes;
-	client->results_bytes = welcome->results_bytes;
-	client->frames_bytes = welcome->frames_bytes;
+	/* What was acquired or is in flight has to find its place. */
+	if (client->frames && (n < client->n_slots || welcome->slot_bytes < client->slot_bytes))
+		return -EMSGSIZE;
 	return 0;
 }
 
-static int regions_map(struct kamen_client *client, int results_fd, int frames_fd)
+static void regions_replace(
+	struct kamen_client *client, struct region *results, struct region *frames)
 {
-	void *results = NULL, *frames = NULL;
-	int r;
-
-	r = map(results_fd, client->results_bytes, PROT_READ, &results);
-	if (r < 0)
-		return r;
+	if (!client->frames) {
+		client->n_slots = frames->n_slots;
+		client->slot_bytes = frames->slot_bytes;
+	}
+	(void)region_unref(client->results);
+	(void)region_unref(client->frames);
 	client->results = results;
-	r = map(frames_fd, client->frames_bytes, PROT_READ | PROT_WRITE, &frames);
-	if (r < 0)
-		return r;
 	client->frames = frames;
-	if (client->results->magic != SHM_RESULTS_MAGIC ||
-		client->results->version != SHM_LAYOUT_VERSION ||
-		client->results->n_slots != client->n_slots ||
-		client->results->slot_bytes != client->slot_bytes ||
-		client->frames->magic != SHM_FRAMES_MAGIC ||
-		client->frames->version != SHM_LAYOUT_VERSION ||
-		client->frames->n_slots != client->n_slots ||
-		client->frames->slot_bytes != client->slot_bytes)
-		return -EPROTO;
-	/* The ring only reads completions: the constness goes for the shared struct's sake. */
-	client->completions = (struct shm_ring){ (uint8_t *)results + shm_completions_offset(),
-		sizeof(struct shm_completion), client->n_slots, 0 };
-	client->submissions = (struct shm_ring){ (uint8_t *)frames + shm_submissions_offset(),
-		sizeof(struct shm_request), client->n_slots, 0 };
-	return 0;
+	client->generation = 0;
+	client->n_taken = client->n_unheard = 0;
+	client->completions = (struct shm_ring){ results->at + shm_completions_offset(),
+		sizeof(struct shm_completion), results->n_slots, 0 };
+	client->submissions = (struct shm_ring){ frames->at + shm_submissions_offset(),
+		sizeof(struct shm_request), frames->n_slots, 0 };
 }
 
-int session_open(struct kamen_client *client, uint32_t n_slots, uint64_t slot_bytes)
+int session_finish(struct kamen_client *client)
 {
+	_cleanup_(region_unrefp) struct region *results = NULL;
+	_cleanup_(region_unrefp) struct region *frames = NULL;
 	_cleanup_(closep) int results_fd = -1;
 	_cleanup_(closep) int frames_fd = -1;
-	_cleanup_(wire_freep) struct wire *wire = NULL;
+	_cleanup_(closep) int doorbell = -1;
 	const Kamen__Welcome *welcome = NULL;
 	int r;
 
-	r = wire_new(&wire);
+	r = welcome_take(client, &welcome);
 	if (r < 0)
 		return r;
-	r = handshake(client, wire, n_slots, slot_bytes, &welcome);
-	if (r < 0)
-		return r;
-	results_fd = wire_take_fd(wire, 0);
-	frames_fd = wire_take_fd(wire, 1);
-	client->doorbell = wire_take_fd(wire, 2);
-	if (client->doorbell < 0)
+	results_fd = wire_take_fd(client->wire, 0);
+	frames_fd = wire_take_fd(client->wire, 1);
+	doorbell = wire_take_fd(client->wire, 2);
+	if (doorbell < 0)
 		return -EPROTO;
-	r = sizes_take(client, welcome);
+	r = sizes_check(client, welcome);
 	if (r < 0)
 		return r;
-	return regions_map(client, results_fd, frames_fd);
+	r = region_map_results(&results, results_fd, welcome->n_slots, welcome->slot_bytes);
+	if (r < 0)
+		return r;
+	r = region_map_frames(&frames, frames_fd, welcome->n_slots, welcome->slot_bytes);
+	if (r < 0)
+		return r;
+	client->doorbell = TAKE_FD(doorbell);
+	regions_replace(client, TAKE_PTR(results), TAKE_PTR(frames));
+	return 0;
 }
 
-void session_close(struct kamen_client *client)
+void session_hang_up(struct kamen_client *client)
 {
-	if (client->results)
-		(void)munmap((void *)(uintptr_t)client->results, client->results_bytes);
-	if (client->frames)
-		(void)munmap(client->frames, client->frames_bytes);
-	client->results = NULL;
-	client->frames = NULL;
+	/* Its only descriptor: closing takes it out of the epoll too. */
+	closep(&client->sock);
+	closep(&client->doorbell);
+	client->sock = client->doorbell = -1;
 }

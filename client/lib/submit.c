@@ -19,10 +19,24 @@ _Static_assert((int)KAMEN_ECHO == SHM_ECHO && (int)KAMEN_INFER == SHM_INFER &&
 		       KAMEN_WANT_SPACE == SHM_WANT_SPACE && KAMEN_PX_NATIVE == SHM_PX_NATIVE,
 	"the public numbers are those of the layout");
 
+void slot_free(struct slot *slot)
+{
+	slot->frames = region_unref(slot->frames);
+	slot->results = region_unref(slot->results);
+	slot->state = SLOT_FREE;
+}
+
 int kamen_frame_acquire(struct kamen_client *client, size_t n_bytes, struct kamen_frame *ret_frame)
 {
-	if (client->gone)
-		return -ENOTCONN;
+	int r = link_error(client);
+
+	/* A program that only submits and waits looks for the daemon here. */
+	if (r < 0) {
+		link_process(client);
+		r = link_error(client);
+	}
+	if (r < 0)
+		return r;
 	if (n_bytes > client->slot_bytes)
 		return -EFBIG;
 	for (uint32_t i = 0; i < client->n_slots; i++) {
@@ -31,9 +45,9 @@ int kamen_frame_acquire(struct kamen_client *client, size_t n_bytes, struct kame
 		if (slot->state != SLOT_FREE || slot->owed)
 			continue;
 		slot->state = SLOT_ACQUIRED;
+		slot->frames = region_ref(client->frames);
 		*ret_frame = (struct kamen_frame){
-			.data = (uint8_t *)client->frames +
-				shm_slot_offset(client->n_slots, client->slot_bytes, i),
+			.data = region_frame(client->frames, i),
 			.capacity = client->slot_bytes,
 			.slot = i,
 		};
@@ -54,7 +68,7 @@ void kamen_frame_discard(struct kamen_client *client, const struct kamen_frame *
 	struct slot *slot = acquired(client, frame);
 
 	if (slot)
-		slot->state = SLOT_FREE;
+		slot_free(slot);
 }
 
 static bool pixels_fit(const struct kamen_request *q)
@@ -113,45 +127,67 @@ static void entry_fill(
 		memcpy(entry->site, q->site, strlen(q->site)); /* checked: its NUL fits too */
 }
 
-static void slot_begin(struct slot *slot, const struct kamen_request *q, uint64_t id)
+/* A frame that was filled before the daemon went lies where only we see it. */
+static void frame_move(struct kamen_client *client, uint32_t i)
 {
-	*slot = (struct slot){
-		.state = SLOT_IN_FLIGHT,
-		.owed = true,
-		.id = id,
-		.deadline_ns = q->deadline_ns,
-		.trigger_id = q->trigger_id,
-		.part_id = q->part_id,
-		.capture_us = q->capture_us,
-		.encoder = q->encoder,
-	};
+	struct slot *slot = &client->slots[i];
+
+	if (slot->frames == client->frames)
+		return;
+	memcpy(region_frame(client->frames, i), region_frame(slot->frames, i), slot->entry.n_bytes);
+	(void)region_unref(slot->frames);
+	slot->frames = region_ref(client->frames);
+}
+
+int submit_entry(struct kamen_client *client, uint32_t i)
+{
+	struct slot *slot = &client->slots[i];
+
+	/* As many entries as slots: full means that the daemon's cursor makes no sense. */
+	if (!shm_ring_has_room(
+		    &client->submissions, &region_results(client->results)->submission_tail))
+		return -EPROTO;
+	frame_move(client, i);
+	slot->owed = true;
+	slot->n_sent++;
+	shm_ring_put(&client->submissions, &slot->entry);
+	return 0;
+}
+
+void submit_publish(struct kamen_client *client)
+{
+	const uint64_t one = 1;
+
+	shm_ring_publish(&client->submissions, &region_frames(client->frames)->submission_head);
+	/* The daemon never reads the counter, it only wakes: a full one has woken it already. */
+	(void)!write(client->doorbell, &one, sizeof(one));
 }
 
 int kamen_submit(struct kamen_client *client, const struct kamen_frame *frame,
 	const struct kamen_request *request, uint64_t *ret_id)
 {
 	struct slot *slot = acquired(client, frame);
-	struct shm_request entry;
-	const uint64_t one = 1;
-	uint64_t id;
+	int r = link_error(client);
 
-	if (client->gone)
-		return -ENOTCONN;
+	if (r < 0)
+		return r;
 	if (!slot || request->size < sizeof(*request) || !request_holds(client, request))
 		return -EINVAL;
-	/* As many entries as slots: full means that the daemon's cursor makes no sense. */
-	if (!shm_ring_has_room(&client->submissions, &client->results->submission_tail)) {
-		client->gone = true;
-		return -ENOTCONN;
+	entry_fill(&slot->entry, request, frame->slot, client->next_id + 1);
+	slot->n_sent = 0;
+	slot->own_code = 0;
+	/* While there is no daemon it waits for the next one. */
+	if (client->link == LINK_UP) {
+		r = submit_entry(client, frame->slot);
+		if (r < 0) {
+			link_end(client, r);
+			return r;
+		}
+		submit_publish(client);
 	}
-	id = ++client->next_id;
-	entry_fill(&entry, request, frame->slot, id);
-	slot_begin(slot, request, id);
-	shm_ring_put(&client->submissions, &entry);
-	shm_ring_publish(&client->submissions, &client->frames->submission_head);
-	/* The daemon never reads the counter, it only wakes: a full one has woken it already. */
-	(void)!write(client->doorbell, &one, sizeof(one));
+	slot->state = SLOT_IN_FLIGHT;
+	client->next_id++;
 	if (ret_id)
-		*ret_id = id;
+		*ret_id = slot->entry.id;
 	return 0;
 }

@@ -25,13 +25,15 @@ __all__ = ["Client", "Result", "BGR8", "ENCODED", "MONO8", "RGB8"]
 ECHO, INFER, PUSH = 1, 2, 3
 ENCODED, RGB8, MONO8, BGR8 = 0, 1, 2, 3
 WANT_EMBEDDING = 1
+_NO_RECONNECT = 1
 FOREVER = 2**64 - 1
 
 _u32, _u64 = ctypes.c_uint32, ctypes.c_uint64
 
 
 class _Options(ctypes.Structure):
-    _fields_ = [("size", ctypes.c_size_t), ("n_slots", _u32), ("slot_bytes", _u64)]
+    _fields_ = [("size", ctypes.c_size_t), ("n_slots", _u32), ("slot_bytes", _u64),
+                ("reconnect_ns", _u64), ("flags", _u32)]
 
 
 class _Frame(ctypes.Structure):
@@ -56,7 +58,7 @@ class _Result(ctypes.Structure):
                 ("trigger_id", _u64), ("part_id", _u64), ("capture_us", _u64), ("encoder", _u64),
                 ("checksum", _u64), ("space", ctypes.POINTER(ctypes.c_uint8)),
                 ("embedding", ctypes.POINTER(ctypes.c_float)), ("n_embedding", _u32),
-                ("slot", _u32)]
+                ("slot", _u32), ("reserved", _u64 * 8)]
 
 
 class Result(NamedTuple):
@@ -127,11 +129,18 @@ def _shape(view, layout):
 class Client:
     """A connection to kamend."""
 
-    def __init__(self, endpoint=None, n_slots=0, slot_bytes=0):
-        """endpoint: path of data.sock; None: $KAMEN_RUNTIME/data.sock, else the system's."""
+    def __init__(self, endpoint=None, n_slots=0, slot_bytes=0, reconnect=None):
+        """endpoint: path of data.sock; None: $KAMEN_RUNTIME/data.sock, else the system's.
+
+        reconnect: seconds that requests wait for a daemon that is gone (None: 30); 0: its end is
+        the client's.
+        """
         self._lib = _library()
         self._pointer = ctypes.c_void_p()
         options = _Options(ctypes.sizeof(_Options), n_slots, slot_bytes)
+        if reconnect is not None:
+            options.reconnect_ns = int(reconnect * 1e9)
+            options.flags = 0 if reconnect else _NO_RECONNECT
         _check(self._lib.kamen_client_connect(
             ctypes.byref(self._pointer), None if endpoint is None else os.fsencode(endpoint),
             ctypes.byref(options)), endpoint or "kamend")

@@ -7,7 +7,6 @@
 #include <math.h>
 #include <poll.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <time.h>
 #include <cmocka.h>
 
@@ -33,7 +32,10 @@ static uint64_t now_ns(void)
 
 static struct session begin(void)
 {
-	struct kamen_options options = { sizeof(options), N_SLOTS, SLOT_BYTES };
+	struct kamen_options options = { .size = sizeof(options),
+		.n_slots = N_SLOTS,
+		.slot_bytes = SLOT_BYTES,
+		.flags = KAMEN_NO_RECONNECT };
 	struct session s = { .fake = fake_start(FAKE_HONEST) };
 
 	assert_int_equal(kamen_client_connect(&s.client, fake_path(s.fake), &options), 0);
@@ -226,7 +228,7 @@ static void waiting_ends_when_only_late_answers_are_left(void **state)
 	/* Every slot is the daemon's still: there is something to wait for, and it comes. */
 	assert_int_equal(kamen_frame_acquire(s.client, 1, &frame), -EBUSY);
 	assert_int_equal(kamen_wait(s.client, 1 * MS, &result), -ETIMEDOUT);
-	assert_int_equal(send(kamen_client_get_fd(s.client), "!", 1, 0), 1);
+	fake_release(s.fake);
 	assert_int_equal(kamen_wait(s.client, UINT64_MAX, &result), -EAGAIN);
 	assert_int_equal(kamen_frame_acquire(s.client, 1, &frame), 0);
 	end(&s);
@@ -252,19 +254,29 @@ static void poll_wakes_for_an_answer(void **state)
 	end(&s);
 }
 
-static void expect_gone(struct session *s)
+/* The one request that is in flight is answered, and there is no more. */
+static void expect_end(struct session *s, int error, const char *reason)
 {
 	struct kamen_request request = {
 		.size = sizeof(request), .verb = KAMEN_ECHO, .n_bytes = 1
 	};
 	struct kamen_frame frame = { .slot = 0 };
 	struct kamen_result result;
+	uint64_t until = UINT64_MAX;
 
-	assert_int_equal(kamen_wait(s->client, UINT64_MAX, &result), -ENOTCONN);
-	assert_int_equal(kamen_process(s->client), -ENOTCONN);
-	assert_int_equal(kamen_next(s->client, &result), -ENOTCONN);
-	assert_int_equal(kamen_frame_acquire(s->client, 1, &frame), -ENOTCONN);
-	assert_int_equal(kamen_submit(s->client, &frame, &request, NULL), -ENOTCONN);
+	assert_int_equal(kamen_wait(s->client, UINT64_MAX, &result), 0);
+	assert_int_equal(result.code, error);
+	assert_int_equal(result.verdict, KAMEN_NO_VERDICT);
+	assert_string_equal(result.reason, reason);
+	assert_int_equal(result.trigger_id, 7);
+	kamen_release(s->client, &result);
+	assert_int_equal(kamen_wait(s->client, UINT64_MAX, &result), error);
+	assert_int_equal(kamen_process(s->client), error);
+	assert_int_equal(kamen_next(s->client, &result), error);
+	assert_int_equal(kamen_frame_acquire(s->client, 1, &frame), error);
+	assert_int_equal(kamen_submit(s->client, &frame, &request, NULL), error);
+	assert_int_equal(kamen_client_get_timeout(s->client, &until), 0);
+	assert_true(until == 0);
 	end(s);
 }
 
@@ -274,7 +286,7 @@ static void a_daemon_that_goes_is_noticed(void **state)
 
 	(void)state;
 	(void)ask(s.client, PART_DIE, 0);
-	expect_gone(&s);
+	expect_end(&s, -ENOTCONN, "the daemon is gone");
 }
 
 static void what_was_answered_before_the_end_is_still_given(void **state)
@@ -298,7 +310,7 @@ static void a_cursor_from_nowhere_ends_the_session(void **state)
 
 	(void)state;
 	(void)ask(s.client, PART_LIE, 0);
-	expect_gone(&s);
+	expect_end(&s, -EPROTO, "the daemon breaks the protocol");
 }
 
 static void completions_nobody_asked_for_are_ignored(void **state)
@@ -313,6 +325,45 @@ static void completions_nobody_asked_for_are_ignored(void **state)
 	assert_int_equal(result.checksum, 100);
 	assert_int_equal(kamen_next(s.client, &result), 0);
 	end(&s);
+}
+
+static void an_answer_that_comes_twice_is_given_once(void **state)
+{
+	struct session s = begin();
+	struct kamen_result result;
+	uint64_t id = ask(s.client, PART_TWICE, 0);
+
+	(void)state;
+	assert_int_equal(kamen_wait(s.client, UINT64_MAX, &result), 0);
+	assert_true(result.id == id);
+	kamen_release(s.client, &result);
+	id = ask(s.client, PART_ANSWER, 0);
+	assert_int_equal(kamen_wait(s.client, UINT64_MAX, &result), 0);
+	assert_true(result.id == id);
+	assert_int_equal(kamen_wait(s.client, 0, &result), -EAGAIN);
+	end(&s);
+}
+
+static void options_grow_with_the_library(void **state)
+{
+	struct {
+		struct kamen_options known;
+		uint64_t later;
+	} options = { { .size = sizeof(options) }, 1 };
+	struct kamen_options first = { .size = offsetof(struct kamen_options, reconnect_ns),
+		.reconnect_ns = 1,
+		.flags = UINT32_MAX };
+	struct fake *fake = fake_start(FAKE_HONEST);
+	struct kamen_client *client = NULL;
+
+	(void)state;
+	/* What this library does not know cannot be what the program wants. */
+	assert_int_equal(kamen_client_connect(&client, "/nonexistent", &options.known), -EINVAL);
+	options.later = 0;
+	assert_int_equal(kamen_client_connect(&client, "/nonexistent", &options.known), -ENOENT);
+	assert_int_equal(kamen_client_connect(&client, fake_path(fake), &first), 0);
+	client = kamen_client_free(client);
+	fake_stop(fake);
 }
 
 static void what_the_daemon_writes_stays_inside_its_bounds(void **state)
@@ -374,6 +425,8 @@ int main(void)
 		cmocka_unit_test(what_was_answered_before_the_end_is_still_given),
 		cmocka_unit_test(a_cursor_from_nowhere_ends_the_session),
 		cmocka_unit_test(completions_nobody_asked_for_are_ignored),
+		cmocka_unit_test(an_answer_that_comes_twice_is_given_once),
+		cmocka_unit_test(options_grow_with_the_library),
 		cmocka_unit_test(what_the_daemon_writes_stays_inside_its_bounds),
 		cmocka_unit_test(a_bad_welcome_is_refused),
 	};

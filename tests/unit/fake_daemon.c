@@ -22,7 +22,9 @@
 struct fake {
 	enum fake_mode mode;
 	char dir[64], path[96];
-	int listener, sock, doorbell;
+	int listener, sock, doorbell, wake;
+	uint64_t generation;
+	unsigned i_session;
 	pthread_t thread;
 	uint32_t n_slots;
 	uint64_t slot_bytes;
@@ -52,27 +54,68 @@ static int region(size_t n_bytes, uint8_t **ret_address)
 	return fd;
 }
 
+static void results_begin(const struct fake *fake, uint32_t version)
+{
+	struct shm_results_header *results = (struct shm_results_header *)fake->results;
+
+	results->magic = SHM_RESULTS_MAGIC;
+	results->version = version;
+	results->n_slots = fake->n_slots;
+	results->slot_bytes = fake->slot_bytes;
+}
+
 static void regions_make(struct fake *fake, int fds[3])
 {
-	struct shm_results_header *results;
 	struct shm_frames_header *frames;
+	uint32_t version = SHM_LAYOUT_VERSION + (fake->mode == FAKE_OLD_LAYOUT);
 
 	fds[0] = region(shm_results_bytes(fake->n_slots), &fake->results);
 	fds[1] = region(shm_frames_bytes(fake->n_slots, fake->slot_bytes), &fake->frames);
 	fds[2] = fake->doorbell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	results = (struct shm_results_header *)fake->results;
+	results_begin(fake, version);
 	frames = (struct shm_frames_header *)fake->frames;
-	results->magic = SHM_RESULTS_MAGIC;
 	frames->magic = SHM_FRAMES_MAGIC;
-	results->version = frames->version = SHM_LAYOUT_VERSION + (fake->mode == FAKE_OLD_LAYOUT);
-	results->n_slots = frames->n_slots = fake->n_slots;
-	results->slot_bytes = frames->slot_bytes = fake->slot_bytes;
+	frames->version = version;
+	frames->n_slots = fake->n_slots;
+	frames->slot_bytes = fake->slot_bytes;
 	fake->submissions = (struct shm_ring){ fake->frames + shm_submissions_offset(),
 		sizeof(struct shm_request), fake->n_slots, 0 };
 	fake->completions = (struct shm_ring){ fake->results + shm_completions_offset(),
 		sizeof(struct shm_completion), fake->n_slots, 0 };
 	if (fake->mode == FAKE_SHORT_FILE)
 		must(ftruncate(fds[1], 4096) == 0, "ftruncate");
+}
+
+static void sizes_choose(struct fake *fake, const Kamen__Hello *hello)
+{
+	int later = fake->i_session > 0;
+
+	fake->n_slots = hello->n_slots;
+	fake->slot_bytes = hello->slot_bytes;
+	if (later && fake->mode == FAKE_THEN_FEWER)
+		fake->n_slots /= 2;
+	if (later && fake->mode == FAKE_THEN_SMALLER)
+		fake->slot_bytes -= 1;
+	if (later && fake->mode == FAKE_THEN_LARGER) {
+		fake->n_slots *= 2;
+		fake->slot_bytes *= 2;
+	}
+}
+
+/* 0: none. */
+static int refusal(const struct fake *fake)
+{
+	if (fake->mode == FAKE_FULL || (fake->mode == FAKE_THEN_FULL && fake->i_session == 1))
+		return -EUSERS;
+	return fake->mode == FAKE_THEN_DENIES && fake->i_session > 0 ? -EACCES : 0;
+}
+
+static int is_served(const struct fake *fake)
+{
+	if (fake->mode == FAKE_HONEST || fake->mode == FAKE_LATE || fake->mode == FAKE_THEN_LARGER)
+		return 1;
+	return fake->mode >= FAKE_THEN_FULL &&
+	       (fake->i_session == 0 || (fake->mode == FAKE_THEN_FULL && fake->i_session > 1));
 }
 
 /* 0: the session is on. */
@@ -92,11 +135,14 @@ static int welcome(struct fake *fake)
 		wire_free(wire);
 		return -1;
 	}
-	fake->n_slots = ((Kamen__Hello *)message)->n_slots;
-	fake->slot_bytes = ((Kamen__Hello *)message)->slot_bytes;
+	must(((Kamen__Hello *)message)->features == WIRE_RESUME, "features");
+	sizes_choose(fake, (Kamen__Hello *)message);
 	wire_free(wire);
 	regions_make(fake, fds);
-	w.major = fake->mode == FAKE_OTHER_MAJOR ? WIRE_MAJOR + 1 : WIRE_MAJOR;
+	w.major = WIRE_MAJOR;
+	if (fake->mode == FAKE_OTHER_MAJOR ||
+		(fake->mode == FAKE_THEN_OTHER_MAJOR && fake->i_session > 0))
+		w.major++;
 	w.minor = WIRE_MINOR;
 	w.has_n_slots = w.has_slot_bytes = w.has_results_bytes = w.has_frames_bytes = 1;
 	w.n_slots = fake->n_slots;
@@ -105,24 +151,97 @@ static int welcome(struct fake *fake)
 	w.frames_bytes = shm_frames_bytes(fake->n_slots, fake->slot_bytes);
 	if (fake->mode == FAKE_WRONG_SIZE)
 		w.frames_bytes += SHM_PAGE;
-	error.code = -EUSERS;
-	error.text = (char *)"enough clients";
-	if (fake->mode == FAKE_FULL)
+	error.code = refusal(fake);
+	error.text = (char *)"not you";
+	if (error.code)
 		w.error = &error;
 	must(wire_send(fake->sock, &w.base, fds, (unsigned)n_fds) == 0, "welcome");
 	(void)close(fds[0]);
 	(void)close(fds[1]);
-	return fake->mode == FAKE_HONEST || fake->mode == FAKE_LATE ? 0 : -1;
+	return is_served(fake) ? 0 : -1;
 }
 
-static void complete(struct fake *fake, uint32_t slot, uint64_t id)
+/* A packet with so many descriptors, all of that file. */
+static void packet_send(
+	const struct fake *fake, const void *bytes, size_t n, int fd, unsigned n_fds)
+{
+	_Alignas(struct cmsghdr) uint8_t control[CMSG_SPACE(4 * sizeof(int))] = { 0 };
+	struct iovec iov = { (void *)(uintptr_t)bytes, n };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+
+	if (n_fds) {
+		struct cmsghdr *c;
+
+		msg.msg_control = control;
+		msg.msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
+		c = CMSG_FIRSTHDR(&msg);
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(n_fds * sizeof(int));
+		for (unsigned i = 0; i < n_fds; i++)
+			memcpy(CMSG_DATA(c) + i * sizeof(int), &fd, sizeof(fd));
+	}
+	(void)sendmsg(fake->sock, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+static void complete_silently(struct fake *fake, uint32_t slot, uint64_t id)
 {
 	struct shm_completion completion = { .slot = slot, .id = id };
 
 	shm_ring_put(&fake->completions, &completion);
 	shm_ring_publish(
 		&fake->completions, &((struct shm_results_header *)fake->results)->completion_head);
-	(void)send(fake->sock, "!", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+static void complete(struct fake *fake, uint32_t slot, uint64_t id)
+{
+	complete_silently(fake, slot, id);
+	packet_send(fake, "!", 1, -1, 0);
+}
+
+static void garbage_send(const struct fake *fake, unsigned seed, int fd)
+{
+	uint8_t bytes[80];
+	uint64_t x = seed * UINT64_C(0x9e3779b97f4a7c15) + 1;
+	size_t n = 2 + seed * 7 % (sizeof(bytes) - 2);
+
+	for (size_t i = 0; i < n; i++) {
+		x = x * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+		bytes[i] = (uint8_t)(x >> 56);
+	}
+	packet_send(fake, bytes, n, fd, seed % 4);
+}
+
+/* What a daemon does that was replaced under the session, or one that gets it wrong. */
+static void resume(struct fake *fake, unsigned how)
+{
+	Kamen__Resumed resumed = KAMEN__RESUMED__INIT;
+	struct shm_results_header *header;
+	uint8_t *old = fake->results;
+	size_t n_bytes = shm_results_bytes(fake->n_slots), n;
+	int fd = region(n_bytes, &fake->results);
+	uint8_t bytes[128] = { 0 };
+
+	must(munmap(old, n_bytes) == 0, "munmap");
+	header = (struct shm_results_header *)fake->results;
+	results_begin(fake, SHM_LAYOUT_VERSION + (how == RESUME_OLD_LAYOUT));
+	fake->completions.entries = fake->results + shm_completions_offset();
+	atomic_store(&header->submission_tail, fake->submissions.cursor);
+	atomic_store(&header->completion_head,
+		fake->completions.cursor + (how == RESUME_LIE ? 1000 : 0));
+	if (how == RESUME_SHORT_FILE)
+		must(ftruncate(fd, 4096) == 0, "ftruncate");
+	resumed.generation = how == RESUME_SAME_GENERATION ? fake->generation : ++fake->generation;
+	resumed.results_bytes = n_bytes + (how == RESUME_WRONG_SIZE ? SHM_PAGE : 0);
+	n = kamen__resumed__pack(&resumed, bytes);
+	if (how >= RESUME_GARBAGE)
+		garbage_send(fake, how, fd);
+	else
+		packet_send(fake, bytes, how == RESUME_LONG_PACKET ? sizeof(bytes) : n, fd,
+			how == RESUME_NO_FD      ? 0
+			: how == RESUME_MORE_FDS ? 4
+						 : 1);
+	(void)close(fd);
 }
 
 static void answer(struct fake *fake, const struct shm_request *q)
@@ -156,7 +275,12 @@ static void answer(struct fake *fake, const struct shm_request *q)
 		result->verdict = 1000;
 		result->n_embedding = SHM_MAX_EMBEDDING + 1;
 	}
-	complete(fake, q->slot, q->id);
+	if (q->part_id == PART_TWICE)
+		complete_silently(fake, q->slot, q->id);
+	if (q->part_id == PART_ANSWER_RESUME)
+		complete_silently(fake, q->slot, q->id);
+	else
+		complete(fake, q->slot, q->id);
 }
 
 /* 0: go on. */
@@ -184,9 +308,18 @@ static int act(struct fake *fake, const struct shm_request *q)
 		complete(fake, q->slot, q->id + 1);
 		complete(fake, UINT32_MAX, q->id);
 	}
-	if (q->part_id != PART_DIE)
-		answer(fake, q);
-	return q->part_id == PART_DIE || q->part_id == PART_ANSWER_DIE;
+	if (q->part_id == PART_BELL_FDS)
+		packet_send(fake, "!", 1, fake->wake, 4);
+	if (q->part_id == PART_RESUME)
+		resume(fake, q->version);
+	if (q->part_id == PART_RESUME && q->version >= RESUME_SHORT_FILE)
+		return 0;
+	if (q->part_id == PART_DIE || (q->part_id == PART_DIE_ONCE && fake->i_session == 0))
+		return 1;
+	answer(fake, q);
+	if (q->part_id == PART_ANSWER_RESUME)
+		resume(fake, q->version);
+	return q->part_id == PART_ANSWER_DIE;
 }
 
 static void release(struct fake *fake)
@@ -216,9 +349,8 @@ static int lateness_ms(const struct fake *fake)
 static void serve(struct fake *fake)
 {
 	struct shm_frames_header *frames = (struct shm_frames_header *)fake->frames;
-	struct shm_results_header *results = (struct shm_results_header *)fake->results;
 	struct pollfd pollers[] = { { .fd = fake->doorbell, .events = POLLIN },
-		{ .fd = fake->sock, .events = POLLIN } };
+		{ .fd = fake->sock, .events = POLLIN }, { .fd = fake->wake, .events = POLLIN } };
 
 	for (;;) {
 		uint64_t n_rings;
@@ -226,7 +358,7 @@ static void serve(struct fake *fake)
 		int64_t n;
 		char byte;
 
-		n_events = poll(pollers, 2, lateness_ms(fake));
+		n_events = poll(pollers, 3, lateness_ms(fake));
 		must(n_events >= 0, "poll");
 		if (n_events == 0)
 			release(fake);
@@ -235,14 +367,17 @@ static void serve(struct fake *fake)
 			struct shm_request q;
 
 			shm_ring_get(&fake->submissions, &q);
-			shm_ring_publish(&fake->submissions, &results->submission_tail);
+			shm_ring_publish(&fake->submissions,
+				&((struct shm_results_header *)fake->results)->submission_tail);
 			if (act(fake, &q))
 				return;
 		}
 		if (pollers[1].revents && recv(fake->sock, &byte, 1, MSG_DONTWAIT) <= 0)
 			return;
-		if (pollers[1].revents)
+		if (pollers[2].revents && fake->n_held > 0) {
+			(void)!read(fake->wake, &n_rings, sizeof(n_rings));
 			release(fake);
+		}
 	}
 }
 
@@ -257,13 +392,16 @@ static void session_end(struct fake *fake)
 		(void)close(fake->doorbell);
 	fake->results = fake->frames = NULL;
 	fake->doorbell = -1;
+	fake->n_held = 0;
+	fake->has_silent = 0;
+	fake->generation = 0;
 }
 
 static void *run(void *data)
 {
 	struct fake *fake = data;
 
-	for (unsigned i = 0; i < fake->n_sessions; i++) {
+	for (; fake->i_session < fake->n_sessions; fake->i_session++) {
 		fake->sock = accept(fake->listener, NULL, NULL);
 		must(fake->sock >= 0, "accept");
 		if (welcome(fake) == 0)
@@ -287,6 +425,7 @@ struct fake *fake_start_sessions(enum fake_mode mode, unsigned n_sessions)
 	fake->mode = mode;
 	fake->n_sessions = n_sessions;
 	fake->doorbell = -1;
+	fake->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	(void)strcpy(fake->dir, "/tmp/kamen-fake-XXXXXX");
 	must(mkdtemp(fake->dir) != NULL, "mkdtemp");
 	(void)snprintf(fake->path, sizeof(fake->path), "%s/data.sock", fake->dir);
@@ -303,9 +442,17 @@ const char *fake_path(const struct fake *fake)
 	return fake->path;
 }
 
+void fake_release(struct fake *fake)
+{
+	const uint64_t one = 1;
+
+	must(write(fake->wake, &one, sizeof(one)) == sizeof(one), "wake");
+}
+
 void fake_stop(struct fake *fake)
 {
 	(void)pthread_join(fake->thread, NULL);
+	(void)close(fake->wake);
 	(void)close(fake->listener);
 	(void)unlink(fake->path);
 	(void)rmdir(fake->dir);

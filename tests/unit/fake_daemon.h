@@ -13,18 +13,43 @@ enum fake_mode {
 	FAKE_NO_FDS,
 	FAKE_OLD_LAYOUT,
 	FAKE_LATE, /* honest, but every answer comes well after its deadline */
+	/* Honest in the first session; what comes after it: */
+	FAKE_THEN_FULL,   /* is full the second time */
+	FAKE_THEN_DENIES, /* takes nobody any more */
+	FAKE_THEN_FEWER,  /* has half as many slots */
+	FAKE_THEN_SMALLER,
+	FAKE_THEN_LARGER, /* has twice as many, twice as large */
+	FAKE_THEN_OTHER_MAJOR,
 };
 
 /* What a request's part_id asks of the honest one. */
 enum fake_part {
 	PART_ANSWER = 0,
 	PART_SILENT = 100, /* answered together with the next request */
-	PART_HELD,         /* answered once the client has sent a byte on the socket */
+	PART_HELD,         /* answered by fake_release() */
 	PART_DIE,          /* closes the session */
-	PART_ANSWER_DIE,   /* both */
+	PART_DIE_ONCE,     /* the first session; later ones answer */
+	PART_ANSWER_DIE,   /* answers, then closes */
 	PART_LIE,          /* a completion cursor from nowhere */
 	PART_STRANGER, /* completions of slots and ids that were not asked for, then the answer */
+	PART_TWICE,    /* completed twice */
 	PART_OVERFULL, /* strings without an end, a wild verdict, too long an embedding */
+	PART_BELL_FDS, /* a bell with descriptors, then the answer */
+	PART_RESUME, /* another results region as by request.version, an enum fake_resume, then the answer */
+	PART_ANSWER_RESUME, /* the answer without a bell, then that */
+};
+
+enum fake_resume {
+	RESUME_WELL = 0,
+	RESUME_MORE_FDS, /* than one */
+	RESUME_SHORT_FILE,
+	RESUME_WRONG_SIZE,
+	RESUME_NO_FD,
+	RESUME_OLD_LAYOUT,
+	RESUME_LIE, /* its cursor is from nowhere */
+	RESUME_SAME_GENERATION,
+	RESUME_LONG_PACKET,
+	RESUME_GARBAGE, /* this and beyond: random bytes by that seed */
 };
 
 struct fake;
@@ -35,6 +60,8 @@ struct fake;
 struct fake *fake_start(enum fake_mode mode);
 /** Serves this many sessions, one after the other. */
 struct fake *fake_start_sessions(enum fake_mode mode, unsigned n_sessions);
+/** Answers what is held; may be called before it has arrived. */
+void fake_release(struct fake *fake);
 const char *fake_path(const struct fake *fake);
 /** Waits for the end of the last session. */
 void fake_stop(struct fake *fake);

@@ -12,21 +12,36 @@ extern "C" {
 
 /*
  * libkamen: inference through a site's own subnetwork over shared memory. No threads, no signals,
- * nothing on stdout or stderr. Every call returns 0 (or what it says) or a negative errno.
+ * nothing on stdout or stderr. Every call returns 0 (or what it says) or a negative errno. Each has
+ * a manual page; libkamen(3) is the overview.
  *
  * Life of a request: kamen_frame_acquire() a slot, write the pixels in place, kamen_submit(),
  * kamen_wait() or poll kamen_client_get_fd() and kamen_process(), read the result in place,
  * kamen_release().
+ *
+ * Every request that was submitted is answered once, also where the daemon goes: the next one is
+ * found by itself, and what was in flight is sent again. What waits longer than its deadline, or
+ * longer than kamen_options.reconnect_ns, is answered here: KAMEN_NO_VERDICT with its reason.
+ *
+ * All times are CLOCK_MONOTONIC in nanoseconds.
  */
 
-/** A connection to kamend. Not thread-safe: one connection per thread. */
+/**
+ * A connection to kamend. Not thread-safe: one thread at a time may be inside a call, with this
+ * client or with frames and results of it. Several clients know nothing of each other.
+ */
 struct kamen_client;
+
+/** The daemon's end is the end: calls fail with -ENOTCONN, and nothing is sent again. */
+#define KAMEN_NO_RECONNECT 1u
 
 /** What to ask for at connect; zero fields mean the default. Set size = sizeof(struct). */
 struct kamen_options {
 	size_t size;
-	uint32_t n_slots;    /* requests in flight, default 8, at most 64 */
-	uint64_t slot_bytes; /* largest frame, default 4 MiB */
+	uint32_t n_slots;      /* requests in flight, default 8, at most 64 */
+	uint64_t slot_bytes;   /* largest frame, default 4 MiB, at most 64 MiB */
+	uint64_t reconnect_ns; /* how long requests wait for a daemon that is gone, default 30 s */
+	uint32_t flags;        /* KAMEN_NO_RECONNECT */
 };
 
 enum kamen_format {
@@ -39,7 +54,7 @@ enum kamen_format {
 enum kamen_verb {
 	KAMEN_ECHO = 1, /* the whole path without inference: checksum of what was read */
 	KAMEN_INFER = 2,
-	KAMEN_PUSH = 3, /* an unlabelled image to learn from; answered when it is durable */
+	KAMEN_PUSH = 3, /* an image to learn from; answered when it is durable */
 };
 
 enum kamen_mask {
@@ -100,49 +115,87 @@ struct kamen_result {
 	const float *embedding; /* n_embedding floats, not normalised; NULL where not asked for */
 	uint32_t n_embedding;
 	uint32_t slot;
+	uint64_t reserved[8]; /* 0 */
 };
 
 /**
- * Connect to the daemon.
+ * Connects to the daemon. Blocks until it has answered, at most some ten seconds.
  *
  * @param ret_client  set on success only; release with kamen_client_free()
  * @param endpoint    path of data.sock, or NULL: $KAMEN_RUNTIME/data.sock, else the system's
  * @param options     NULL: defaults
  * @return 0, or -ENOENT/-ECONNREFUSED: no daemon, -EACCES: not allowed, -EPROTO: incompatible
- *         version, -EUSERS: too many clients, -ENOMEM
+ *         version, -EUSERS: too many clients, -EINVAL: the options are out of range, -ETIMEDOUT: it
+ *         does not answer, -ENOMEM
  */
 int kamen_client_connect(struct kamen_client **ret_client, const char *endpoint,
 	const struct kamen_options *options);
 /** Ends the session; frames and results of it are gone. NULL is fine. Returns NULL. */
 struct kamen_client *kamen_client_free(struct kamen_client *client);
 
-/** For poll(), sd-event, libuv: one descriptor that does not change, and the events to wait for. */
+/**
+ * For poll(), sd-event, libuv: one descriptor, the client's, that stays the same over reconnects.
+ * Do not read it or close it.
+ */
 int kamen_client_get_fd(const struct kamen_client *client);
+/** The events to wait for, as in struct pollfd: POLLIN. */
 int kamen_client_get_events(const struct kamen_client *client);
-/** When to call kamen_process() at the latest, absolute CLOCK_MONOTONIC; UINT64_MAX: no matter. */
+/**
+ * When to call kamen_process() at the latest though the descriptor is silent: at a deadline, or for
+ * the next attempt to find the daemon. It changes with every call: ask before each poll().
+ *
+ * @param ret_deadline_ns  absolute CLOCK_MONOTONIC; UINT64_MAX: no matter
+ * @return 0
+ */
 int kamen_client_get_timeout(const struct kamen_client *client, uint64_t *ret_deadline_ns);
 
-/** @return 0, -EBUSY: every slot is in flight or unreleased, -EFBIG: n_bytes over the slot's size */
+/**
+ * A slot to be filled in place. It stays good until it is submitted or discarded, also where the
+ * daemon goes meanwhile.
+ *
+ * @param n_bytes  that will be written, at most slot_bytes of the options
+ * @return 0, -EBUSY: every slot is in flight or unreleased, -EFBIG: n_bytes over the slot's size,
+ *         -ENOTCONN: the daemon has been gone for reconnect_ns; try later, or what ended the client
+ *         (kamen_process())
+ */
 int kamen_frame_acquire(struct kamen_client *client, size_t n_bytes, struct kamen_frame *ret_frame);
-/** Gives a frame back unused. */
+/** Gives a frame back unused. One that is not acquired is left alone. */
 void kamen_frame_discard(struct kamen_client *client, const struct kamen_frame *frame);
 
-/** @return 0, -EINVAL: the request contradicts itself (the frame stays acquired), -ENOTCONN */
+/**
+ * Hands a frame over. Never blocks. While there is no daemon the request waits for the next.
+ *
+ * @param ret_id  number of the request, that of its result; may be NULL
+ * @return 0: there will be one result, -EINVAL: the request contradicts itself, or the frame is not
+ *         acquired, -ENOTCONN as kamen_frame_acquire(). On failure the frame stays acquired.
+ */
 int kamen_submit(struct kamen_client *client, const struct kamen_frame *frame,
 	const struct kamen_request *request, uint64_t *ret_id);
 
-/** Takes what has arrived, never blocks. @return number of results ready, -ENOTCONN: daemon gone */
+/**
+ * Takes what has arrived, answers what is late, looks for a daemon that is gone. Never blocks.
+ *
+ * @return number of results ready for kamen_next(); where there is none: -ENOTCONN: the daemon has
+ *         been gone for reconnect_ns, but is still looked for, or what ended the client: -ENOTCONN
+ *         (KAMEN_NO_RECONNECT), -EACCES or -EPROTO: the new daemon's refusal, -EPROTO: the daemon
+ *         breaks the protocol, -EMSGSIZE: the new one has fewer or smaller slots
+ */
 int kamen_process(struct kamen_client *client);
-/** Next result that is ready. @return 1: *ret_result is set, 0: none, or a negative errno */
+/**
+ * Next result that is ready, in the order of the answers. Never blocks, takes nothing in.
+ *
+ * @return 1: *ret_result is set, to be released, 0: none, or a negative errno as kamen_process()
+ */
 int kamen_next(struct kamen_client *client, struct kamen_result *ret_result);
 /**
  * Blocks until some result is ready. The slot of a request that was answered here, at its deadline,
  * stays taken until the daemon has done with it: where no slot is left but such ones, this waits
  * for the first of them.
  *
- * @param timeout_ns  UINT64_MAX: for ever
- * @return 0, -EAGAIN: nothing is in flight, so no result will come; kamen_frame_acquire() finds
- *         a slot unless the caller holds them all, -ETIMEDOUT, -ENOTCONN: daemon gone, -EINTR
+ * @param timeout_ns  from now on; UINT64_MAX: for ever
+ * @return 0: *ret_result is set, to be released, -EAGAIN: nothing is in flight, so no result will
+ *         come; kamen_frame_acquire() finds a slot unless the caller holds them all, -ETIMEDOUT,
+ *         -EINTR: a signal came, or a negative errno as kamen_process()
  */
 int kamen_wait(struct kamen_client *client, uint64_t timeout_ns, struct kamen_result *ret_result);
 /** The slot may be acquired again; the result's pointers are dead. */
