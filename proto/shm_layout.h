@@ -21,6 +21,8 @@
  *
  * Doorbells: client to daemon, write 1 to the eventfd after publishing submissions; daemon to
  * client, one byte on the socket after publishing completions. HUP of the socket ends the session.
+ * Who looks at the other's cursor meanwhile says so in its own header, and is not rung for: a hint
+ * that is a lie costs the liar its bells and nobody else anything.
  */
 #define SHM_RESULTS_MAGIC UINT64_C(0x31734e454d414b01) /* layout 1 */
 #define SHM_FRAMES_MAGIC UINT64_C(0x31664e454d414b01)
@@ -73,7 +75,8 @@ struct shm_result {
 	uint8_t space[32];
 	char label[SHM_LABEL_CHARS];
 	char reason[SHM_REASON_CHARS];
-	uint64_t reserved[4];
+	uint64_t deadline_ns; /* of the request, as are id to encoder */
+	uint64_t reserved[3];
 	float embedding[SHM_MAX_EMBEDDING]; /* (n_embedding), as the model gives it */
 };
 
@@ -89,6 +92,7 @@ struct shm_results_header {
 	uint64_t slot_bytes;
 	_Alignas(64) _Atomic uint32_t completion_head; /* written by the daemon */
 	_Alignas(64) _Atomic uint32_t submission_tail; /* how far the daemon has read */
+	_Atomic uint32_t daemon_awake;                 /* not 0: it looks, no doorbell is needed */
 	_Alignas(64) uint8_t pad[64];
 };
 
@@ -97,6 +101,7 @@ struct shm_frames_header {
 	uint32_t version, n_slots;
 	uint64_t slot_bytes;
 	_Alignas(64) _Atomic uint32_t submission_head; /* written by the client */
+	_Atomic uint32_t client_awake;                 /* not 0: it looks, no bell is needed */
 	_Alignas(64) uint8_t pad[64];
 };
 
@@ -108,8 +113,11 @@ _Static_assert(offsetof(struct shm_result, code) == 56, "layout 1");
 _Static_assert(offsetof(struct shm_result, checksum) == 88, "layout 1");
 _Static_assert(offsetof(struct shm_result, space) == 96, "layout 1");
 _Static_assert(offsetof(struct shm_result, label) == 128, "layout 1");
+_Static_assert(offsetof(struct shm_result, deadline_ns) == 352, "layout 1");
 _Static_assert(offsetof(struct shm_result, embedding) == 384, "layout 1");
 _Static_assert(sizeof(struct shm_completion) == 16, "layout 1");
+_Static_assert(offsetof(struct shm_results_header, daemon_awake) == 132, "layout 1");
+_Static_assert(offsetof(struct shm_frames_header, client_awake) == 68, "layout 1");
 _Static_assert(sizeof(struct shm_results_header) == 256, "layout 1");
 _Static_assert(sizeof(struct shm_frames_header) == 192, "layout 1");
 

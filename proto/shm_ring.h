@@ -46,11 +46,36 @@ static inline void shm_ring_publish(const struct shm_ring *ring, _Atomic uint32_
 }
 
 /**
+ * The same, of who may have to wake its consumer. False: the consumer says that it looks.
+ * Sequentially consistent, as is what a consumer does before it sleeps (shm_awake_end(), then
+ * shm_ring_ready()): either it sees the cursor, or we see that it no longer looks.
+ */
+static inline bool shm_ring_announce(const struct shm_ring *ring, _Atomic uint32_t *shared,
+	const _Atomic uint32_t *consumer_awake)
+{
+	atomic_store_explicit(shared, ring->cursor, memory_order_seq_cst);
+	return atomic_load_explicit(consumer_awake, memory_order_seq_cst) == 0;
+}
+
+/** Consumer: from now on it looks, until shm_awake_end(). Seen late, it costs a bell. */
+static inline void shm_awake_begin(_Atomic uint32_t *awake)
+{
+	atomic_store_explicit(awake, 1, memory_order_relaxed);
+}
+
+/** Consumer: it will look once more, and then wants to be rung for. */
+static inline void shm_awake_end(_Atomic uint32_t *awake)
+{
+	atomic_store_explicit(awake, 0, memory_order_seq_cst);
+}
+
+/**
  * Consumer: entries ready to be read, at most n; -1 where the producer's cursor is a lie.
  */
 static inline int64_t shm_ring_ready(const struct shm_ring *ring, const _Atomic uint32_t *peer_head)
 {
-	uint32_t ready = atomic_load_explicit(peer_head, memory_order_acquire) - ring->cursor;
+	/* Acquire, and in one order with shm_awake_end(). */
+	uint32_t ready = atomic_load_explicit(peer_head, memory_order_seq_cst) - ring->cursor;
 
 	return ready > ring->n ? -1 : (int64_t)ready;
 }

@@ -48,6 +48,7 @@ static int resumed_take(struct kamen_client *client, const uint8_t *bytes, size_
 	_cleanup_(region_unrefp) struct region *results = NULL;
 	ProtobufCMessage *message = NULL;
 	const Kamen__Resumed *resumed;
+	const uint64_t one = 1;
 	int r;
 
 	if (wire_decode(client->wire, &kamen__resumed__descriptor, bytes, n, &message) < 0)
@@ -67,6 +68,8 @@ static int resumed_take(struct kamen_client *client, const uint8_t *bytes, size_
 	client->completions.entries = results->at + shm_completions_offset();
 	(void)region_unref(client->results);
 	client->results = TAKE_PTR(results);
+	/* The old process may have died looking, and so nobody was rung for what we submitted since. */
+	(void)!write(client->doorbell, &one, sizeof(one));
 	return 0;
 }
 

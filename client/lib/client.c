@@ -16,6 +16,7 @@
 
 #define DEFAULT_SLOTS 8u
 #define DEFAULT_SLOT_BYTES (4u << 20)
+#define DEFAULT_SPIN_US 20u
 #define DEFAULT_RECONNECT_NS (30 * NS_PER_S)
 #define WELCOME_MS 10000
 /* What the first version of the struct had. */
@@ -40,6 +41,13 @@ static bool has_several_cpus(void)
 	cpu_set_t set;
 
 	return sched_getaffinity(0, sizeof(set), &set) == 0 && CPU_COUNT(&set) > 1;
+}
+
+static uint64_t spin_of(uint32_t spin_us)
+{
+	if (spin_us == KAMEN_NO_SPIN || !has_several_cpus())
+		return 0;
+	return (spin_us > 0 ? spin_us : DEFAULT_SPIN_US) * UINT64_C(1000);
 }
 
 /* The daemon takes powers of two: the next one that is enough. */
@@ -80,7 +88,7 @@ static int client_new(
 	if (!client)
 		return -ENOMEM;
 	client->sock = client->doorbell = -1;
-	client->may_spin = has_several_cpus();
+	client->spin_ns = spin_of(o->spin_us);
 	client->may_reconnect = !(o->flags & KAMEN_NO_RECONNECT);
 	client->n_slots = slots_of(o->n_slots);
 	client->slot_bytes = o->slot_bytes ? o->slot_bytes : DEFAULT_SLOT_BYTES;

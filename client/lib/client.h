@@ -46,7 +46,7 @@ struct kamen_client {
 	struct wire *wire;
 	int epoll;          /* watches sock, whichever that is: what the caller polls */
 	int sock, doorbell; /* of this session, or of one that begins */
-	bool may_spin;      /* more than one processor */
+	uint64_t spin_ns;   /* how long kamen_wait() looks before it sleeps; 0: not at all */
 	bool is_given_up;   /* the daemon has been gone for reconnect_ns */
 	bool may_reconnect;
 	enum link_state link;

@@ -8,9 +8,8 @@
 
 #include "clock.h"
 
-#define SPIN_NS 20000u
 /* The daemon answers at the deadline; this long we wait for that answer before giving our own. */
-#define GRACE_NS (5 * NS_PER_MS)
+#define GRACE_NS NS_PER_MS
 /* Bells may pile up while answers come without them; the socket has room for some 200. */
 #define MOST_UNHEARD 32u
 
@@ -142,6 +141,7 @@ static void own_fill(const struct slot *slot, struct kamen_result *result)
 		.part_id = slot->entry.part_id,
 		.capture_us = slot->entry.capture_us,
 		.encoder = slot->entry.encoder,
+		.deadline_ns = slot->entry.deadline_ns,
 		.space = no_space,
 	};
 }
@@ -171,6 +171,7 @@ static void result_fill(
 		.part_id = from->part_id,
 		.capture_us = from->capture_us,
 		.encoder = from->encoder,
+		.deadline_ns = from->deadline_ns,
 		.checksum = from->checksum,
 		.space = from->space,
 		.n_embedding = n <= SHM_MAX_EMBEDDING ? n : 0,
@@ -214,10 +215,18 @@ static bool is_idle(const struct kamen_client *client)
 	return has_room || !is_owed;
 }
 
-static void spin(const struct kamen_client *client, uint64_t until)
+static void spin(struct kamen_client *client, uint64_t until)
 {
-	while (client->link == LINK_UP && n_completions(client) == 0 && clock_now_ns() < until)
+	_Atomic uint32_t *awake = &region_frames(client->frames)->client_awake;
+
+	if (client->link != LINK_UP)
+		return;
+	shm_awake_begin(awake);
+	while (n_completions(client) == 0 && clock_now_ns() < until)
 		;
+	shm_awake_end(awake);
+	/* What came before that has no bell, and the caller may poll() next. */
+	answers_take(client);
 }
 
 static int sleep_until(const struct kamen_client *client, uint64_t now, uint64_t until)
@@ -235,13 +244,15 @@ static int sleep_until(const struct kamen_client *client, uint64_t now, uint64_t
 int kamen_wait(struct kamen_client *client, uint64_t timeout_ns, struct kamen_result *ret_result)
 {
 	uint64_t now = clock_now_ns(), until = clock_after(now, timeout_ns), wake;
+	uint64_t spun = now + client->spin_ns;
 	int r;
 
 	/* No system call for an answer that is there, or comes soon. */
 	answers_take(client);
-	if (client->n_ready == 0 && client->may_spin && !is_idle(client)) {
-		spin(client, now + SPIN_NS < until ? now + SPIN_NS : until);
-		answers_take(client);
+	if (client->n_ready == 0 && client->spin_ns > 0 && !is_idle(client)) {
+		(void)kamen_client_get_timeout(client, &wake);
+		wake = wake < until ? wake : until;
+		spin(client, spun < wake ? spun : wake);
 	}
 	for (;;) {
 		if (client->n_ready == 0 || client->n_unheard >= MOST_UNHEARD)

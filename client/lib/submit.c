@@ -158,9 +158,10 @@ void submit_publish(struct kamen_client *client)
 {
 	const uint64_t one = 1;
 
-	shm_ring_publish(&client->submissions, &region_frames(client->frames)->submission_head);
 	/* The daemon never reads the counter, it only wakes: a full one has woken it already. */
-	(void)!write(client->doorbell, &one, sizeof(one));
+	if (shm_ring_announce(&client->submissions, &region_frames(client->frames)->submission_head,
+		    &region_results(client->results)->daemon_awake))
+		(void)!write(client->doorbell, &one, sizeof(one));
 }
 
 int kamen_submit(struct kamen_client *client, const struct kamen_frame *frame,

@@ -33,7 +33,7 @@ _u32, _u64 = ctypes.c_uint32, ctypes.c_uint64
 
 class _Options(ctypes.Structure):
     _fields_ = [("size", ctypes.c_size_t), ("n_slots", _u32), ("slot_bytes", _u64),
-                ("reconnect_ns", _u64), ("flags", _u32)]
+                ("reconnect_ns", _u64), ("flags", _u32), ("spin_us", _u32)]
 
 
 class _Frame(ctypes.Structure):
@@ -58,7 +58,7 @@ class _Result(ctypes.Structure):
                 ("trigger_id", _u64), ("part_id", _u64), ("capture_us", _u64), ("encoder", _u64),
                 ("checksum", _u64), ("space", ctypes.POINTER(ctypes.c_uint8)),
                 ("embedding", ctypes.POINTER(ctypes.c_float)), ("n_embedding", _u32),
-                ("slot", _u32), ("reserved", _u64 * 8)]
+                ("slot", _u32), ("deadline_ns", _u64), ("reserved", _u64 * 7)]
 
 
 class Result(NamedTuple):
@@ -80,6 +80,7 @@ class Result(NamedTuple):
     part_id: int
     capture_us: int
     encoder: int
+    deadline_ns: int
     space: bytes    # embeddings of equal spaces may be compared
     embedding: array  # of floats, empty where it was not asked for; numpy.frombuffer() takes it
 

@@ -29,6 +29,7 @@ static const struct setting daemon_settings[] = {
 	DAEMON("serve", "cpus", CPUS, serve_cpus),
 	DAEMON("serve", "max_batch", COUNT, max_batch, .min = 1, .max = 64),
 	DAEMON("serve", "batch_delay_us", COUNT, batch_delay_us, .max = 1e6),
+	DAEMON("serve", "spin_us", COUNT, spin_us, .max = 1e5),
 	DAEMON("serve", "precision", CHOICE, serve_precision, .choices = "auto|f32|bf16|int8"),
 	DAEMON("serve", "slots", COUNT, n_slots, .min = 1, .max = 1024),
 	DAEMON("serve", "slot_memory", BYTES, slot_memory, .zero = true, .min = 65536,

@@ -66,6 +66,7 @@ struct config {
 	char serve_cpus[128];     /* that inference may use, "": all */
 	uint32_t max_batch;       /* 1-64, default 8 */
 	uint32_t batch_delay_us;  /* how long a batch may wait to fill, default 0 */
+	uint32_t spin_us;         /* how long the loop looks before it sleeps, default 0 */
 	uint32_t n_slots;         /* weight slots, default 4 */
 	uint64_t slot_memory;     /* of them, default 0: no bound but their number */
 	uint32_t max_clients;     /* default 64 */

@@ -131,7 +131,7 @@ static int on_terminate(
 static bool takes_a_restart(const char *section, const char *key)
 {
 	static const char *const at_once[] = { "batch_delay_us", "max_clients", "max_frame_bytes",
-		"uid_clients", "uid_bytes", "uid_depth", "uid_rate", "uid_burst" };
+		"spin_us", "uid_clients", "uid_bytes", "uid_depth", "uid_rate", "uid_burst" };
 
 	if (strcmp(section, "mask") == 0)
 		return false;
@@ -516,7 +516,7 @@ int serve_main(const struct config *config, const char *self)
 	serve_init(&serve, config, self);
 	status = make_loop(&serve) < 0 ? EXIT_FAILURE : open_parts(&serve);
 	if (status == 0)
-		status = sd_event_loop(serve.event);
+		status = spin_loop(&serve);
 	if (status < 0) {
 		log_error("event loop: %s", strerror(-status));
 		status = EXIT_FAILURE;

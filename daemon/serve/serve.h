@@ -17,6 +17,7 @@
 #include "serve/scheduler.h"
 #include "serve/session.h"
 #include "serve/sites.h"
+#include "serve/spin.h"
 #include "site/state.h"
 #include "wire.h"
 
@@ -39,6 +40,7 @@ struct serve {
 	struct site_table sites;
 	struct session_list sessions;
 	struct quota_table quotas;
+	struct spin spin;
 	struct control control;
 	struct decoder decoder;
 	struct admission admission;

@@ -54,6 +54,7 @@ static void session_close(struct session *session)
 	if (session->closed)
 		return;
 	session->closed = true;
+	spin_forget(session);
 	session->io = sd_event_source_disable_unref(session->io);
 	session->doorbell = sd_event_source_disable_unref(session->doorbell);
 	session->hello = sd_event_source_disable_unref(session->hello);
@@ -104,6 +105,7 @@ static void write_result(
 	out->part_id = wire->part_id;
 	out->capture_us = wire->capture_us;
 	out->encoder = wire->encoder;
+	out->deadline_ns = wire->deadline_ns;
 	out->queue_ns = answer->queue_ns;
 	out->compute_ns = answer->compute_ns;
 	out->code = answer->code;
@@ -133,9 +135,10 @@ void session_answer(
 	if (session->closed)
 		return;
 	write_result(session_shm_result(&session->shm, slot), request, answer);
-	session_shm_complete(&session->shm, slot, request->wire.id);
 	/* A full socket means that the client has bells enough to wake up by. */
-	(void)send(session->fd, &bell, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+	if (session_shm_complete(&session->shm, slot, request->wire.id))
+		(void)send(session->fd, &bell, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+	spin_touch(session);
 }
 
 /* ---- submissions */
@@ -222,9 +225,15 @@ static void take_submissions(struct session *session, uint64_t budget)
 		/* Room in the ring before the answer: the client may submit as soon as it has that. */
 		session_shm_taken(&session->shm);
 		spent += bytes_read(session, &wire);
+		spin_touch(session);
 		if (!submit(session, &wire))
 			return;
 	}
+}
+
+void session_look(struct session *session)
+{
+	take_submissions(session, SERVE_TURN_BYTES);
 }
 
 static int on_doorbell(sd_event_source *source, int fd, uint32_t revents, void *userdata)
@@ -571,6 +580,7 @@ void sessions_stop(struct serve *serve)
 		next = session->next;
 		session->doorbell = sd_event_source_disable_unref(session->doorbell);
 		session->more = sd_event_source_disable_unref(session->more);
+		spin_forget(session);
 		if (session->said_hello)
 			take_submissions(session, UINT64_MAX);
 	}

@@ -33,7 +33,13 @@ void session_shm_taken(struct session_shm *shm);
 const uint8_t *session_shm_slot(const struct session_shm *shm, uint32_t slot);
 /** Where the answer of a slot goes. */
 struct shm_result *session_shm_result(const struct session_shm *shm, uint32_t slot);
-void session_shm_complete(struct session_shm *shm, uint32_t slot, uint64_t id);
+/** @return whether the client has to be rung for: it may be looking */
+bool session_shm_complete(struct session_shm *shm, uint32_t slot, uint64_t id);
+/** Whether session_shm_take() has something to say. */
+bool session_shm_waits(const struct session_shm *shm);
+/** From begin to end the client need not ring; look once more after the end. */
+void session_shm_look_begin(struct session_shm *shm);
+void session_shm_look_end(struct session_shm *shm);
 
 /** A client on data.sock. Freed when its socket has closed and nobody holds a request of it. */
 struct session {
@@ -70,6 +76,8 @@ int sessions_open(struct serve *serve, const char *path);
 void sessions_stop(struct serve *serve);
 void sessions_close(struct serve *serve);
 
+/** Takes what it has submitted, as its doorbell does. It may be gone afterwards. */
+void session_look(struct session *session);
 /** Writes an answer to the client's slot and rings. */
 void session_answer(
 	struct session *session, const struct request *request, const struct answer *answer);

@@ -141,11 +141,30 @@ struct shm_result *session_shm_result(const struct session_shm *shm, uint32_t sl
 	return (struct shm_result *)(shm->results + shm_results_offset(shm->n_slots)) + slot;
 }
 
-void session_shm_complete(struct session_shm *shm, uint32_t slot, uint64_t id)
+bool session_shm_waits(const struct session_shm *shm)
 {
+	const struct shm_frames_header *header = (const void *)shm->frames;
+
+	return shm_ring_ready(&shm->submissions, &header->submission_head) != 0;
+}
+
+void session_shm_look_begin(struct session_shm *shm)
+{
+	shm_awake_begin(&((struct shm_results_header *)(void *)shm->results)->daemon_awake);
+}
+
+void session_shm_look_end(struct session_shm *shm)
+{
+	shm_awake_end(&((struct shm_results_header *)(void *)shm->results)->daemon_awake);
+}
+
+bool session_shm_complete(struct session_shm *shm, uint32_t slot, uint64_t id)
+{
+	const struct shm_frames_header *frames = (const void *)shm->frames;
 	struct shm_results_header *header = (void *)shm->results;
 	const struct shm_completion completion = { .slot = slot, .id = id };
 
 	shm_ring_put(&shm->completions, &completion);
-	shm_ring_publish(&shm->completions, &header->completion_head);
+	return shm_ring_announce(
+		&shm->completions, &header->completion_head, &frames->client_awake);
 }

@@ -31,7 +31,7 @@ class Module(harness.Case):
 
     def test_an_answer_is_the_protocols(self):
         result = self.client.infer("a", self.file, embedding=True, trigger_id=1, part_id=2**63,
-                                   capture_us=3, encoder=4)
+                                   capture_us=3, encoder=4, timeout=10**6)
         session = self.daemon.session()
         own = session.ask(0, harness.INFER, self.file, site="a", flags=1)
         session.close()
@@ -41,6 +41,7 @@ class Module(harness.Case):
         self.assertEqual(result.space.hex(), own["space"])
         self.assertEqual((result.trigger_id, result.part_id, result.capture_us, result.encoder),
                          (1, 2**63, 3, 4))
+        self.assertGreater(result.deadline_ns, 10**15)
         self.assertGreater(result.compute_ns, 0)
         self.assertEqual(len(self.client.infer("a", self.file).embedding), 0)
 

@@ -68,6 +68,7 @@ static const struct row shm_result_rows[] = {
 	ROW(shm_result, space),
 	ROW(shm_result, label),
 	ROW(shm_result, reason),
+	ROW(shm_result, deadline_ns),
 	ROW(shm_result, reserved),
 	ROW(shm_result, embedding),
 };
@@ -78,6 +79,7 @@ static const struct row shm_results_header_rows[] = {
 	ROW(shm_results_header, slot_bytes),
 	ROW(shm_results_header, completion_head),
 	ROW(shm_results_header, submission_tail),
+	ROW(shm_results_header, daemon_awake),
 	ROW(shm_results_header, pad),
 };
 static const struct row shm_frames_header_rows[] = {
@@ -86,6 +88,7 @@ static const struct row shm_frames_header_rows[] = {
 	ROW(shm_frames_header, n_slots),
 	ROW(shm_frames_header, slot_bytes),
 	ROW(shm_frames_header, submission_head),
+	ROW(shm_frames_header, client_awake),
 	ROW(shm_frames_header, pad),
 };
 /* clang-format on */

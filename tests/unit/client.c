@@ -76,11 +76,12 @@ static void an_answer_carries_what_was_asked(void **state)
 {
 	struct session s = begin();
 	struct kamen_result result;
-	uint64_t id = ask(s.client, PART_ANSWER, 0);
+	uint64_t id = ask(s.client, PART_ANSWER, UINT64_MAX - 1);
 
 	(void)state;
 	assert_int_equal(kamen_wait(s.client, UINT64_MAX, &result), 0);
 	assert_true(result.id == id);
+	assert_true(result.deadline_ns == UINT64_MAX - 1);
 	assert_int_equal(result.code, 0);
 	assert_int_equal(result.verdict, KAMEN_OK);
 	assert_int_equal(result.checksum, 100);

@@ -257,6 +257,7 @@ static void answer(struct fake *fake, const struct shm_request *q)
 	result->part_id = q->part_id;
 	result->capture_us = q->capture_us;
 	result->encoder = q->encoder;
+	result->deadline_ns = q->deadline_ns;
 	result->verdict = SHM_OK;
 	result->version = q->version;
 	for (uint64_t i = 0; i < q->n_bytes; i++)

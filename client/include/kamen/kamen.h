@@ -42,7 +42,10 @@ struct kamen_options {
 	uint64_t slot_bytes;   /* largest frame, default 4 MiB, at most 64 MiB */
 	uint64_t reconnect_ns; /* how long requests wait for a daemon that is gone, default 30 s */
 	uint32_t flags;        /* KAMEN_NO_RECONNECT */
+	uint32_t spin_us;      /* how long kamen_wait() looks before it sleeps, default 20 */
 };
+
+#define KAMEN_NO_SPIN UINT32_MAX /* spin_us: it sleeps at once */
 
 enum kamen_format {
 	KAMEN_ENCODED = 0, /* JPEG, PNG, PGM/PPM: decoded by the daemon's confined decoder */
@@ -89,7 +92,7 @@ struct kamen_request {
 	const char *site;               /* [a-z0-9][a-z0-9._-]{0,62}; unused by KAMEN_ECHO */
 	size_t n_bytes;                 /* written to the frame */
 	uint32_t width, height, stride; /* pixels; stride 0: dense. Unused when encoded */
-	uint64_t deadline_ns;           /* absolute CLOCK_MONOTONIC, 0: none */
+	uint64_t deadline_ns;           /* absolute CLOCK_MONOTONIC, 0: none; echoed too */
 	uint64_t trigger_id, part_id, capture_us, encoder; /* echoed in the result */
 	enum kamen_mask mask;
 	uint32_t version;
@@ -115,7 +118,8 @@ struct kamen_result {
 	const float *embedding; /* n_embedding floats, not normalised; NULL where not asked for */
 	uint32_t n_embedding;
 	uint32_t slot;
-	uint64_t reserved[8]; /* 0 */
+	uint64_t deadline_ns; /* of the request */
+	uint64_t reserved[7]; /* 0 */
 };
 
 /**

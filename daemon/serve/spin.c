@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "serve/spin.h"
+
+#include <sched.h>
+
+#include "serve/serve.h"
+
+/* Timers and other descriptors are not kept waiting for longer than this. */
+#define TURN_NS (50 * NS_PER_US)
+
+static bool has_several_cpus(void)
+{
+	cpu_set_t set;
+
+	return sched_getaffinity(0, sizeof(set), &set) == 0 && CPU_COUNT(&set) > 1;
+}
+
+static void drop(struct spin *spin, uint32_t i)
+{
+	session_shm_look_end(&spin->sessions[i]->shm);
+	spin->sessions[i] = spin->sessions[--spin->n];
+}
+
+void spin_forget(struct session *session)
+{
+	struct spin *spin = &session->serve->spin;
+
+	for (uint32_t i = 0; i < spin->n; i++)
+		if (spin->sessions[i] == session) {
+			drop(spin, i);
+			return;
+		}
+}
+
+void spin_touch(struct session *session)
+{
+	struct serve *serve = session->serve;
+	struct spin *spin = &serve->spin;
+
+	if (serve->config.spin_us == 0 || serve->draining || session->closed)
+		return;
+	spin->until_ns = clock_now_ns() + serve->config.spin_us * NS_PER_US;
+	for (uint32_t i = 0; i < spin->n; i++)
+		if (spin->sessions[i] == session)
+			return;
+	/* What has no room rings, as it would anyway. */
+	if (spin->n == SPIN_MAX_SESSIONS || !has_several_cpus())
+		return;
+	spin->sessions[spin->n++] = session;
+	session_shm_look_begin(&session->shm);
+}
+
+/* The first that has submitted something, or that lies about it; NULL: none. */
+static struct session *ready(const struct spin *spin)
+{
+	for (uint32_t i = 0; i < spin->n; i++)
+		if (session_shm_waits(&spin->sessions[i]->shm))
+			return spin->sessions[i];
+	return NULL;
+}
+
+/* A word to each client that it has to ring again, and a last look for what came without. */
+static void sleep_prepare(struct spin *spin)
+{
+	while (spin->n > 0) {
+		struct session *session = spin->sessions[spin->n - 1];
+
+		drop(spin, spin->n - 1);
+		if (session_shm_waits(&session->shm))
+			session_look(session);
+	}
+}
+
+/* True: it looks on, and the loop must not sleep. */
+static bool look(struct serve *serve)
+{
+	struct spin *spin = &serve->spin;
+	uint64_t now = clock_now_ns(), turn = now + TURN_NS;
+
+	while (spin->n > 0 && serve->n_pending == 0 && now < spin->until_ns && now < turn) {
+		struct session *session = ready(spin);
+
+		if (session)
+			session_look(session);
+		now = clock_now_ns();
+	}
+	if (spin->n > 0 && serve->n_pending == 0 && now < spin->until_ns)
+		return true;
+	sleep_prepare(spin);
+	/* The last look may have found something. */
+	return spin->n > 0;
+}
+
+int spin_loop(struct serve *serve)
+{
+	int code = 0, r;
+
+	do {
+		r = sd_event_run(serve->event, look(serve) ? 0 : UINT64_MAX);
+		if (r < 0)
+			return r;
+	} while (sd_event_get_state(serve->event) != SD_EVENT_FINISHED);
+	r = sd_event_get_exit_code(serve->event, &code);
+	return r < 0 ? r : code;
+}

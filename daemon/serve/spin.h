@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef KAMEN_SERVE_SPIN_H
+#define KAMEN_SERVE_SPIN_H
+
+#include <stdint.h>
+
+struct serve;
+struct session;
+
+#define SPIN_MAX_SESSIONS 16u
+
+/**
+ * Which sessions' cursors the loop looks at instead of sleeping: those that it dealt with last, for
+ * [serve] spin_us after the latest submission or answer of any, and only while nothing else is to
+ * be done: no request waits or is computed, and there is a CPU for somebody else. Their clients
+ * need not ring meanwhile (shm_ring.h). Nothing but submissions makes it longer: a client that has
+ * none cannot hold it.
+ */
+struct spin {
+	struct session *sessions[SPIN_MAX_SESSIONS];
+	uint32_t n;
+	uint64_t until_ns;
+};
+
+/** The loop itself: sd_event_loop() with looks between its sleeps. */
+int spin_loop(struct serve *serve);
+/** A session has submitted or was answered. */
+void spin_touch(struct session *session);
+/** It goes. */
+void spin_forget(struct session *session);
+
+#endif
