@@ -22,6 +22,8 @@ static void carve(struct vit_team *team, struct vit_carver *carver)
 	team->v = vit_carve_in(carver, n_keys, precision);
 	team->hidden = vit_carve_in(carver, rows * shape->mlp, precision);
 	team->last = vit_carve(carver, team->n * shape->width);
+	team->last_y = vit_carve_in(carver, team->n * shape->width, precision);
+	team->last_hidden = vit_carve_in(carver, team->n * shape->mlp, precision);
 	for (unsigned l = 0; l < team->n_lanes; l++) {
 		struct team_lane *lane = &team->lanes[l];
 
@@ -45,6 +47,15 @@ static int place(struct vit_team *team)
 	carver.arena = team->arena;
 	carve(team, &carver);
 	return 0;
+}
+
+/* Where each lane gets as many, or nearly so: who has fewer waits at the end, which must not take longer
+ * than the lanes' waiting for each other all the way (about a sixth). */
+static bool shares_images(uint32_t n, unsigned n_lanes)
+{
+	const uint32_t most = (n + n_lanes - 1) / n_lanes;
+
+	return most * n_lanes - n <= n / 6;
 }
 
 /* oneDNN divides a primitive among the threads that there are when it is made. */
@@ -80,6 +91,7 @@ int vit_team_new(struct vit_team **ret_team, const struct vit *vit, const struct
 	team->narrow = kern_row_fastest();
 	team->wide = kern_wide_fastest();
 	team->n_lanes = n_lanes;
+	team->by_images = shares_images(team->n, n_lanes);
 	r = lanes_init(team);
 	if (r == 0)
 		r = place(team);
@@ -189,20 +201,32 @@ static void then_add_last(
 	}
 }
 
-static void then_gelu(
-	struct vit_team *team, const struct team_piece *piece, size_t i, const void *panel)
+static void gelu_to(struct vit_team *team, const struct team_piece *piece, size_t i,
+	const void *panel, void *dst)
 {
 	const size_t mlp = team->vit->shape.mlp, n = piece->n_columns;
 	const size_t first = i * team->n_tokens + piece->row;
 
 	for (size_t j = 0; j < piece->n_rows; j++) {
-		void *dst = team_at(team, team->hidden, (first + j) * mlp + piece->column);
+		void *at = team_at(team, dst, (first + j) * mlp + piece->column);
 
 		if (team->precision == PRECISION_F32)
-			team->wide->gelu(dst, (const float *)panel + j * n, n);
+			team->wide->gelu(at, (const float *)panel + j * n, n);
 		else
-			team->narrow->gelu(dst, (const bf16 *)panel + j * n, n);
+			team->narrow->gelu(at, (const bf16 *)panel + j * n, n);
 	}
+}
+
+static void then_gelu(
+	struct vit_team *team, const struct team_piece *piece, size_t i, const void *panel)
+{
+	gelu_to(team, piece, i, panel, team->hidden);
+}
+
+static void then_gelu_last(
+	struct vit_team *team, const struct team_piece *piece, size_t i, const void *panel)
+{
+	gelu_to(team, piece, i, panel, team->last_hidden);
 }
 
 /* ---- phases: between two of them the lanes wait for each other */
@@ -211,8 +235,8 @@ struct layer_run {
 	enum team_layer layer;
 	const struct packed *packed;
 	const float *bias, *scale; /* scale NULL: none */
-	void *src;                 /* (chunks, rows, k) */
-	size_t n_chunks, rows, k;
+	void *src;                 /* (chunks, rows, k), of which those from first to end */
+	size_t first, end, rows, k;
 	then_fn *then;
 };
 
@@ -220,8 +244,8 @@ static int run_layer(struct vit_team *team, struct team_lane *lane, const struct
 {
 	int r = 0;
 
-	for (size_t i = 0; i < run->n_chunks; i++)
-		for (unsigned p = 0; p < TEAM_N_PIECES && r == 0; p++) {
+	for (size_t i = run->first; i < run->end; i++)
+		for (unsigned p = 0; p < lane->n_pieces && r == 0; p++) {
 			const struct team_piece *piece = &lane->pieces[run->layer][p];
 
 			if (!piece->op)
@@ -244,7 +268,7 @@ static int run_layer(struct vit_team *team, struct team_lane *lane, const struct
 struct step {
 	struct vit_team *team;
 	const struct slot_entry *layers; /* of the block */
-	uint32_t block;
+	uint32_t block, first, end;      /* images */
 	bool last;
 };
 
@@ -258,7 +282,7 @@ static int run_linear(const struct step *step, unsigned l, enum vit_layer of, vo
 	} table[VIT_N_LAYERS][2] = {
 		[VIT_QKV] = { { TEAM_QKV, then_split }, { TEAM_QKV, then_split } },
 		[VIT_PROJ] = { { TEAM_PROJ, then_add }, { TEAM_LAST_PROJ, then_add_first } },
-		[VIT_FC1] = { { TEAM_FC1, then_gelu }, { TEAM_LAST_FC1, then_gelu } },
+		[VIT_FC1] = { { TEAM_FC1, then_gelu }, { TEAM_LAST_FC1, then_gelu_last } },
 		[VIT_FC2] = { { TEAM_FC2, then_add }, { TEAM_LAST_FC2, then_add_last } },
 	};
 	struct vit_team *team = step->team;
@@ -273,22 +297,27 @@ static int run_linear(const struct step *step, unsigned l, enum vit_layer of, vo
 			.bias = entry->bias,
 			.scale = &entry->scale,
 			.src = src,
-			.n_chunks = together ? 1 : team->n,
+			.first = together ? 0 : step->first,
+			.end = together ? 1 : step->end,
 			.rows = together ? team->n : team->n_tokens,
 			.k = k,
 			.then = table[of][step->last].then,
 		});
 }
 
-static void run_norm(struct vit_team *team, unsigned l, const struct vit_norm *norm,
-	const float *src, size_t rows)
+/* rows of an image */
+static void run_norm(const struct step *step, unsigned l, const struct vit_norm *norm,
+	const float *src, void *to, size_t rows)
 {
-	const size_t width = team->vit->shape.width;
+	const struct vit_team *team = step->team;
+	const size_t width = team->vit->shape.width, n = (step->end - step->first) * rows;
 	const struct row_norm row = { norm->weight, norm->bias, team->vit->shape.norm_eps, width };
-	const size_t end = team_share(rows, l + 1, team->n_lanes);
+	const unsigned n_lanes = team->by_images ? 1 : team->n_lanes,
+		       lane = team->by_images ? 0 : l;
+	const size_t end = step->first * rows + team_share(n, lane + 1, n_lanes);
 
-	for (size_t i = team_share(rows, l, team->n_lanes); i < end; i++) {
-		void *dst = team_at(team, team->y, i * width);
+	for (size_t i = step->first * rows + team_share(n, lane, n_lanes); i < end; i++) {
+		void *dst = team_at(team, to, i * width);
 		float stats[2];
 
 		if (team->precision == PRECISION_F32)
@@ -308,7 +337,8 @@ static int embed(const struct step *step, unsigned l)
 			.packed = team->vit->patches[team->precision],
 			.bias = team->vit->patch_bias,
 			.src = team->stem->columns,
-			.n_chunks = team->n,
+			.first = step->first,
+			.end = step->end,
 			.rows = team->n_tokens,
 			.k = vit_patch_values(&team->vit->shape),
 			.then = then_embed,
@@ -319,8 +349,7 @@ static int norm1(const struct step *step, unsigned l)
 {
 	struct vit_team *team = step->team;
 
-	run_norm(
-		team, l, &team->vit->norm1[step->block], team->x, (size_t)team->n * team->n_tokens);
+	run_norm(step, l, &team->vit->norm1[step->block], team->x, team->y, team->n_tokens);
 	return 0;
 }
 
@@ -331,35 +360,58 @@ static int qkv(const struct step *step, unsigned l)
 
 static int attend(const struct step *step, unsigned l)
 {
-	return team_attend(step->team, &step->team->lanes[l], step->last);
+	struct vit_team *team = step->team;
+	const uint32_t n_heads = team->vit->shape.n_heads;
+	int r = 0;
+
+	if (!team->by_images)
+		return team_attend(team, &team->lanes[l], 0, step->last);
+	for (uint32_t i = step->first; i < step->end && r == 0; i++)
+		r = team_attend(team, &team->lanes[l], (size_t)i * n_heads, step->last);
+	return r;
 }
 
 static int proj(const struct step *step, unsigned l)
 {
-	return run_linear(step, l, VIT_PROJ, step->team->y, step->team->vit->shape.width);
+	return run_linear(
+		step, l, VIT_PROJ, team_y(step->team, step->last), step->team->vit->shape.width);
 }
 
 static int norm2(const struct step *step, unsigned l)
 {
 	struct vit_team *team = step->team;
 
-	run_norm(team, l, &team->vit->norm2[step->block], step->last ? team->last : team->x,
-		step->last ? team->n : (size_t)team->n * team->n_tokens);
+	run_norm(step, l, &team->vit->norm2[step->block], step->last ? team->last : team->x,
+		team_y(team, step->last), step->last ? 1 : team->n_tokens);
 	return 0;
 }
 
 static int fc1(const struct step *step, unsigned l)
 {
-	return run_linear(step, l, VIT_FC1, step->team->y, step->team->vit->shape.width);
+	return run_linear(
+		step, l, VIT_FC1, team_y(step->team, step->last), step->team->vit->shape.width);
 }
 
 static int fc2(const struct step *step, unsigned l)
 {
-	return run_linear(step, l, VIT_FC2, step->team->hidden, step->team->vit->shape.mlp);
+	struct vit_team *team = step->team;
+
+	return run_linear(step, l, VIT_FC2, step->last ? team->last_hidden : team->hidden,
+		team->vit->shape.mlp);
 }
 
-/* By every thread: where there are fewer than lanes, some take several. After an error nothing more is
- * computed, but all still meet. */
+static phase_fn *const block_phases[] = { norm1, qkv, attend, proj, norm2, fc1, fc2 };
+
+static void step_to(struct step *step, const struct slot *slot, uint32_t block)
+{
+	step->block = block;
+	step->layers = slot_entry(slot, vit_layer_index(block, VIT_QKV));
+	step->last = block + 1 == step->team->vit->shape.depth;
+}
+
+/* ---- lanes that share columns: by every thread; where there are fewer than lanes, some take several.
+ * After an error nothing more is computed, but all still meet. */
+
 static void run_phase(const struct step *step, phase_fn *phase)
 {
 	struct vit_team *team = step->team;
@@ -371,27 +423,68 @@ static void run_phase(const struct step *step, phase_fn *phase)
 #pragma omp barrier
 }
 
-static phase_fn *const block_phases[] = { norm1, qkv, attend, proj, norm2, fc1, fc2 };
+static void forward_columns(struct vit_team *team, const struct slot *slot)
+{
+	struct step step = { .team = team, .end = team->n };
+
+	run_phase(&step, embed);
+	for (uint32_t b = 0; b < team->vit->shape.depth; b++) {
+		step_to(&step, slot, b);
+		for (unsigned i = 0; i < ARRAY_SIZE(block_phases); i++)
+			run_phase(&step, block_phases[i]);
+	}
+}
+
+/* ---- lanes that share images */
+
+static int run_block(const struct step *step, unsigned l)
+{
+	int r = 0;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(block_phases) && r == 0; i++)
+		r = block_phases[i](step, l);
+	return r;
+}
+
+/* A block's weights stay near by from image to image, and what an image is within a block. */
+static int forward_images(struct vit_team *team, const struct slot *slot, unsigned l)
+{
+	const struct team_lane *lane = &team->lanes[l];
+	struct step all = { .team = team, .first = lane->first, .end = lane->end };
+	int r = embed(&all, l);
+
+	for (uint32_t b = 0; b < team->vit->shape.depth && r == 0; b++) {
+		struct step one;
+
+		step_to(&all, slot, b);
+		if (all.last) {
+			r = run_block(&all, l);
+			continue;
+		}
+		one = all;
+		for (uint32_t i = all.first; i < all.end && r == 0; i++) {
+			one.first = i;
+			one.end = i + 1;
+			r = run_block(&one, l);
+		}
+	}
+	return r;
+}
 
 int vit_team_forward(struct vit_team *team, const struct slot *slot, const float **ret_tokens)
 {
-	const uint32_t depth = team->vit->shape.depth;
 	int r = 0;
 
 	for (unsigned l = 0; l < team->n_lanes; l++)
 		team->lanes[l].error = 0;
 #pragma omp parallel num_threads((int)team->n_lanes)
 	{
-		struct step step = { .team = team };
-
-		run_phase(&step, embed);
-		for (uint32_t b = 0; b < depth; b++) {
-			step.block = b;
-			step.layers = slot_entry(slot, vit_layer_index(b, VIT_QKV));
-			step.last = b + 1 == depth;
-			for (unsigned i = 0; i < ARRAY_SIZE(block_phases); i++)
-				run_phase(&step, block_phases[i]);
-		}
+		if (team->by_images) {
+#pragma omp for schedule(static, 1)
+			for (unsigned l = 0; l < team->n_lanes; l++)
+				team->lanes[l].error = forward_images(team, slot, l);
+		} else
+			forward_columns(team, slot);
 	}
 	for (unsigned l = 0; l < team->n_lanes && r == 0; l++)
 		r = team->lanes[l].error;

@@ -6,10 +6,12 @@
 
 /**
  * A forward pass in one parallel region. Each thread, a lane, has primitives of its own that run on it
- * alone: a product's lanes share its columns, so that each reads its part of the weights only and, what
- * it has just written still near by, does at once what follows in the same columns (GELU, residual,
- * heads). They wait for each other where a product needs all columns of the one before, and nowhere
- * else. Of an image every op is the same in any batch.
+ * alone. Where there are images enough, lanes share these, and never wait for each other: a block's
+ * weights stay near by from image to image, and what an image is within a block. Else a product's lanes
+ * share its columns, so that each reads its part of the weights only and, what it has just written still
+ * near by, does at once what follows in the same columns (GELU, residual, heads); they wait for each
+ * other where a product needs all columns of the one before. Of an image the bits are the same in any
+ * batch.
  */
 struct vit_team;
 

@@ -17,31 +17,32 @@ static void soften(struct vit_team *team, struct team_lane *lane, uint32_t n_row
 
 /* The panel (rows, D / H) to its columns of y (n, Q, D). */
 static void give(struct vit_team *team, struct team_lane *lane, const struct team_heads *heads,
-	size_t item, uint32_t n_queries)
+	size_t item, bool last)
 {
 	const struct vit_shape *shape = &team->vit->shape;
 	const uint32_t h = shape->n_heads, head = shape->width / h;
 	const size_t n_bytes = head * precision_bytes(team->precision);
-	const size_t row = item / h * n_queries + heads->row;
+	const size_t row = item / h * (last ? 1 : team->n_tokens) + heads->row;
 
 	for (uint32_t i = 0; i < heads->n_rows; i++)
-		memcpy(team_at(team, team->y, (row + i) * shape->width + item % h * head),
+		memcpy(team_at(team, team_y(team, last),
+			       (row + i) * shape->width + item % h * head),
 			(const char *)lane->panel + i * n_bytes, n_bytes);
 }
 
-int team_attend(struct vit_team *team, struct team_lane *lane, bool last)
+int team_attend(struct vit_team *team, struct team_lane *lane, size_t item, bool last)
 {
 	const size_t head = team->vit->shape.width / team->vit->shape.n_heads;
 	const size_t n_q = team->n_tokens * head, n_k = team->n_keys * head;
-	const uint32_t n_queries = last ? 1 : team->n_tokens;
 	int r = 0;
 
 	for (unsigned p = 0; p < TEAM_N_PIECES && r == 0; p++) {
 		const struct team_heads *heads = last ? &lane->last_heads[p] : &lane->heads[p];
+		const size_t begin = item + heads->item;
 
 		if (!heads->mix)
 			continue;
-		for (size_t i = heads->item; i < heads->item + heads->n_items && r == 0; i++) {
+		for (size_t i = begin; i < begin + heads->n_items && r == 0; i++) {
 			r = op_run_on(heads->scores,
 				team_at(team, team->q, i * n_q + heads->row * head),
 				team_at(team, team->k, i * n_k), lane->logits);
@@ -51,7 +52,7 @@ int team_attend(struct vit_team *team, struct team_lane *lane, bool last)
 			r = op_run_on(heads->mix, lane->probs, team_at(team, team->v, i * n_k),
 				lane->panel);
 			if (r == 0)
-				give(team, lane, heads, i, n_queries);
+				give(team, lane, heads, i, last);
 		}
 	}
 	return r;

@@ -37,7 +37,9 @@ enum { TEAM_WHOLE, TEAM_REST, TEAM_N_PIECES };
 
 struct team_lane {
 	struct onednn *onednn;
-	struct team_piece pieces[TEAM_N_LAYERS][TEAM_N_PIECES];
+	uint32_t first, end;                      /* images that it computes, or has a share of */
+	struct team_piece *pieces[TEAM_N_LAYERS]; /* (n_pieces) each */
+	unsigned n_pieces;
 	struct team_heads heads[TEAM_N_PIECES], last_heads[TEAM_N_PIECES];
 	void *panel;   /* a piece's result */
 	float *logits; /* (T, n_keys) */
@@ -50,12 +52,16 @@ struct vit_team {
 	const struct vit_stem *stem;
 	enum precision precision;
 	uint32_t n, n_tokens, n_keys;
+	bool by_images; /* lanes share images, not columns: nobody waits for anybody */
 	struct arena *arena;
 	float *x;        /* (n, T, D) */
 	void *y;         /* (n, T, D) a norm's result; then attention's */
 	void *q, *k, *v; /* (n, H, T, D / H), twice (n, H, n_keys, D / H) whose rest is 0 */
 	void *hidden;    /* (n, T, mlp) */
-	float *last;     /* (n, D) x behind the last block's attention */
+	/* Behind the last block's attention, of class tokens alone: (n, D) twice, (n, mlp). Memory of
+	 * their own: a lane may be there while another is not. */
+	float *last;
+	void *last_y, *last_hidden;
 	const struct kern_row_impl *narrow;
 	const struct kern_wide_impl *wide;
 	unsigned n_lanes;
@@ -80,7 +86,12 @@ void team_lane_done(struct team_lane *lane);
 /** Values of the largest panel. */
 size_t team_panel_values(const struct vit_team *team);
 
-/* vit_team_attention.c: q, k and v to y, one lane's share */
-int team_attend(struct vit_team *team, struct team_lane *lane, bool last);
+static inline void *team_y(const struct vit_team *team, bool last)
+{
+	return last ? team->last_y : team->y;
+}
+
+/* vit_team_attention.c: q, k and v to y, one lane's share of the heads from `item` on */
+int team_attend(struct vit_team *team, struct team_lane *lane, size_t item, bool last);
 
 #endif

@@ -65,38 +65,66 @@ static int piece_init(struct vit_team *team, struct team_lane *lane, enum team_l
 	return op_error(r, piece->op);
 }
 
+/* The pieces of lane l among n_lanes, of so many rows. */
+static void cut(struct team_piece *pieces, const struct layer_size *size, uint32_t block,
+	unsigned l, unsigned n_lanes)
+{
+	const uint32_t n_blocks = size->n / block, n_whole = n_blocks / n_lanes;
+	const uint32_t row = (uint32_t)team_share(size->rows, l, n_lanes);
+
+	pieces[TEAM_WHOLE] = (struct team_piece){
+		.n_rows = size->rows,
+		.column = l * n_whole * block,
+		.n_columns = n_whole * block,
+	};
+	pieces[TEAM_REST] = (struct team_piece){
+		.row = row,
+		.n_rows = (uint32_t)team_share(size->rows, l + 1, n_lanes) - row,
+		.column = n_lanes * n_whole * block,
+		.n_columns = n_blocks % n_lanes * block,
+	};
+}
+
+/* Lanes that share images cut these up all the same: an op of another size may round otherwise. */
+static void cut_all(struct vit_team *team, struct team_lane *lane, enum team_layer layer,
+	struct layer_size size, uint32_t block)
+{
+	const bool last = layer >= TEAM_LAST_PROJ;
+
+	if (last)
+		size.rows = lane->end - lane->first;
+	for (unsigned l = 0; l < team->n_lanes; l++) {
+		struct team_piece *pieces = &lane->pieces[layer][TEAM_N_PIECES * l];
+
+		cut(pieces, &size, block, l, team->n_lanes);
+		for (unsigned i = 0; last && i < TEAM_N_PIECES; i++)
+			pieces[i].row += lane->first;
+	}
+}
+
 static int layer_init(struct vit_team *team, unsigned l, enum team_layer layer)
 {
 	const struct layer_size size = size_of(team, layer);
-	const unsigned n_lanes = team->n_lanes;
-	struct team_piece *pieces = team->lanes[l].pieces[layer];
+	struct team_lane *lane = &team->lanes[l];
 	_cleanup_(packed_freep) struct packed *packed = NULL;
-	uint32_t block, n_whole, n_blocks;
+	uint32_t block;
 	int r;
 
-	r = packed_new(
-		&packed, team->lanes[l].onednn, size.k, size.n, PACKED_N_BY_K, team->precision);
+	lane->pieces[layer] = calloc(lane->n_pieces, sizeof(*lane->pieces[layer]));
+	if (!lane->pieces[layer])
+		return -ENOMEM;
+	r = packed_new(&packed, lane->onednn, size.k, size.n, PACKED_N_BY_K, team->precision);
 	if (r < 0)
 		return r;
 	block = packed_column_block(packed);
 	if (block == 0)
 		return -EOPNOTSUPP;
-	n_blocks = size.n / block;
-	n_whole = n_blocks / n_lanes;
-	pieces[TEAM_WHOLE] = (struct team_piece){
-		.n_rows = size.rows,
-		.column = l * n_whole * block,
-		.n_columns = n_whole * block,
-	};
-	pieces[TEAM_REST] = (struct team_piece){
-		.row = (uint32_t)team_share(size.rows, l, n_lanes),
-		.column = n_lanes * n_whole * block,
-		.n_columns = n_blocks % n_lanes * block,
-	};
-	pieces[TEAM_REST].n_rows =
-		(uint32_t)team_share(size.rows, l + 1, n_lanes) - pieces[TEAM_REST].row;
-	for (unsigned i = 0; i < TEAM_N_PIECES && r == 0; i++)
-		r = piece_init(team, &team->lanes[l], layer, &pieces[i], packed);
+	if (team->by_images)
+		cut_all(team, lane, layer, size, block);
+	else
+		cut(lane->pieces[layer], &size, block, l, team->n_lanes);
+	for (unsigned i = 0; i < lane->n_pieces && r == 0; i++)
+		r = piece_init(team, lane, layer, &lane->pieces[layer][i], packed);
 	return r;
 }
 
@@ -130,11 +158,20 @@ static int heads_ops(struct vit_team *team, struct team_lane *lane, struct team_
 	return op_error(r, heads->mix);
 }
 
-static int heads_init(struct vit_team *team, unsigned l, struct team_heads *heads, uint32_t rows)
+/* Those of an image: which one is said when it is its turn. */
+static void share_images(const struct vit_team *team, struct team_heads *heads, uint32_t rows)
+{
+	heads[TEAM_WHOLE] = (struct team_heads){
+		.n_items = team->vit->shape.n_heads,
+		.n_rows = rows,
+	};
+}
+
+static void share_heads(
+	const struct vit_team *team, unsigned l, struct team_heads *heads, uint32_t rows)
 {
 	const size_t n_items = (size_t)team->n * team->vit->shape.n_heads;
 	const size_t n_whole = n_items / team->n_lanes;
-	int r = 0;
 
 	heads[TEAM_WHOLE] = (struct team_heads){
 		.item = l * n_whole,
@@ -148,6 +185,16 @@ static int heads_init(struct vit_team *team, unsigned l, struct team_heads *head
 	};
 	heads[TEAM_REST].n_rows =
 		(uint32_t)team_share(rows, l + 1, team->n_lanes) - heads[TEAM_REST].row;
+}
+
+static int heads_init(struct vit_team *team, unsigned l, struct team_heads *heads, uint32_t rows)
+{
+	int r = 0;
+
+	if (team->by_images)
+		share_images(team, heads, rows);
+	else
+		share_heads(team, l, heads, rows);
 	for (unsigned i = 0; i < TEAM_N_PIECES && r == 0; i++)
 		r = heads_ops(team, &team->lanes[l], &heads[i]);
 	return r;
@@ -158,6 +205,9 @@ int team_lane_init(struct vit_team *team, unsigned l)
 	struct team_lane *lane = &team->lanes[l];
 	int r = onednn_new(&lane->onednn);
 
+	lane->n_pieces = TEAM_N_PIECES * (team->by_images ? team->n_lanes : 1);
+	lane->first = team->by_images ? (uint32_t)team_share(team->n, l, team->n_lanes) : 0;
+	lane->end = team->by_images ? (uint32_t)team_share(team->n, l + 1, team->n_lanes) : team->n;
 	for (enum team_layer layer = 0; layer < TEAM_N_LAYERS && r == 0; layer++)
 		r = layer_init(team, l, layer);
 	if (r == 0)
@@ -177,9 +227,11 @@ static void heads_done(struct team_heads *heads)
 
 void team_lane_done(struct team_lane *lane)
 {
-	for (enum team_layer layer = 0; layer < TEAM_N_LAYERS; layer++)
-		for (unsigned i = 0; i < TEAM_N_PIECES; i++)
+	for (enum team_layer layer = 0; layer < TEAM_N_LAYERS; layer++) {
+		for (unsigned i = 0; lane->pieces[layer] && i < lane->n_pieces; i++)
 			op_free(lane->pieces[layer][i].op);
+		free(lane->pieces[layer]);
+	}
 	heads_done(lane->heads);
 	heads_done(lane->last_heads);
 	onednn_free(lane->onednn);

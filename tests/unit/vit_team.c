@@ -15,6 +15,7 @@
 #define WIDTH 192
 #define PX 112
 #define N_PIXELS ((size_t)3 * PX * PX)
+#define N_IMAGES 6u
 
 /* 9, 3, 12 and 3 blocks of 64 columns and 3 heads: what two, four or five lanes do not divide. */
 static const struct vit_shape tiny = {
@@ -33,7 +34,7 @@ struct fixture {
 	struct vit *vit;
 	enum precision precision;
 	struct slot *slot;
-	float *pixels; /* (3, N_PIXELS) */
+	float *pixels; /* (N_IMAGES, N_PIXELS) */
 };
 
 static bool fixture_init(struct fixture *f, enum precision precision)
@@ -44,8 +45,8 @@ static bool fixture_init(struct fixture *f, enum precision precision)
 	if (!vit_has(f->vit, precision))
 		return false;
 	assert_int_equal(vit_slot_new(&f->slot, f->vit, slot_use_in(SLOT_INFER, precision)), 0);
-	f->pixels = calloc(3 * N_PIXELS, sizeof(float));
-	random_pixels(f->pixels, 3 * N_PIXELS, SEED);
+	f->pixels = calloc(N_IMAGES * N_PIXELS, sizeof(float));
+	random_pixels(f->pixels, N_IMAGES * N_PIXELS, SEED);
 	return true;
 }
 
@@ -105,19 +106,23 @@ static void any_number_of_lanes_agrees_with_the_reference(void **state)
 	}
 }
 
+/* Three images are shared by columns; four and six as images. */
 static void an_image_has_the_same_bits_in_any_batch(void **state)
 {
+	static const uint32_t batches[] = { 3, 4, N_IMAGES };
+
 	(void)state;
 	for (enum precision p = PRECISION_F32; p <= PRECISION_BF16; p++) {
 		_cleanup_(fixture_done) struct fixture f = { 0 };
-		float together[3 * WIDTH], alone[WIDTH];
+		float together[N_IMAGES * WIDTH], alone[N_IMAGES * WIDTH];
 
 		if (!fixture_init(&f, p))
 			continue;
-		forward(&f, 0, 3, 2, 2, together);
-		for (unsigned i = 0; i < 3; i++) {
-			forward(&f, i, 1, 2, 2, alone);
-			assert_memory_equal(alone, together + (size_t)i * WIDTH, sizeof(alone));
+		for (unsigned i = 0; i < N_IMAGES; i++)
+			forward(&f, i, 1, 2, 2, alone + (size_t)i * WIDTH);
+		for (size_t b = 0; b < ARRAY_SIZE(batches); b++) {
+			forward(&f, 0, batches[b], 2, 2, together);
+			assert_memory_equal(alone, together, batches[b] * WIDTH * sizeof(float));
 		}
 	}
 }
@@ -129,9 +134,11 @@ static void fewer_threads_than_lanes_give_the_same_bits(void **state)
 
 	(void)state;
 	assert_true(fixture_init(&f, PRECISION_F32));
-	forward(&f, 0, 2, 3, 3, want);
-	forward(&f, 0, 2, 3, 1, got);
-	assert_memory_equal(want, got, sizeof(want));
+	for (int n_lanes = 2; n_lanes <= 3; n_lanes++) {
+		forward(&f, 0, 2, n_lanes, n_lanes, want);
+		forward(&f, 0, 2, n_lanes, 1, got);
+		assert_memory_equal(want, got, sizeof(want));
+	}
 }
 
 static void a_real_models_pass_is_a_teams(void **state)
