@@ -162,7 +162,7 @@ static int run(const struct config *config, const char *role, const char *self, 
 		learner ? config->learner_threads : config->threads, learner, argv);
 	if (r < 0)
 		log_warning("OpenMP keeps its own settings: %s", strerror(-r));
-	return learner ? learner_main(config) : serve_main(config, self);
+	return learner ? learner_main(config) : serve_main(config, self, argv);
 }
 
 int main(int argc, char **argv)

@@ -15,8 +15,8 @@
 #define ROLE_CONFIG 5 /* sealed memfd, the text of a kamend.conf */
 
 /** Each runs the role's event loop to its end and returns the process's exit status. */
-/* self: program of the roles. Signals must have been blocked in every thread. */
-int serve_main(const struct config *config, const char *self);
+/* self: program of the roles, and of serve itself when it restarts, with argv. Signals must have been blocked in every thread. */
+int serve_main(const struct config *config, const char *self, char *const *argv);
 /**
  * Serve reads its signals from a descriptor. Libraries may start threads before main(): those have
  * them blocked only if they were so when the program was executed, so call this before

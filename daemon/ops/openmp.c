@@ -62,3 +62,18 @@ int openmp_set_up(const char *role, const char *cpus, uint32_t threads, bool pas
 	(void)execv("/proc/self/exe", argv);
 	return -errno;
 }
+
+bool openmp_is_ours(const char *variable)
+{
+	size_t n_name = strcspn(variable, "=");
+	const char *mark = getenv(MARK), *at;
+
+	if (strncmp(variable, MARK "=", sizeof(MARK)) == 0)
+		return true;
+	for (at = mark ? strchr(mark, ' ') : NULL; at; at = strchr(at, ' ')) {
+		at++;
+		if (strcspn(at, " ") == n_name && strncmp(at, variable, n_name) == 0)
+			return true;
+	}
+	return false;
+}

@@ -16,5 +16,7 @@
  * @return 0: they are set; a negative errno; does not return where it executes
  */
 int openmp_set_up(const char *role, const char *cpus, uint32_t threads, bool passive, char **argv);
+/** Whether openmp_set_up() has put this NAME=VALUE into the environment. */
+bool openmp_is_ours(const char *variable);
 
 #endif

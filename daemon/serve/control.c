@@ -175,6 +175,7 @@ static const struct control_verb verbs[] = {
 	{ KAMEN__REQUEST__VERB_TOP, false, control_top },
 	{ KAMEN__REQUEST__VERB_LABEL_SET, true, control_label_set },
 	{ KAMEN__REQUEST__VERB_LABEL_LIST, false, control_label_list },
+	{ KAMEN__REQUEST__VERB_RESTART, true, control_restart },
 };
 
 static void hello(struct control_client *client, const Kamen__Request *request)
@@ -370,7 +371,7 @@ int control_open(struct serve *serve, const char *path)
 	struct control *control = &serve->control;
 	int r;
 
-	r = listen_seqpacket(&control->listen_fd, path);
+	r = listen_open(&control->listen_fd, path, &serve->handover, "control");
 	if (r < 0)
 		return r;
 	return sd_event_add_io(

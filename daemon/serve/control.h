@@ -61,7 +61,7 @@ void control_error(struct control_client *client, uint64_t id, int code, const c
 	__attribute__((format(printf, 4, 5)));
 
 /* ---- verbs: control_site.c, control_life.c, control_mask.c, control_label.c, control_audit.c, control_learn.c, control_top.c,
- * metrics_serve.c, reproduce.c */
+ * metrics_serve.c, reproduce.c, restart.c */
 void control_status(struct control_client *client, const Kamen__Request *request);
 void control_site_create(struct control_client *client, const Kamen__Request *request);
 void control_site_list(struct control_client *client, const Kamen__Request *request);
@@ -81,6 +81,7 @@ void control_mask_rollback(struct control_client *client, const Kamen__Request *
 void control_mask_export(struct control_client *client, const Kamen__Request *request);
 void control_mask_import(struct control_client *client, const Kamen__Request *request);
 void control_audit_show(struct control_client *client, const Kamen__Request *request);
+void control_restart(struct control_client *client, const Kamen__Request *request);
 void control_label_set(struct control_client *client, const Kamen__Request *request);
 void control_label_list(struct control_client *client, const Kamen__Request *request);
 void control_metrics(struct control_client *client, const Kamen__Request *request);

@@ -50,6 +50,15 @@ struct request *decoder_take(struct serve *serve, uint64_t id)
 	return NULL;
 }
 
+uint32_t decoder_n_waiting(const struct serve *serve)
+{
+	uint32_t n = 0;
+
+	for (const struct request *q = serve->decoder.jobs; q; q = q->job_next)
+		n++;
+	return n;
+}
+
 /* ---- to ingest */
 
 /* write() from the client's pages: where one is missing it fails, where a load would kill us. */

@@ -22,6 +22,8 @@ void decoder_forget(struct serve *serve, struct request *request);
 /** Ends a job; NULL: nobody waits for it any more. */
 struct request *decoder_take(struct serve *serve, uint64_t id);
 
+/** Requests that wait for ingest. */
+uint32_t decoder_n_waiting(const struct serve *serve);
 /** Ingest is ready: everything that waits goes (again). */
 void decoder_resume(struct serve *serve);
 /** Ingest died: who has been with two of them is given up. */

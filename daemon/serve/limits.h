@@ -22,8 +22,9 @@
 #define SERVE_MAX_USERS 2048u      /* uids with quotas: more than there can be connections */
 #define SERVE_HELLO_NS (5 * NS_PER_S)
 #define SERVE_DRAIN_NS (10 * NS_PER_S)
-#define SERVE_MAX_LABELS 1000u /* of one request */
-#define SERVE_COMMIT_ROWS 256u /* rows of a group commit */
+#define SERVE_PAUSE_NS NS_PER_S /* for what is being computed when the daemon executes itself */
+#define SERVE_MAX_LABELS 1000u  /* of one request */
+#define SERVE_COMMIT_ROWS 256u  /* rows of a group commit */
 #define SERVE_COMMIT_NS (5 * NS_PER_MS)
 #define SERVE_ROLE_GRACE_NS (8 * NS_PER_S) /* a step of learning and its checkpoint */
 

@@ -7,6 +7,7 @@
 #include <sys/un.h>
 
 #include "engine.h"
+#include "serve/handover.h"
 #include "serve/limits.h"
 
 static int fill_address(struct sockaddr_un *address, const char *path)
@@ -105,4 +106,38 @@ int listen_seqpacket(int *ret_fd, const char *path)
 		return -errno;
 	*ret_fd = TAKE_FD(fd);
 	return 0;
+}
+
+/* Whose file is gone or another's is out of reach. */
+static bool listens_at(int fd, const char *path)
+{
+	struct sockaddr_un address, bound;
+	socklen_t n_bound = sizeof(bound), n_listens = sizeof(int);
+	struct stat st;
+	int listens = 0;
+
+	(void)memset(&bound, 0, sizeof(bound));
+	return fill_address(&address, path) >= 0 &&
+	       getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &n_listens) == 0 && listens &&
+	       getsockname(fd, (void *)&bound, &n_bound) == 0 &&
+	       strncmp(bound.sun_path, address.sun_path, sizeof(bound.sun_path)) == 0 &&
+	       lstat(path, &st) == 0 && S_ISSOCK(st.st_mode);
+}
+
+int listen_open(int *ret_fd, const char *path, struct handover *handover, const char *name)
+{
+	int r, fd = handover_take(handover, name);
+
+	if (fd >= 0 && listens_at(fd, path)) {
+		*ret_fd = fd;
+		return 0;
+	}
+	if (fd >= 0) {
+		handover_forget(handover, name);
+		(void)close(fd);
+	}
+	r = listen_seqpacket(ret_fd, path);
+	if (r >= 0 && handover_has_room(handover, 1))
+		handover_store(handover, name, *ret_fd);
+	return r;
 }

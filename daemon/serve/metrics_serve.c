@@ -62,6 +62,12 @@ static void write_sessions(struct metrics_text *out, struct serve *serve)
 		metrics_value(out, "kamen_quota_refused_total", labels,
 			(double)serve->quotas.n_refused[i]);
 	}
+	one(out, "kamen_clients_resumed_total", "counter",
+		"Sessions taken over from the serve before", (double)s->n_resumed);
+	one(out, "kamen_requests_resumed_total", "counter", "Requests of these that were run again",
+		(double)s->n_run_again);
+	one(out, "kamen_restart_gap_seconds", "gauge", "Between the serve before and this one",
+		(double)s->gap_ns / 1e9);
 	one(out, "kamen_control_clients", "gauge", "Connections on control.sock", serve->control.n);
 	one(out, "kamen_control_requests_total", "counter", "Control requests",
 		(double)serve->control.n_requests);

@@ -312,20 +312,11 @@ static void start_on_site(struct serve *serve, struct request *request)
 		refuse(serve, request, r, "cannot hand the image to ingest");
 }
 
-void request_start(struct serve *serve, struct request *request)
+static void start(struct serve *serve, struct request *request)
 {
 	struct shm_request *wire = &request->wire;
-	struct diag diag = { .text = "" };
 	const char *wrong;
-	int r;
 
-	serve->n_pending++;
-	r = quota_ask(&serve->quotas, request->session->user, &serve->config, request->received_ns,
-		&diag);
-	if (r < 0) {
-		refuse(serve, request, r, diag.text);
-		return;
-	}
 	if (wire->stride == 0)
 		wire->stride = wire->width * shm_n_channels(wire->format);
 	wrong = check_bytes(request);
@@ -350,4 +341,32 @@ void request_start(struct serve *serve, struct request *request)
 	}
 	(void)site_ref(request->site);
 	start_on_site(serve, request);
+}
+
+void request_start(struct serve *serve, struct request *request)
+{
+	struct diag diag = { .text = "" };
+	int r;
+
+	serve->n_pending++;
+	r = quota_ask(&serve->quotas, request->session->user, &serve->config, request->received_ns,
+		&diag);
+	if (r < 0)
+		refuse(serve, request, r, diag.text);
+	else
+		start(serve, request);
+}
+
+void request_start_again(struct serve *serve, struct request *request, uint64_t received_ns)
+{
+	const struct shm_request *wire = &request->wire;
+	uint64_t now = request->received_ns;
+
+	serve->n_pending++;
+	if (received_ns < now)
+		request->received_ns = received_ns;
+	if (wire->deadline_ns > 0 && wire->deadline_ns <= now)
+		refuse(serve, request, -ETIMEDOUT, "deadline");
+	else
+		start(serve, request);
 }

@@ -213,8 +213,10 @@ static int on_exit_of(sd_event_source *source, const siginfo_t *info, void *user
 	role->child = sd_event_source_disable_unref(role->child);
 	role->pid = 0;
 	role_disconnect(role);
-	if (role->stopping)
+	if (role->stopping) {
+		restart_look(serve);
 		return 0;
+	}
 	log_write(LOG_WARNING, NULL, "%s ended (%s %d), it is started again in %u ms", role->name,
 		info->si_code == CLD_EXITED ? "exit status" : "signal", info->si_status,
 		(unsigned)((role->pause_ns > 0 ? role->pause_ns : PAUSE_MIN_NS) / NS_PER_MS));
@@ -447,6 +449,34 @@ static void role_end(struct role *role)
 	if (role->pid > 0 && role->sock >= 0 && !role->ready)
 		(void)kill(role->pid, SIGKILL);
 	role_disconnect(role);
+}
+
+void roles_end(struct serve *serve, enum role_id id)
+{
+	struct role *role = &serve->roles[id];
+
+	role->stopping = true;
+	role->pause = sd_event_source_disable_unref(role->pause);
+	role_end(role);
+}
+
+void roles_kill(struct serve *serve)
+{
+	for (unsigned i = 0; i < N_ROLES; i++)
+		if (serve->roles[i].pid > 0)
+			(void)kill(serve->roles[i].pid, SIGKILL);
+}
+
+void roles_resume(struct serve *serve)
+{
+	for (unsigned i = 0; i < N_ROLES; i++) {
+		struct role *role = &serve->roles[i];
+
+		role->pid = 0;
+		role->stopping = false;
+		if (i != ROLE_LEARNER || serve->config.learner_on)
+			restart_later(role);
+	}
 }
 
 void roles_drain(struct serve *serve)

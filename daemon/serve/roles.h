@@ -35,6 +35,11 @@ void roles_init(struct serve *serve);
 int roles_start(struct serve *serve);
 /** None is started again, and the learner ends: it saves its round meanwhile. */
 void roles_drain(struct serve *serve);
+/** That one ends, and is not started again: it saves what it has. */
+void roles_end(struct serve *serve, enum role_id id);
+void roles_kill(struct serve *serve);
+/** After roles_stop(): both are started again. */
+void roles_resume(struct serve *serve);
 /** Closes their sockets, which ends them; waits a little, then kills. */
 void roles_stop(struct serve *serve);
 /** Queues a message, with a copy of fd (-1: none). -ENOTCONN: not running. */

@@ -12,6 +12,7 @@
 #include "role.h"
 #include "serve/limits.h"
 #include "serve/need.h"
+#include "serve/session_resume.h"
 
 /* How often a start that takes long asks systemd for more time, and how much. */
 #define EXTEND_EVERY_USEC (2 * 1000 * 1000)
@@ -88,6 +89,7 @@ void serve_log_audit(struct serve *serve)
 
 void serve_check_drained(struct serve *serve)
 {
+	restart_look(serve);
 	if (!serve->draining || serve->n_pending > 0)
 		return;
 	/* What is admitted but not committed has nobody waiting; serve_close() commits it. */
@@ -118,6 +120,7 @@ static int on_terminate(
 		return sd_event_exit(serve->event, 0);
 	log_info("stopping: %u requests are still to be answered", serve->n_pending);
 	serve->draining = true;
+	restart_cancel(serve);
 	control_stop(serve);
 	sessions_stop(serve);
 	roles_drain(serve);
@@ -197,6 +200,20 @@ static int on_reload(sd_event_source *source, const struct signalfd_siginfo *inf
 	return 0;
 }
 
+static int on_restart(sd_event_source *source, const struct signalfd_siginfo *info, void *userdata)
+{
+	struct serve *serve = userdata;
+	struct diag diag = { .text = "" };
+	int r;
+
+	(void)source;
+	(void)info;
+	r = restart_begin(serve, &diag);
+	if (r < 0)
+		log_error("no restart: %s", diag.text[0] ? diag.text : strerror(-r));
+	return 0;
+}
+
 static int on_watchdog(sd_event_source *source, uint64_t usec, void *userdata)
 {
 	struct serve *serve = userdata;
@@ -226,9 +243,11 @@ static int start_watchdog(struct serve *serve)
 /* ---- from a packed model to READY */
 
 /* Each may take long where disks are slow or state is large. */
-static void begin_phase(const char *what)
+static void begin_phase(const struct serve *serve, const char *what)
 {
-	(void)sd_notifyf(0, "EXTEND_TIMEOUT_USEC=%d\nSTATUS=%s", EXTEND_BY_USEC, what);
+	/* The watchdog of the serve before goes on for who took its place in the same process. */
+	(void)sd_notifyf(0, "EXTEND_TIMEOUT_USEC=%d\nSTATUS=%s%s", EXTEND_BY_USEC, what,
+		serve->handover.was_executed ? "\nWATCHDOG=1" : "");
 }
 
 static int on_handed_back(sd_event_source *source, int fd, uint32_t revents, void *userdata)
@@ -283,7 +302,7 @@ static int begin_to_serve(struct serve *serve)
 {
 	int r;
 
-	begin_phase("reading the sites");
+	begin_phase(serve, "reading the sites");
 	r = say("scheduler", make_scheduler(serve));
 	if (r >= 0)
 		r = say("sites", sites_open(serve));
@@ -303,6 +322,7 @@ static int begin_to_serve(struct serve *serve)
 		return r;
 	inference_serve(serve->inference, serve->scheduler);
 	serve->serving = true;
+	sessions_resume(serve);
 	log_notice("kamend " KAMEN_VERSION " serves %u sites with %s on %s", serve->sites.n,
 		serve->boot->model_path, vit_isa(inference_vit(serve->inference)));
 	serve_log_audit(serve);
@@ -338,8 +358,7 @@ static int on_inference(sd_event_source *source, int fd, uint32_t revents, void 
 static int on_still_starting(sd_event_source *source, uint64_t usec, void *userdata)
 {
 	(void)usec;
-	(void)userdata;
-	begin_phase("packing the model");
+	begin_phase(userdata, "packing the model");
 	if (sd_event_source_set_time_relative(source, EXTEND_EVERY_USEC) >= 0)
 		(void)sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
 	return 0;
@@ -355,6 +374,7 @@ void serve_block_signals(void)
 	(void)sigaddset(&set, SIGTERM);
 	(void)sigaddset(&set, SIGINT);
 	(void)sigaddset(&set, SIGHUP);
+	(void)sigaddset(&set, SIGUSR2);
 	(void)sigaddset(&set, SIGCHLD);
 	(void)sigprocmask(SIG_BLOCK, &set, NULL);
 }
@@ -372,6 +392,8 @@ static int make_loop(struct serve *serve)
 		r = sd_event_add_signal(serve->event, NULL, SIGINT, on_terminate, serve);
 	if (r >= 0)
 		r = sd_event_add_signal(serve->event, NULL, SIGHUP, on_reload, serve);
+	if (r >= 0)
+		r = sd_event_add_signal(serve->event, NULL, SIGUSR2, on_restart, serve);
 	if (r >= 0)
 		r = sd_event_add_time_relative(serve->event, &serve->starting, CLOCK_MONOTONIC, 0,
 			0, on_still_starting, serve);
@@ -413,15 +435,15 @@ static int open_parts(struct serve *serve)
 		log_error("%s: %s", config->runtime_dir, strerror(errno));
 		return EXIT_FAILURE;
 	}
-	begin_phase("opening state.db");
+	begin_phase(serve, "opening state.db");
 	r = state_open(&serve->state, config->state_dir, &config->site_defaults, &diag);
 	if (r < 0) {
 		log_error("%s", diag.text[0] ? diag.text : strerror(-r));
 		return EXIT_FAILURE;
 	}
-	begin_phase("checking the audit chain");
+	begin_phase(serve, "checking the audit chain");
 	verify_audit(serve);
-	begin_phase("reading the model");
+	begin_phase(serve, "reading the model");
 	r = base_load(&serve->base, config->model_path, &diag);
 	if (r < 0) {
 		log_error("model %s: %s", config->model_path,
@@ -454,13 +476,17 @@ static void unlink_sockets(const struct serve *serve)
 /* Clients first, then who works for them; what borrows from the model before the model. */
 static void close_serving(struct serve *serve)
 {
+	restart_cancel(serve);
+	/* What systemd has stored is for the next one, or goes when the unit has stopped. */
+	serve->handover.is_leaving = true;
 	if (serve->serving)
 		admission_done(serve);
 	sessions_stop(serve);
 	sessions_close(serve);
 	control_stop(serve);
 	control_close(serve);
-	if (serve->serving)
+	/* Where systemd has the sockets, their files are the next one's. */
+	if (serve->serving && serve->handover.max_stored == 0)
 		unlink_sockets(serve);
 	roles_stop(serve);
 	need_close(serve);
@@ -493,12 +519,14 @@ static void serve_close(struct serve *serve)
 		config_done(&serve->config);
 }
 
-static void serve_init(struct serve *serve, const struct config *config, const char *self)
+static void serve_init(
+	struct serve *serve, const struct config *config, const char *self, char *const *argv)
 {
 	*serve = (struct serve){
 		.boot = config,
 		.config = *config,
 		.self = self,
+		.argv = argv,
 		.started_ns = clock_now_ns(),
 		.sessions.listen_fd = -1,
 		.control.listen_fd = -1,
@@ -508,12 +536,15 @@ static void serve_init(struct serve *serve, const struct config *config, const c
 	peer_policy_read(&serve->policy);
 }
 
-int serve_main(const struct config *config, const char *self)
+int serve_main(const struct config *config, const char *self, char *const *argv)
 {
 	struct serve serve;
-	int status;
+	int status, r;
 
-	serve_init(&serve, config, self);
+	serve_init(&serve, config, self, argv);
+	r = handover_read(&serve.handover);
+	if (r < 0)
+		log_warning("what an earlier kamend has left cannot be read: %s", strerror(-r));
 	status = make_loop(&serve) < 0 ? EXIT_FAILURE : open_parts(&serve);
 	if (status == 0)
 		status = spin_loop(&serve);
@@ -522,5 +553,6 @@ int serve_main(const struct config *config, const char *self)
 		status = EXIT_FAILURE;
 	}
 	serve_close(&serve);
+	handover_done(&serve.handover);
 	return status;
 }

@@ -8,10 +8,12 @@
 #include "serve/admission.h"
 #include "serve/control.h"
 #include "serve/decoder.h"
+#include "serve/handover.h"
 #include "serve/inference.h"
 #include "serve/peer.h"
 #include "serve/quota.h"
 #include "serve/request.h"
+#include "serve/restart.h"
 #include "serve/roles.h"
 #include "serve/rounds.h"
 #include "serve/scheduler.h"
@@ -30,6 +32,7 @@ struct serve {
 	struct config config;      /* in force, read again at SIGHUP */
 	bool owns_config;
 	const char *self;
+	char *const *argv; /* to execute itself with */
 	sd_event *event;
 	struct wire *wire; /* of every socket: a message is dealt with before the next is read */
 	struct base *base;
@@ -46,6 +49,8 @@ struct serve {
 	struct admission admission;
 	struct rounds rounds;
 	struct role roles[N_ROLES];
+	struct handover handover;
+	struct restart restart;
 	uint64_t started_ns;
 	uint32_t n_shadow_samples;
 	uint32_t n_pending; /* requests that have no answer yet */

@@ -10,6 +10,7 @@
 #include "serve/limits.h"
 #include "serve/listen.h"
 #include "serve/serve.h"
+#include "serve/session_resume.h"
 
 /* ---- life */
 
@@ -28,6 +29,17 @@ static void session_free(struct session *session)
 	closep(&session->fd);
 	free(session->requests);
 	free(session);
+}
+
+static void session_link(struct session *session)
+{
+	struct session_list *list = &session->serve->sessions;
+
+	session->next = list->head;
+	if (session->next)
+		session->next->previous = session;
+	list->head = session;
+	list->n++;
 }
 
 static void session_unlink(struct session *session)
@@ -59,6 +71,7 @@ static void session_close(struct session *session)
 	session->doorbell = sd_event_source_disable_unref(session->doorbell);
 	session->hello = sd_event_source_disable_unref(session->hello);
 	session->more = sd_event_source_disable_unref(session->more);
+	session_forget(session);
 	closep(&session->fd);
 	session->fd = -1;
 	session_unlink(session);
@@ -162,6 +175,8 @@ static struct request *take_request(struct session *session, const struct shm_re
 /* False: the session is gone. */
 static bool submit(struct session *session, const struct shm_request *wire)
 {
+	struct request *request;
+
 	if (wire->slot >= session->shm.n_slots) {
 		session_drop(session, "a submission names a slot that it does not have");
 		return false;
@@ -177,7 +192,10 @@ static bool submit(struct session *session, const struct shm_request *wire)
 		session_drop(session, "more late requests than slots");
 		return false;
 	}
-	request_start(session->serve, take_request(session, wire));
+	request = take_request(session, wire);
+	/* Room in the ring before the answer: the client may submit as soon as it has that. */
+	session_shm_taken(&session->shm, &request->wire, request->received_ns);
+	request_start(session->serve, request);
 	return !session->closed;
 }
 
@@ -222,8 +240,6 @@ static void take_submissions(struct session *session, uint64_t budget)
 		}
 		if (r == 0)
 			break;
-		/* Room in the ring before the answer: the client may submit as soon as it has that. */
-		session_shm_taken(&session->shm);
 		spent += bytes_read(session, &wire);
 		spin_touch(session);
 		if (!submit(session, &wire))
@@ -292,7 +308,9 @@ static int make_requests(struct session *session)
 		request->next = session->free;
 		session->free = request;
 	}
-	return 0;
+	/* Edge-triggered and never read: a client cannot make us wait on its description. */
+	return sd_event_add_io(session->serve->event, &session->doorbell, session->shm.doorbell,
+		EPOLLIN | EPOLLET, on_doorbell, session);
 }
 
 /* Counted first: what is there goes with the session, also of a half-made one. */
@@ -325,14 +343,9 @@ static int make_shared(struct session *session, const Kamen__Hello *hello, struc
 	if (r < 0)
 		return r;
 	r = session_shm_make(&session->shm, n_slots, slot_bytes);
-	if (r < 0)
-		return r;
-	r = make_requests(session);
-	if (r < 0)
-		return r;
-	/* Edge-triggered and never read: a client cannot make us wait on its description. */
-	return sd_event_add_io(serve->event, &session->doorbell, session->shm.doorbell,
-		EPOLLIN | EPOLLET, on_doorbell, session);
+	if (r >= 0 && hello->has_features && hello->features & WIRE_RESUME)
+		r = session_shm_keep(&session->shm);
+	return r < 0 ? r : make_requests(session);
 }
 
 static int send_welcome(struct session *session)
@@ -348,6 +361,7 @@ static int send_welcome(struct session *session)
 	welcome.slot_bytes = shm->slot_bytes;
 	welcome.results_bytes = shm->results_bytes;
 	welcome.frames_bytes = shm->frames_bytes;
+	welcome.features = shm->state ? WIRE_RESUME : 0;
 	return wire_send(session->fd, &welcome.base, fds, WIRE_MAX_FDS);
 }
 
@@ -415,10 +429,10 @@ static void say_welcome(struct session *session, const Kamen__Hello *hello)
 		session_drop(session, strerror(-r));
 		return;
 	}
-	/* The client has its own by now. */
-	closep(&session->shm.results_fd);
-	closep(&session->shm.frames_fd);
-	session->shm.results_fd = session->shm.frames_fd = -1;
+	if (session->shm.state)
+		session_store(session);
+	else
+		session_shm_private(&session->shm);
 	session->said_hello = true;
 	session->serve->sessions.n_welcome++;
 	session->hello = sd_event_source_disable_unref(session->hello);
@@ -435,6 +449,8 @@ static int on_socket(sd_event_source *source, int fd, uint32_t revents, void *us
 		session_close(session);
 		return 0;
 	}
+	if (session->owes_word && !session_tell(session))
+		return 0;
 	r = wire_recv(session->serve->wire, fd, &kamen__hello__descriptor, &message);
 	if (r == 0)
 		session_close(session);
@@ -479,19 +495,28 @@ static bool is_flood(const struct serve *serve, const struct peer *peer)
 	return n >= SERVE_STRANGERS_OF_UID;
 }
 
+static struct session *session_alloc(struct serve *serve, const struct peer *peer)
+{
+	struct session *session = calloc(1, sizeof(*session));
+
+	if (!session)
+		return NULL;
+	session->serve = serve;
+	session->peer = *peer;
+	session->fd = -1;
+	session->shm = SESSION_SHM_NONE;
+	return session;
+}
+
 static int session_new(struct serve *serve, int fd, const struct peer *peer, int refusal)
 {
 	struct session *session;
 	int r = 0;
 
-	session = calloc(1, sizeof(*session));
+	session = session_alloc(serve, peer);
 	if (!session)
 		return -ENOMEM;
-	session->serve = serve;
-	session->peer = *peer;
 	session->refusal = refusal;
-	session->fd = -1;
-	session->shm = (struct session_shm){ .results_fd = -1, .frames_fd = -1, .doorbell = -1 };
 	if (!is_ingest(serve, peer))
 		r = quota_enter(&serve->quotas, peer->uid, clock_now_ns(), &session->user);
 	if (r >= 0)
@@ -504,14 +529,76 @@ static int session_new(struct serve *serve, int fd, const struct peer *peer, int
 		return r;
 	}
 	session->fd = fd;
-	session->next = serve->sessions.head;
-	if (session->next)
-		session->next->previous = session;
-	serve->sessions.head = session;
-	serve->sessions.n++;
+	session_link(session);
 	serve->sessions.n_accepted++;
 	return 0;
 }
+
+/* ---- left by an earlier process */
+
+static int make_resumed(struct session *session, int fd, const struct session_shm *shm)
+{
+	struct serve *serve = session->serve;
+	struct diag diag = { .text = "" };
+	int r;
+
+	r = quota_enter(&serve->quotas, session->peer.uid, clock_now_ns(), &session->user);
+	if (r >= 0)
+		r = admit(session, shm->n_slots, shm->slot_bytes, &diag);
+	if (r < 0)
+		return r;
+	session->shm = *shm;
+	r = make_requests(session);
+	if (r < 0)
+		return r;
+	return sd_event_add_io(serve->event, &session->io, fd, EPOLLIN, on_socket, session);
+}
+
+int session_adopt(struct session **ret_session, struct serve *serve, int fd,
+	const struct peer *peer, struct session_shm *shm)
+{
+	struct session *session = session_alloc(serve, peer);
+	int r;
+
+	if (!session)
+		return -ENOMEM;
+	r = make_resumed(session, fd, shm);
+	if (r < 0) {
+		if (session->is_open)
+			quota_close(session->user);
+		session->shm = SESSION_SHM_NONE;
+		session_free(session);
+		return r;
+	}
+	*shm = SESSION_SHM_NONE;
+	session->fd = fd;
+	session->said_hello = true;
+	session_link(session);
+	serve->sessions.n_welcome++;
+	*ret_session = session;
+	return 0;
+}
+
+void session_run_again(struct session *session, const struct session_recovery *recovery)
+{
+	/* Held, so that an answer does not free it under us. */
+	session->n_busy++;
+	for (uint32_t i = 0; i < recovery->n && !session->closed; i++) {
+		const struct session_state_slot *slot =
+			&session->shm.state->slots[recovery->slots[i]];
+
+		request_start_again(
+			session->serve, take_request(session, &slot->request), slot->received_ns);
+	}
+	/* Bells that were rung for the serve before may not be rung again. */
+	if (!session->closed)
+		come_back(session);
+	session->n_busy--;
+	if (session->closed && session->n_busy == 0)
+		session_free(session);
+}
+
+/* ---- arrivals */
 
 static int check_arrival(struct serve *serve, int fd, struct peer *ret_peer)
 {
@@ -560,7 +647,7 @@ int sessions_open(struct serve *serve, const char *path)
 	struct session_list *list = &serve->sessions;
 	int r;
 
-	r = listen_seqpacket(&list->listen_fd, path);
+	r = listen_open(&list->listen_fd, path, &serve->handover, "data");
 	if (r < 0)
 		return r;
 	return sd_event_add_io(
@@ -583,6 +670,26 @@ void sessions_stop(struct serve *serve)
 		spin_forget(session);
 		if (session->said_hello)
 			take_submissions(session, UINT64_MAX);
+	}
+}
+
+void sessions_pause(struct serve *serve, bool is_paused)
+{
+	const int enabled = is_paused ? SD_EVENT_OFF : SD_EVENT_ON;
+	struct session *next;
+
+	(void)sd_event_source_set_enabled(serve->sessions.listen, enabled);
+	for (struct session *session = serve->sessions.head; session; session = next) {
+		next = session->next;
+		if (!session->said_hello)
+			continue;
+		(void)sd_event_source_set_enabled(session->doorbell, enabled);
+		if (is_paused)
+			spin_forget(session);
+		if (is_paused && session->more)
+			(void)sd_event_source_set_enabled(session->more, SD_EVENT_OFF);
+		else if (!is_paused)
+			come_back(session);
 	}
 }
 

@@ -7,6 +7,7 @@
 #include "serve/peer.h"
 #include "serve/quota.h"
 #include "serve/request.h"
+#include "serve/session_state.h"
 #include "shm_ring.h"
 
 struct serve;
@@ -20,16 +21,35 @@ struct session_shm {
 	uint32_t n_slots;
 	uint64_t slot_bytes;
 	struct shm_ring submissions, completions;
+	struct session_state *state; /* for the next serve; NULL: the session ends with this one */
+	int state_fd;
 };
+
+#define SESSION_SHM_NONE \
+	((struct session_shm){ .results_fd = -1, .frames_fd = -1, .doorbell = -1, .state_fd = -1 })
 
 /** Makes both regions and the doorbell, maps, then seals. Closes nothing of a half-made one: call
  * session_shm_done() in any case. */
 int session_shm_make(struct session_shm *shm, uint32_t n_slots, uint64_t slot_bytes);
+/** It is to outlive this process: what happens from now on is put down. Keeps the descriptors. */
+int session_shm_keep(struct session_shm *shm);
+/** It is not: closes the regions' descriptors, which the client has. */
+void session_shm_private(struct session_shm *shm);
+/**
+ * Makes one of what an earlier process has left: frames_fd, doorbell, state_fd and state are set.
+ * The results are a new region, because no process can map the old one for writing; it begins as a
+ * copy, and the cursors go on. Nothing that was left is changed.
+ *
+ * @return 0, -EBADMSG: the parts do not fit each other, or are not as a serve leaves them, ...
+ */
+int session_shm_resume(
+	struct session_shm *shm, int old_results_fd, struct session_recovery *ret_recovery);
 void session_shm_done(struct session_shm *shm);
 /** Next submission copied out. 1, 0: none, -EBADMSG: the client's cursor is a lie. */
 int session_shm_take(struct session_shm *shm, struct shm_request *ret_request);
-/** How far we have read. */
-void session_shm_taken(struct session_shm *shm);
+/** How far we have read: the checked copy is put down, then the client learns that there is room. */
+void session_shm_taken(
+	struct session_shm *shm, const struct shm_request *request, uint64_t received_ns);
 const uint8_t *session_shm_slot(const struct session_shm *shm, uint32_t slot);
 /** Where the answer of a slot goes. */
 struct shm_result *session_shm_result(const struct session_shm *shm, uint32_t slot);
@@ -58,7 +78,9 @@ struct session {
 	uint64_t n_bytes;                       /* of its regions */
 	bool is_open;                           /* counts for its user */
 	bool said_hello, closed;
-	int refusal; /* told in answer to its hello: a packet sent earlier may find no reader */
+	bool owes_word;  /* that it was resumed: its socket was full */
+	uint64_t number; /* of what outlives this process (session_resume.h), 0: it does not */
+	int refusal;     /* told in answer to its hello: a packet sent earlier may find no reader */
 	struct session *next, *previous;
 };
 
@@ -69,12 +91,15 @@ struct session_list {
 	int listen_fd;
 	sd_event_source *listen, *listen_pause;
 	uint64_t n_accepted, n_refused, n_dropped;
+	uint64_t last_number, n_resumed, n_run_again, gap_ns;
 };
 
 int sessions_open(struct serve *serve, const char *path);
 /** No new clients; what was submitted before is taken. */
 void sessions_stop(struct serve *serve);
 void sessions_close(struct serve *serve);
+/** Takes nothing from anybody, or goes on where that stopped. */
+void sessions_pause(struct serve *serve, bool is_paused);
 
 /** Takes what it has submitted, as its doorbell does. It may be gone afterwards. */
 void session_look(struct session *session);
@@ -85,5 +110,11 @@ void session_answer(
 void session_put(struct session *session, struct request *request);
 /** Ends a session for a reason that is logged; its requests come to nothing. */
 void session_drop(struct session *session, const char *reason);
+
+/** One that an earlier process has welcomed; owns socket and shm from then on. */
+int session_adopt(struct session **ret_session, struct serve *serve, int fd,
+	const struct peer *peer, struct session_shm *shm);
+/** Starts what was taken and has no answer, then takes what was submitted meanwhile. */
+void session_run_again(struct session *session, const struct session_recovery *recovery);
 
 #endif

@@ -5,6 +5,10 @@
 #include <fcntl.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+
+#define FRAMES_SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
+#define RESULTS_SEALS (FRAMES_SEALS | F_SEAL_FUTURE_WRITE)
 
 static int make_region(const char *name, size_t n_bytes)
 {
@@ -44,8 +48,14 @@ static int make_results(struct session_shm *shm)
 	shm->completions = (struct shm_ring){ shm->results + shm_completions_offset(),
 		sizeof(struct shm_completion), shm->n_slots, 0 };
 	/* FUTURE_WRITE spares the mapping that exists: it has to come after mmap(). */
-	return seal(
-		shm->results_fd, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL);
+	return seal(shm->results_fd, RESULTS_SEALS);
+}
+
+static void find_submissions(struct session_shm *shm)
+{
+	/* The ring only reads here; its type is shared with the side that writes. */
+	shm->submissions = (struct shm_ring){ (uint8_t *)shm->frames + shm_submissions_offset(),
+		sizeof(struct shm_request), shm->n_slots, 0 };
 }
 
 static int write_frames_header(const struct session_shm *shm)
@@ -78,10 +88,8 @@ static int make_frames(struct session_shm *shm)
 	if (at == MAP_FAILED)
 		return -errno;
 	shm->frames = at;
-	/* The ring only reads here; its type is shared with the side that writes. */
-	shm->submissions = (struct shm_ring){ (uint8_t *)at + shm_submissions_offset(),
-		sizeof(struct shm_request), shm->n_slots, 0 };
-	return seal(shm->frames_fd, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
+	find_submissions(shm);
+	return seal(shm->frames_fd, FRAMES_SEALS);
 }
 
 int session_shm_make(struct session_shm *shm, uint32_t n_slots, uint64_t slot_bytes)
@@ -99,6 +107,94 @@ int session_shm_make(struct session_shm *shm, uint32_t n_slots, uint64_t slot_by
 	return make_frames(shm);
 }
 
+int session_shm_keep(struct session_shm *shm)
+{
+	return session_state_make(&shm->state, &shm->state_fd, shm->n_slots, shm->slot_bytes);
+}
+
+void session_shm_private(struct session_shm *shm)
+{
+	closep(&shm->results_fd);
+	closep(&shm->frames_fd);
+	shm->results_fd = shm->frames_fd = -1;
+}
+
+/* ---- one that an earlier process has made */
+
+static int map_region(int fd, size_t n_bytes, int seals, const uint8_t **ret_region)
+{
+	struct stat st;
+	void *at;
+
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if ((uint64_t)st.st_size != n_bytes || (fcntl(fd, F_GET_SEALS) & seals) != seals)
+		return -EBADMSG;
+	at = mmap(NULL, n_bytes, PROT_READ, MAP_SHARED, fd, 0);
+	if (at == MAP_FAILED)
+		return -errno;
+	*ret_region = at;
+	return 0;
+}
+
+static bool is_ours(const struct session_shm *shm, const uint8_t *results)
+{
+	const struct shm_results_header *header = (const void *)results;
+
+	return header->magic == SHM_RESULTS_MAGIC && header->version == SHM_LAYOUT_VERSION &&
+	       header->n_slots == shm->n_slots && header->slot_bytes == shm->slot_bytes;
+}
+
+/* All of it, with what is published there already: a client that has not seen the old region to its
+ * end finds the same here. */
+static int go_on(struct session_shm *shm, const uint8_t *old, struct session_recovery *recovery)
+{
+	const struct shm_results_header *was = (const void *)old;
+	struct shm_results_header *header;
+	int r;
+
+	if (!is_ours(shm, old))
+		return -EBADMSG;
+	r = session_state_recover(shm->state,
+		atomic_load_explicit(&was->completion_head, memory_order_relaxed), recovery);
+	if (r < 0)
+		return r;
+	r = make_results(shm);
+	if (r < 0)
+		return r;
+	memcpy(shm->results + sizeof(*header), old + sizeof(*header),
+		shm->results_bytes - sizeof(*header));
+	header = (void *)shm->results;
+	shm->submissions.cursor = recovery->n_taken;
+	shm->completions.cursor = recovery->n_answered;
+	shm_ring_publish(&shm->submissions, &header->submission_tail);
+	shm_ring_publish(&shm->completions, &header->completion_head);
+	return 0;
+}
+
+int session_shm_resume(
+	struct session_shm *shm, int old_results_fd, struct session_recovery *ret_recovery)
+{
+	const uint8_t *old = NULL;
+	size_t n_bytes;
+	int r;
+
+	shm->n_slots = shm->state->n_slots;
+	shm->slot_bytes = shm->state->slot_bytes;
+	shm->frames_bytes = shm_frames_bytes(shm->n_slots, shm->slot_bytes);
+	r = map_region(shm->frames_fd, shm->frames_bytes, FRAMES_SEALS, &shm->frames);
+	if (r < 0)
+		return r;
+	find_submissions(shm);
+	n_bytes = shm_results_bytes(shm->n_slots);
+	r = map_region(old_results_fd, n_bytes, RESULTS_SEALS, &old);
+	if (r < 0)
+		return r;
+	r = go_on(shm, old, ret_recovery);
+	(void)munmap((void *)old, n_bytes);
+	return r;
+}
+
 void session_shm_done(struct session_shm *shm)
 {
 	if (shm->results)
@@ -108,7 +204,9 @@ void session_shm_done(struct session_shm *shm)
 	closep(&shm->results_fd);
 	closep(&shm->frames_fd);
 	closep(&shm->doorbell);
-	*shm = (struct session_shm){ .results_fd = -1, .frames_fd = -1, .doorbell = -1 };
+	session_state_unmap(shm->state);
+	closep(&shm->state_fd);
+	*shm = SESSION_SHM_NONE;
 }
 
 int session_shm_take(struct session_shm *shm, struct shm_request *ret_request)
@@ -124,10 +222,13 @@ int session_shm_take(struct session_shm *shm, struct shm_request *ret_request)
 	return 1;
 }
 
-void session_shm_taken(struct session_shm *shm)
+void session_shm_taken(
+	struct session_shm *shm, const struct shm_request *request, uint64_t received_ns)
 {
 	struct shm_results_header *header = (void *)shm->results;
 
+	if (shm->state)
+		session_state_take(shm->state, request, received_ns, shm->submissions.cursor);
 	shm_ring_publish(&shm->submissions, &header->submission_tail);
 }
 
@@ -163,8 +264,14 @@ bool session_shm_complete(struct session_shm *shm, uint32_t slot, uint64_t id)
 	const struct shm_frames_header *frames = (const void *)shm->frames;
 	struct shm_results_header *header = (void *)shm->results;
 	const struct shm_completion completion = { .slot = slot, .id = id };
+	bool wants_bell;
 
 	shm_ring_put(&shm->completions, &completion);
-	return shm_ring_announce(
+	if (shm->state)
+		session_state_answer(shm->state, slot, shm->completions.cursor);
+	wants_bell = shm_ring_announce(
 		&shm->completions, &header->completion_head, &frames->client_awake);
+	if (shm->state)
+		session_state_free(shm->state, slot);
+	return wants_bell;
 }

@@ -627,6 +627,12 @@ void sites_refresh(struct serve *serve)
 	serve_log_audit(serve);
 }
 
+void sites_save(struct serve *serve)
+{
+	for (uint32_t i = 0; i < serve->sites.n; i++)
+		live_close(serve, serve->sites.sites[i]);
+}
+
 void sites_close(struct serve *serve)
 {
 	for (uint32_t i = 0; i < serve->sites.n; i++) {

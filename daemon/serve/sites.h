@@ -58,6 +58,8 @@ struct site_table {
 /** Sites of state.db, and those of sites.d that are not there yet. */
 int sites_open(struct serve *serve);
 void sites_close(struct serve *serve);
+/** Stores what sites_close() would. */
+void sites_save(struct serve *serve);
 struct site *sites_find(const struct site_table *table, const char *name);
 /** Can every site of the files be preprocessed for this model? -EINVAL with FILE:LINE in diag. */
 int sites_check_files(const struct serve *serve, const struct config *config, struct diag *diag);

@@ -37,7 +37,8 @@ void spin_touch(struct session *session)
 	struct serve *serve = session->serve;
 	struct spin *spin = &serve->spin;
 
-	if (serve->config.spin_us == 0 || serve->draining || session->closed)
+	if (serve->config.spin_us == 0 || serve->draining ||
+		serve->restart.phase == RESTART_PAUSED || session->closed)
 		return;
 	spin->until_ns = clock_now_ns() + serve->config.spin_us * NS_PER_US;
 	for (uint32_t i = 0; i < spin->n; i++)

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef KAMEN_SERVE_HANDOVER_H
+#define KAMEN_SERVE_HANDOVER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/*
+ * Descriptors that outlive this process, by name. Two ways lead to the next one, which takes them
+ * alike: systemd's store, which also has them after a kill; and execve() of the daemon by itself,
+ * with a list of them in a memfd that $KAMEN_HANDOVER names.
+ */
+#define HANDOVER_NAME_BYTES 48u
+
+struct handed {
+	char name[HANDOVER_NAME_BYTES];
+	int fd; /* -1: taken */
+};
+
+struct handover {
+	struct handed *items; /* (n), from the process before */
+	uint32_t n, n_room;
+	/* What systemd stores for this service ($FDSTORE), 0: nothing; and holds by now. */
+	uint32_t max_stored, n_stored;
+	bool was_executed; /* by the serve before, in the same process */
+	uint64_t since_ns; /* when that stopped to take requests */
+	bool is_leaving;   /* what is stored stays so */
+};
+
+/** Looks what there is, once, before anything else is started. */
+int handover_read(struct handover *handover);
+/** Closes what nobody took, and has it forgotten. */
+void handover_done(struct handover *handover);
+/** -1: there is none of that name. */
+int handover_take(struct handover *handover, const char *name);
+
+/** Room for so many more descriptors. */
+bool handover_has_room(const struct handover *handover, uint32_t n);
+/** Gives the manager a copy; no more than a wish. Names are of one descriptor each. */
+void handover_store(struct handover *handover, const char *name, int fd);
+void handover_forget(struct handover *handover, const char *name);
+
+/**
+ * Executes path in place of this program, with these descriptors. What OpenMP was told by us is
+ * taken out of the environment: the next one reads a configuration of its own.
+ *
+ * @return a negative errno, everything is as it was; else it does not
+ */
+int handover_execute(const struct handed *items, uint32_t n, uint64_t since_ns, const char *path,
+	char *const *argv);
+
+#endif
