@@ -161,6 +161,28 @@ int control_ask(struct control *control, Kamen__Request *request, int fd, Kamen_
 	return EXIT_DONE;
 }
 
+int control_wait_end(struct control *control)
+{
+	ProtobufCMessage *message = NULL;
+	const Kamen__Reply *reply;
+	int status, r;
+
+	do {
+		status = packet_wait(control, false);
+		if (status != EXIT_DONE)
+			return status;
+		r = wire_recv(control->wire, control->sock, &kamen__reply__descriptor, &message);
+		if (r == 0 || r == -ECONNRESET)
+			return EXIT_DONE;
+		if (r < 0)
+			return ctl_fail(
+				control->ctl, ctl_status_of(r), "receiving: %s", strerror(-r));
+		reply = (const Kamen__Reply *)message;
+	} while (reply->id != control->id);
+	return ctl_fail(control->ctl, EXIT_FAILED, "%s",
+		reply->error ? reply->error->text : "an answer of another kind");
+}
+
 int control_take_fd(struct control *control)
 {
 	return wire_take_fd(control->wire, 0);

@@ -31,6 +31,8 @@ int control_next(struct control *control, bool for_ever, const Kamen__Reply **re
 /** A request with one row of a known kind for an answer; it lives until the next call. */
 int control_ask(struct control *control, Kamen__Request *request, int fd, Kamen__Reply__RowCase row,
 	const Kamen__Reply **ret_reply);
+/** Waits for the end of the connection, where that is the answer. EXIT_DONE or a status. */
+int control_wait_end(struct control *control);
 /** Descriptor that came with the last reply, now the caller's, or -1. */
 int control_take_fd(struct control *control);
 

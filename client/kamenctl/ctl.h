@@ -5,6 +5,7 @@
 #include "cli.h"
 
 int status_run(struct ctl *ctl, int argc, char **argv);
+int restart_run(struct ctl *ctl, int argc, char **argv);
 int metrics_run(struct ctl *ctl, int argc, char **argv);
 int site_create_run(struct ctl *ctl, int argc, char **argv);
 int site_list_run(struct ctl *ctl, int argc, char **argv);

@@ -51,6 +51,7 @@ static const struct command commands[] = {
 	{ "", "eval", "SITE DIR", "labelled figures of a folder of folders; never learnt from",
 		eval_run },
 	{ "", "metrics", "", "Prometheus text", metrics_run },
+	{ "", "restart", "", "a new kamend in place of the old one, without loss", restart_run },
 };
 
 #define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))

@@ -37,6 +37,30 @@ int status_run(struct ctl *ctl, int argc, char **argv)
 	return control_run(ctl, &request, -1, true);
 }
 
+int restart_run(struct ctl *ctl, int argc, char **argv)
+{
+	_cleanup_(control_freep) struct control *control = NULL;
+	Kamen__Request request = KAMEN__REQUEST__INIT;
+	Kamen__Empty empty = KAMEN__EMPTY__INIT;
+	int first, status;
+
+	if (!options_parse(ctl, argc, argv, NULL, 0, 0, 0, &first, &status))
+		return status;
+	request.verb_case = KAMEN__REQUEST__VERB_RESTART;
+	request.restart = &empty;
+	status = control_open(ctl, &control);
+	if (status == EXIT_DONE)
+		status = control_send(control, &request, -1);
+	if (status == EXIT_DONE)
+		status = control_wait_end(control);
+	if (status != EXIT_DONE)
+		return status;
+	/* Who connects meanwhile waits: the answer is the new one's. */
+	request.verb_case = KAMEN__REQUEST__VERB_STATUS;
+	request.status = &empty;
+	return control_run(ctl, &request, -1, true);
+}
+
 static int metrics_write(struct ctl *ctl, FILE *out)
 {
 	_cleanup_(control_freep) struct control *control = NULL;
