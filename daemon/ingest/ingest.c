@@ -2,9 +2,9 @@
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
-#include <zmq.h>
 
 #include "ingest/admission.h"
+#include "ingest/router.h"
 #include "ingest/spool.h"
 #include "ingest/zmq_pull.h"
 #include "ops/log.h"
@@ -64,6 +64,9 @@ static void on_message(struct ingest *ingest, const Kamen__RoleMessage *message)
 		break;
 	case KAMEN__ROLE_MESSAGE__KIND_ADMITTED:
 		admission_reply(ingest, message->admitted);
+		break;
+	case KAMEN__ROLE_MESSAGE__KIND_PEERS:
+		zmq_context_reload(&ingest->zmq);
 		break;
 	default:
 		log_warning(
@@ -126,6 +129,17 @@ static int start_reader(struct ingest *ingest)
 	return r;
 }
 
+static int start_zmq(struct ingest *ingest)
+{
+	int r = zmq_context_init(&ingest->zmq, ingest->event, ingest->config);
+
+	if (r >= 0)
+		r = router_new(&ingest->router, &ingest->zmq);
+	if (r < 0)
+		log_error("ZeroMQ: %s", strerror(-r));
+	return r;
+}
+
 static int start(struct ingest *ingest, decoder_image_fn *decode)
 {
 	struct diag diag = { "" };
@@ -155,6 +169,8 @@ static int start(struct ingest *ingest, decoder_image_fn *decode)
 		return r;
 	}
 	r = start_reader(ingest);
+	if (r >= 0)
+		r = start_zmq(ingest);
 	return r < 0 ? r : say_ready(ingest);
 }
 
@@ -169,8 +185,8 @@ static void stop(struct ingest *ingest)
 		arrival_free(job);
 	}
 	ingest_free_sites(ingest);
-	if (ingest->zmq)
-		(void)zmq_ctx_term(ingest->zmq);
+	router_free(ingest->router);
+	zmq_context_done(&ingest->zmq);
 	decoder_free(ingest->decoder);
 	wire_free(ingest->role_wire);
 	wire_free(ingest->stream_wire);

@@ -8,6 +8,7 @@
 
 #include "ingest/decoder.h"
 #include "ingest/outbox.h"
+#include "ingest/zmq_context.h"
 #include "ops/config.h"
 
 /*
@@ -22,6 +23,7 @@
 #define INGEST_MAX_ASKED 1024u /* serve's own jobs */
 
 struct spool;
+struct router;
 struct zmq_pull;
 struct spool_reader;
 
@@ -44,7 +46,8 @@ struct ingest {
 	struct decoder *decoder;
 	struct spool_reader *reader;
 	struct wire *role_wire, *stream_wire;
-	void *zmq; /* context, made with the first stream */
+	struct zmq_context zmq;
+	struct router *router; /* NULL: none wanted */
 	LIST_HEAD(, ingest_site) sites;
 	struct ingest_site *rows; /* (n_rows), of a table that comes in parts */
 	size_t n_rows;

@@ -6,8 +6,8 @@
 
 /*
  * A site's ZeroMQ PULL socket: two parts a message, StreamFrame and image. Best effort: nothing is
- * acknowledged, gaps in a sender's numbers are counted. The site is the endpoint's, whatever a
- * header says. While there is no room nothing is received, and the sender's own queue fills.
+ * acknowledged, gaps in a sender's numbers are counted. The site is the endpoint's, and its sender's
+ * key must be one that speaks for it. While there is no room nothing is received, and the sender's own queue fills.
  */
 struct zmq_pull;
 
@@ -19,8 +19,5 @@ void zmq_pull_set_site(struct zmq_pull *pull, struct ingest_site *site);
 
 /** Receives what there is room for. */
 void zmq_pull_pump(struct zmq_pull *pull);
-
-/** @return 0, or -EINVAL: neither ipc:// with a path nor tcp:// on the loopback interface */
-int zmq_pull_check_endpoint(const char *endpoint);
 
 #endif

@@ -44,6 +44,12 @@ static const struct setting daemon_settings[] = {
 	DAEMON("ingest", "backend", CHOICE, ingest_backend, .choices = "auto|uring|threads"),
 	DAEMON("ingest", "max_file_bytes", BYTES, ingest_max_bytes, .min = 4096, .max = 1 << 30),
 	DAEMON("ingest", "decode_timeout_ms", COUNT, decode_timeout_ms, .min = 10, .max = 600000),
+	DAEMON("zmq", "router", ENDPOINTS, zmq_router),
+	DAEMON("zmq", "publish", ENDPOINTS, zmq_publish),
+	DAEMON("zmq", "slots", COUNT, zmq_slots, .min = 1, .max = 64),
+	DAEMON("zmq", "server_key", PATH, zmq_server_key),
+	DAEMON("zmq", "peers", PATH, zmq_peers),
+	DAEMON("zmq", "plain_tcp", ON_OFF, zmq_plain_tcp),
 	DAEMON("learner", "enabled", ON_OFF, learner_on),
 	DAEMON("learner", "cpu", CPU, learner_cpu, .min = 1, .max = 100),
 	DAEMON("learner", "threads", COUNT, learner_threads, .max = 256),
@@ -146,6 +152,7 @@ void config_default(struct config *ret_config)
 		.ingest_backend = "auto",
 		.ingest_max_bytes = 32u << 20,
 		.decode_timeout_ms = 10000,
+		.zmq_slots = 16,
 		.learner_on = true,
 		.learner_cpu = "idle",
 		.learner_memory = UINT64_C(4) << 30,
@@ -172,6 +179,13 @@ void config_done(struct config *config)
 	config->n_sites = 0;
 }
 
+/* A path that the command line may overrule; none of the roles' own. */
+static bool is_argument(const struct setting *setting)
+{
+	return setting->kind == SETTING_PATH &&
+	       (strcmp(setting->section, "model") == 0 || strcmp(setting->section, "daemon") == 0);
+}
+
 int config_text(const struct config *config, char **ret_text, size_t *ret_n_bytes)
 {
 	_cleanup_(freep) char *text = NULL;
@@ -185,7 +199,7 @@ int config_text(const struct config *config, char **ret_text, size_t *ret_n_byte
 		const struct setting *setting = &daemon_settings[i];
 		int r;
 
-		if (setting->kind == SETTING_PATH)
+		if (is_argument(setting))
 			continue;
 		r = setting_get(setting, config, value, sizeof(value));
 		if (r < 0)
@@ -209,7 +223,7 @@ unsigned config_changes(const struct config *a, const struct config *b,
 	for (size_t i = 0; i < ARRAY_SIZE(daemon_settings); i++) {
 		const struct setting *setting = &daemon_settings[i];
 
-		if (setting->kind == SETTING_PATH || !cares(setting->section, setting->key) ||
+		if (is_argument(setting) || !cares(setting->section, setting->key) ||
 			setting_get(setting, a, was, sizeof(was)) < 0 ||
 			setting_get(setting, b, is, sizeof(is)) < 0 || strcmp(was, is) == 0)
 			continue;

@@ -81,6 +81,11 @@ struct config {
 	char ingest_backend[8];    /* auto, uring, threads */
 	uint64_t ingest_max_bytes; /* of one image file, default 32 MiB */
 	uint32_t decode_timeout_ms;
+	char zmq_router[256], zmq_publish[256]; /* endpoints; "": none */
+	uint32_t zmq_slots;                     /* requests that serve has at once, default 16 */
+	char zmq_server_key[256];               /* secret key file; "": no CURVE */
+	char zmq_peers[256];                    /* who may speak for what; "": nobody by key */
+	bool zmq_plain_tcp;                     /* tcp on this machine without CURVE */
 	bool learner_on;
 	char learner_cpu[8];      /* "idle" or a percentage 1-100 */
 	uint32_t learner_threads; /* 0: all cores */
@@ -91,6 +96,8 @@ struct config {
 	struct site_settings site_defaults;
 	/* Where [site] input_px was set: only with the model it is known to be right. "": nowhere. */
 	char input_px_from[300];
+	/* Likewise of the endpoints above and of [site] zmq_pull: only with all files are they. */
+	char endpoint_from[3][300];
 	struct site_file *sites; /* of sites.d */
 	uint32_t n_sites;
 };
@@ -116,8 +123,8 @@ int config_load(struct config *config, const char *path, struct diag *diag);
 void config_done(struct config *config);
 
 /**
- * Everything but paths and sites as the text of a file, for the roles: they get their paths as
- * arguments and their sites from serve. *ret_text malloc'ed.
+ * Everything but sites and the paths of [model] and [daemon] as the text of a file, for the roles:
+ * they get these as arguments and from serve. *ret_text malloc'ed.
  */
 int config_text(const struct config *config, char **ret_text, size_t *ret_n_bytes);
 /**

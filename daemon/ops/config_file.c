@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "ops/config_file.h"
+#include "ops/endpoint.h"
 #include "wire.h"
 
 #define DEFAULT_PATH "/etc/kamen/kamend.conf"
@@ -93,6 +94,30 @@ static int set_site_key(struct parse *p, const char *key, const char *value, str
 	return r;
 }
 
+enum { FROM_ROUTER, FROM_PUBLISH, FROM_PULL };
+
+/* For what can only be checked once every file is read. */
+static void remember(const struct parse *p, const char *section, const char *key)
+{
+	static const struct {
+		const char *section, *key;
+	} endpoints[] = {
+		[FROM_ROUTER] = { "zmq", "router" },
+		[FROM_PUBLISH] = { "zmq", "publish" },
+		[FROM_PULL] = { "site", "zmq_pull" },
+	};
+	struct config *config = p->config;
+
+	if (strcmp(section, "site") == 0 && strcmp(key, "input_px") == 0)
+		(void)snprintf(config->input_px_from, sizeof(config->input_px_from), "%s:%u",
+			p->path, p->line);
+	for (size_t i = 0; i < ARRAY_SIZE(endpoints); i++)
+		if (strcmp(section, endpoints[i].section) == 0 &&
+			strcmp(key, endpoints[i].key) == 0)
+			(void)snprintf(config->endpoint_from[i], sizeof(config->endpoint_from[i]),
+				"%s:%u", p->path, p->line);
+}
+
 static int handle_key(void *user, const char *section, const char *key, const char *value)
 {
 	struct parse *p = user;
@@ -107,9 +132,8 @@ static int handle_key(void *user, const char *section, const char *key, const ch
 		r = set_site_key(p, key, value, &diag);
 	else
 		r = config_set(p->config, section, key, value, &diag);
-	if (r == 0 && !p->site && strcmp(section, "site") == 0 && strcmp(key, "input_px") == 0)
-		(void)snprintf(p->config->input_px_from, sizeof(p->config->input_px_from), "%s:%u",
-			p->path, p->line);
+	if (r == 0 && !p->site)
+		remember(p, section, key);
 	if (r < 0)
 		(void)fail(p, diag.text);
 	return r == 0;
@@ -224,6 +248,44 @@ static int parse_folder(struct config *config, const char *dir,
 	return r;
 }
 
+static int check_endpoints(
+	const struct config *config, const char *list, const char *from, struct diag *diag)
+{
+	bool has_key = config->zmq_server_key[0];
+	char endpoint[ENDPOINT_CHARS];
+	struct diag why;
+
+	while (endpoint_next(&list, endpoint))
+		if (endpoint_check(endpoint, has_key, config->zmq_plain_tcp, &why) < 0)
+			return diag_set(diag, EINVAL, "%s: %s", from, why.text);
+	return 0;
+}
+
+static int check_all_endpoints(const struct config *config, struct diag *diag)
+{
+	char from[300];
+	unsigned key = 0;
+	int r;
+
+	r = check_endpoints(config, config->zmq_router, config->endpoint_from[FROM_ROUTER], diag);
+	if (r == 0)
+		r = check_endpoints(
+			config, config->zmq_publish, config->endpoint_from[FROM_PUBLISH], diag);
+	if (r == 0)
+		r = check_endpoints(config, config->site_defaults.zmq_pull,
+			config->endpoint_from[FROM_PULL], diag);
+	while (strcmp(config_site_keys[key], "zmq_pull") != 0)
+		key++;
+	for (uint32_t i = 0; i < config->n_sites && r == 0; i++) {
+		const struct site_file *site = &config->sites[i];
+
+		(void)snprintf(from, sizeof(from), "%s:%u", site->path, site->lines[key]);
+		if (site->lines[key] > 0)
+			r = check_endpoints(config, site->settings.zmq_pull, from, diag);
+	}
+	return r;
+}
+
 static int load(struct config *config, const char *path, struct diag *diag)
 {
 	const char *slash = strrchr(path, '/');
@@ -242,7 +304,8 @@ static int load(struct config *config, const char *path, struct diag *diag)
 		return r;
 	(void)snprintf(
 		folder, sizeof(folder), "%.*ssites.d", slash ? (int)(slash - path + 1) : 0, path);
-	return parse_folder(config, folder, parse_site_file, diag);
+	r = parse_folder(config, folder, parse_site_file, diag);
+	return r < 0 ? r : check_all_endpoints(config, diag);
 }
 
 int config_load(struct config *config, const char *path, struct diag *diag)

@@ -7,16 +7,12 @@
 #include <string.h>
 
 #include "ops/cpus.h"
+#include "ops/endpoint.h"
 #include "ops/setting.h"
 
 static bool in_range(const struct setting *s, double x)
 {
 	return (s->zero && x == 0) || (x >= s->min && x <= s->max);
-}
-
-static bool starts_with(const char *text, const char *prefix)
-{
-	return strncmp(text, prefix, strlen(prefix)) == 0;
 }
 
 /* strtoull() takes "-1" and leading space; a setting is digits and nothing else. */
@@ -129,6 +125,16 @@ static bool is_recipe(const char *value)
 	return recipe_read(&recipe, value, &diag) == 0;
 }
 
+static bool are_endpoints(const char *value)
+{
+	char endpoint[ENDPOINT_CHARS];
+
+	while (endpoint_next(&value, endpoint))
+		if (endpoint_place(endpoint) == ENDPOINT_NONE)
+			return false;
+	return true;
+}
+
 static bool set_text(const struct setting *s, char *field, const char *value)
 {
 	bool fits = strlen(value) < s->size, good;
@@ -140,8 +146,9 @@ static bool set_text(const struct setting *s, char *field, const char *value)
 	if (s->kind == SETTING_PATH)
 		good = !*value || *value == '/';
 	else if (s->kind == SETTING_ENDPOINT)
-		good = !*value || starts_with(value, "ipc://") ||
-		       starts_with(value, "tcp://127.0.0.1:") || starts_with(value, "tcp://[::1]:");
+		good = !*value || endpoint_place(value) != ENDPOINT_NONE;
+	else if (s->kind == SETTING_ENDPOINTS)
+		good = are_endpoints(value);
 	else if (s->kind == SETTING_CHOICE)
 		good = is_choice(s->choices, value);
 	else if (s->kind == SETTING_CPU)
@@ -226,6 +233,7 @@ int setting_set(const struct setting *setting, void *base, const char *value, st
 	case SETTING_TEXT:
 	case SETTING_PATH:
 	case SETTING_ENDPOINT:
+	case SETTING_ENDPOINTS:
 	case SETTING_CHOICE:
 	case SETTING_CPU:
 	case SETTING_CPUS:
@@ -287,6 +295,7 @@ int setting_get(const struct setting *setting, const void *base, char *ret_value
 	case SETTING_TEXT:
 	case SETTING_PATH:
 	case SETTING_ENDPOINT:
+	case SETTING_ENDPOINTS:
 	case SETTING_CHOICE:
 	case SETTING_CPU:
 	case SETTING_CPUS:
@@ -353,9 +362,13 @@ void setting_range(const struct setting *setting, char *ret_text, size_t n_bytes
 		break;
 	case SETTING_ENDPOINT:
 		(void)snprintf(ret_text, n_bytes,
-			"ipc://PATH, tcp://127.0.0.1:PORT or tcp://[::1]:PORT of at most %zu "
-			"bytes, "
-			"or nothing",
+			"ipc:///PATH or tcp://ADDRESS:PORT of at most %zu bytes, or nothing",
+			setting->size - 1);
+		break;
+	case SETTING_ENDPOINTS:
+		(void)snprintf(ret_text, n_bytes,
+			"ipc:///PATH or tcp://ADDRESS:PORT with spaces between, %zu bytes, or "
+			"nothing",
 			setting->size - 1);
 		break;
 	case SETTING_CHOICE:

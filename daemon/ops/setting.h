@@ -13,11 +13,12 @@
  * Everything that reads, writes or explains a setting goes by its row.
  */
 enum setting_kind {
-	SETTING_TEXT,     /* any text that fits the field */
-	SETTING_PATH,     /* absolute path or "" */
-	SETTING_ENDPOINT, /* ZeroMQ, on this machine: ipc://, tcp://127.0.0.1:, tcp://[::1]:, or "" */
-	SETTING_CPUS,     /* a list of CPUs, cpuset(7); or nothing */
-	SETTING_CHOICE,   /* one of choices, separated by '|'; an empty choice allows "" */
+	SETTING_TEXT,      /* any text that fits the field */
+	SETTING_PATH,      /* absolute path or "" */
+	SETTING_ENDPOINT,  /* ZeroMQ, to bind (endpoint.h), or "" */
+	SETTING_ENDPOINTS, /* several, with spaces between, or "" */
+	SETTING_CPUS,      /* a list of CPUs, cpuset(7); or nothing */
+	SETTING_CHOICE,    /* one of choices, separated by '|'; an empty choice allows "" */
 	SETTING_ON_OFF,
 	SETTING_COUNT,   /* uint32_t */
 	SETTING_SECONDS, /* uint32_t; m, h, d multiply by a minute, an hour, a day */

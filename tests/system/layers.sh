@@ -23,6 +23,7 @@ forbid 'proto does not know who uses it' \
     "#include \"(engine\\.h|$rooms|ops/|site/|ingest/|serve/|learner/)" proto
 forbid 'the daemon includes engine.h and nothing else of the engine' \
     "#include \"$rooms" daemon
+forbid 'only ingest is a client of serve' '#include [<"]kamen/' daemon/learner daemon/ops daemon/serve daemon/site
 forbid 'libkamen stands on proto alone' "#include \"(engine\\.h|$rooms|ops/|site/)" client/lib
 forbid 'dnnl.h is included in engine/onednn only' '#include .*dnnl' \
     client daemon proto engine/base engine/cascade engine/classify engine/image engine/learn engine/mask engine/model

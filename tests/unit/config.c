@@ -269,7 +269,8 @@ static void check_number_edges(const struct setting *s, void *base)
 
 static void check_text_edges(const struct setting *s, char *base)
 {
-	const char *prefix = s->kind == SETTING_ENDPOINT ? "ipc:///" : "/";
+	const char *prefix =
+		s->kind == SETTING_ENDPOINT || s->kind == SETTING_ENDPOINTS ? "ipc:///" : "/";
 	char text[600], back[600];
 	struct diag diag;
 
@@ -323,6 +324,7 @@ static void check_row(const struct setting *s, void *base)
 	case SETTING_TEXT:
 	case SETTING_PATH:
 	case SETTING_ENDPOINT:
+	case SETTING_ENDPOINTS:
 		check_text_edges(s, base);
 		break;
 	case SETTING_CHOICE:

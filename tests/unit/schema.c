@@ -31,6 +31,9 @@ static const ProtobufCMessageDescriptor *const roots[] = {
 	&kamen__reply__descriptor,
 	&kamen__stream_frame__descriptor,
 	&kamen__role_message__descriptor,
+	&kamen__router_request__descriptor,
+	&kamen__router_reply__descriptor,
+	&kamen__published__descriptor,
 };
 
 static const char *type_name(const ProtobufCFieldDescriptor *field)

@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <zmq.h>
+
+#include "ingest/zap.h"
+#include "ingest/zmq_context.h"
+#include "ops/log.h"
+
+#define KEY_LINE "kamen-curve-secret "
+
+enum { KEY_CHARS = 40, MAX_KEY_FILE = 4096 };
+
+/* As `kamenctl zmq keygen` wrote it: one line. */
+static int read_key(struct zmq_context *context, const char *path, struct diag *diag)
+{
+	_cleanup_(closep) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	char text[MAX_KEY_FILE];
+	struct stat st;
+	uint8_t key[32];
+	ssize_t n;
+	int r = 0;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return diag_set(diag, errno, "%s: %s", path, strerror(errno));
+	if (!S_ISREG(st.st_mode) || (st.st_mode & (S_IRWXO | S_IWGRP)))
+		return diag_set(diag, EPERM,
+			"%s: a secret key must not be open to others (chmod 0600)", path);
+	n = read(fd, text, sizeof(text) - 1);
+	if (n < 0)
+		return diag_set(diag, errno, "%s: %s", path, strerror(errno));
+	text[n] = '\0';
+	text[strcspn(text, "\n")] = '\0';
+	if (strncmp(text, KEY_LINE, strlen(KEY_LINE)) == 0 &&
+		strlen(text) == strlen(KEY_LINE) + KEY_CHARS &&
+		zmq_z85_decode(key, text + strlen(KEY_LINE)))
+		memcpy(context->secret_key, text + strlen(KEY_LINE), KEY_CHARS + 1);
+	else
+		r = diag_set(diag, EINVAL, "%s:1: not '" KEY_LINE "KEY'", path);
+	explicit_bzero(text, sizeof(text));
+	explicit_bzero(key, sizeof(key));
+	return r;
+}
+
+int zmq_context_init(struct zmq_context *context, sd_event *event, const struct config *config)
+{
+	struct diag diag = { "" };
+	int r = 0;
+
+	*context = (struct zmq_context){ .event = event, .config = config };
+	if (config->zmq_server_key[0])
+		r = read_key(context, config->zmq_server_key, &diag);
+	/* Everything else goes on: without a key nothing of ours is bound to tcp. */
+	if (r < 0)
+		log_error("no CURVE: %s", diag.text);
+	r = peers_read(&context->peers, config->zmq_peers, &diag);
+	if (r == -ENOMEM)
+		return r;
+	if (r < 0) {
+		log_error("nobody's key is let in: %s", diag.text);
+		r = peers_read(&context->peers, "", &diag);
+	}
+	return r;
+}
+
+void zmq_context_done(struct zmq_context *context)
+{
+	zap_free(context->zap);
+	if (context->zmq)
+		(void)zmq_ctx_term(context->zmq);
+	peers_free(context->peers);
+	explicit_bzero(context->secret_key, sizeof(context->secret_key));
+	*context = (struct zmq_context){ .event = NULL };
+}
+
+int zmq_context_start(struct zmq_context *context)
+{
+	int r;
+
+	if (context->zap)
+		return 0;
+	if (!context->zmq) {
+		context->zmq = zmq_ctx_new();
+		if (!context->zmq)
+			return -errno;
+	}
+	r = zap_new(&context->zap, context->zmq, context->event, &context->peers);
+	return r < 0 ? r : 0;
+}
+
+void zmq_context_reload(struct zmq_context *context)
+{
+	struct diag diag = { "" };
+	struct peers *peers;
+	int r;
+
+	r = peers_read(&peers, context->config->zmq_peers, &diag);
+	if (r < 0) {
+		log_error("the list of peers stays as it was: %s",
+			diag.text[0] ? diag.text : strerror(-r));
+		return;
+	}
+	peers_free(context->peers);
+	context->peers = peers;
+}
