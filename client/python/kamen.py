@@ -10,7 +10,8 @@
 An image is the bytes of a JPEG, PNG, PGM or PPM file, or whatever has the buffer protocol and the
 shape (height, width, 3) or (height, width) of uint8: a numpy array, for one. It is copied once, into
 memory that is shared with the daemon. A client is for one thread. Whatever libkamen refuses is an
-OSError with its errno; a request that the daemon refuses is a result with a code.
+OSError with its errno; a request that the daemon refuses is a result with a code. A daemon that is
+restarted is found again, and what was in flight is sent to it: kamen_client_connect(3).
 """
 
 import ctypes
@@ -20,7 +21,7 @@ import time
 from array import array
 from typing import NamedTuple
 
-__all__ = ["Client", "Result", "BGR8", "ENCODED", "MONO8", "RGB8"]
+__all__ = ["Client", "Result", "BGR8", "ENCODED", "MONO8", "RGB8", "ECHO", "INFER", "PUSH"]
 
 ECHO, INFER, PUSH = 1, 2, 3
 ENCODED, RGB8, MONO8, BGR8 = 0, 1, 2, 3
