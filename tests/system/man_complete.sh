@@ -25,7 +25,18 @@ commands() {
     sed -n 's/^  \([a-z][a-z -]*[a-z]\)\([ ].*\)\{0,1\}$/\1/p' | sed 's/  .*//'
 }
 
-grep -oE 'kamen_[a-z_]+' client/lib/libkamen.map | sort -u | page libkamen.3 'the function' || bad=1
+functions=$(grep -oE 'kamen_[a-z_]+' client/lib/libkamen.map | sort -u)
+[ -n "$functions" ] || { echo "client/lib/libkamen.map names no function"; bad=1; }
+for function in $functions; do
+    [ -e "man/$function.3.scd" ] || { echo "$function has no page"; bad=1; continue; }
+    echo "$function" | page libkamen.3 'the function' || bad=1
+    # Its synopsis begins as the declaration does, its page is about all that it takes.
+    grep -qF "$function(" "man/$function.3.scd" || { echo "$function(3) does not declare it"; bad=1; }
+done
+for source in man/kamen_*.3.scd; do
+    echo "$functions" | grep -qx "$(basename "$source" .3.scd)" ||
+        { echo "$source is about no function"; bad=1; }
+done
 # What kamenctl prints as metrics are names in the daemon's sources.
 grep -rhoE '"kamen_[a-z0-9_]+"' daemon --include='*.c' | tr -d '"' | sort -u |
     page kamend.8 'the metric' || bad=1
