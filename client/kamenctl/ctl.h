@@ -33,6 +33,7 @@ int mask_verify_run(struct ctl *ctl, int argc, char **argv);
 int mask_diff_run(struct ctl *ctl, int argc, char **argv);
 int mask_keygen_run(struct ctl *ctl, int argc, char **argv);
 int mask_sign_run(struct ctl *ctl, int argc, char **argv);
+int zmq_keygen_run(struct ctl *ctl, int argc, char **argv);
 int audit_show_run(struct ctl *ctl, int argc, char **argv);
 int audit_verify_run(struct ctl *ctl, int argc, char **argv);
 int audit_export_run(struct ctl *ctl, int argc, char **argv);

@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "cascade/mask_set.h"
 #include "mask/kmask_diff.h"
+#include "key_pair.h"
 #include "mask/kmask_sign.h"
 
 #define MAX_KEYS_BYTES (1 << 20)
@@ -161,51 +162,25 @@ int kmask_file_diff(const void *a, size_t n_a, const void *b, size_t n_b,
 
 /* ---- keys */
 
-/* Readable by nobody else from its first byte on; never over another one. */
-static int write_secret(const char *path, const char *line)
-{
-	_cleanup_(closep) int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	size_t n = strlen(line);
-
-	if (fd < 0)
-		return -errno;
-	if (write(fd, line, n) != (ssize_t)n || fsync(fd) < 0) {
-		int r = errno ? -errno : -EIO;
-
-		(void)unlink(path);
-		return r;
-	}
-	return 0;
-}
-
 int kmask_file_keygen(const char *path, const char *name, char ret_key[KMASK_HEX_CHARS + 1],
 	struct kmask_why *why)
 {
-	char line[KMASK_SECRET_LINE_BYTES], public_line[512], public_path[4096];
+	char line[KMASK_SECRET_LINE_BYTES], public_line[512];
 	struct kmask_secret secret;
 	struct kmask_key key;
 	int r;
 
-	if (snprintf(public_path, sizeof(public_path), "%s.pub", path) >= (int)sizeof(public_path))
-		return say(why, -ENAMETOOLONG, NULL);
-	if (access(public_path, F_OK) == 0)
-		return say(why, -EEXIST, NULL);
 	r = kmask_secret_new(&secret);
 	if (r < 0)
 		return say(why, r, NULL);
 	kmask_secret_key(&secret, &key);
 	kmask_secret_write(&secret, line);
 	kmask_key_to_hex(&key, ret_key);
-	r = write_secret(path, line);
-	explicit_bzero(line, sizeof(line));
-	kmask_secret_wipe(&secret);
 	(void)snprintf(
 		public_line, sizeof(public_line), "kamen-mask-key %s %.300s\n", ret_key, name);
-	if (r == 0)
-		r = kmask_file_write(public_path, public_line, strlen(public_line));
-	/* A secret without its public half would only be in the way of the next try. */
-	if (r < 0 && access(public_path, F_OK) != 0)
-		(void)unlink(path);
+	r = key_pair_write(path, line, public_line);
+	explicit_bzero(line, sizeof(line));
+	kmask_secret_wipe(&secret);
 	return say(why, r, NULL);
 }
 

@@ -44,6 +44,7 @@ static const struct command commands[] = {
 		mask_diff_run },
 	{ "mask", "keygen", "FILE", "a key to sign masks with", mask_keygen_run },
 	{ "mask", "sign", "FILE --key FILE", "sign a .kmask file", mask_sign_run },
+	{ "zmq", "keygen", "FILE", "a key for ZeroMQ, the daemon's or a peer's", zmq_keygen_run },
 	{ "audit", "show", "", "the latest decisions, of all sites or of one", audit_show_run },
 	{ "audit", "verify", "", "walk the audit's chain of hashes", audit_verify_run },
 	{ "audit", "export", "", "the whole audit, a JSON object a line", audit_export_run },

@@ -153,6 +153,17 @@ static void warn_of_restart(const struct config *boot, const struct config *now)
 		log_warning("a restart is needed before this takes effect: %s", keys);
 }
 
+/* Their list is ingest's to read. */
+static void tell_of_peers(struct serve *serve)
+{
+	Kamen__RoleMessage message = KAMEN__ROLE_MESSAGE__INIT;
+	Kamen__Empty peers = KAMEN__EMPTY__INIT;
+
+	message.kind_case = KAMEN__ROLE_MESSAGE__KIND_PEERS;
+	message.peers = &peers;
+	(void)role_post(&serve->roles[ROLE_INGEST], &message, -1);
+}
+
 static void reload(struct serve *serve)
 {
 	struct config next, previous = serve->config;
@@ -181,6 +192,7 @@ static void reload(struct serve *serve)
 		config_done(&previous);
 	scheduler_set_delay(serve->scheduler, next.batch_delay_us * NS_PER_US);
 	admission_send_sites(serve);
+	tell_of_peers(serve);
 	log_info("configuration read again");
 }
 

@@ -330,7 +330,7 @@ static void every_command_has_help(void **state)
 	static const char *const commands[] = { "", "status", "site create", "site list",
 		"site show", "site delete", "push", "learn", "mask list", "mask show",
 		"mask promote", "mask rollback", "mask export", "mask import", "mask verify",
-		"mask diff", "mask keygen", "mask sign", "audit show", "audit verify",
+		"mask diff", "mask keygen", "mask sign", "zmq keygen", "audit show", "audit verify",
 		"audit export", "infer", "eval", "metrics" };
 	struct ran ran;
 
