@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import random
 import select
+import shutil
 import signal
 import socket
 import struct
@@ -18,12 +19,11 @@ import time
 import unittest
 
 import harness
-from harness import ECHO, INFER, RGB8, field, fields, wait_until
+from harness import ECHO, INFER, PUSH, RGB8, field, fields, wait_until
 
 N_RESTARTS = int(os.environ.get("KAMEN_RESTARTS", "5"))
 PX = 32
 RESUME = 1
-EX_CONFIG = 78
 
 
 class Session(harness.Session):
@@ -32,7 +32,7 @@ class Session(harness.Session):
     def __init__(self, path, n_slots=4, slot_bytes=64 << 10, features=RESUME):
         super().__init__(path, hello=field(1, 1) + field(2, 0) + field(3, features) +
                          field(4, n_slots) + field(5, slot_bytes))
-        self.generation = 0
+        self.generation = self.n_bells = 0
 
     def read_socket(self):
         """Bells, and perhaps a new region. Raises once the daemon has closed."""
@@ -41,6 +41,7 @@ class Session(harness.Session):
             if not data:
                 raise ConnectionError("the daemon ended the session")
             if len(data) == 1:
+                self.n_bells += 1
                 continue
             resumed = fields(data)
             assert resumed[1] > self.generation, "generations rise"
@@ -136,6 +137,7 @@ class Load:
             out["answered"] += 1
         if session.take(.2) is not None:
             out["doubled"] += 1
+        session.close()
         return dict(out, generation=session.generation, times=times.tolist())
 
     def finish(self):
@@ -144,6 +146,44 @@ class Load:
         out = self.pipe.recv()
         self.process.join()
         return out
+
+
+class LibraryLoad(Load):
+    """The same through libkamen, told to take the daemon's end for its own."""
+
+    def load(self, path, seed, site, pipe):
+        import kamen
+        dice = random.Random(seed)
+        in_flight, times = {}, array.array("d")
+        out = {"answered": 0, "doubled": 0, "wrong": 0, "lost": 0, "said": "", "generation": None}
+        with kamen.Client(path, n_slots=4, slot_bytes=64 << 10, reconnect=0) as client:
+            images = [memoryview(dice.randbytes(3 * PX * PX)).cast("B", (PX, PX, 3))
+                      for _ in range(8)]
+            wanted = [client.infer(site, image, embedding=True).embedding for image in images]
+            pipe.send("ready")
+            stop = False
+            while in_flight or not stop:
+                stop = stop or pipe.poll()
+                while not stop and len(in_flight) < 4:
+                    kind = dice.randrange(16)
+                    number = client.submit(site, images[kind % 8], embedding=True) if kind < 8 \
+                        else client.submit("", dice.randbytes(kind), verb=ECHO)
+                    in_flight[number] = kind
+                try:
+                    result = client.wait(60)
+                except TimeoutError:
+                    out["lost"] = len(in_flight)
+                    break
+                times.append(time.monotonic())
+                kind = in_flight.pop(result.id, None)
+                out["doubled"] += kind is None
+                if kind is not None and not self.is_right(
+                        {"code": result.code, "checksum": 0, "embedding": result.embedding},
+                        wanted[kind] if kind < 8 else 0):
+                    out["wrong"] += 1
+                    out["said"] = f"{result.code} {result.reason}"
+                out["answered"] += 1
+        return dict(out, times=times.tolist())
 
 
 class Manager(harness.Notes):
@@ -244,7 +284,8 @@ def percentile(values, share):
 
 def under_load(test, daemon, restart, n, what):
     """Restarts n times while clients ask, and looks at what they got."""
-    loads = [Load(daemon.path("run/data.sock"), seed, "a") for seed in range(3)]
+    kinds = [Load, Load, LibraryLoad if "KAMEN_LIBRARY" in os.environ else Load]
+    loads = [kind(daemon.path("run/data.sock"), seed, "a") for seed, kind in enumerate(kinds)]
     strikes = []
     try:
         for i in range(n):
@@ -266,7 +307,7 @@ def under_load(test, daemon, restart, n, what):
     test.assertEqual((totals["lost"], totals["doubled"], totals["wrong"]), (0, 0, 0),
                      [out["said"] for out in outs])
     for out in outs:
-        test.assertEqual(out["generation"], n, "each session was resumed every time")
+        test.assertIn(out["generation"], (n, None), "each session was resumed every time")
 
 
 class Execute(harness.Case):
@@ -319,6 +360,109 @@ class Execute(harness.Case):
         self.daemon.write("kamend.conf", text)
         session.close()
 
+    def test_an_expired_deadline_is_answered_as_one(self):
+        folder = self.images(0, 1)
+        with open(f"{folder}/00000.png", "rb") as file:
+            png = file.read()
+        session = Session(self.daemon.path("run/data.sock"))
+        os.kill(self.daemon.role("ingest"), signal.SIGSTOP)
+        late = session.submit(0, INFER, png, site="a", deadline_ns=time.monotonic_ns() + 10**8)
+        patient = session.submit(1, INFER, png, site="a")
+        push = session.submit(2, PUSH, png, site="a")
+        # Its answer shows that these were taken before.
+        session.submit(3, ECHO, b"x")
+        self.assertEqual(session.take(harness.PATIENCE)["slot"], 3)
+        self.daemon.one("restart")
+        answers = {}
+        while len(answers) < 3:
+            answer = session.take(harness.PATIENCE)
+            self.assertNotIn(answer["id"], answers)
+            answers[answer["id"]] = answer
+        self.assertEqual((answers[late]["code"], answers[late]["reason"]), (-110, "deadline"))
+        self.assertEqual(answers[patient]["code"], 0, answers[patient]["reason"])
+        self.assertEqual((answers[push]["code"], answers[push]["outcome"]), (0, 0))
+        session.close()
+
+    def test_a_client_that_reads_no_bells_is_told_later(self):
+        session = Session(self.daemon.path("run/data.sock"))
+        # Until the daemon's bells have no room; it leaves them out then.
+        for _ in range(100):
+            for slot in range(4):
+                session.submit(slot, ECHO, b"x")
+            wait_until(lambda: struct.unpack("<I", session.results[64:68])[0] == session.head,
+                       "answers")
+        session.seen = session.head
+        self.daemon.one("restart")
+        session.submit(1, ECHO, b"y")
+        self.assertEqual(session.take(harness.PATIENCE)["slot"], 1)
+        self.assertEqual(session.generation, 1)
+        self.assertLess(session.n_bells, 400, "the socket was full")
+        session.close()
+
+    def test_a_round_goes_on(self):
+        daemon = self.daemon
+        daemon.ctl("site", "create", "b", "--set", f"input_px={PX}")
+        daemon.push_in_order("b", self.images(100, 60))
+        daemon.ctl("learn", "b", "--steps", "60")
+        daemon.role("learner")
+        wait_until(lambda: "kamen_learning_step{" in daemon.command("metrics").stdout, "a step")
+        daemon.one("restart")
+        wait_until(lambda: daemon.one("mask", "list", "b")["state"] in ("candidate", "held"),
+                   "the round ends")
+
+
+class Upgrade(unittest.TestCase):
+    """Another file under the program's path."""
+
+    def setUp(self):
+        self.daemon = harness.Daemon(sites=Execute.SITES)
+        self.addCleanup(self.daemon.close)
+        self.program = self.daemon.path("bin/kamend")
+        self.original = harness.BIN
+        self.addCleanup(setattr, harness, "BIN", self.original)
+        os.mkdir(self.daemon.path("bin"))
+        shutil.copy(os.path.join(self.original, "kamend"), self.program)
+        harness.BIN = self.daemon.path("bin")
+        self.daemon.start()
+        harness.BIN = self.original
+
+    def replace(self, make):
+        make(self.program + ".new")
+        os.chmod(self.program + ".new", 0o755)
+        os.rename(self.program + ".new", self.program)
+
+    def echo(self, session):
+        session.submit(0, ECHO, b"x")
+        self.assertEqual(session.take(harness.PATIENCE)["code"], 0)
+
+    def test_the_new_file_is_executed(self):
+        session = Session(self.daemon.path("run/data.sock"))
+        self.replace(lambda path: shutil.copy(os.path.join(self.original, "kamend"), path))
+        exe = f"/proc/{self.daemon.process.pid}/exe"
+        self.assertIn("(deleted)", os.readlink(exe))
+        self.daemon.one("restart")
+        self.assertEqual(os.readlink(exe), self.program)
+        self.echo(session)
+        self.assertEqual(session.generation, 1)
+        session.close()
+
+    def test_a_file_that_is_no_program_changes_nothing(self):
+        def garbage(path):
+            with open(path, "wb") as file:
+                file.write(b"\x7fELF and no more")
+        session = Session(self.daemon.path("run/data.sock"))
+        self.replace(garbage)
+        self.assertIn("kamend", self.daemon.error("restart"))
+        self.echo(session)
+        self.assertEqual(session.generation, 0)
+        self.assertIn("serving goes on", self.daemon.log())
+        self.replace(lambda path: shutil.copy(os.path.join(self.original, "kamend"), path))
+        self.daemon.role("ingest")
+        self.daemon.one("restart")
+        self.echo(session)
+        self.assertEqual(session.generation, 1)
+        session.close()
+
 
 class Manage(unittest.TestCase):
     """A service manager that keeps descriptors, and a serve that is killed."""
@@ -334,6 +478,113 @@ class Manage(unittest.TestCase):
 
     def test_under_load_nothing_is_lost(self):
         under_load(self, self.daemon, self.restart, N_RESTARTS, "kill -9 and fd store")
+
+    def session(self):
+        """One that is in the store."""
+        before = self.n_results()
+        session = Session(self.daemon.path("run/data.sock"))
+        # The last of its descriptors.
+        wait_until(lambda: self.n_results() == before + 1, "it is stored")
+        return session
+
+    def n_results(self):
+        return sum("-results-" in name for name in list(self.daemon.manager.store))
+
+    def test_a_graceful_restart_keeps_sessions(self):
+        session = self.session()
+        self.daemon.stop()
+        session.submit(0, ECHO, b"x")
+        # Who comes while nobody is there waits.
+        other = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        other.connect(self.daemon.path("run/data.sock"))
+        other.send(field(1, 1) + field(2, 0))
+        self.daemon.start()
+        self.assertEqual(session.take(harness.PATIENCE)["code"], 0)
+        self.assertEqual(session.generation, 1)
+        other.settimeout(harness.PATIENCE)
+        data, fds, _, _ = socket.recv_fds(other, 4096, 4)
+        self.assertNotIn(15, fields(data))
+        for fd in fds:
+            os.close(fd)
+        other.close()
+        session.close()
+
+    def test_the_ways_follow_each_other(self):
+        session = self.session()
+        generation = 0
+        for restart in (self.restart, lambda: self.daemon.one("restart"), self.restart,
+                        lambda: self.daemon.one("restart")):
+            session.submit(0, ECHO, b"x")
+            restart()
+            self.assertEqual(session.take(harness.PATIENCE)["code"], 0)
+            # The answer may have been there before.
+            session.submit(1, ECHO, b"y")
+            self.assertEqual(session.take(harness.PATIENCE)["code"], 0)
+            generation += 1
+            self.assertEqual(session.generation, generation)
+        names = [name for name in self.daemon.manager.store if "-results-" in name]
+        wait_until(lambda: [name.split("-")[2] for name in self.daemon.manager.store
+                            if "-results-" in name] == [str(generation)], f"not {names}")
+        session.close()
+
+    def test_what_is_over_is_not_stored(self):
+        session = self.session()
+        # A client without the feature is none of the store's business.
+        old = self.daemon.session()
+        old.close()
+        session.close()
+        wait_until(lambda: sorted(self.daemon.manager.store) == ["control", "data"],
+                   "only those that listen are left")
+
+    def test_half_a_session_is_dropped(self):
+        for part in ("-bell", "-state", "-frames", "-results-0"):
+            session, whole = self.session(), self.session()
+            store = self.daemon.manager.store
+            name = min((name for name in store if name.endswith(part)),
+                       key=lambda name: int(name.split("-")[0]))
+            self.daemon.kill()
+            os.close(store.pop(name))
+            self.daemon.start()
+            wait_until(lambda: self.over(session), f"no session without its {part}")
+            self.assertFalse(self.over(whole))
+            whole.submit(0, ECHO, b"x")
+            self.assertEqual(whole.take(harness.PATIENCE)["code"], 0)
+            session.close()
+            whole.close()
+            wait_until(lambda: sorted(store) == ["control", "data"], "nothing of them is left")
+        self.assertIn("not all of its descriptors", self.daemon.log())
+
+    def test_a_state_of_another_kind_is_dropped(self):
+        session, store = self.session(), self.daemon.manager.store
+        state = next(fd for name, fd in store.items() if name.endswith("-state"))
+        self.daemon.kill()
+        os.pwrite(state, struct.pack("<I", 77), 8)
+        self.daemon.start()
+        wait_until(lambda: self.over(session), "no session of another layout")
+        self.assertIn("a kamend of another kind", self.daemon.log())
+        session.close()
+
+    def test_a_full_store_ends_sessions_at_a_kill(self):
+        self.daemon.stop()
+        self.daemon.MAX_STORED = 10
+        self.daemon.start()
+        kept = self.session()
+        extra = Session(self.daemon.path("run/data.sock"))
+        self.restart()
+        wait_until(lambda: self.over(extra), "the one without room ends")
+        self.assertIn("store is full", self.daemon.log())
+        kept.submit(0, ECHO, b"x")
+        self.assertEqual(kept.take(harness.PATIENCE)["code"], 0)
+        kept.close()
+        extra.close()
+
+    @staticmethod
+    def over(session):
+        try:
+            session.read_socket()
+        except ConnectionError:
+            return True
+        return False
 
 
 if __name__ == "__main__":
