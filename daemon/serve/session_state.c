@@ -54,7 +54,7 @@ int session_state_make(
 	struct session_state **ret_state, int *ret_fd, uint32_t n_slots, uint64_t slot_bytes)
 {
 	_cleanup_(closep) int fd = -1;
-	struct session_state *state;
+	struct session_state *state = NULL;
 	int r;
 
 	fd = memfd_create("kamen-session", MFD_CLOEXEC | MFD_ALLOW_SEALING);
@@ -83,7 +83,7 @@ static bool is_sound(const struct session_state *state)
 
 int session_state_map(struct session_state **ret_state, int fd)
 {
-	struct session_state *state;
+	struct session_state *state = NULL;
 	struct stat st;
 	int r;
 
