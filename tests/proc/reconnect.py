@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""kill -9 of serve under load: what libkamen's callers were promised is answered, once."""
+"""serve is killed or replaced under load: what libkamen's callers were promised is answered, once."""
 
 import collections
 import errno
@@ -51,8 +51,17 @@ class Reconnect(harness.Case):
             select.select([self.client], [], [], self.client.next_call())
         return results
 
-    def run_through(self, n_parts_a_life, image, **options):
-        """Keeps every slot full while the daemon is killed and started; results by part."""
+    def kill(self):
+        """The next daemon knows nothing of the session: libkamen connects and sends again."""
+        self.daemon.kill()
+        self.daemon.spawn()
+
+    def replace(self):
+        """The next daemon has the session: libkamen gets another region of results."""
+        self.daemon.ctl("restart")
+
+    def run_through(self, end_of_life, n_parts_a_life, image, **options):
+        """Keeps every slot full while the daemon goes and comes; results by part."""
         answers, next_part, last = collections.defaultdict(list), 0, 0
         for life in range(N_KILLS + 1):
             last = next_part + n_parts_a_life
@@ -63,8 +72,7 @@ class Reconnect(harness.Case):
                         answers[result.part_id].append(result)
             # Slots full, half of what was asked for on its way.
             if life < N_KILLS:
-                self.daemon.kill()
-                self.daemon.spawn()
+                end_of_life()
         while len(answers) < last:
             for result in self.take():
                 answers[result.part_id].append(result)
@@ -75,21 +83,22 @@ class Reconnect(harness.Case):
         self.assertEqual([len(answers[part]) for part in range(last)], [1] * last)
         return {part: answers[part][0] for part in range(last)}
 
-    def test_every_inference_is_answered_once(self):
+    def check_inference(self, end_of_life):
         files = self.files(500, 4)
         known = [self.client.infer("a", file, embedding=True).embedding for file in files]
-        results = self.run_through(20, lambda part: files[part % 4], embedding=True)
+        results = self.run_through(end_of_life, 20, lambda part: files[part % 4],
+                                   embedding=True)
         for part, result in results.items():
             self.assertEqual((result.code, result.reason), (0, ""))
             # Images that are computed together may round otherwise.
             for one, other in zip(result.embedding, known[part % 4], strict=True):
                 self.assertAlmostEqual(one, other, 4)
 
-    def test_every_push_is_answered_once_and_kept_once(self):
+    def check_push(self, end_of_life, first):
         before = self.daemon.one("site", "show", "a")["images"]
         n = 10 * (N_KILLS + 1)
-        files = self.files(1000, n)
-        results = self.run_through(10, lambda part: files[part], verb=kamen.PUSH)
+        files = self.files(first, n)
+        results = self.run_through(end_of_life, 10, lambda part: files[part], verb=kamen.PUSH)
         for part, result in list(results.items()):
             # ingest may not be there yet: that is said, and the caller's to repeat.
             while result.code == -errno.EAGAIN:
@@ -97,6 +106,18 @@ class Reconnect(harness.Case):
             self.assertEqual(result.code, 0, result.reason)
             self.assertIn(result.outcome, (0, 1))
         self.assertEqual(self.daemon.one("site", "show", "a")["images"] - before, n)
+
+    def test_every_inference_is_answered_once_over_kills(self):
+        self.check_inference(self.kill)
+
+    def test_every_inference_is_answered_once_over_restarts(self):
+        self.check_inference(self.replace)
+
+    def test_every_push_is_answered_and_kept_once_over_kills(self):
+        self.check_push(self.kill, 1000)
+
+    def test_every_push_is_answered_and_kept_once_over_restarts(self):
+        self.check_push(self.replace, 5000)
 
     def test_a_deadline_is_kept_while_nobody_is_there(self):
         image = self.files(500, 1)[0]

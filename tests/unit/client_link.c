@@ -60,8 +60,8 @@ static struct kamen_frame frame_of(struct kamen_client *client, uint8_t fill)
 	return frame;
 }
 
-static uint64_t submit(struct kamen_client *client, const struct kamen_frame *frame,
-	uint64_t part_id, uint32_t version, uint64_t deadline_ns)
+static int try_submit(struct kamen_client *client, const struct kamen_frame *frame,
+	uint64_t part_id, uint32_t version, uint64_t deadline_ns, uint64_t *ret_id)
 {
 	struct kamen_request request = { .size = sizeof(request),
 		.verb = KAMEN_INFER,
@@ -74,9 +74,16 @@ static uint64_t submit(struct kamen_client *client, const struct kamen_frame *fr
 		.part_id = part_id,
 		.version = version,
 		.flags = KAMEN_WANT_EMBEDDING };
+
+	return kamen_submit(client, frame, &request, ret_id);
+}
+
+static uint64_t submit(struct kamen_client *client, const struct kamen_frame *frame,
+	uint64_t part_id, uint32_t version, uint64_t deadline_ns)
+{
 	uint64_t id = 0;
 
-	assert_int_equal(kamen_submit(client, frame, &request, &id), 0);
+	assert_int_equal(try_submit(client, frame, part_id, version, deadline_ns, &id), 0);
 	return id;
 }
 
@@ -398,6 +405,42 @@ static void a_resumption_that_makes_no_sense_ends_the_client(void **state)
 	}
 }
 
+/* One who cannot be believed: whatever it writes, there is an answer or an end. */
+static void a_daemon_that_scribbles_is_survived(void **state)
+{
+	unsigned n_ended = 0;
+
+	(void)state;
+	for (unsigned seed = 0; seed < 64; seed++) {
+		struct session s = begin(FAKE_HONEST, 1, 0);
+
+		for (unsigned i = 0; i < 6; i++) {
+			struct kamen_result result;
+			struct kamen_frame frame;
+			int r = kamen_frame_acquire(s.client, N_BYTES, &frame);
+
+			/* What is owed for ever keeps its slot. */
+			if (r == -EBUSY || r == -EPROTO)
+				break;
+			assert_int_equal(r, 0);
+			r = try_submit(s.client, &frame, PART_SCRIBBLE, seed + 64 * i,
+				now_ns() + MS, NULL);
+			if (r == -EPROTO)
+				break;
+			assert_int_equal(r, 0);
+			assert_int_equal(kamen_wait(s.client, UINT64_MAX, &result), 0);
+			assert_true(strlen(result.reason) < 160 && strlen(result.label) < 64);
+			assert_true(result.embedding || result.n_embedding == 0);
+			for (unsigned j = 0; j < result.n_embedding; j++)
+				(void)*(const volatile float *)&result.embedding[j];
+			kamen_release(s.client, &result);
+		}
+		n_ended += kamen_process(s.client) == -EPROTO;
+		end(&s);
+	}
+	assert_in_range(n_ended, 8, 56);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -413,6 +456,7 @@ int main(void)
 		cmocka_unit_test(another_process_goes_on_with_the_session),
 		cmocka_unit_test(unread_answers_of_the_old_region_are_given),
 		cmocka_unit_test(a_resumption_that_makes_no_sense_ends_the_client),
+		cmocka_unit_test(a_daemon_that_scribbles_is_survived),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -199,16 +199,46 @@ static void complete(struct fake *fake, uint32_t slot, uint64_t id)
 	packet_send(fake, "!", 1, -1, 0);
 }
 
-static void garbage_send(const struct fake *fake, unsigned seed, int fd)
+static void random_fill(uint8_t *bytes, size_t n, unsigned seed)
 {
-	uint8_t bytes[80];
 	uint64_t x = seed * UINT64_C(0x9e3779b97f4a7c15) + 1;
-	size_t n = 2 + seed * 7 % (sizeof(bytes) - 2);
 
 	for (size_t i = 0; i < n; i++) {
 		x = x * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
 		bytes[i] = (uint8_t)(x >> 56);
 	}
+}
+
+/* The result that is asked for, then its completion; by the seed's bits worse things beside it. */
+static void scribble(struct fake *fake, const struct shm_request *q)
+{
+	struct shm_results_header *header = (struct shm_results_header *)fake->results;
+	unsigned seed = q->version;
+	size_t ring = fake->n_slots * sizeof(struct shm_completion);
+
+	random_fill(fake->results + shm_results_offset(fake->n_slots) +
+			    q->slot * sizeof(struct shm_result),
+		sizeof(struct shm_result), seed);
+	if (seed & 1)
+		random_fill(
+			fake->results, offsetof(struct shm_results_header, completion_head), seed);
+	if (seed & 2)
+		random_fill(fake->results + shm_completions_offset(), ring, seed);
+	if (seed & 4)
+		fake->completions.cursor += seed % fake->n_slots;
+	complete(fake, q->slot, q->id);
+	if (seed & 8)
+		atomic_store(&header->submission_tail, seed * 0x9e3779b9u);
+	if (seed & 16)
+		atomic_store(&header->completion_head, seed * 0x9e3779b9u);
+}
+
+static void garbage_send(const struct fake *fake, unsigned seed, int fd)
+{
+	uint8_t bytes[80];
+	size_t n = 2 + seed * 7 % (sizeof(bytes) - 2);
+
+	random_fill(bytes, n, seed);
 	packet_send(fake, bytes, n, fd, seed % 4);
 }
 
@@ -311,6 +341,10 @@ static int act(struct fake *fake, const struct shm_request *q)
 	}
 	if (q->part_id == PART_BELL_FDS)
 		packet_send(fake, "!", 1, fake->wake, 4);
+	if (q->part_id == PART_SCRIBBLE) {
+		scribble(fake, q);
+		return 0;
+	}
 	if (q->part_id == PART_RESUME)
 		resume(fake, q->version);
 	if (q->part_id == PART_RESUME && q->version >= RESUME_SHORT_FILE)

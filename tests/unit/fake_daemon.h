@@ -36,6 +36,7 @@ enum fake_part {
 	PART_OVERFULL, /* strings without an end, a wild verdict, too long an embedding */
 	PART_BELL_FDS, /* a bell with descriptors, then the answer */
 	PART_RESUME, /* another results region as by request.version, an enum fake_resume, then the answer */
+	PART_SCRIBBLE,      /* random bytes by that seed in results, rings and cursors */
 	PART_ANSWER_RESUME, /* the answer without a bell, then that */
 };
 
