@@ -9,9 +9,15 @@
 #include "daemon.h"
 #include "kamen/kamen.h"
 #include "peer.h"
+#include "ping.h"
+#include "windows.h"
 
-#define N_ROUNDS 10u
+/* Of a window of ping: enough for a median, and soon over. */
+#define PING_SAMPLES 500u
+#define WARM_UP_TRIPS 100u
+#define MAX_SECONDS 40.0
 #define N_FILLS 16u
+#define SPIN_US 1000u /* longer than anything between two trips of a window */
 
 static void client_freep(struct kamen_client **client)
 {
@@ -22,14 +28,17 @@ struct trip {
 	struct kamen_client *client;
 	struct peer *peer;
 	size_t n_bytes;
+	uint32_t n_trips; /* of a window */
+	bool spins;
 	uint64_t checksums[N_FILLS]; /* of n_bytes of each fill */
-	struct samples us, peer_us;
+	struct windows us, peer_us, ping_us;
 };
 
 static void trip_done(struct trip *trip)
 {
-	samples_done(&trip->us);
-	samples_done(&trip->peer_us);
+	windows_done(&trip->us);
+	windows_done(&trip->peer_us);
+	windows_done(&trip->ping_us);
 }
 
 /* The checksums are known before: what is timed is the filling, the trip and the reading. */
@@ -46,7 +55,7 @@ static int checksums_fill(struct trip *trip)
 	return 0;
 }
 
-static int trip_kamen(struct trip *trip, unsigned fill)
+static int trip_kamen(struct trip *trip, unsigned fill, struct samples *samples)
 {
 	struct kamen_request request = {
 		.size = sizeof(request), .verb = KAMEN_ECHO, .n_bytes = trip->n_bytes
@@ -64,71 +73,125 @@ static int trip_kamen(struct trip *trip, unsigned fill)
 		r = kamen_wait(trip->client, UINT64_MAX, &result);
 	if (r < 0)
 		return r;
-	r = samples_add(&trip->us, (double)(bench_now_ns() - begin) * 1e-3);
+	r = samples_add(samples, (double)(bench_now_ns() - begin) * 1e-3);
 	if (result.code < 0 || result.checksum != trip->checksums[fill])
 		r = result.code < 0 ? result.code : -EBADMSG;
 	kamen_release(trip->client, &result);
 	return r;
 }
 
-static int trip_peer(struct trip *trip, unsigned fill)
+static int trip_peer(struct trip *trip, unsigned fill, struct samples *samples)
 {
 	uint64_t begin = bench_now_ns(), checksum;
 	int r = peer_echo(trip->peer, trip->n_bytes, (int)fill, &checksum);
 
 	if (r < 0)
 		return r;
-	r = samples_add(&trip->peer_us, (double)(bench_now_ns() - begin) * 1e-3);
+	r = samples_add(samples, (double)(bench_now_ns() - begin) * 1e-3);
 	return checksum == trip->checksums[fill] ? r : -EBADMSG;
 }
 
-/* They take turns, so that a slow moment of the machine meets both. */
-static int measure(struct trip *trip, unsigned n)
+static int window(struct trip *trip, struct windows *windows, uint32_t n,
+	int (*run)(struct trip *trip, unsigned fill, struct samples *samples))
 {
+	struct samples *samples = windows_begin(windows);
+	int r = 0;
+
+	for (uint32_t i = 0; i < n && r == 0; i++)
+		r = run(trip, i % N_FILLS, samples);
+	windows_end(windows);
+	return r;
+}
+
+static int window_ping(struct trip *trip)
+{
+	struct samples *samples = windows_begin(&trip->ping_us);
+	int r = ping_run(PING_SAMPLES, samples);
+
+	windows_end(&trip->ping_us);
+	return r == -ENODEV ? 0 : r;
+}
+
+/* They take turns, so that a slow moment of the machine meets all; until both are steady. */
+static int measure(struct trip *trip)
+{
+	const uint64_t end = bench_now_ns() + (uint64_t)(MAX_SECONDS * 1e9);
 	int r = checksums_fill(trip);
 
-	for (unsigned i = 0; i < 100 && r == 0; i++) {
-		r = trip_kamen(trip, i % N_FILLS);
+	if (r == 0)
+		r = window(trip, &trip->us, WARM_UP_TRIPS, trip_kamen);
+	if (r == 0)
+		r = window(trip, &trip->peer_us, WARM_UP_TRIPS, trip_peer);
+	trip->us.n = trip->peer_us.n = 0;
+	while (r == 0) {
+		r = window(trip, &trip->us, trip->n_trips, trip_kamen);
 		if (r == 0)
-			r = trip_peer(trip, i % N_FILLS);
-	}
-	samples_done(&trip->us);
-	samples_done(&trip->peer_us);
-	for (unsigned round = 0; round < N_ROUNDS && r == 0; round++) {
-		for (unsigned i = 0; i < n / N_ROUNDS && r == 0; i++)
-			r = trip_kamen(trip, i % N_FILLS);
-		for (unsigned i = 0; i < n / N_ROUNDS && r == 0; i++)
-			r = trip_peer(trip, i % N_FILLS);
+			r = window(trip, &trip->peer_us, trip->n_trips, trip_peer);
+		if (r == 0)
+			r = window_ping(trip);
+		if (windows_agree(&trip->us) && windows_agree(&trip->peer_us))
+			break;
+		if (trip->us.n >= WINDOWS_N && bench_now_ns() >= end)
+			break;
 	}
 	return r;
 }
 
+struct outcome {
+	struct samples us, peer_us, ping_us;
+};
+
+static void outcome_done(struct outcome *outcome)
+{
+	samples_done(&outcome->us);
+	samples_done(&outcome->peer_us);
+	samples_done(&outcome->ping_us);
+}
+
+static void put_ratio(
+	json_t *row, const char *name, double p, struct samples *samples, struct samples *by)
+{
+	(void)json_object_set_new(row, name,
+		output_number(samples_percentile(samples, p) / samples_percentile(by, p)));
+}
+
 static int report(struct ctl *ctl, struct trip *trip)
 {
+	_cleanup_(outcome_done) struct outcome all = { 0 };
 	json_t *row = json_object();
+	bool agree = windows_agree(&trip->us) && windows_agree(&trip->peer_us);
 
+	if (windows_merge(&trip->us, &all.us) < 0 ||
+		windows_merge(&trip->peer_us, &all.peer_us) < 0 ||
+		windows_merge(&trip->ping_us, &all.ping_us) < 0) {
+		json_decref(row);
+		return ctl_fail(ctl, EXIT_FAILED, "%s", strerror(ENOMEM));
+	}
 	(void)json_object_set_new(row, "bytes", json_integer((json_int_t)trip->n_bytes));
-	(void)json_object_set_new(row, "trips", json_integer((json_int_t)trip->us.n));
-	(void)json_object_set_new(
-		row, "rtt_us_p50", output_number(samples_percentile(&trip->us, .5)));
-	(void)json_object_set_new(
-		row, "rtt_us_p99", output_number(samples_percentile(&trip->us, .99)));
+	(void)json_object_set_new(row, "mode", json_string(trip->spins ? "spin" : "block"));
+	(void)json_object_set_new(row, "trips", json_integer((json_int_t)all.us.n));
+	(void)json_object_set_new(row, "windows", json_integer((json_int_t)trip->us.n));
+	(void)json_object_set_new(row, "stable", json_boolean(agree));
+	(void)json_object_set_new(row, "tolerance", json_real(trip->us.tolerance));
+	bench_put_percentiles(row, "rtt", "us", &all.us);
 	(void)json_object_set_new(row, "peer", json_string("zmq REQ/REP over ipc"));
+	bench_put_percentiles(row, "peer", "us", &all.peer_us);
+	put_ratio(row, "ratio_to_peer_p50", .5, &all.us, &all.peer_us);
+	put_ratio(row, "ratio_to_peer_p99", .99, &all.us, &all.peer_us);
 	(void)json_object_set_new(
-		row, "peer_us_p50", output_number(samples_percentile(&trip->peer_us, .5)));
-	(void)json_object_set_new(
-		row, "peer_us_p99", output_number(samples_percentile(&trip->peer_us, .99)));
+		row, "ping_us_p50", output_number(samples_percentile(&all.ping_us, .5)));
+	put_ratio(row, "ratio_to_ping_p50", .5, &all.us, &all.ping_us);
 	bench_put_machine(row);
 	return output_row(ctl, row, true);
 }
 
-static int connect_and_measure(struct ctl *ctl, struct peer *peer, size_t n_bytes, unsigned n)
+static int connect_and_measure(struct ctl *ctl, struct trip *trip)
 {
 	_cleanup_(client_freep) struct kamen_client *client = NULL;
-	_cleanup_(trip_done) struct trip trip = { .peer = peer, .n_bytes = n_bytes };
-	struct kamen_options options = {
-		.size = sizeof(options), .n_slots = 2, .slot_bytes = n_bytes
-	};
+	struct kamen_options options = { .size = sizeof(options),
+		.n_slots = 2,
+		.slot_bytes = trip->n_bytes,
+		.spin_us = trip->spins ? SPIN_US : KAMEN_NO_SPIN };
 	char endpoint[4096];
 	int r;
 
@@ -136,46 +199,78 @@ static int connect_and_measure(struct ctl *ctl, struct peer *peer, size_t n_byte
 	r = kamen_client_connect(&client, endpoint, &options);
 	if (r < 0)
 		return ctl_fail(ctl, ctl_status_of(r), "%s: %s", endpoint, strerror(-r));
-	trip.client = client;
-	r = measure(&trip, n);
+	trip->client = client;
+	r = measure(trip);
 	if (r < 0)
 		return ctl_fail(ctl, ctl_status_of(r), "%s: %s", endpoint, strerror(-r));
-	return report(ctl, &trip);
+	return report(ctl, trip);
+}
+
+static bool trip_fill(struct ctl *ctl, struct trip *trip, const char *bytes, const char *trips,
+	const char *tolerance)
+{
+	unsigned long long n_bytes, n_trips;
+	double within;
+
+	if (!bench_number(ctl, "bytes", bytes, 1, 16 << 20, 150528, &n_bytes) ||
+		!bench_number(ctl, "trips", trips, 10, 1000000, 2000, &n_trips) ||
+		!bench_real(ctl, "tolerance", tolerance, .1, &within))
+		return false;
+	trip->n_bytes = n_bytes;
+	trip->n_trips = (uint32_t)n_trips;
+	trip->us.tolerance = trip->peer_us.tolerance = trip->ping_us.tolerance = within;
+	return true;
+}
+
+static int own_daemon(struct ctl *ctl, bool spins, struct daemon_spec *spec, struct daemon *daemon)
+{
+	char settings[96];
+	int status;
+
+	(void)snprintf(settings, sizeof(settings),
+		"[serve]\nspin_us = %u\n[learner]\nenabled = off\n", spins ? SPIN_US : 0);
+	spec->settings = settings;
+	status = daemon_start(ctl, spec, daemon);
+	if (status == EXIT_DONE)
+		ctl->runtime = daemon->runtime;
+	return status;
 }
 
 int ipc_run(struct ctl *ctl, int argc, char **argv)
 {
-	const char *bytes = NULL, *trips = NULL, *peer_name = NULL, *model = NULL, *random = NULL;
+	const char *bytes = NULL, *trips = NULL, *tolerance = NULL, *peer_name = NULL, *spin = NULL;
+	struct daemon_spec spec = { 0 };
 	const struct option_spec specs[] = {
 		{ "bytes", "N", "of a frame, 150528: 224 x 224 RGB", &bytes, NULL },
-		{ "trips", "N", "2000", &trips, NULL },
-		{ "peer", "NAME", "zmq, the only one", &peer_name, NULL },
-		{ "model", "FILE", "of a daemon of our own (where no --runtime is given)", &model,
+		{ "trips", "N", "of a window, 2000; three windows have to agree", &trips, NULL },
+		{ "tolerance", "X", "by how much their medians may differ, .1", &tolerance, NULL },
+		{ "spin", NULL, "client and daemon look before they sleep; else they block", &spin,
 			NULL },
-		{ "random", "NAME", "an untrained model of that daemon", &random, NULL },
+		{ "peer", "NAME", "zmq, the only one", &peer_name, NULL },
+		{ "model", "FILE", "of a daemon of our own (where no --runtime is given)",
+			&spec.model, NULL },
+		{ "random", "NAME", "an untrained model of that daemon", &spec.random, NULL },
 	};
 	_cleanup_(daemon_stop) struct daemon daemon = { .pid = -1, .pidfd = -1 };
 	_cleanup_(peer_freep) struct peer *peer = NULL;
-	unsigned long long n_bytes, n_trips;
+	_cleanup_(trip_done) struct trip trip = { 0 };
 	int first, status, r;
 
 	if (!options_parse(ctl, argc, argv, specs, ARRAY_SIZE(specs), 0, 0, &first, &status))
 		return status;
-	if (!bench_number(ctl, "bytes", bytes, 1, 16 << 20, 150528, &n_bytes) ||
-		!bench_number(ctl, "trips", trips, N_ROUNDS, 1000000, 2000, &n_trips))
+	if (!trip_fill(ctl, &trip, bytes, trips, tolerance))
 		return EXIT_USAGE;
 	if (peer_name && strcmp(peer_name, "zmq") != 0)
 		return ctl_fail(ctl, EXIT_USAGE, "--peer %s: zmq", peer_name);
+	trip.spins = spin != NULL;
 	r = peer_start(&peer);
 	if (r < 0)
 		return ctl_fail(ctl, EXIT_FAILED, "zmq: %s", strerror(-r));
+	trip.peer = peer;
 	if (!ctl->runtime) {
-		status = daemon_start(ctl,
-			&(struct daemon_spec){ model, random, "[learner]\nenabled = off\n" },
-			&daemon);
+		status = own_daemon(ctl, trip.spins, &spec, &daemon);
 		if (status != EXIT_DONE)
 			return status;
-		ctl->runtime = daemon.runtime;
 	}
-	return connect_and_measure(ctl, peer, n_bytes, (unsigned)n_trips);
+	return connect_and_measure(ctl, &trip);
 }

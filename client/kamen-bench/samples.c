@@ -1,14 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "samples.h"
+
 #include <errno.h>
 #include <math.h>
-#include <sched.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <time.h>
-
-#include "base/cleanup.h"
-#include "bench.h"
 
 int samples_add(struct samples *samples, double value)
 {
@@ -49,49 +44,11 @@ void samples_done(struct samples *samples)
 	*samples = (struct samples){ 0 };
 }
 
-uint64_t bench_now_ns(void)
+int samples_merge(struct samples *into, const struct samples *from)
 {
-	struct timespec ts;
+	int r = 0;
 
-	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
-void bench_put_machine(json_t *row)
-{
-	char line[256], name[128] = "unknown";
-	FILE *f = fopen("/proc/cpuinfo", "re");
-	cpu_set_t set;
-
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, "model name : %127[^\n]", name) == 1)
-			break;
-	if (f)
-		(void)fclose(f);
-	(void)json_object_set_new(row, "machine", json_string(name));
-	(void)json_object_set_new(row, "cpus",
-		json_integer(sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 0));
-}
-
-int bench_each(const char *names, int (*run)(void *data, const char *name), void *data)
-{
-	_cleanup_(freep) char *copy = strdup(names);
-	int status = EXIT_DONE;
-	char *rest = NULL;
-
-	for (char *name = copy ? strtok_r(copy, ",", &rest) : NULL; name && status == EXIT_DONE;
-		name = strtok_r(NULL, ",", &rest))
-		status = run(data, name);
-	return copy ? status : EXIT_FAILED;
-}
-
-bool bench_number(const struct ctl *ctl, const char *option, const char *text,
-	unsigned long long min, unsigned long long max, unsigned long long fallback,
-	unsigned long long *ret_number)
-{
-	*ret_number = fallback;
-	if (!text || (number_parse(text, max, ret_number) && *ret_number >= min))
-		return true;
-	(void)ctl_fail(ctl, EXIT_USAGE, "--%s %s: not in %llu to %llu", option, text, min, max);
-	return false;
+	for (size_t i = 0; i < from->n && r == 0; i++)
+		r = samples_add(into, from->values[i]);
+	return r;
 }

@@ -1,21 +1,29 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "daemon.h"
 #include "load.h"
+#include "metronome.h"
 #include "onednn/onednn.h"
 #include "site_masks.h"
 #include "sites.h"
+#include "windows.h"
 
 #define N_LEARNT_FROM 128u
 #define N_TURNS 3 /* of one site and of all, where they are compared */
+/* Windows of a load: three that agree, or as many as there is time for. */
+#define MAX_WINDOWS 5u
+#define WINDOW_TOLERANCE .1
+#define LATE_MS 2.0 /* after the deadline: what the machine's scheduler may take */
 
 struct serve_options {
 	const char *clients, *rate, *sites, *zipf, *seconds, *size, *px, *model, *random, *threads,
-		*seed, *learner, *precision, *batch, *slots, *density, *beside_one,
-		*named[OPTION_MAX_REPEATS];
+		*seed, *learner, *precision, *batch, *slots, *density, *beside_one, *deadline,
+		*overload, *depth, *named[OPTION_MAX_REPEATS];
 	unsigned n_named;
 };
 
@@ -27,33 +35,25 @@ struct plan {
 	struct site_masks masks; /* density 0: the sites serve the base */
 	bool own_sites;          /* made for the run */
 	bool beside_one;
+	double overload; /* times the capacity; 0: the rate that was asked for */
 	pid_t server;
 	uint64_t rss_bytes; /* before there were sites */
 };
 
 struct outcome {
 	struct load_result all, one;
+	struct windows ms, overhead, compute;
+	double capacity; /* requests a second; NaN: not asked for */
+	double timer_ms; /* how late a bare timer was at worst; NaN: not asked for */
 };
 
 static void outcome_done(struct outcome *outcome)
 {
 	load_result_done(&outcome->all);
 	load_result_done(&outcome->one);
-}
-
-static bool real_parse(
-	const struct ctl *ctl, const char *option, const char *text, double fallback, double *ret)
-{
-	char *end = NULL;
-
-	*ret = fallback;
-	if (!text)
-		return true;
-	*ret = strtod(text, &end);
-	if (end != text && !*end && *ret >= 0 && *ret <= 1e6)
-		return true;
-	(void)ctl_fail(ctl, EXIT_USAGE, "--%s %s: not a number from 0", option, text);
-	return false;
+	windows_done(&outcome->ms);
+	windows_done(&outcome->overhead);
+	windows_done(&outcome->compute);
 }
 
 static bool learner_parse(const struct ctl *ctl, const char *text, bool *ret_on)
@@ -75,7 +75,8 @@ static bool is_precision(const char *name)
 
 static bool plan_fill(const struct ctl *ctl, const struct serve_options *o, struct plan *plan)
 {
-	unsigned long long clients, sites, size, px, threads, seed, batch, slots;
+	unsigned long long clients, sites, size, px, threads, seed, batch, slots, depth;
+	double deadline_ms;
 
 	if (!bench_number(ctl, "clients", o->clients, 1, LOAD_MAX_CLIENTS, 4, &clients) ||
 		!bench_number(ctl, "sites", o->sites, 1, LOAD_MAX_SITES, 1, &sites) ||
@@ -84,13 +85,19 @@ static bool plan_fill(const struct ctl *ctl, const struct serve_options *o, stru
 		!bench_number(ctl, "threads", o->threads, 1, 256, 0, &threads) ||
 		!bench_number(ctl, "batch", o->batch, 1, 64, 8, &batch) ||
 		!bench_number(ctl, "slots", o->slots, 1, 1024, 4, &slots) ||
-		!real_parse(ctl, "density", o->density, 0, &plan->masks.density) ||
+		!bench_number(ctl, "depth", o->depth, 1, LOAD_MAX_DEPTH / 2, 1, &depth) ||
+		!bench_real(ctl, "deadline-ms", o->deadline, 0, &deadline_ms) ||
+		!bench_real(ctl, "overload", o->overload, 0, &plan->overload) ||
+		!bench_real(ctl, "density", o->density, 0, &plan->masks.density) ||
 		!bench_number(ctl, "seed", o->seed, 0, UINT64_MAX, 1, &seed) ||
-		!real_parse(ctl, "rate", o->rate, 0, &plan->load.rate) ||
-		!real_parse(ctl, "zipf", o->zipf, 0, &plan->load.zipf) ||
-		!real_parse(ctl, "seconds", o->seconds, 10, &plan->load.seconds) ||
+		!bench_real(ctl, "rate", o->rate, 0, &plan->load.rate) ||
+		!bench_real(ctl, "zipf", o->zipf, 0, &plan->load.zipf) ||
+		!bench_real(ctl, "seconds", o->seconds, 10, &plan->load.seconds) ||
 		!learner_parse(ctl, o->learner, &plan->load.learner))
 		return false;
+	plan->load.deadline_ns = (uint64_t)(deadline_ms * 1e6);
+	/* At a rate nothing but the slots limits what is in flight. */
+	plan->load.depth = plan->load.rate > 0 ? LOAD_MAX_DEPTH : (uint32_t)depth;
 	plan->load.n_clients = (uint32_t)clients;
 	plan->load.n_sites = o->n_named ? o->n_named : (uint32_t)sites;
 	plan->own_sites = o->n_named == 0;
@@ -109,6 +116,10 @@ static bool plan_fill(const struct ctl *ctl, const struct serve_options *o, stru
 	if (!is_precision(plan->precision)) {
 		(void)ctl_fail(ctl, EXIT_USAGE, "--precision %s: not auto, f32, bf16 or int8",
 			plan->precision);
+		return false;
+	}
+	if (plan->overload > 0 && (plan->load.deadline_ns == 0 || plan->load.rate > 0)) {
+		(void)ctl_fail(ctl, EXIT_USAGE, "--overload: with --deadline-ms, without --rate");
 		return false;
 	}
 	if (plan->masks.density > 1 || (plan->masks.density > 0 && !plan->own_sites)) {
@@ -165,50 +176,120 @@ static double rate_of(const struct load_result *result)
 	return (double)result->completed / result->seconds;
 }
 
+static void put(json_t *row, const char *name, double number)
+{
+	(void)json_object_set_new(row, name, output_number(number));
+}
+
+static void put_count(json_t *row, const char *name, uint64_t n)
+{
+	(void)json_object_set_new(row, name, json_integer((json_int_t)n));
+}
+
+static void put_load(json_t *row, const struct plan *plan, const struct load_result *result)
+{
+	put_count(row, "clients", plan->load.n_clients);
+	put_count(row, "sites", plan->load.n_sites);
+	put(row, "rate", plan->load.rate);
+	put(row, "zipf", plan->load.zipf);
+	(void)json_object_set_new(row, "learner", json_string(plan->load.learner ? "on" : "off"));
+	put(row, "seconds", result->seconds);
+	(void)json_object_set_new(row, "precision", json_string(plan->precision));
+	put_count(row, "completed", result->completed);
+	put_count(row, "refused", result->refused);
+	put_count(row, "lost", result->lost);
+	put_count(row, "doubled", result->doubled);
+	put_count(row, "wrong", result->wrong);
+	put(row, "requests_per_s", rate_of(result));
+}
+
+static void put_times(json_t *row, struct outcome *outcome)
+{
+	struct load_result *result = &outcome->all;
+	double overhead = samples_percentile(&result->overhead, .5);
+	double compute = samples_percentile(&result->compute, .5);
+
+	put(row, "p50_ms", samples_percentile(&result->ms, .5));
+	put(row, "p90_ms", samples_percentile(&result->ms, .9));
+	put(row, "p99_ms", samples_percentile(&result->ms, .99));
+	put(row, "p999_ms", samples_percentile(&result->ms, .999));
+	put(row, "compute_ms_p50", compute);
+	put(row, "overhead_ms_p50", overhead);
+	put(row, "overhead_ms_p99", samples_percentile(&result->overhead, .99));
+	put(row, "overhead_by_compute", overhead / compute);
+	if (outcome->ms.n == 0)
+		return;
+	put_count(row, "windows", outcome->ms.n);
+	(void)json_object_set_new(row, "stable", json_boolean(windows_agree(&outcome->ms)));
+	put(row, "tolerance", outcome->ms.tolerance);
+}
+
+static void put_deadlines(json_t *row, const struct plan *plan, struct outcome *outcome)
+{
+	struct samples *late = &outcome->all.late_ms;
+	size_t n = 0;
+
+	for (size_t i = 0; i < late->n; i++)
+		n += late->values[i] <= LATE_MS;
+	put(row, "deadline_ms", (double)plan->load.deadline_ns * 1e-6);
+	put(row, "overload", plan->overload);
+	put(row, "capacity_per_s", outcome->capacity);
+	put_count(row, "answered", late->n);
+	put(row, "answered_by_deadline_2ms", (double)n / (double)late->n);
+	put(row, "late_ms_p50", samples_percentile(late, .5));
+	put(row, "late_ms_p99", samples_percentile(late, .99));
+	put(row, "late_ms_p999", samples_percentile(late, .999));
+	put(row, "late_ms_worst", samples_percentile(late, 1));
+	put(row, "timer_late_ms_worst", outcome->timer_ms);
+}
+
+/* What is told of times are the windows that agreed, or the last three. */
+static int windows_keep(struct outcome *outcome)
+{
+	struct load_result *result = &outcome->all;
+	int r;
+
+	if (outcome->ms.n == 0)
+		return 0;
+	samples_done(&result->ms);
+	samples_done(&result->overhead);
+	samples_done(&result->compute);
+	r = windows_merge(&outcome->ms, &result->ms);
+	if (r == 0)
+		r = windows_merge(&outcome->overhead, &result->overhead);
+	return r < 0 ? r : windows_merge(&outcome->compute, &result->compute);
+}
+
 static int report(struct ctl *ctl, const struct plan *plan, struct outcome *outcome)
 {
 	struct load_result *result = &outcome->all;
-	json_t *row = json_object();
+	json_t *row;
 
-	(void)json_object_set_new(row, "clients", json_integer(plan->load.n_clients));
-	(void)json_object_set_new(row, "sites", json_integer(plan->load.n_sites));
-	(void)json_object_set_new(row, "rate", json_real(plan->load.rate));
-	(void)json_object_set_new(row, "zipf", json_real(plan->load.zipf));
-	(void)json_object_set_new(row, "learner", json_string(plan->load.learner ? "on" : "off"));
-	(void)json_object_set_new(row, "seconds", json_real(result->seconds));
-	(void)json_object_set_new(row, "precision", json_string(plan->precision));
-	(void)json_object_set_new(row, "completed", json_integer((json_int_t)result->completed));
-	(void)json_object_set_new(row, "refused", json_integer((json_int_t)result->refused));
-	(void)json_object_set_new(row, "lost", json_integer((json_int_t)result->lost));
-	(void)json_object_set_new(row, "requests_per_s", output_number(rate_of(result)));
-	(void)json_object_set_new(
-		row, "p50_ms", output_number(samples_percentile(&result->ms, .5)));
-	(void)json_object_set_new(
-		row, "p99_ms", output_number(samples_percentile(&result->ms, .99)));
-	(void)json_object_set_new(
-		row, "overhead_ms_p50", output_number(samples_percentile(&result->overhead, .5)));
+	if (windows_keep(outcome) < 0)
+		return ctl_fail(ctl, EXIT_FAILED, "%s", strerror(ENOMEM));
+	row = json_object();
+	put_load(row, plan, result);
+	put_times(row, outcome);
+	if (plan->load.deadline_ns > 0)
+		put_deadlines(row, plan, outcome);
 	if (plan->load.n_sites > 1)
 		put_sites(row, result);
 	if (plan->masks.density > 0)
 		put_masks(row, plan);
 	if (plan->beside_one) {
-		(void)json_object_set_new(
-			row, "one_site_requests_per_s", output_number(rate_of(&outcome->one)));
-		(void)json_object_set_new(row, "ratio_to_one_site",
-			output_number(rate_of(result) / rate_of(&outcome->one)));
+		put(row, "one_site_requests_per_s", rate_of(&outcome->one));
+		put(row, "ratio_to_one_site", rate_of(result) / rate_of(&outcome->one));
 	}
 	bench_put_machine(row);
 	return output_row(ctl, row, true);
 }
 
 /* By turns, so that the machine's moods hit both. */
-static int measure(const struct plan *plan, struct outcome *outcome)
+static int measure_beside_one(const struct plan *plan, struct outcome *outcome)
 {
 	struct load all = plan->load, one = plan->load;
 	int r = 0;
 
-	if (!plan->beside_one)
-		return load_run(&all, &outcome->all);
 	one.n_sites = 1;
 	one.seconds = all.seconds = plan->load.seconds / (2 * N_TURNS);
 	for (int turn = 0; turn < N_TURNS && r == 0; turn++) {
@@ -216,6 +297,80 @@ static int measure(const struct plan *plan, struct outcome *outcome)
 		if (r == 0)
 			r = load_run(&all, &outcome->all);
 	}
+	return r;
+}
+
+/* As much as whole batches and always another one waiting can make of it. */
+static int measure_capacity(const struct plan *plan, struct outcome *outcome)
+{
+	_cleanup_(load_result_done) struct load_result result = { 0 };
+	struct load load = plan->load;
+	uint32_t depth = (2 * plan->max_batch + load.n_clients - 1) / load.n_clients;
+	int r;
+
+	load.rate = 0;
+	load.deadline_ns = 0;
+	load.depth = depth < LOAD_MAX_DEPTH / 2 ? depth : LOAD_MAX_DEPTH / 2;
+	load.seconds = plan->load.seconds / MAX_WINDOWS;
+	r = load_run(&load, &result);
+	outcome->capacity = rate_of(&result);
+	return r;
+}
+
+static int window_keep(struct outcome *outcome, struct load_result *window)
+{
+	int r = samples_merge(windows_begin(&outcome->ms), &window->ms);
+
+	if (r == 0)
+		r = samples_merge(windows_begin(&outcome->overhead), &window->overhead);
+	if (r == 0)
+		r = samples_merge(windows_begin(&outcome->compute), &window->compute);
+	windows_end(&outcome->ms);
+	windows_end(&outcome->overhead);
+	windows_end(&outcome->compute);
+	return r < 0 ? r : load_result_take(&outcome->all, window);
+}
+
+static int measure_windows(const struct plan *plan, struct outcome *outcome)
+{
+	struct load load = plan->load;
+	int r = load_result_new(&outcome->all, load.n_sites);
+
+	load.seconds /= MAX_WINDOWS;
+	outcome->ms.tolerance = WINDOW_TOLERANCE;
+	while (r == 0 && outcome->ms.n < MAX_WINDOWS && !windows_agree(&outcome->ms)) {
+		_cleanup_(load_result_done) struct load_result window = { 0 };
+		double seconds;
+
+		r = load_run(&load, &window);
+		seconds = window.seconds;
+		if (window_keep(outcome, &window) < 0 && r == 0)
+			r = -ENOMEM;
+		outcome->all.seconds += seconds;
+	}
+	return r;
+}
+
+static int measure(struct plan *plan, struct outcome *outcome)
+{
+	struct metronome *metronome = NULL;
+	int r = 0;
+
+	outcome->capacity = outcome->timer_ms = NAN;
+	if (plan->beside_one)
+		return measure_beside_one(plan, outcome);
+	if (plan->overload > 0) {
+		r = measure_capacity(plan, outcome);
+		plan->load.rate = plan->overload * outcome->capacity;
+		plan->load.depth = LOAD_MAX_DEPTH;
+	}
+	if (r == 0 && plan->load.deadline_ns > 0)
+		/* As often as a deadline comes. */
+		r = metronome_start(&metronome,
+			(uint64_t)(1e9 / (plan->load.rate > 0 ? plan->load.rate : 1000)));
+	if (r == 0)
+		r = measure_windows(plan, outcome);
+	outcome->timer_ms = metronome_stop(metronome);
 	return r;
 }
 
@@ -240,6 +395,11 @@ static int furnish(struct ctl *ctl, struct plan *plan)
 		     : status;
 }
 
+static uint64_t n_answers(const struct load_result *result)
+{
+	return result->completed + result->late_ms.n;
+}
+
 static int load_and_report(struct ctl *ctl, struct plan *plan)
 {
 	_cleanup_(outcome_done) struct outcome outcome = { 0 };
@@ -262,17 +422,19 @@ static int load_and_report(struct ctl *ctl, struct plan *plan)
 	status = furnish(ctl, plan);
 	if (status == EXIT_DONE)
 		r = measure(plan, &outcome);
-	if (status == EXIT_DONE && r == 0 && result->completed > 0)
+	if (status == EXIT_DONE && r == 0 && n_answers(result) > 0)
 		status = report(ctl, plan, &outcome);
 	if (plan->own_sites)
 		sites_delete(ctl, plan->load.n_sites, plan->names);
-	if (*result->why || *outcome.one.why)
+	/* With deadlines refusals are what is measured. */
+	if (plan->load.deadline_ns == 0 && (*result->why || *outcome.one.why))
 		(void)ctl_fail(
 			ctl, EXIT_FAILED, "%s", *result->why ? result->why : outcome.one.why);
-	if (status == EXIT_DONE && (r < 0 || result->completed == 0))
+	if (status == EXIT_DONE && (r < 0 || n_answers(result) == 0))
 		return ctl_fail(ctl, ctl_status_of(r), "%s: %s", endpoint,
 			r < 0 ? strerror(-r) : "nothing was answered");
-	return result->lost || outcome.one.lost ? EXIT_FAILED : status;
+	return result->lost || result->doubled || result->wrong || outcome.one.lost ? EXIT_FAILED
+										    : status;
 }
 
 /* A daemon of our own, set up as was asked. EXIT_DONE or a status, said. */
@@ -294,10 +456,15 @@ int serve_run(struct ctl *ctl, int argc, char **argv)
 {
 	struct serve_options o = { 0 };
 	const struct option_spec specs[] = {
-		{ "clients", "N", "sessions, each with one request in flight, 4", &o.clients,
-			NULL },
+		{ "clients", "N", "sessions, each on a thread of its own, 4", &o.clients, NULL },
 		{ "rate", "R", "requests a second of all together; else a closed loop", &o.rate,
 			NULL },
+		{ "depth", "N", "requests of a client in flight, 1; at a rate: as they come",
+			&o.depth, NULL },
+		{ "deadline-ms", "MS", "of every request, after it was due; else none", &o.deadline,
+			NULL },
+		{ "overload", "X", "a rate of X times the capacity, which is measured first",
+			&o.overload, NULL },
 		{ "sites", "N", "1; made for the run and deleted", &o.sites, NULL },
 		{ "site", "NAME", "a site that is there, instead of new ones; may be repeated",
 			o.named, &o.n_named },

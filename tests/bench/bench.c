@@ -148,13 +148,44 @@ static void sites_with_masks_of_their_own_stand_beside_one(void **state)
 
 static void a_round_trip_stands_beside_its_peer(void **state)
 {
-	json_t *row = row_of("ipc --random vit_demo --bytes 10000 --trips 50 --json");
+	json_t *row = row_of("ipc --random vit_demo --bytes 10000 --trips 50 --tolerance 1000 "
+			     "--json");
 
 	(void)state;
-	assert_int_equal(number(row, "trips"), 50);
+	/* Three windows, that agree because everything does. */
+	assert_int_equal(number(row, "windows"), 3);
+	assert_int_equal(number(row, "trips"), 150);
 	assert_true(number(row, "rtt_us_p50") > 0);
 	assert_true(number(row, "rtt_us_p99") >= number(row, "rtt_us_p50"));
+	assert_true(number(row, "rtt_us_p999") >= number(row, "rtt_us_p99"));
 	assert_true(number(row, "peer_us_p99") >= number(row, "peer_us_p50"));
+	json_decref(row);
+}
+
+static void two_that_look_need_no_bells(void **state)
+{
+	json_t *row = row_of("ipc --random vit_demo --bytes 64 --trips 50 --tolerance 1000 --spin "
+			     "--json");
+
+	(void)state;
+	assert_string_equal(json_string_value(json_object_get(row, "mode")), "spin");
+	assert_true(number(row, "rtt_us_p90") >= number(row, "rtt_us_p50"));
+	json_decref(row);
+}
+
+static void an_open_loop_has_its_rate(void **state)
+{
+	json_t *row = row_of("serve --random vit_demo --clients 2 --rate 40 --frame 64 --seconds 2 "
+			     "--json");
+
+	(void)state;
+	assert_int_equal(number(row, "lost"), 0);
+	assert_int_equal(number(row, "doubled"), 0);
+	assert_int_equal(number(row, "wrong"), 0);
+	/* Every moment of the schedule, whatever the answers do: 16 in each window of .4 s. */
+	assert_int_equal(
+		number(row, "completed") + number(row, "refused"), 16 * number(row, "windows"));
+	assert_true(number(row, "p999_ms") >= number(row, "p50_ms"));
 	json_decref(row);
 }
 
@@ -165,7 +196,8 @@ static void wrong_usage_is_two(void **state)
 		"switch --density 2 2>&1", "learn 2>&1", "learn --random vit_t --steps 0 2>&1",
 		"learn --random vit_t --precision int4 2>&1", "switch --mask a.kmask 2>&1",
 		"serve --rate x 2>&1", "serve --density 1.5 2>&1", "serve --precision f16 2>&1",
-		"serve --site a --density .5 2>&1", "ipc --bytes 0 2>&1" };
+		"serve --site a --density .5 2>&1", "ipc --bytes 0 2>&1",
+		"serve --overload 2 2>&1" };
 	char out[8192];
 
 	(void)state;
@@ -184,6 +216,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(nothing_is_lost_in_a_short_load),
 		cmocka_unit_test(sites_with_masks_of_their_own_stand_beside_one),
 		cmocka_unit_test(a_round_trip_stands_beside_its_peer),
+		cmocka_unit_test(two_that_look_need_no_bells),
+		cmocka_unit_test(an_open_loop_has_its_rate),
 		cmocka_unit_test(wrong_usage_is_two),
 	};
 
