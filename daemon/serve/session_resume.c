@@ -169,7 +169,10 @@ static int resume_with(struct serve *serve, uint64_t number, struct session_shm 
 	shm->frames_fd = take_part(serve, number, FRAMES, 0);
 	shm->doorbell = take_part(serve, number, DOORBELL, 0);
 	old_results = take_part(serve, number, RESULTS, shm->state->generation);
-	if (sock < 0 || shm->frames_fd < 0 || shm->doorbell < 0 || old_results < 0)
+	/* systemd lets go whose peer has hung up. */
+	if (sock < 0)
+		return -ENOTCONN;
+	if (shm->frames_fd < 0 || shm->doorbell < 0 || old_results < 0)
 		return -ENODATA;
 	r = session_shm_resume(shm, old_results, recovery);
 	if (r < 0)
@@ -217,7 +220,11 @@ static void resume(struct serve *serve, uint64_t number, int state_fd)
 	}
 	if (r < 0) {
 		/* Its client sees the socket close, and connects anew. */
-		log_warning("session %" PRIu64 " cannot be resumed: %s", number, reason_of(r));
+		if (r == -ENOTCONN)
+			log_debug("session %" PRIu64 ": its client is gone", number);
+		else
+			log_warning(
+				"session %" PRIu64 " cannot be resumed: %s", number, reason_of(r));
 		for (enum part part = 0; part < N_PARTS; part++)
 			forget_part(serve, number, part, generation);
 		session_shm_done(&shm);
