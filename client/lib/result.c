@@ -111,15 +111,19 @@ static void answers_take(struct kamen_client *client)
 
 int kamen_process(struct kamen_client *client)
 {
-	int error, r = client->link == LINK_UP ? bell_drain(client) : 0;
+	int error, r, taken;
 
-	/* Also of a daemon that has gone: what it answered before counts. */
-	answers_take(client);
-	if (client->link == LINK_UP && r == -EPROTO)
-		link_end(client, r);
-	else if (client->link == LINK_UP && r < 0)
-		link_lose(client);
+	if (client->link == LINK_UP) {
+		r = bell_drain(client);
+		/* Also of a daemon that has gone: what it answered before counts. */
+		taken = completions_take(client);
+		if (r == -EPROTO || taken < 0)
+			link_end(client, -EPROTO);
+		else if (r < 0)
+			link_lose(client);
+	}
 	link_process(client);
+	give_up_late(client);
 	error = link_error(client);
 	return client->n_ready == 0 && error < 0 ? error : (int)client->n_ready;
 }

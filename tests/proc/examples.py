@@ -46,7 +46,10 @@ class Examples(harness.Case):
                 self.daemon.kill()
                 self.daemon.start()
             lines = [line.split() for line in self.end(process)]
-            self.assertEqual({line[0] for line in lines}, {"UNKNOWN"})
+            # On a very busy machine a deadline may pass meanwhile: that is said, too.
+            late = [line for line in lines if line[0] == "NO_VERDICT"] if restart else []
+            self.assertLess(len(late), len(lines) / 2)
+            self.assertEqual({line[0] for line in lines if line not in late}, {"UNKNOWN"})
             self.assertEqual(sorted(line[2] for line in lines),
                              sorted(self.files * (10 if restart else 1)))
         # Without a daemon at the start: one line.

