@@ -113,7 +113,7 @@ int load_feed(const struct load *load, uint32_t site, unsigned n)
 		.slot_bytes = 3 * (uint64_t)load->px * load->px };
 	struct rng rng = rng_stream(load->seed, UINT32_MAX, site, 0);
 	struct kamen_client *client = NULL;
-	int r = kamen_client_connect(&client, load->endpoint, &options);
+	int r = kamen_client_connect(&client, load->data_socket, &options);
 
 	for (unsigned i = 0; i < n && r == 0; i++)
 		r = push_one(client, load, site, &rng);
@@ -140,11 +140,6 @@ static void *worker_thread(void *data)
 static void worker_start(
 	struct worker *w, const struct load *load, uint32_t index, pthread_barrier_t *start)
 {
-	struct kamen_options options = { .size = sizeof(options),
-		/* Of a late answer the slot stays taken for a while. */
-		.n_slots = 2 * load->depth < LOAD_MAX_DEPTH ? 2 * load->depth : LOAD_MAX_DEPTH,
-		.slot_bytes = 3 * (uint64_t)load->px * load->px };
-
 	w->c.load = load;
 	w->c.index = index;
 	w->c.rng = rng_stream(load->seed, index, 0, 0);
@@ -152,7 +147,7 @@ static void worker_start(
 	cdf_fill(w->c.cdf, load->n_sites, load->zipf);
 	w->r = load_result_new(&w->c.result, load->n_sites);
 	if (w->r == 0)
-		w->r = kamen_client_connect(&w->c.client, load->endpoint, &options);
+		w->r = load->transport->open(&w->c.connection, load);
 	/* All of them come to the barrier, also those that have nothing to do. */
 	if (pthread_create(&w->thread, NULL, worker_thread, w) != 0)
 		abort();
@@ -166,7 +161,7 @@ static int worker_collect(struct worker *w, struct load_result *result)
 	for (uint32_t i = 0; i < own->n_sites; i++)
 		if (samples_merge(&own->ms, &own->of_site[i]) < 0 && r == 0)
 			r = -ENOMEM;
-	w->c.client = kamen_client_free(w->c.client);
+	w->c.load->transport->close(w->c.connection);
 	/* What it counted holds whatever became of it. */
 	return load_result_take(result, own) < 0 && r == 0 ? -ENOMEM : r;
 }

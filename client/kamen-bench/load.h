@@ -10,9 +10,13 @@
 #define LOAD_MAX_CLIENTS 64u
 #define LOAD_MAX_DEPTH 64u
 
-/** What the clients do: each one is a thread with a session of its own. */
+struct transport;
+
+/** What the clients do: each one is a thread with a connection of its own. */
 struct load {
-	const char *endpoint;
+	const struct transport *transport;
+	const char *endpoint; /* of the transport */
+	const char *data_socket;
 	char (*sites)[64];  /* (n_sites) */
 	uint32_t *versions; /* (n_sites) of their masks; NULL: their champions */
 	uint32_t n_clients, n_sites, px;

@@ -52,39 +52,39 @@ static struct kamen_request request_of(const struct load_client *c, const struct
 	return request;
 }
 
-static bool echoes(const struct kamen_request *request, const struct kamen_result *answer)
+static bool echoes(const struct transport *transport, const struct kamen_request *request,
+	const struct load_answer *answer)
 {
 	return answer->trigger_id == request->trigger_id && answer->part_id == request->part_id &&
 	       answer->capture_us == request->capture_us && answer->encoder == request->encoder &&
-	       answer->deadline_ns == request->deadline_ns;
+	       (answer->deadline_ns == request->deadline_ns || !transport->echoes_deadline);
 }
 
-/* -EBUSY: no slot is free. */
+/* -EBUSY: no place is free. */
 static int request_submit(struct load_client *c, uint32_t site, uint64_t due_ns)
 {
-	struct flight flight = { .is_up = true, .number = c->n_sent, .due_ns = due_ns };
-	struct kamen_request request;
-	struct kamen_frame frame;
-	int r = kamen_frame_acquire(c->client, 3 * (size_t)c->load->px * c->load->px, &frame);
+	struct flight flight = {
+		.is_up = true,
+		.number = c->n_sent,
+		.due_ns = due_ns,
+		.sent_ns = bench_now_ns(),
+		.site = site,
+	};
+	struct kamen_request request = request_of(c, &flight);
+	uint32_t at;
+	int r = c->load->transport->submit(
+		c->connection, &request, (int)(rng_u32(&c->rng) & 255), &at, &flight.id);
 
 	if (r < 0)
 		return r;
-	flight.site = site;
-	flight.sent_ns = bench_now_ns();
-	request = request_of(c, &flight);
-	/* A camera would have written it; the content does not matter to the time. */
-	memset(frame.data, (int)(rng_u32(&c->rng) & 255), request.n_bytes);
-	r = kamen_submit(c->client, &frame, &request, &flight.id);
-	if (r < 0)
-		return r;
-	c->flights[frame.slot] = flight;
+	c->flights[at] = flight;
 	c->n_up++;
 	c->n_sent++;
 	return 0;
 }
 
 static int answer_measure(
-	struct load_client *c, const struct flight *flight, const struct kamen_result *answer)
+	struct load_client *c, const struct flight *flight, const struct load_answer *answer)
 {
 	struct load_result *result = &c->result;
 	uint64_t now = bench_now_ns();
@@ -104,13 +104,13 @@ static int answer_measure(
 	return r;
 }
 
-static int answer_take(struct load_client *c, const struct kamen_result *answer)
+static int answer_take(struct load_client *c, const struct load_answer *answer)
 {
-	struct flight *flight = &c->flights[answer->slot];
+	struct flight *flight = &c->flights[answer->at];
 	struct load_result *result = &c->result;
 	struct kamen_request request;
 
-	/* A slot is not given out again before its answer: another id was answered already. */
+	/* A place is not taken again before its answer: another id was answered already. */
 	if (!flight->is_up || flight->id != answer->id) {
 		result->doubled++;
 		return 0;
@@ -118,8 +118,8 @@ static int answer_take(struct load_client *c, const struct kamen_result *answer)
 	flight->is_up = false;
 	c->n_up--;
 	request = request_of(c, flight);
-	if (!echoes(&request, answer) ||
-		(answer->code < 0 && (answer->verdict != KAMEN_NO_VERDICT || !*answer->reason)))
+	if (!echoes(c->load->transport, &request, answer) ||
+		(answer->code < 0 && (answer->has_verdict || !*answer->reason)))
 		result->wrong++;
 	if (answer->code < 0) {
 		result->refused++;
@@ -133,14 +133,10 @@ static int answer_take(struct load_client *c, const struct kamen_result *answer)
 /* Waits no longer than that. 0: one was taken, -EAGAIN: nothing is in flight, -ETIMEDOUT. */
 static int answer_wait(struct load_client *c, uint64_t timeout_ns)
 {
-	struct kamen_result answer;
-	int r = kamen_wait(c->client, timeout_ns, &answer);
+	struct load_answer answer;
+	int r = c->load->transport->wait(c->connection, timeout_ns, &answer);
 
-	if (r < 0)
-		return r;
-	r = answer_take(c, &answer);
-	kamen_release(c->client, &answer);
-	return r;
+	return r < 0 ? r : answer_take(c, &answer);
 }
 
 /* ---- all of them */
@@ -178,7 +174,7 @@ static int closed_loop(struct load_client *c, uint64_t end)
 	return r < 0 ? lose(c, r) : rest_wait(c);
 }
 
-/* Until the next is due, or while no slot is free, answers are taken. */
+/* Until the next is due, or while no place is free, answers are taken. */
 static int open_wait(struct load_client *c, uint64_t due)
 {
 	uint64_t now = bench_now_ns();

@@ -3,8 +3,7 @@
 #define KAMEN_BENCH_LOAD_CLIENT_H
 
 #include "base/rng.h"
-#include "kamen/kamen.h"
-#include "load.h"
+#include "transport.h"
 
 /** A request between its submission and its answer. */
 struct flight {
@@ -18,10 +17,10 @@ struct flight {
 struct load_client {
 	const struct load *load;
 	uint32_t index;
-	struct kamen_client *client;
+	void *connection; /* of load->transport */
 	struct rng rng;
 	double cdf[LOAD_MAX_SITES];
-	struct flight flights[LOAD_MAX_DEPTH]; /* by slot */
+	struct flight flights[LOAD_MAX_DEPTH]; /* by their places */
 	uint32_t n_up;
 	uint64_t n_sent;
 	uint64_t measured_from_ns; /* what was due earlier is warm-up */

@@ -11,6 +11,7 @@
 #include "onednn/onednn.h"
 #include "site_masks.h"
 #include "sites.h"
+#include "transport.h"
 #include "windows.h"
 
 #define N_LEARNT_FROM 128u
@@ -23,7 +24,7 @@
 struct serve_options {
 	const char *clients, *rate, *sites, *zipf, *seconds, *size, *px, *model, *random, *threads,
 		*seed, *learner, *precision, *batch, *slots, *density, *beside_one, *deadline,
-		*overload, *depth, *named[OPTION_MAX_REPEATS];
+		*transport, *endpoint, *overload, *depth, *named[OPTION_MAX_REPEATS];
 	unsigned n_named;
 };
 
@@ -35,7 +36,8 @@ struct plan {
 	struct site_masks masks; /* density 0: the sites serve the base */
 	bool own_sites;          /* made for the run */
 	bool beside_one;
-	double overload; /* times the capacity; 0: the rate that was asked for */
+	char router[128]; /* ZeroMQ's way in */
+	double overload;  /* times the capacity; 0: the rate that was asked for */
 	pid_t server;
 	uint64_t rss_bytes; /* before there were sites */
 };
@@ -118,6 +120,11 @@ static bool plan_fill(const struct ctl *ctl, const struct serve_options *o, stru
 			plan->precision);
 		return false;
 	}
+	plan->load.transport = transport_find(o->transport ? o->transport : "shm");
+	if (!plan->load.transport) {
+		(void)ctl_fail(ctl, EXIT_USAGE, "--transport %s: shm or zmq", o->transport);
+		return false;
+	}
 	if (plan->overload > 0 && (plan->load.deadline_ns == 0 || plan->load.rate > 0)) {
 		(void)ctl_fail(ctl, EXIT_USAGE, "--overload: with --deadline-ms, without --rate");
 		return false;
@@ -188,6 +195,7 @@ static void put_count(json_t *row, const char *name, uint64_t n)
 
 static void put_load(json_t *row, const struct plan *plan, const struct load_result *result)
 {
+	(void)json_object_set_new(row, "transport", json_string(plan->load.transport->name));
 	put_count(row, "clients", plan->load.n_clients);
 	put_count(row, "sites", plan->load.n_sites);
 	put(row, "rate", plan->load.rate);
@@ -408,7 +416,8 @@ static int load_and_report(struct ctl *ctl, struct plan *plan)
 	int status, r = 0;
 
 	(void)snprintf(endpoint, sizeof(endpoint), "%s/data.sock", ctl->runtime);
-	plan->load.endpoint = endpoint;
+	plan->load.data_socket = endpoint;
+	plan->load.endpoint = plan->load.transport == &transport_zmq ? plan->router : endpoint;
 	plan->load.sites = plan->names;
 	status = sites_daemon(ctl, precision, &plan->server);
 	if (status != EXIT_DONE)
@@ -441,13 +450,14 @@ static int load_and_report(struct ctl *ctl, struct plan *plan)
 static int own_daemon(struct ctl *ctl, const struct serve_options *o, const struct plan *plan,
 	struct daemon *ret_daemon)
 {
-	char settings[256];
+	char settings[512];
 
 	(void)snprintf(settings, sizeof(settings),
 		"[serve]\nthreads = %u\nprecision = %s\nmax_batch = %u\nslots = %u\n"
-		"[learner]\nenabled = %s\n",
+		"[learner]\nenabled = %s\n[zmq]\nslots = 64\nrouter = %s\n",
 		plan->threads, plan->precision, plan->max_batch, plan->n_slots,
-		plan->load.learner || plan->masks.density > 0 ? "on" : "off");
+		plan->load.learner || plan->masks.density > 0 ? "on" : "off",
+		plan->load.transport == &transport_zmq ? plan->router : "");
 	return daemon_start(
 		ctl, &(struct daemon_spec){ o->model, o->random, settings }, ret_daemon);
 }
@@ -461,6 +471,9 @@ int serve_run(struct ctl *ctl, int argc, char **argv)
 			NULL },
 		{ "depth", "N", "requests of a client in flight, 1; at a rate: as they come",
 			&o.depth, NULL },
+		{ "transport", "NAME", "shm or zmq, shm", &o.transport, NULL },
+		{ "endpoint", "URL", "of the daemon's ROUTER, where it is not our own", &o.endpoint,
+			NULL },
 		{ "deadline-ms", "MS", "of every request, after it was due; else none", &o.deadline,
 			NULL },
 		{ "overload", "X", "a rate of X times the capacity, which is measured first",
@@ -498,11 +511,20 @@ int serve_run(struct ctl *ctl, int argc, char **argv)
 		return status;
 	if (!names || !versions || !plan_fill(ctl, &o, &plan))
 		return EXIT_USAGE;
+	if (ctl->runtime && plan.load.transport == &transport_zmq && !o.endpoint)
+		return ctl_fail(ctl, EXIT_USAGE, "--transport zmq: --endpoint of that daemon");
+	(void)snprintf(plan.router, sizeof(plan.router), "%s", o.endpoint ? o.endpoint : "");
 	if (!ctl->runtime) {
+		(void)snprintf(plan.router, sizeof(plan.router), "ipc:///tmp/kamen-bench-router-%d",
+			(int)getpid());
 		status = own_daemon(ctl, &o, &plan, &daemon);
 		if (status != EXIT_DONE)
 			return status;
 		ctl->runtime = daemon.runtime;
 	}
-	return load_and_report(ctl, &plan);
+	status = load_and_report(ctl, &plan);
+	/* libzmq leaves it. */
+	if (daemon.pid > 0 && plan.router[0])
+		(void)unlink(plan.router + strlen("ipc://"));
+	return status;
 }

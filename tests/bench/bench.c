@@ -173,6 +173,20 @@ static void two_that_look_need_no_bells(void **state)
 	json_decref(row);
 }
 
+static void zeromq_is_another_way_in(void **state)
+{
+	json_t *row = row_of("serve --random vit_demo --transport zmq --clients 2 --frame 64 "
+			     "--deadline-ms 10000 --seconds 1 --json");
+
+	(void)state;
+	assert_string_equal(json_string_value(json_object_get(row, "transport")), "zmq");
+	assert_true(number(row, "completed") >= 2);
+	assert_int_equal(number(row, "lost") + number(row, "doubled") + number(row, "wrong"), 0);
+	assert_int_equal(
+		number(row, "answered"), number(row, "completed") + number(row, "refused"));
+	json_decref(row);
+}
+
 static void an_open_loop_has_its_rate(void **state)
 {
 	json_t *row = row_of("serve --random vit_demo --clients 2 --rate 40 --frame 64 --seconds 2 "
@@ -196,8 +210,8 @@ static void wrong_usage_is_two(void **state)
 		"switch --density 2 2>&1", "learn 2>&1", "learn --random vit_t --steps 0 2>&1",
 		"learn --random vit_t --precision int4 2>&1", "switch --mask a.kmask 2>&1",
 		"serve --rate x 2>&1", "serve --density 1.5 2>&1", "serve --precision f16 2>&1",
-		"serve --site a --density .5 2>&1", "ipc --bytes 0 2>&1",
-		"serve --overload 2 2>&1" };
+		"serve --site a --density .5 2>&1", "ipc --bytes 0 2>&1", "serve --overload 2 2>&1",
+		"serve --transport tcp 2>&1" };
 	char out[8192];
 
 	(void)state;
@@ -218,6 +232,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(a_round_trip_stands_beside_its_peer),
 		cmocka_unit_test(two_that_look_need_no_bells),
 		cmocka_unit_test(an_open_loop_has_its_rate),
+		cmocka_unit_test(zeromq_is_another_way_in),
 		cmocka_unit_test(wrong_usage_is_two),
 	};
 
