@@ -122,7 +122,10 @@ static int on_terminate(
 	serve->draining = true;
 	restart_cancel(serve);
 	control_stop(serve);
+	/* Held: what is answered at once must not end the loop before the rest is taken. */
+	serve->n_pending++;
 	sessions_stop(serve);
+	serve->n_pending--;
 	roles_drain(serve);
 	if (sd_event_add_time_relative(serve->event, &serve->drain_timer, CLOCK_MONOTONIC,
 		    SERVE_DRAIN_NS / NS_PER_US, 0, on_drain_over, serve) < 0)

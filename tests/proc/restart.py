@@ -509,6 +509,20 @@ class Manage(unittest.TestCase):
         other.close()
         session.close()
 
+    def test_a_stop_answers_what_was_submitted(self):
+        session = self.daemon.session()
+        image = bytes(3 * PX * PX)
+        self.daemon.process.send_signal(signal.SIGSTOP)
+        # The first is answered at once, which is not the end of the others.
+        session.submit(0, ECHO, b"x")
+        for slot in range(1, 4):
+            session.submit(slot, INFER, image, site="a", fmt=RGB8, width=PX, height=PX)
+        self.daemon.process.send_signal(signal.SIGTERM)
+        self.daemon.process.send_signal(signal.SIGCONT)
+        self.daemon.stop()
+        self.assertEqual([session.wait()["code"] for _ in range(4)], [0] * 4)
+        session.close()
+
     def test_the_ways_follow_each_other(self):
         session = self.session()
         generation = 0
