@@ -163,6 +163,19 @@ int wire_encode(const ProtobufCMessage *message, void **ret_data, size_t *ret_n_
 	return 0;
 }
 
+int wire_pack(const ProtobufCMessage *message, void *buffer, size_t n_room, size_t *ret_n_bytes)
+{
+	size_t n;
+
+	if (!protobuf_c_message_check(message))
+		return -EINVAL;
+	n = protobuf_c_message_get_packed_size(message);
+	if (n > n_room)
+		return -EMSGSIZE;
+	*ret_n_bytes = protobuf_c_message_pack(message, buffer);
+	return 0;
+}
+
 int wire_send(int sock, const ProtobufCMessage *message, const int *fds, unsigned n_fds)
 {
 	_Alignas(struct cmsghdr) uint8_t control[CMSG_SPACE(WIRE_MAX_FDS * sizeof(int))] = { 0 };

@@ -4,13 +4,18 @@
 #include <string.h>
 
 #include "ingest/admission.h"
+#include "ingest/publisher.h"
 #include "ingest/router.h"
 #include "ingest/spool.h"
+#include "ingest/zap.h"
 #include "ingest/zmq_pull.h"
 #include "ops/log.h"
 #include "role.h"
 
-enum { MAX_MESSAGES = 64 }; /* of serve's before the loop turns to others */
+enum {
+	MAX_MESSAGES = 64,  /* of serve's before the loop turns to others */
+	COUNT_US = 1000000, /* how often counts are told */
+};
 
 bool ingest_has_room(const struct ingest *ingest, uint64_t n_bytes)
 {
@@ -64,6 +69,12 @@ static void on_message(struct ingest *ingest, const Kamen__RoleMessage *message)
 		break;
 	case KAMEN__ROLE_MESSAGE__KIND_ADMITTED:
 		admission_reply(ingest, message->admitted);
+		break;
+	case KAMEN__ROLE_MESSAGE__KIND_PUBLICATION:
+		if (ingest->publisher)
+			publisher_send(ingest->publisher, message->publication->topic,
+				message->publication->published.data,
+				message->publication->published.len);
 		break;
 	case KAMEN__ROLE_MESSAGE__KIND_PEERS:
 		zmq_context_reload(&ingest->zmq);
@@ -129,12 +140,62 @@ static int start_reader(struct ingest *ingest)
 	return r;
 }
 
+static void tell_counts(struct ingest *ingest)
+{
+	struct router_counts counts = router_counts(ingest->router);
+	Kamen__RoleMessage message = KAMEN__ROLE_MESSAGE__INIT;
+	Kamen__ZmqCounts zmq = KAMEN__ZMQ_COUNTS__INIT;
+	uint64_t sum;
+
+	zmq.has_requests = zmq.has_malformed = zmq.has_denied = true;
+	zmq.has_busy = zmq.has_dropped = zmq.has_published = true;
+	zmq.requests = counts.n_requests;
+	zmq.malformed = counts.n_malformed;
+	zmq.denied = counts.n_denied + zap_n_denied(ingest->zmq.zap);
+	zmq.busy = counts.n_busy;
+	zmq.dropped = counts.n_dropped;
+	zmq.published = publisher_n_sent(ingest->publisher);
+	/* None of them ever falls. */
+	sum = zmq.requests + zmq.malformed + zmq.denied + zmq.busy + zmq.dropped + zmq.published;
+	if (sum == ingest->counts_sum)
+		return;
+	ingest->counts_sum = sum;
+	message.kind_case = KAMEN__ROLE_MESSAGE__KIND_ZMQ;
+	message.zmq = &zmq;
+	(void)outbox_put(ingest->outbox, &message, -1);
+}
+
+static int on_counting(sd_event_source *source, uint64_t usec, void *user)
+{
+	(void)usec;
+	tell_counts(user);
+	(void)sd_event_source_set_time_relative(source, COUNT_US);
+	return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+}
+
+static void on_heard(void *user, bool is_heard)
+{
+	struct ingest *ingest = user;
+	Kamen__RoleMessage message = KAMEN__ROLE_MESSAGE__INIT;
+	Kamen__Feed feed = KAMEN__FEED__INIT;
+
+	feed.on = is_heard;
+	message.kind_case = KAMEN__ROLE_MESSAGE__KIND_FEED;
+	message.feed = &feed;
+	(void)outbox_put(ingest->outbox, &message, -1);
+}
+
 static int start_zmq(struct ingest *ingest)
 {
 	int r = zmq_context_init(&ingest->zmq, ingest->event, ingest->config);
 
 	if (r >= 0)
 		r = router_new(&ingest->router, &ingest->zmq);
+	if (r >= 0)
+		r = publisher_new(&ingest->publisher, &ingest->zmq, on_heard, ingest);
+	if (r >= 0 && (ingest->router || ingest->publisher))
+		r = sd_event_add_time_relative(ingest->event, &ingest->counting, CLOCK_MONOTONIC,
+			COUNT_US, COUNT_US / 4, on_counting, ingest);
 	if (r < 0)
 		log_error("ZeroMQ: %s", strerror(-r));
 	return r;
@@ -185,7 +246,9 @@ static void stop(struct ingest *ingest)
 		arrival_free(job);
 	}
 	ingest_free_sites(ingest);
+	(void)sd_event_source_disable_unref(ingest->counting);
 	router_free(ingest->router);
+	publisher_free(ingest->publisher);
 	zmq_context_done(&ingest->zmq);
 	decoder_free(ingest->decoder);
 	wire_free(ingest->role_wire);

@@ -23,6 +23,7 @@
 #define INGEST_MAX_ASKED 1024u /* serve's own jobs */
 
 struct spool;
+struct publisher;
 struct router;
 struct zmq_pull;
 struct spool_reader;
@@ -47,7 +48,10 @@ struct ingest {
 	struct spool_reader *reader;
 	struct wire *role_wire, *stream_wire;
 	struct zmq_context zmq;
-	struct router *router; /* NULL: none wanted */
+	struct router *router;       /* NULL: none wanted */
+	struct publisher *publisher; /* NULL: none wanted */
+	sd_event_source *counting;
+	uint64_t counts_sum; /* when they were last told */
 	LIST_HEAD(, ingest_site) sites;
 	struct ingest_site *rows; /* (n_rows), of a table that comes in parts */
 	size_t n_rows;

@@ -208,7 +208,14 @@ void admission_refused(struct serve *serve, const Kamen__Refused *refused)
 
 void admission_gap(struct serve *serve, const Kamen__Gap *gap)
 {
+	struct site *site = sites_find(&serve->sites, gap->site);
+	char detail[128];
+
 	serve->admission.n_gaps += gap->n_lost;
+	(void)snprintf(detail, sizeof(detail), "%llu frames of %.64s",
+		(unsigned long long)gap->n_lost, gap->sender);
+	if (site)
+		feed_event(serve, site, "gap", detail);
 	count(serve, gap->site, 0, gap->n_lost);
 	log_warning("site %.64s: sender %.64s lost %llu frames on the way", gap->site, gap->sender,
 		(unsigned long long)gap->n_lost);

@@ -105,11 +105,12 @@ void live_champion(struct serve *serve, struct site *site, const struct serving 
 	row->threshold = site->settings.novelty_threshold;
 }
 
-static void raise_alarm(struct site *site)
+static void raise_alarm(struct serve *serve, struct site *site)
 {
 	const struct drift *drift = &site->live.row.drift;
 
 	site->live.n_alarms++;
+	feed_event(serve, site, "drift", drift_name(drift->alarm));
 	log_warning(
 		"site %s: drift (%s) after %llu answers of version %u: mean novelty %.3f, .5 is "
 		"what held-out images have; what counts as normal stays as it is",
@@ -181,7 +182,7 @@ void live_answer(struct serve *serve, const struct request *request, const struc
 	if (!answer->is_broken)
 		rings = drift_add(&row->drift, (double)answer->novelty);
 	if (rings) {
-		raise_alarm(site);
+		raise_alarm(serve, site);
 		need_soon(serve);
 	}
 	falls = watch_add(

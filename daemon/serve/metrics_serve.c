@@ -94,6 +94,28 @@ static void write_admission(struct metrics_text *out, struct serve *serve)
 		(double)serve->decoder.n_failed);
 }
 
+static void write_zmq(struct metrics_text *out, struct serve *serve)
+{
+	static const struct {
+		const char *name, *help;
+	} rows[N_ZMQ_COUNTS] = {
+		[ZMQ_REQUESTS] = { "kamen_zmq_requests_total", "Requests over ZeroMQ" },
+		[ZMQ_MALFORMED] = { "kamen_zmq_malformed_total", "Of these, not understood" },
+		[ZMQ_DENIED] = { "kamen_zmq_denied_total",
+			"Connections not let in, and requests for a site of somebody else" },
+		[ZMQ_BUSY] = { "kamen_zmq_busy_total", "Requests refused since too many waited" },
+		[ZMQ_DROPPED] = { "kamen_zmq_dropped_total", "Answers that nobody has read" },
+		[ZMQ_PUBLISHED] = { "kamen_zmq_published_total", "Results and events published" },
+	};
+	const struct feed *feed = &serve->feed;
+
+	for (unsigned i = 0; i < N_ZMQ_COUNTS; i++)
+		one(out, rows[i].name, "counter", rows[i].help,
+			(double)(feed->before[i] + feed->now[i]));
+	one(out, "kamen_feed_dropped_total", "counter",
+		"Results and events dropped since ingest did not keep up", (double)feed->n_dropped);
+}
+
 static void write_roles(struct metrics_text *out, struct serve *serve)
 {
 	char labels[96];
@@ -254,6 +276,7 @@ void control_metrics(struct control_client *client, const Kamen__Request *reques
 	write_serving(&out, serve);
 	write_sessions(&out, serve);
 	write_admission(&out, serve);
+	write_zmq(&out, serve);
 	write_roles(&out, serve);
 	write_learning(&out, serve);
 	write_sites(&out, serve);

@@ -67,6 +67,7 @@ static void send_answer(struct request *request, const struct answer *answer)
 	request->session->serve->n_pending--;
 	count(request, answer);
 	session_answer(request->session, request, &told);
+	feed_result(request->session->serve, request, &told);
 	/* After its client was told: a rollback takes its time. */
 	if (request->site)
 		live_answer(request->session->serve, request, answer);

@@ -53,6 +53,15 @@ int role_post(struct role *role, const Kamen__RoleMessage *message, int fd)
 	return 0;
 }
 
+int role_offer(struct role *role, const void *data, size_t n_bytes)
+{
+	if (role->sock < 0)
+		return -ENOTCONN;
+	if (role->out.head)
+		return -EAGAIN;
+	return send(role->sock, data, n_bytes, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -errno : 0;
+}
+
 /* ---- messages in */
 
 static void on_ready(struct role *role, const Kamen__RoleReady *ready)
@@ -95,6 +104,12 @@ static void dispatch_ingest(struct serve *serve, const Kamen__RoleMessage *messa
 	case KAMEN__ROLE_MESSAGE__KIND_GAP:
 		admission_gap(serve, message->gap);
 		break;
+	case KAMEN__ROLE_MESSAGE__KIND_FEED:
+		feed_set(serve, message->feed->on);
+		break;
+	case KAMEN__ROLE_MESSAGE__KIND_ZMQ:
+		feed_counts(serve, message->zmq);
+		break;
 	default:
 		log_warning("ingest sent a message of kind %d", (int)message->kind_case);
 	}
@@ -136,6 +151,8 @@ static void role_disconnect(struct role *role)
 	role->sock = -1;
 	role->ready = false;
 	packet_queue_clear(&role->out);
+	if (role->id == ROLE_INGEST)
+		feed_lost(role->serve);
 }
 
 static int on_socket(sd_event_source *source, int fd, uint32_t revents, void *userdata)

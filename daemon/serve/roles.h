@@ -44,5 +44,7 @@ void roles_resume(struct serve *serve);
 void roles_stop(struct serve *serve);
 /** Queues a message, with a copy of fd (-1: none). -ENOTCONN: not running. */
 int role_post(struct role *role, const Kamen__RoleMessage *message, int fd);
+/** Sends bytes now or not at all. -EAGAIN: it does not keep up, -ENOTCONN, ... */
+int role_offer(struct role *role, const void *data, size_t n_bytes);
 
 #endif

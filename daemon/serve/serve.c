@@ -85,6 +85,7 @@ void serve_log_audit(struct serve *serve)
 	digest_to_hex(&head, hex);
 	(void)snprintf(fields, sizeof(fields), "KAMEN_AUDIT_HEAD=%s", hex);
 	log_write(LOG_NOTICE, fields, "audit: %llu rows, head %s", (unsigned long long)n, hex);
+	feed_audit(serve);
 }
 
 void serve_check_drained(struct serve *serve)

@@ -8,6 +8,7 @@
 #include "serve/admission.h"
 #include "serve/control.h"
 #include "serve/decoder.h"
+#include "serve/feed.h"
 #include "serve/handover.h"
 #include "serve/inference.h"
 #include "serve/peer.h"
@@ -47,6 +48,7 @@ struct serve {
 	struct control control;
 	struct decoder decoder;
 	struct admission admission;
+	struct feed feed;
 	struct rounds rounds;
 	struct role roles[N_ROLES];
 	struct handover handover;

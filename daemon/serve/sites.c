@@ -565,6 +565,8 @@ int sites_delete(struct serve *serve, struct site *site, const char *who)
 	if (r < 0)
 		return r;
 	tidy_when_idle(serve);
+	/* While it still has a name. */
+	feed_audit(serve);
 	site->gone = true;
 	for (dropped = scheduler_drop(serve->scheduler, &site->queue); dropped; dropped = next) {
 		next = dropped->next;

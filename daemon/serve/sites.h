@@ -4,6 +4,7 @@
 
 #include "ops/config.h"
 #include "ops/metrics.h"
+#include "serve/feed.h"
 #include "serve/live.h"
 #include "serve/serving.h"
 #include "serve/turns.h"
@@ -44,6 +45,7 @@ struct site {
 	uint64_t due_since; /* turn + 1, 0: not due */
 	uint64_t n_new, n_images, retry_ns;
 
+	struct feed_numbers numbers;
 	uint64_t n_requests, n_failed, n_late, n_verdicts[4];
 	struct histogram latency;
 	struct live live;

@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "ingest/publisher.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <zmq.h>
+
+#include "ingest/bound.h"
+#include "ops/endpoint.h"
+#include "ops/log.h"
+
+enum {
+	MAX_SOCKETS = 8,
+	BATCH = 64,        /* subscriptions before the loop turns to others */
+	SEND_WATER = 1000, /* of one subscriber that does not read */
+	MAX_TOPIC = 256,
+	MAX_BYTES = 4096, /* of a subscription, and of what a handshake takes */
+};
+
+struct publisher_socket {
+	struct publisher *publisher;
+	struct bound *bound;
+};
+
+struct publisher {
+	struct zmq_context *context;
+	struct publisher_socket sockets[MAX_SOCKETS];
+	unsigned n_sockets;
+	publisher_fn *on_heard;
+	void *user;
+	uint64_t n_subscriptions, n_sent;
+};
+
+/* For the connection that the last message came from. */
+static void subscribe(void *socket, bool on, const void *topic, size_t n_bytes)
+{
+	(void)zmq_setsockopt(socket, on ? ZMQ_SUBSCRIBE : ZMQ_UNSUBSCRIBE, topic, n_bytes);
+}
+
+/* A prefix that is wider than what the peer may hear stands for those of its sites that it covers. */
+static void narrow(
+	struct publisher *publisher, void *socket, bool on, const char *peer, const char *prefix)
+{
+	const struct peers *peers = publisher->context->peers;
+	const char *slash = strchr(prefix, '/'), *site;
+	char topic[MAX_TOPIC];
+
+	if (slash) {
+		(void)snprintf(topic, sizeof(topic), "%.*s", (int)(slash - prefix), prefix);
+		if (peers_may(peers, peer, topic))
+			subscribe(socket, on, prefix, strlen(prefix));
+		return;
+	}
+	for (unsigned i = 0; (site = peers_site(peers, peer, i)); i++) {
+		if (strncmp(site, prefix, strlen(prefix)) != 0)
+			continue;
+		(void)snprintf(topic, sizeof(topic), "%s/", site);
+		subscribe(socket, on, topic, strlen(topic));
+	}
+}
+
+static void count(struct publisher *publisher, bool on)
+{
+	uint64_t was = publisher->n_subscriptions;
+
+	if (on)
+		publisher->n_subscriptions++;
+	else if (was > 0)
+		publisher->n_subscriptions--;
+	if ((was > 0) != (publisher->n_subscriptions > 0))
+		publisher->on_heard(publisher->user, publisher->n_subscriptions > 0);
+}
+
+/* A byte that says whether, and the prefix of topics. Anything else is nothing to us. */
+static void take(struct publisher *publisher, void *socket, zmq_msg_t *message)
+{
+	const uint8_t *data = zmq_msg_data(message);
+	size_t n = zmq_msg_size(message);
+	const char *peer = bound_peer(message);
+	char prefix[MAX_TOPIC];
+	bool on;
+
+	if (n < 1 || n > MAX_TOPIC || data[0] > 1)
+		return;
+	on = data[0] == 1;
+	memcpy(prefix, data + 1, n - 1);
+	prefix[n - 1] = '\0';
+	/* Where a connection has ended there is no peer, and libzmq has forgotten it already. */
+	if (peers_may(publisher->context->peers, peer, ""))
+		subscribe(socket, on, prefix, n - 1);
+	else
+		narrow(publisher, socket, on, peer, prefix);
+	count(publisher, on);
+}
+
+static void on_ready(void *user)
+{
+	struct publisher_socket *from = user;
+	void *socket = bound_socket(from->bound);
+
+	for (unsigned i = 0; bound_is_readable(from->bound); i++) {
+		zmq_msg_t message;
+		int n;
+
+		if (i == BATCH) {
+			bound_kick(from->bound);
+			return;
+		}
+		(void)zmq_msg_init(&message);
+		n = zmq_msg_recv(&message, socket, ZMQ_DONTWAIT);
+		if (n >= 0)
+			take(from->publisher, socket, &message);
+		(void)zmq_msg_close(&message);
+		if (n < 0)
+			return;
+	}
+}
+
+static int bind_all(struct publisher *publisher)
+{
+	const char *at = publisher->context->config->zmq_publish;
+	char endpoint[ENDPOINT_CHARS];
+	int r = 0;
+
+	while (r >= 0 && endpoint_next(&at, endpoint)) {
+		struct publisher_socket *socket = &publisher->sockets[publisher->n_sockets];
+		const struct bound_options options = {
+			.type = ZMQ_XPUB,
+			.endpoint = endpoint,
+			.name = "PUB",
+			.max_bytes = MAX_BYTES,
+			.receive_water = SEND_WATER,
+			.send_water = SEND_WATER,
+			.flag = ZMQ_XPUB_MANUAL,
+			.on_ready = on_ready,
+			.user = socket,
+		};
+
+		if (publisher->n_sockets == MAX_SOCKETS) {
+			log_error("PUB: only %d endpoints are bound", MAX_SOCKETS);
+			return 0;
+		}
+		socket->publisher = publisher;
+		publisher->n_sockets++;
+		r = bound_new(&socket->bound, publisher->context, &options);
+	}
+	return r;
+}
+
+int publisher_new(struct publisher **ret_publisher, struct zmq_context *context,
+	publisher_fn *on_heard, void *user)
+{
+	struct publisher *publisher;
+	int r;
+
+	*ret_publisher = NULL;
+	if (!context->config->zmq_publish[0])
+		return 0;
+	publisher = calloc(1, sizeof(*publisher));
+	if (!publisher)
+		return -ENOMEM;
+	publisher->context = context;
+	publisher->on_heard = on_heard;
+	publisher->user = user;
+	r = bind_all(publisher);
+	if (r < 0) {
+		publisher_free(publisher);
+		return r;
+	}
+	*ret_publisher = publisher;
+	return 0;
+}
+
+void publisher_free(struct publisher *publisher)
+{
+	if (!publisher)
+		return;
+	for (unsigned i = 0; i < publisher->n_sockets; i++)
+		bound_free(publisher->sockets[i].bound);
+	free(publisher);
+}
+
+void publisher_send(
+	struct publisher *publisher, const char *topic, const void *data, size_t n_bytes)
+{
+	publisher->n_sent++;
+	for (unsigned i = 0; i < publisher->n_sockets; i++) {
+		struct bound *bound = publisher->sockets[i].bound;
+		void *socket = bound_socket(bound);
+
+		if (!socket)
+			continue;
+		/* Never waits: what a subscriber has no room for is dropped for that one. */
+		if (zmq_send(socket, topic, strlen(topic), ZMQ_DONTWAIT | ZMQ_SNDMORE) >= 0)
+			(void)zmq_send(socket, data, n_bytes, ZMQ_DONTWAIT);
+		if (bound_is_readable(bound))
+			bound_kick(bound);
+	}
+}
+
+uint64_t publisher_n_sent(const struct publisher *publisher)
+{
+	return publisher ? publisher->n_sent : 0;
+}
