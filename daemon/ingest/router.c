@@ -13,9 +13,11 @@
 #include "ops/endpoint.h"
 #include "ops/log.h"
 
-/* What one peer may have waiting, and all of them; another one's first is let in beyond. */
+/* What may wait of a connection, of a peer with all of its connections, and of all peers. A peer
+ * that has nothing waiting is let in up to twice the last. */
 enum {
 	MAX_WAITING_OF_ONE = 16,
+	MAX_WAITING_OF_PEER = 256,
 	MAX_WAITING = 1024,
 	BATCH = 16,        /* received before the loop turns to others */
 	RECEIVE_WATER = 2, /* may be large: the rest waits at its sender */
@@ -24,14 +26,25 @@ enum {
 	MAX_SOCKETS = 8,
 };
 #define MAX_BYTES_OF_ONE (UINT64_C(64) << 20)
+#define MAX_BYTES_OF_PEER (UINT64_C(128) << 20)
 #define MAX_BYTES (UINT64_C(256) << 20)
 
-/* A connection that has something waiting or with serve. */
+/* Whom connections belong to, while one of them has something waiting or with serve. Peers take
+ * turns, and so do the connections of each. */
+struct party {
+	TAILQ_ENTRY(party) link;
+	char name[PEER_CHARS];
+	TAILQ_HEAD(, asker) askers;
+	unsigned n_waiting, n_flying;
+	uint64_t n_bytes;
+};
+
+/* A connection. */
 struct asker {
 	TAILQ_ENTRY(asker) link;
+	struct party *party;
 	struct router_socket *socket;
 	uint8_t address[ADDRESS_BYTES];
-	char peer[PEER_CHARS];
 	TAILQ_HEAD(, asked) waiting;
 	unsigned n_waiting, n_flying;
 	uint64_t n_bytes; /* of what waits */
@@ -60,7 +73,7 @@ struct router {
 	unsigned n_sockets;
 	uint64_t max_bytes; /* of a frame */
 	unsigned share;     /* slots that one peer may have */
-	TAILQ_HEAD(, asker) askers;
+	TAILQ_HEAD(, party) parties;
 	unsigned n_waiting;
 	uint64_t n_bytes;
 	struct router_counts counts;
@@ -125,31 +138,73 @@ static struct ask_part address_of(const struct asker *asker)
 	return (struct ask_part){ asker->address, ADDRESS_BYTES };
 }
 
-static struct asker *find_asker(
-	struct router_socket *socket, const struct ask_part *address, const char *peer)
+static struct party *find_party(const struct router *router, const char *name)
+{
+	struct party *party;
+
+	TAILQ_FOREACH(party, &router->parties, link)
+	if (strcmp(party->name, name) == 0)
+		return party;
+	return NULL;
+}
+
+static struct party *add_party(struct router *router, const char *name)
+{
+	struct party *party = calloc(1, sizeof(*party));
+
+	if (!party)
+		return NULL;
+	(void)snprintf(party->name, sizeof(party->name), "%s", name);
+	TAILQ_INIT(&party->askers);
+	TAILQ_INSERT_TAIL(&router->parties, party, link);
+	return party;
+}
+
+static void put_party(struct router *router, struct party *party)
+{
+	if (!TAILQ_EMPTY(&party->askers))
+		return;
+	TAILQ_REMOVE(&router->parties, party, link);
+	free(party);
+}
+
+static struct asker *find_asker(const struct party *party, const struct router_socket *socket,
+	const struct ask_part *address)
 {
 	struct asker *asker;
 
-	TAILQ_FOREACH(asker, &socket->router->askers, link)
+	TAILQ_FOREACH(asker, &party->askers, link)
 	if (!asker->is_gone && asker->socket == socket &&
-		memcmp(asker->address, address->data, ADDRESS_BYTES) == 0 &&
-		strcmp(asker->peer, peer) == 0)
+		memcmp(asker->address, address->data, ADDRESS_BYTES) == 0)
 		return asker;
 	return NULL;
 }
 
-static struct asker *add_asker(
+/* The connection of this address, made if need be. */
+static struct asker *get_asker(
 	struct router_socket *socket, const struct ask_part *address, const char *peer)
 {
-	struct asker *asker = calloc(1, sizeof(*asker));
+	struct router *router = socket->router;
+	struct party *party = find_party(router, peer);
+	struct asker *asker;
 
-	if (!asker)
+	if (!party)
+		party = add_party(router, peer);
+	if (!party)
 		return NULL;
+	asker = find_asker(party, socket, address);
+	if (asker)
+		return asker;
+	asker = calloc(1, sizeof(*asker));
+	if (!asker) {
+		put_party(router, party);
+		return NULL;
+	}
+	asker->party = party;
 	asker->socket = socket;
 	memcpy(asker->address, address->data, ADDRESS_BYTES);
-	(void)snprintf(asker->peer, sizeof(asker->peer), "%s", peer);
 	TAILQ_INIT(&asker->waiting);
-	TAILQ_INSERT_TAIL(&socket->router->askers, asker, link);
+	TAILQ_INSERT_TAIL(&party->askers, asker, link);
 	return asker;
 }
 
@@ -159,17 +214,28 @@ static void asked_free(struct asked *asked)
 	free(asked);
 }
 
+static void count_waiting(struct asker *asker, uint64_t n_bytes)
+{
+	asker->n_waiting++;
+	asker->n_bytes += n_bytes;
+	asker->party->n_waiting++;
+	asker->party->n_bytes += n_bytes;
+	asker->socket->router->n_waiting++;
+	asker->socket->router->n_bytes += n_bytes;
+}
+
 /* Takes it out of its queue; the caller's from then on. */
 static void take_out(struct asked *asked)
 {
 	struct asker *asker = asked->asker;
-	struct router *router = asker->socket->router;
 
 	TAILQ_REMOVE(&asker->waiting, asked, link);
 	asker->n_waiting--;
-	router->n_waiting--;
 	asker->n_bytes -= asked->ask.n_bytes;
-	router->n_bytes -= asked->ask.n_bytes;
+	asker->party->n_waiting--;
+	asker->party->n_bytes -= asked->ask.n_bytes;
+	asker->socket->router->n_waiting--;
+	asker->socket->router->n_bytes -= asked->ask.n_bytes;
 }
 
 static void forget_waiting(struct asker *asker)
@@ -186,7 +252,8 @@ static void put_asker(struct asker *asker)
 {
 	if (asker->n_waiting > 0 || asker->n_flying > 0)
 		return;
-	TAILQ_REMOVE(&asker->socket->router->askers, asker, link);
+	TAILQ_REMOVE(&asker->party->askers, asker, link);
+	put_party(asker->socket->router, asker->party);
 	free(asker);
 }
 
@@ -201,16 +268,30 @@ static void note_gone(struct asker *asker, int r)
 
 /* ---- waiting */
 
-static void arm(struct router *router)
+static uint64_t first_deadline(const struct party *party)
 {
 	uint64_t until_ns = UINT64_MAX;
-	struct asker *asker;
-	struct asked *asked;
+	const struct asker *asker;
+	const struct asked *asked;
 
-	TAILQ_FOREACH(asker, &router->askers, link)
+	TAILQ_FOREACH(asker, &party->askers, link)
 	TAILQ_FOREACH(asked, &asker->waiting, link)
 	if (asked->deadline_ns > 0 && asked->deadline_ns < until_ns)
 		until_ns = asked->deadline_ns;
+	return until_ns;
+}
+
+static void arm(struct router *router)
+{
+	uint64_t until_ns = UINT64_MAX;
+	struct party *party;
+
+	TAILQ_FOREACH(party, &router->parties, link)
+	{
+		uint64_t first_ns = first_deadline(party);
+
+		until_ns = first_ns < until_ns ? first_ns : until_ns;
+	}
 	if (until_ns == UINT64_MAX) {
 		(void)sd_event_source_set_enabled(router->time, SD_EVENT_OFF);
 		return;
@@ -230,33 +311,60 @@ static void end_waiting(struct asked *asked, int code, const char *reason)
 	asked_free(asked);
 }
 
-/* Also those within the clock's step: sd-event rings in microseconds. */
+static void end_late_of(struct asker *asker, uint64_t now)
+{
+	struct asked *asked = TAILQ_FIRST(&asker->waiting), *next;
+
+	for (; asked && !asker->is_gone; asked = next) {
+		next = TAILQ_NEXT(asked, link);
+		if (asked->deadline_ns > 0 && asked->deadline_ns <= now)
+			end_waiting(asked, -ETIMEDOUT, "deadline");
+	}
+	put_asker(asker);
+}
+
 static void end_late(struct router *router)
 {
+	/* Also those within the clock's step: sd-event rings in microseconds. */
 	uint64_t now = clock_now_ns() + 1000;
-	struct asker *asker, *next_asker;
+	struct party *party, *next_party;
+	struct asker *asker, *next;
 
-	for (asker = TAILQ_FIRST(&router->askers); asker; asker = next_asker) {
-		struct asked *asked = TAILQ_FIRST(&asker->waiting), *next;
-
-		for (; asked && !asker->is_gone; asked = next) {
-			next = TAILQ_NEXT(asked, link);
-			if (asked->deadline_ns > 0 && asked->deadline_ns <= now)
-				end_waiting(asked, -ETIMEDOUT, "deadline");
+	for (party = TAILQ_FIRST(&router->parties); party; party = next_party) {
+		next_party = TAILQ_NEXT(party, link);
+		/* The party goes with its last connection. */
+		for (asker = TAILQ_FIRST(&party->askers); asker; asker = next) {
+			next = TAILQ_NEXT(asker, link);
+			end_late_of(asker, now);
 		}
-		next_asker = TAILQ_NEXT(asker, link);
-		put_asker(asker);
 	}
 }
 
-static struct asker *next_asker_of(struct router *router)
+/* Whose turn it is. */
+static struct asker *next_asker(const struct router *router)
 {
+	struct party *party;
 	struct asker *asker;
 
-	TAILQ_FOREACH(asker, &router->askers, link)
-	if (asker->n_waiting > 0 && asker->n_flying < router->share)
-		return asker;
+	TAILQ_FOREACH(party, &router->parties, link)
+	{
+		if (party->n_waiting == 0 || party->n_flying >= router->share)
+			continue;
+		TAILQ_FOREACH(asker, &party->askers, link)
+		if (asker->n_waiting > 0)
+			return asker;
+	}
 	return NULL;
+}
+
+static void had_turn(struct router *router, struct asker *asker)
+{
+	struct party *party = asker->party;
+
+	TAILQ_REMOVE(&party->askers, asker, link);
+	TAILQ_INSERT_TAIL(&party->askers, asker, link);
+	TAILQ_REMOVE(&router->parties, party, link);
+	TAILQ_INSERT_TAIL(&router->parties, party, link);
 }
 
 static int hand_over(struct router *router, struct asked *asked)
@@ -291,14 +399,13 @@ static void feed(struct router *router)
 {
 	struct asker *asker;
 
-	while ((asker = next_asker_of(router))) {
+	while ((asker = next_asker(router))) {
 		struct asked *asked = TAILQ_FIRST(&asker->waiting);
 		int r = hand_over(router, asked);
 
 		if (r == -EBUSY)
 			break;
-		TAILQ_REMOVE(&router->askers, asker, link);
-		TAILQ_INSERT_TAIL(&router->askers, asker, link);
+		had_turn(router, asker);
 		if (r < 0) {
 			end_waiting(asked, r, strerror(-r));
 			put_asker(asker);
@@ -306,6 +413,7 @@ static void feed(struct router *router)
 		}
 		take_out(asked);
 		asker->n_flying++;
+		asker->party->n_flying++;
 		/* serve has a copy: the frame itself may be large. */
 		(void)zmq_msg_close(&asked->pixels);
 		(void)zmq_msg_init(&asked->pixels);
@@ -319,6 +427,7 @@ static void end_flying(struct asked *asked, const Kamen__RouterReply *reply, con
 	struct ask_part address = address_of(asker);
 
 	asker->n_flying--;
+	asker->party->n_flying--;
 	if (!asker->is_gone)
 		note_gone(
 			asker, send_answer(asker->socket, &address, &asked->ask, reply, embedding));
@@ -403,14 +512,17 @@ static void received_done(struct received *received)
 
 static bool has_room(const struct router *router, const struct asker *asker, uint64_t n_bytes)
 {
-	if (router->n_waiting >= MAX_WAITING)
+	const struct party *party = asker->party;
+	unsigned beyond = party->n_waiting == 0 ? 2 : 1;
+
+	if (asker->n_waiting > 0 && (asker->n_waiting >= MAX_WAITING_OF_ONE ||
+					    asker->n_bytes + n_bytes > MAX_BYTES_OF_ONE))
 		return false;
-	/* One that has nothing waiting is not turned away for what others have. */
-	if (asker->n_waiting == 0)
-		return router->n_bytes + n_bytes <= 2 * MAX_BYTES;
-	return asker->n_waiting < MAX_WAITING_OF_ONE &&
-	       asker->n_bytes + n_bytes <= MAX_BYTES_OF_ONE &&
-	       router->n_bytes + n_bytes <= MAX_BYTES;
+	if (party->n_waiting > 0 && (party->n_waiting >= MAX_WAITING_OF_PEER ||
+					    party->n_bytes + n_bytes > MAX_BYTES_OF_PEER))
+		return false;
+	return router->n_waiting < beyond * MAX_WAITING &&
+	       router->n_bytes + n_bytes <= beyond * MAX_BYTES;
 }
 
 static uint64_t deadline_of(const struct ask *ask)
@@ -428,11 +540,9 @@ static int enqueue(struct router_socket *socket, const struct ask_part *address,
 	const struct ask *ask, zmq_msg_t *pixels)
 {
 	struct router *router = socket->router;
-	struct asker *asker = find_asker(socket, address, peer);
+	struct asker *asker = get_asker(socket, address, peer);
 	struct asked *asked;
 
-	if (!asker)
-		asker = add_asker(socket, address, peer);
 	if (!asker)
 		return -ENOMEM;
 	asked = has_room(router, asker, ask->n_bytes) ? calloc(1, sizeof(*asked)) : NULL;
@@ -448,10 +558,7 @@ static int enqueue(struct router_socket *socket, const struct ask_part *address,
 	/* A short message lies in the zmq_msg_t itself, which has moved. */
 	asked->ask.pixels = zmq_msg_data(&asked->pixels);
 	TAILQ_INSERT_TAIL(&asker->waiting, asked, link);
-	asker->n_waiting++;
-	router->n_waiting++;
-	asker->n_bytes += ask->n_bytes;
-	router->n_bytes += ask->n_bytes;
+	count_waiting(asker, ask->n_bytes);
 	return 0;
 }
 
@@ -601,7 +708,7 @@ int router_new(struct router **ret_router, struct zmq_context *context)
 	if (!router)
 		return -ENOMEM;
 	router->context = context;
-	TAILQ_INIT(&router->askers);
+	TAILQ_INIT(&router->parties);
 	r = make(router);
 	if (r < 0) {
 		router_free(router);
@@ -611,19 +718,28 @@ int router_new(struct router **ret_router, struct zmq_context *context)
 	return 0;
 }
 
-void router_free(struct router *router)
+static void party_free(struct router *router, struct party *party)
 {
 	struct asker *asker;
+
+	while ((asker = TAILQ_FIRST(&party->askers))) {
+		forget_waiting(asker);
+		TAILQ_REMOVE(&party->askers, asker, link);
+		free(asker);
+	}
+	put_party(router, party);
+}
+
+void router_free(struct router *router)
+{
+	struct party *party;
 
 	if (!router)
 		return;
 	/* First who calls back. What is with serve is freed by its loss. */
 	upstream_free(router->upstream);
-	while ((asker = TAILQ_FIRST(&router->askers))) {
-		forget_waiting(asker);
-		TAILQ_REMOVE(&router->askers, asker, link);
-		free(asker);
-	}
+	while ((party = TAILQ_FIRST(&router->parties)))
+		party_free(router, party);
 	for (unsigned i = 0; i < router->n_sockets; i++)
 		bound_free(router->sockets[i].bound);
 	(void)sd_event_source_disable_unref(router->time);

@@ -3,20 +3,14 @@
 
 import os
 import signal
-import socket
 import unittest
 
 import harness
 from harness import ECHO, PUSH, field, wait_until
-from zmq_client import DEALER, DONTWAIT, PUSH_SOCKET, Socket, keypair, reply, request, text
+from zmq_client import (DEALER, DONTWAIT, PUSH_SOCKET, Socket, free_port, keypair, reply, request,
+                        text)
 
 EACCES = -13
-
-
-def free_port():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
 
 
 class Curve(unittest.TestCase):

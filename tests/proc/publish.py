@@ -7,9 +7,8 @@ import unittest
 
 import harness
 from harness import ECHO, INFER, field, wait_until
-from zmq_client import (DEALER, PUSH_SOCKET, SUB, SUBSCRIBE, Socket, keypair, messages, reply,
-                        request, text)
-from curve import free_port
+from zmq_client import (DEALER, PUSH_SOCKET, SUB, SUBSCRIBE, Socket, free_port, keypair, messages,
+                        reply, request, text)
 from flow import let_pass
 
 

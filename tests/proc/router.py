@@ -8,8 +8,8 @@ import time
 import unittest
 
 import harness
-from harness import BGR8, ECHO, INFER, MONO8, PUSH, RGB8, wait_until
-from zmq_client import DEALER, DONTWAIT, REQ, Socket, field, messages, reply, request, text
+from harness import BGR8, ECHO, INFER, MONO8, PUSH, RGB8, field, wait_until
+from zmq_client import DEALER, DONTWAIT, REQ, Socket, free_port, messages, reply, request, text
 
 EACCES, EBADMSG, EBUSY, EINVAL, ENOENT, EPROTO, ESTALE = -13, -74, -16, -22, -2, -71, -116
 ETIMEDOUT, EFBIG = -110, -27
@@ -17,6 +17,8 @@ NO_VERDICT = 0
 
 
 class Case(harness.Case):
+    MORE = ""
+
     def setUp(self):
         self.sockets = []
 
@@ -31,7 +33,7 @@ class Case(harness.Case):
     @classmethod
     def setUpClass(cls):
         cls.daemon = harness.Daemon("", cls.SITES)
-        cls.daemon.write("kamend.conf", f"[zmq]\nrouter = {cls.endpoint()}\n" + cls.CONFIG)
+        cls.daemon.write("kamend.conf", f"[zmq]\nrouter = {cls.endpoint()}{cls.MORE}\n" + cls.CONFIG)
         cls.daemon.start()
         cls.daemon.ctl("site", "create", "a", "--set", "policy=manual")
         folder = cls.daemon.path("images")
@@ -205,7 +207,9 @@ class Limits(Case):
 
 
 class Crowds(Case):
-    CONFIG = "slots = 4\n"
+    tcp = f"tcp://127.0.0.1:{free_port()}"
+    MORE = " " + tcp
+    CONFIG = "slots = 4\nplain_tcp = on\n"
 
     def test_a_flood_is_told_and_others_are_answered(self):
         flood, other = self.connect(), self.connect()
@@ -218,6 +222,20 @@ class Crowds(Case):
         codes = [reply(flood.receive())["code"] for _ in range(sent)]
         self.assertEqual(set(codes) - {0, EBUSY}, set())
         self.assertGreater(codes.count(0), 16)
+
+    def test_a_crowd_of_connections_is_one_peer(self):
+        crowd = [self.connect() for _ in range(90)]
+        other = Socket(DEALER, self.tcp)
+        self.sockets.append(other)
+        for turn in range(3):
+            for i, sock in enumerate(crowd):
+                for k in range(14):
+                    self.assertTrue(sock.send(request(k + 1), self.files[0]))
+                # Its own turn comes, however many others there are.
+                if i % 10 == 0:
+                    self.assertEqual(self.ask(other, i + 1, self.files[1])["code"], 0)
+        codes = [reply(sock.receive())["code"] for sock in crowd for _ in range(3 * 14)]
+        self.assertEqual(set(codes), {0, EBUSY})
 
     def test_a_peer_that_does_not_read_costs_itself(self):
         deaf, other = self.connect(rcvhwm=1), self.connect()

@@ -4,6 +4,7 @@
 import ctypes
 import ctypes.util
 import errno
+import socket
 import struct
 import sys
 
@@ -32,6 +33,12 @@ RCVTIMEO, SNDTIMEO, CURVE_PUBLIC, CURVE_SECRET, CURVE_SERVER = 27, 28, 48, 49, 5
 DONTWAIT, SNDMORE = 1, 2
 CONTEXT = LIB.zmq_ctx_new()
 ROOM = ctypes.create_string_buffer(1 << 20)
+
+
+def free_port():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
 
 
 def keypair():
