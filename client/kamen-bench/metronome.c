@@ -2,7 +2,6 @@
 #include "metronome.h"
 
 #include <errno.h>
-#include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -11,7 +10,9 @@
 
 struct metronome {
 	pthread_t thread;
-	uint64_t period_ns, worst_ns;
+	uint64_t period_ns;
+	struct samples late_ms;
+	int r;
 	_Atomic int stop;
 };
 
@@ -25,8 +26,8 @@ static void *run(void *data)
 
 		bench_sleep_until(due);
 		now = bench_now_ns();
-		if (now - due > m->worst_ns)
-			m->worst_ns = now - due;
+		if (m->r == 0)
+			m->r = samples_add(&m->late_ms, (double)(now - due) * 1e-6);
 		/* What it slept through is not counted twice. */
 		while (due <= now)
 			due += m->period_ns;
@@ -51,15 +52,16 @@ int metronome_start(struct metronome **ret_metronome, uint64_t period_ns)
 	return 0;
 }
 
-double metronome_stop(struct metronome *metronome)
+int metronome_stop(struct metronome *metronome, struct samples *late_ms)
 {
-	double worst;
+	int r;
 
 	if (!metronome)
-		return NAN;
+		return 0;
 	atomic_store(&metronome->stop, 1);
 	(void)pthread_join(metronome->thread, NULL);
-	worst = (double)metronome->worst_ns * 1e-6;
+	r = metronome->r < 0 ? metronome->r : samples_merge(late_ms, &metronome->late_ms);
+	samples_done(&metronome->late_ms);
 	free(metronome);
-	return worst;
+	return r;
 }

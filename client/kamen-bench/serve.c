@@ -45,8 +45,8 @@ struct plan {
 struct outcome {
 	struct load_result all, one;
 	struct windows ms, overhead, compute;
-	double capacity; /* requests a second; NaN: not asked for */
-	double timer_ms; /* how late a bare timer was at worst; NaN: not asked for */
+	double capacity;         /* requests a second; NaN: not asked for */
+	struct samples timer_ms; /* how late a bare timer was */
 };
 
 static void outcome_done(struct outcome *outcome)
@@ -56,6 +56,7 @@ static void outcome_done(struct outcome *outcome)
 	windows_done(&outcome->ms);
 	windows_done(&outcome->overhead);
 	windows_done(&outcome->compute);
+	samples_done(&outcome->timer_ms);
 }
 
 static bool learner_parse(const struct ctl *ctl, const char *text, bool *ret_on)
@@ -232,23 +233,31 @@ static void put_times(json_t *row, struct outcome *outcome)
 	put(row, "tolerance", outcome->ms.tolerance);
 }
 
+static double share_by(const struct samples *samples, double limit)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < samples->n; i++)
+		n += samples->values[i] <= limit;
+	return (double)n / (double)samples->n;
+}
+
 static void put_deadlines(json_t *row, const struct plan *plan, struct outcome *outcome)
 {
 	struct samples *late = &outcome->all.late_ms;
-	size_t n = 0;
 
-	for (size_t i = 0; i < late->n; i++)
-		n += late->values[i] <= LATE_MS;
 	put(row, "deadline_ms", (double)plan->load.deadline_ns * 1e-6);
 	put(row, "overload", plan->overload);
 	put(row, "capacity_per_s", outcome->capacity);
 	put_count(row, "answered", late->n);
-	put(row, "answered_by_deadline_2ms", (double)n / (double)late->n);
+	put(row, "answered_by_deadline_2ms", share_by(late, LATE_MS));
 	put(row, "late_ms_p50", samples_percentile(late, .5));
 	put(row, "late_ms_p99", samples_percentile(late, .99));
 	put(row, "late_ms_p999", samples_percentile(late, .999));
 	put(row, "late_ms_worst", samples_percentile(late, 1));
-	put(row, "timer_late_ms_worst", outcome->timer_ms);
+	put(row, "timer_by_2ms", share_by(&outcome->timer_ms, LATE_MS));
+	put(row, "timer_late_ms_p99", samples_percentile(&outcome->timer_ms, .99));
+	put(row, "timer_late_ms_worst", samples_percentile(&outcome->timer_ms, 1));
 }
 
 /* What is told of times are the windows that agreed, or the last three. */
@@ -364,7 +373,7 @@ static int measure(struct plan *plan, struct outcome *outcome)
 	struct metronome *metronome = NULL;
 	int r = 0;
 
-	outcome->capacity = outcome->timer_ms = NAN;
+	outcome->capacity = NAN;
 	if (plan->beside_one)
 		return measure_beside_one(plan, outcome);
 	if (plan->overload > 0) {
@@ -378,7 +387,8 @@ static int measure(struct plan *plan, struct outcome *outcome)
 			(uint64_t)(1e9 / (plan->load.rate > 0 ? plan->load.rate : 1000)));
 	if (r == 0)
 		r = measure_windows(plan, outcome);
-	outcome->timer_ms = metronome_stop(metronome);
+	if (metronome_stop(metronome, &outcome->timer_ms) < 0 && r == 0)
+		r = -ENOMEM;
 	return r;
 }
 

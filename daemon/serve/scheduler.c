@@ -6,16 +6,8 @@
 #include <sys/eventfd.h>
 
 #include "serve/limits.h"
+#include "serve/pace.h"
 #include "serve/shadow.h"
-
-#define MAX_FASTEST 16u
-
-/* The shortest that a forward of one size ever took: what needs less time than that, cannot be.
- * Not a batch: of a cascade that takes several, and nobody else should pay for them. */
-struct fastest {
-	uint32_t px; /* 0: free */
-	uint64_t forward_ns;
-};
 
 struct scheduler {
 	pthread_mutex_t lock;
@@ -25,7 +17,7 @@ struct scheduler {
 	struct shadow_sample *samples; /* handed back */
 	uint32_t n_waiting, max_batch;
 	uint64_t delay_ns, quantum;
-	struct fastest fastest[MAX_FASTEST];
+	struct pace pace;
 	bool stopping;
 	int wake_fd;
 };
@@ -142,25 +134,11 @@ static uint64_t deadline_of(const struct request *request)
 	return request->wire.deadline_ns > 0 ? request->wire.deadline_ns : UINT64_MAX;
 }
 
-static struct fastest *fastest_of(struct scheduler *s, uint32_t px)
-{
-	for (unsigned i = 0; i < MAX_FASTEST; i++)
-		if (s->fastest[i].px == px || s->fastest[i].px == 0)
-			return &s->fastest[i];
-	return NULL;
-}
-
 void scheduler_learn(
-	struct scheduler *scheduler, const struct serving *serving, uint64_t compute_ns)
+	struct scheduler *scheduler, const struct serving *serving, uint32_t n, uint64_t compute_ns)
 {
-	uint32_t px = serving->prep.input_px;
-	uint64_t forward_ns = compute_ns / serving->n_forwards;
-	struct fastest *fastest;
-
 	lock(scheduler);
-	fastest = fastest_of(scheduler, px);
-	if (fastest && (fastest->px == 0 || forward_ns < fastest->forward_ns))
-		*fastest = (struct fastest){ px, forward_ns };
+	pace_learn(&scheduler->pace, serving, n, compute_ns);
 	unlock(scheduler);
 }
 
@@ -168,14 +146,12 @@ static bool comes_too_late(
 	struct scheduler *s, const struct site_queue *queue, const struct request *request)
 {
 	const struct serving *serving = serving_of(queue, request);
-	struct fastest *fastest = fastest_of(s, serving->prep.input_px);
+	uint64_t least = pace_least(&s->pace, serving);
 
-	if (!fastest || fastest->px == 0 || request->wire.deadline_ns == 0)
+	if (least == 0 || request->wire.deadline_ns == 0 ||
+		clock_now_ns() + least <= request->wire.deadline_ns)
 		return false;
-	if (clock_now_ns() + fastest->forward_ns * serving->n_forwards <= request->wire.deadline_ns)
-		return false;
-	/* Who refuses does not measure: what was measured on a bad day must not hold for ever. */
-	fastest->forward_ns -= fastest->forward_ns / 16;
+	pace_doubt_least(&s->pace, serving);
 	return true;
 }
 
@@ -362,14 +338,43 @@ static uint64_t cost_of(const struct site_queue *queue, const struct request *re
 	return px * px * serving->n_forwards;
 }
 
-/* The most urgent request of a queue; first come where nothing is urgent. */
-static struct request *leader_of(const struct site_queue *queue)
+/* Whether a forward that begins now, of a batch of n, is likely to end before its deadline. */
+static bool can_finish(const struct scheduler *s, const struct site_queue *queue,
+	const struct request *request, uint32_t n, uint64_t now)
 {
-	struct request *leader = queue->head;
+	uint64_t deadline = deadline_of(request);
 
-	for (struct request *q = queue->head; q; q = q->next)
-		if (deadline_of(q) < deadline_of(leader))
+	return deadline == UINT64_MAX ||
+	       now + pace_expect(&s->pace, serving_of(queue, request), n) <= deadline;
+}
+
+/* What comes first: earliest deadlines; those that cannot be met last, the latest of them first. */
+static bool is_before(const struct request *a, bool a_can, const struct request *b, bool b_can)
+{
+	if (a_can != b_can)
+		return a_can;
+	return a_can ? deadline_of(a) < deadline_of(b) : deadline_of(a) > deadline_of(b);
+}
+
+/*
+ * The most urgent request of a queue that is not in vain; first come where nothing is urgent. Where
+ * all are in vain the one that misses by the least: else a bad moment would never be unlearnt.
+ */
+static struct request *leader_of(
+	const struct scheduler *s, const struct site_queue *queue, uint64_t now, bool *ret_can)
+{
+	struct request *leader = NULL;
+	bool leader_can = false;
+
+	for (struct request *q = queue->head; q; q = q->next) {
+		bool can = can_finish(s, queue, q, 1, now);
+
+		if (!leader || is_before(q, can, leader, leader_can)) {
 			leader = q;
+			leader_can = can;
+		}
+	}
+	*ret_can = leader_can;
 	return leader;
 }
 
@@ -386,15 +391,16 @@ static uint32_t power_of_two_below(uint32_t n)
  * Until when the leader's batch may still wait for more to share its forward; 0: it need not. What
  * counts is who waits, not the credit: that only splits a batch, it does not make it grow.
  */
-static uint64_t fill_until(const struct scheduler *s, const struct site_queue *queue)
+static uint64_t fill_until(const struct scheduler *s, const struct site_queue *queue, uint64_t now)
 {
 	const struct serving *serving;
 	uint64_t until = UINT64_MAX;
 	uint32_t n = 0;
+	bool can;
 
 	if (s->delay_ns == 0 || s->stopping)
 		return 0;
-	serving = serving_of(queue, leader_of(queue));
+	serving = serving_of(queue, leader_of(s, queue, now, &can));
 	for (const struct request *q = queue->head; q; q = q->next) {
 		if (serving_of(queue, q) != serving)
 			continue;
@@ -423,13 +429,15 @@ static struct site_queue *next_queue(struct scheduler *s, uint64_t now, uint64_t
 
 	do {
 		struct site_queue *best = NULL;
-		uint64_t best_deadline = 0;
+		const struct request *best_leader = NULL;
+		bool best_can = false;
 
 		any = false;
 		*ret_until = UINT64_MAX;
 		for (struct site_queue *q = s->active; q; q = q->next) {
-			struct request *leader = leader_of(q);
-			uint64_t until = fill_until(s, q);
+			bool can;
+			struct request *leader = leader_of(s, q, now, &can);
+			uint64_t until = fill_until(s, q, now);
 
 			if (until > now) {
 				*ret_until = until < *ret_until ? until : *ret_until;
@@ -438,24 +446,38 @@ static struct site_queue *next_queue(struct scheduler *s, uint64_t now, uint64_t
 			any = true;
 			if (q->deficit < cost_of(q, leader))
 				continue;
-			if (!best || deadline_of(leader) < best_deadline) {
+			if (!best || is_before(leader, can, best_leader, best_can)) {
 				best = q;
-				best_deadline = deadline_of(leader);
+				best_leader = leader;
+				best_can = can;
 			}
 		}
 		if (best)
 			return best;
 		/* Credit for those that wait for it, not for those that wait to fill. */
 		for (struct site_queue *q = s->active; q && any; q = q->next)
-			if (fill_until(s, q) <= now)
+			if (fill_until(s, q, now) <= now)
 				q->deficit += credit_of(s, q);
 	} while (any);
 	return NULL;
 }
 
+/* No larger than what ends before the leader's deadline, the earliest of those that can be met. */
+static uint32_t in_time(
+	struct scheduler *s, const struct site_queue *queue, struct request *leader, uint32_t n)
+{
+	uint64_t now = clock_now_ns();
+
+	while (n > 1 && !can_finish(s, queue, leader, n, now)) {
+		pace_doubt(&s->pace, serving_of(queue, leader), n);
+		n /= 2;
+	}
+	return n;
+}
+
 /* The leader and who may share its forward, in order of arrival. */
-static uint32_t gather(const struct scheduler *s, const struct site_queue *queue,
-	struct request *leader, struct request **ret_batch)
+static uint32_t gather(struct scheduler *s, const struct site_queue *queue, struct request *leader,
+	uint64_t now, struct request **ret_batch)
 {
 	const struct serving *serving = serving_of(queue, leader);
 	uint64_t credit = queue->deficit / cost_of(queue, leader);
@@ -464,9 +486,10 @@ static uint32_t gather(const struct scheduler *s, const struct site_queue *queue
 
 	ret_batch[n++] = leader;
 	for (struct request *q = queue->head; q && n < limit; q = q->next)
-		if (q != leader && serving_of(queue, q) == serving)
+		if (q != leader && serving_of(queue, q) == serving &&
+			can_finish(s, queue, q, 1, now))
 			ret_batch[n++] = q;
-	return power_of_two_below(n);
+	return in_time(s, queue, leader, power_of_two_below(n));
 }
 
 static void take_out(struct scheduler *s, struct site_queue *queue, struct request **batch,
@@ -496,8 +519,9 @@ int scheduler_take(struct scheduler *scheduler, bool waits, struct request **ret
 
 	lock(s);
 	while (n == 0) {
+		uint64_t now = clock_now_ns(), until;
 		struct site_queue *queue;
-		uint64_t until;
+		bool can;
 
 		if (!s->active) {
 			if (s->stopping || !waits)
@@ -505,7 +529,7 @@ int scheduler_take(struct scheduler *scheduler, bool waits, struct request **ret
 			(void)pthread_cond_wait(&s->filled, &s->lock);
 			continue;
 		}
-		queue = next_queue(s, clock_now_ns(), &until);
+		queue = next_queue(s, now, &until);
 		if (!queue) {
 			struct timespec ts = { (time_t)(until / NS_PER_S),
 				(long)(until % NS_PER_S) };
@@ -513,7 +537,7 @@ int scheduler_take(struct scheduler *scheduler, bool waits, struct request **ret
 			(void)pthread_cond_timedwait(&s->filled, &s->lock, &ts);
 			continue;
 		}
-		n = gather(s, queue, leader_of(queue), ret_batch);
+		n = gather(s, queue, leader_of(s, queue, now, &can), now, ret_batch);
 		take_out(s, queue, ret_batch, n, ret_serving);
 	}
 	/* Who leaves with a batch no longer watches what is left: another one has to. */

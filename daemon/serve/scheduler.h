@@ -11,8 +11,8 @@
  *
  * Sites take turns by deficit round robin (Shreedhar and Varghese 1996), counted in input pixels and
  * weighed by their priorities; among sites that still have
- * credit in this round the earliest deadline goes first. A batch is of one site, one snapshot, one
- * size.
+ * credit in this round the earliest deadline goes first that is likely to be met (pace.h). A batch
+ * is of one site, one snapshot, one size, and no larger than what its first deadline leaves time for.
  */
 struct scheduler;
 
@@ -63,9 +63,9 @@ void scheduler_give(struct scheduler *scheduler, struct request *const *batch, u
 bool scheduler_is_idle(struct scheduler *scheduler);
 /** Hands a shadow's sample back. */
 void scheduler_give_sample(struct scheduler *scheduler, struct shadow_sample *sample);
-/** How long a batch took, of as many forwards as an image takes there. */
-void scheduler_learn(
-	struct scheduler *scheduler, const struct serving *serving, uint64_t compute_ns);
+/** How long a batch of n took, of as many forwards as an image takes there. */
+void scheduler_learn(struct scheduler *scheduler, const struct serving *serving, uint32_t n,
+	uint64_t compute_ns);
 /** Wakes the loop. */
 void scheduler_wake(struct scheduler *scheduler);
 

@@ -3,6 +3,8 @@
 
 #include <sched.h>
 
+#include "ops/log.h"
+#include "ops/slice.h"
 #include "serve/serve.h"
 
 /* Timers and other descriptors are not kept waiting for longer than this. */
@@ -96,6 +98,10 @@ int spin_loop(struct serve *serve)
 {
 	int code = 0, r;
 
+	/* Inference keeps every CPU busy; what is due is to be told at once all the same. */
+	r = slice_shorten();
+	if (r < 0)
+		log_info("the loop has the usual time slice: %s", strerror(-r));
 	do {
 		r = sd_event_run(serve->event, look(serve) ? 0 : UINT64_MAX);
 		if (r < 0)

@@ -457,7 +457,7 @@ static void serve_batches(struct worker *worker, struct scheduler *scheduler)
 		run_batch(worker, batch, n, serving, &compute_ns);
 		atomic_fetch_add(&worker->n_ended, 1);
 		if (compute_ns < UINT64_MAX)
-			scheduler_learn(scheduler, serving, compute_ns);
+			scheduler_learn(scheduler, serving, n, compute_ns);
 		samples = detach_samples(batch, n);
 		scheduler_give(scheduler, batch, n);
 		keep_samples(worker, scheduler, samples, serving);

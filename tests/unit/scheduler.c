@@ -172,18 +172,88 @@ static void the_earliest_deadline_goes_first(void **state)
 {
 	struct request *batch[64], *urgent;
 	struct bench *bench = *state;
+	uint64_t soon = clock_now_ns() + 3600 * NS_PER_S;
 	unsigned site;
 
 	for (unsigned i = 0; i < 20; i++) {
 		push(bench, 0, 0);
-		push(bench, 1, 2000);
+		push(bench, 1, soon + 2000);
 	}
-	urgent = push(bench, 2, 1000);
+	urgent = push(bench, 2, soon + 1000);
 	(void)take(bench, batch, &site);
 	assert_int_equal(site, 2);
 	assert_ptr_equal(batch[0], urgent);
 	(void)take(bench, batch, &site);
 	assert_int_equal(site, 1);
+}
+
+/* What a batch of each size takes, here and always. */
+static void learn(struct bench *bench, uint64_t ns_of_one)
+{
+	for (uint32_t n = 1; n <= MAX_BATCH; n *= 2)
+		for (unsigned i = 0; i < 100; i++)
+			scheduler_learn(bench->scheduler, &bench->servings[0], n, n * ns_of_one);
+}
+
+static void a_batch_is_no_larger_than_its_first_deadline_allows(void **state)
+{
+	struct request *batch[64];
+	struct bench *bench = *state;
+	unsigned site;
+
+	learn(bench, 600 * NS_PER_S);
+	/* Three forwards' time: two at once end before it, four do not. */
+	for (unsigned i = 0; i < MAX_BATCH; i++)
+		push(bench, 0, clock_now_ns() + 1800 * NS_PER_S);
+	assert_int_equal(take(bench, batch, &site), 2);
+	assert_int_equal(take(bench, batch, &site), 2);
+	/* Without deadlines they share as ever. */
+	for (unsigned i = 0; i < MAX_BATCH; i++)
+		push(bench, 1, 0);
+	while (take(bench, batch, &site) < MAX_BATCH)
+		assert_int_equal(site, 0);
+	assert_int_equal(site, 1);
+}
+
+static void what_comes_too_late_holds_nobody_up(void **state)
+{
+	struct request *batch[64], *vain, *nearly, *good;
+	struct bench *bench = *state;
+	uint64_t now = clock_now_ns();
+	unsigned site;
+
+	vain = push(bench, 0, now + 100 * NS_PER_S);
+	nearly = push(bench, 0, now + 200 * NS_PER_S);
+	good = push(bench, 0, now + 1000 * NS_PER_S);
+	learn(bench, 600 * NS_PER_S);
+	assert_int_equal(take(bench, batch, &site), 1);
+	assert_ptr_equal(batch[0], good);
+	/* Where all is in vain the best of it, so that it can turn out to be wrong. */
+	assert_int_equal(take(bench, batch, &site), 1);
+	assert_ptr_equal(batch[0], nearly);
+	assert_int_equal(take(bench, batch, &site), 1);
+	assert_ptr_equal(batch[0], vain);
+}
+
+static void a_bad_moment_does_not_make_batches_small_for_ever(void **state)
+{
+	struct request *batch[64];
+	struct bench *bench = *state;
+	unsigned site, n = 0, n_batches = 0;
+
+	for (uint32_t size = 1; size < MAX_BATCH; size *= 2)
+		scheduler_learn(bench->scheduler, &bench->servings[0], size, 1000);
+	scheduler_learn(bench->scheduler, &bench->servings[0], MAX_BATCH, 3600 * NS_PER_S);
+	while (n < MAX_BATCH) {
+		assert_true(n_batches++ < 3000);
+		bench->n = 0;
+		for (unsigned i = 0; i < MAX_BATCH; i++)
+			push(bench, 0, clock_now_ns() + 600 * NS_PER_S);
+		n = take(bench, batch, &site);
+		for (unsigned left = MAX_BATCH - n; left > 0;)
+			left -= take(bench, batch, &site);
+	}
+	assert_true(n_batches > 50);
 }
 
 static void a_batch_is_of_one_snapshot_and_size(void **state)
@@ -266,12 +336,12 @@ static void what_no_forward_can_meet_is_refused(void **state)
 	request->wire.deadline_ns = clock_now_ns() + NS_PER_S;
 	assert_int_equal(scheduler_push(bench->scheduler, request), 0);
 	assert_true(scheduler_remove(bench->scheduler, request));
-	scheduler_learn(bench->scheduler, serving, 3600 * NS_PER_S);
-	scheduler_learn(bench->scheduler, &larger, 1);
+	scheduler_learn(bench->scheduler, serving, 1, 3600 * NS_PER_S);
+	scheduler_learn(bench->scheduler, &larger, 1, 1);
 	assert_int_equal(scheduler_push(bench->scheduler, request), -ETIMEDOUT);
 	/* One slow batch is no proof: the fastest counts. */
-	scheduler_learn(bench->scheduler, serving, NS_PER_MS);
-	scheduler_learn(bench->scheduler, serving, 3600 * NS_PER_S);
+	scheduler_learn(bench->scheduler, serving, 1, NS_PER_MS);
+	scheduler_learn(bench->scheduler, serving, 1, 3600 * NS_PER_S);
 	assert_int_equal(scheduler_push(bench->scheduler, request), 0);
 }
 
@@ -284,7 +354,7 @@ static void a_cascade_needs_the_time_of_all_its_forwards(void **state)
 	request->site = &bench->sites[0];
 	request->wire.deadline_ns = clock_now_ns() + 2 * 3600 * NS_PER_S;
 	/* What its batches take says nothing against one mask's. */
-	scheduler_learn(bench->scheduler, &cascade, 4 * 3600 * NS_PER_S);
+	scheduler_learn(bench->scheduler, &cascade, 1, 4 * 3600 * NS_PER_S);
 	assert_int_equal(scheduler_push(bench->scheduler, request), 0);
 	assert_true(scheduler_remove(bench->scheduler, request));
 	request->serving = &cascade;
@@ -383,6 +453,12 @@ int main(void)
 			a_site_gets_by_its_priority_while_others_wait, setup, teardown),
 		cmocka_unit_test_setup_teardown(cascades_pay_for_their_forwards, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_earliest_deadline_goes_first, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			a_batch_is_no_larger_than_its_first_deadline_allows, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			what_comes_too_late_holds_nobody_up, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			a_bad_moment_does_not_make_batches_small_for_ever, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 			a_batch_is_of_one_snapshot_and_size, setup, teardown),
 		cmocka_unit_test_setup_teardown(
