@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sysexits.h>
 #include <systemd/sd-daemon.h>
@@ -535,6 +536,17 @@ static void serve_close(struct serve *serve)
 		config_done(&serve->config);
 }
 
+/* A session that outlives us has five descriptors here. */
+static void raise_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+		limit.rlim_cur = limit.rlim_max;
+		(void)setrlimit(RLIMIT_NOFILE, &limit);
+	}
+}
+
 static void serve_init(
 	struct serve *serve, const struct config *config, const char *self, char *const *argv)
 {
@@ -548,6 +560,7 @@ static void serve_init(
 		.control.listen_fd = -1,
 	};
 	decoder_init(&serve->decoder);
+	raise_limit();
 	roles_init(serve);
 	peer_policy_read(&serve->policy);
 }
