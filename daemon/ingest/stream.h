@@ -8,6 +8,7 @@
 /* What arrives over ZeroMQ is checked here: no socket, so that a fuzzer can drive it. */
 
 #define STREAM_NAME_CHARS 64
+#define STREAM_WHO_CHARS 128 /* a sender, and the peer that it is to us */
 #define STREAM_MAX_SENDERS 64
 #define STREAM_MAX_HEADER 4096u
 
@@ -29,7 +30,7 @@ int stream_parse(struct stream_frame *ret_frame, struct wire *wire, const void *
 /** Where each sender's numbers stand; the one not heard of for longest makes room. */
 struct stream_senders {
 	struct stream_sender {
-		char name[STREAM_NAME_CHARS];
+		char name[STREAM_WHO_CHARS];
 		uint64_t next, heard;
 	} senders[STREAM_MAX_SENDERS];
 	uint64_t clock;

@@ -3,6 +3,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import unittest
 
 import harness
@@ -14,6 +16,8 @@ EACCES = -13
 
 
 class Curve(unittest.TestCase):
+    maxDiff = None
+
     def setUp(self):
         self.sockets = []
         self.daemon = daemon = harness.Daemon()
@@ -135,6 +139,26 @@ class Curve(unittest.TestCase):
         self.hears_nothing(self.connect(self.line))
         self.hears_nothing(self.connect(None))
         self.assertEqual(self.ask(self.connect(None, self.ipc))["code"], 0)
+        self.daemon.stop()
+
+    def test_the_example_gets_a_verdict(self):
+        python = next((p for p in (sys.executable, "/usr/bin/python3") if subprocess.run(
+            [p, "-c", "import zmq"], capture_output=True).returncode == 0), None)
+        if not python:
+            self.skipTest("there is no python3-zmq")
+        public = self.keygen("camera").decode()
+        self.list(f"[camera]\nkey = {public}\nsites = a\n")
+        self.start()
+        program = os.path.join(os.path.dirname(__file__), "../../client/examples/router_zmq.py")
+        image = os.path.join(self.daemon.path("images"), os.listdir(self.daemon.path("images"))[0])
+        for words, verdict in (
+                ((self.ipc, "a"), "UNKNOWN"), ((self.ipc, "nowhere"), "NO_VERDICT"),
+                ((self.tcp, "a"), "UNKNOWN"), ((self.tcp, "b"), "NO_VERDICT")):
+            keys = [self.server.decode(), self.daemon.path("camera")] if "tcp" in words[0] else []
+            done = subprocess.run([python, "-B", program, *words, image, *keys],
+                                  capture_output=True, text=True)
+            self.assertEqual(done.stderr, "", f"{words}\n{self.daemon.log()}")
+            self.assertEqual(done.stdout.split()[0], verdict, done.stdout)
         self.daemon.stop()
 
     def test_plain_tcp_is_there_for_who_asks_for_it(self):

@@ -261,8 +261,15 @@ class Crowds(Case):
             one.connect(self.daemon.path("router"))
             one.send(b"\xff\0\0\0\0\0\0\0\1\x7f"[:1 + i % 10])
             raw.append(one)
+        # One that says hello, and then nothing any more: no pong to a ping.
+        host, port = self.tcp.split("//")[1].split(":")
+        silent = socket.create_connection((host, int(port)))
+        ready = b"\5READY\x0bSocket-Type\0\0\0\6DEALER"
+        silent.send(b"\xff" + bytes(8) + b"\x7f\3\0NULL" + bytes(48) +
+                    bytes([4, len(ready)]) + ready)
+        raw.append(silent)
         self.assertEqual(self.ask(self.connect(), 1, self.files[0])["code"], 0)
-        # A handshake has five seconds.
+        # A handshake has five seconds, a pong six.
         for one in raw:
             one.settimeout(harness.PATIENCE)
             try:
