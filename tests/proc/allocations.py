@@ -8,6 +8,7 @@ import sys
 import unittest
 
 import harness
+from zmq_client import SUB, SUBSCRIBE, Socket
 
 WARM, WINDOW, WINDOWS = 20, 50, 20
 PX = 32
@@ -17,6 +18,8 @@ class Allocations(unittest.TestCase):
     def setUp(self):
         self.daemon = harness.Daemon()
         self.addCleanup(self.daemon.close)
+        self.news = f"ipc://{self.daemon.path('news')}"
+        self.daemon.write("kamend.conf", f"[zmq]\npublish = {self.news}\n")
         path = self.daemon.path("allocations")
         with open(path, "wb") as file:
             file.truncate(4096)
@@ -58,6 +61,18 @@ class Allocations(unittest.TestCase):
         self.assertGreater(self.count()[0], 0, "oneDNN's are counted, too")
         self.assertEqual(self.least(deadline_ns=2**62), 0)
         self.assertEqual(self.least(mask=1, version=0), 0)
+
+    def test_nor_for_telling_its_subscribers(self):
+        sock = Socket(SUB, self.news)
+        self.addCleanup(sock.close)
+        sock.option(SUBSCRIBE, b"a/")
+
+        def heard():
+            self.ask(1)
+            return sock.receive(0.05)
+        harness.wait_until(heard, "somebody listens")
+        self.assertEqual(self.least(), 0)
+        self.assertIsNotNone(sock.receive(), "and was told")
 
 
 if __name__ == "__main__":
