@@ -65,7 +65,7 @@ static int set_limits(const struct bound *bound)
 	const struct {
 		int option, value;
 	} rows[] = {
-		{ ZMQ_LINGER, 0 },
+		{ ZMQ_LINGER, bound->options.linger_ms },
 		{ ZMQ_RCVHWM, bound->options.receive_water },
 		{ ZMQ_SNDHWM, bound->options.send_water },
 		/* Who is gone without a word is let go of, as is who never says hello. */

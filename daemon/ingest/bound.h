@@ -20,6 +20,7 @@ struct bound_options {
 	uint64_t max_bytes;   /* of a part that arrives: libzmq ends the connection at more */
 	int receive_water;    /* messages of one peer that wait in libzmq */
 	int send_water;
+	int linger_ms;      /* what was sent may still go for so long after the end */
 	int flag;           /* one more option to be set to 1; 0: none */
 	bound_fn *on_ready; /* something may have changed: ask bound_events() */
 	void (*on_failure)(void *user, const char *reason); /* told once; may be NULL */

@@ -24,6 +24,7 @@ enum {
 	SEND_WATER = 256,  /* answers that a peer has not read */
 	ADDRESS_BYTES = 5, /* that libzmq itself gives a connection */
 	MAX_SOCKETS = 8,
+	LINGER_MS = 500, /* for the last answers */
 };
 #define MAX_BYTES_OF_ONE (UINT64_C(64) << 20)
 #define MAX_BYTES_OF_PEER (UINT64_C(128) << 20)
@@ -657,6 +658,7 @@ static int bind_all(struct router *router)
 									: ASK_MAX_HEADER,
 			.receive_water = RECEIVE_WATER,
 			.send_water = SEND_WATER,
+			.linger_ms = LINGER_MS,
 			.flag = ZMQ_ROUTER_MANDATORY,
 			.on_ready = on_ready,
 			.user = socket,
@@ -718,28 +720,27 @@ int router_new(struct router **ret_router, struct zmq_context *context)
 	return 0;
 }
 
-static void party_free(struct router *router, struct party *party)
+/* Nobody waits in vain for an answer that will not come. */
+static void end_all_waiting(struct router *router)
 {
-	struct asker *asker;
+	struct party *party;
 
-	while ((asker = TAILQ_FIRST(&party->askers))) {
-		forget_waiting(asker);
-		TAILQ_REMOVE(&party->askers, asker, link);
-		free(asker);
+	while ((party = TAILQ_FIRST(&router->parties))) {
+		struct asker *asker = TAILQ_FIRST(&party->askers);
+
+		while (asker->n_waiting > 0)
+			end_waiting(TAILQ_FIRST(&asker->waiting), -ENOTCONN, "kamend ends");
+		put_asker(asker);
 	}
-	put_party(router, party);
 }
 
 void router_free(struct router *router)
 {
-	struct party *party;
-
 	if (!router)
 		return;
-	/* First who calls back. What is with serve is freed by its loss. */
+	/* First who calls back: then nothing is with serve any more. */
 	upstream_free(router->upstream);
-	while ((party = TAILQ_FIRST(&router->parties)))
-		party_free(router, party);
+	end_all_waiting(router);
 	for (unsigned i = 0; i < router->n_sockets; i++)
 		bound_free(router->sockets[i].bound);
 	(void)sd_event_source_disable_unref(router->time);

@@ -12,7 +12,7 @@ from harness import BGR8, ECHO, INFER, MONO8, PUSH, RGB8, field, wait_until
 from zmq_client import DEALER, DONTWAIT, REQ, Socket, free_port, messages, reply, request, text
 
 EACCES, EBADMSG, EBUSY, EINVAL, ENOENT, EPROTO, ESTALE = -13, -74, -16, -22, -2, -71, -116
-ETIMEDOUT, EFBIG = -110, -27
+ETIMEDOUT, EFBIG, ENOTCONN = -110, -27, -107
 NO_VERDICT = 0
 
 
@@ -144,6 +144,28 @@ class Deadlines(Case):
                          {(ETIMEDOUT, NO_VERDICT, "deadline")})
         self.assertEqual(sorted(a["id"] for a in answers), list(range(10, 20)))
         self.assertEqual(self.ask(sock, 2, self.files[0], budget_ns=10 ** 12)["code"], 0)
+
+    def test_who_still_waits_at_the_end_is_told(self):
+        daemon = harness.Daemon()
+        self.addCleanup(daemon.close)
+        daemon.write("kamend.conf", f"[zmq]\nrouter = ipc://{daemon.path('router')}\nslots = 4\n")
+        daemon.start()
+        daemon.ctl("site", "create", "a")
+        sock = Socket(DEALER, f"ipc://{daemon.path('router')}")
+        self.sockets.append(sock)
+        self.assertEqual(self.ask(sock, 1, self.files[0])["code"], 0)
+        os.kill(daemon.process.pid, signal.SIGSTOP)
+        for ident in range(10, 22):
+            self.assertTrue(sock.send(request(ident), self.files[0]))
+        # Refused at once, behind the others: they are all there.
+        self.assertTrue(sock.send(b"\xff", b"x"))
+        self.assertEqual(reply(sock.receive())["code"], EBADMSG)
+        os.kill(daemon.process.pid, signal.SIGTERM)
+        os.kill(daemon.process.pid, signal.SIGCONT)
+        answers = [reply(sock.receive()) for _ in range(12)]
+        self.assertEqual(sorted(a["id"] for a in answers), list(range(10, 22)))
+        self.assertLessEqual({a["code"] for a in answers}, {0, ENOTCONN})
+        self.assertEqual(daemon.process.wait(harness.PATIENCE), 0)
 
     def test_a_budget_without_end_is_none(self):
         self.assertEqual(self.ask(self.connect(), 1, self.files[0],
