@@ -52,12 +52,11 @@ static struct kamen_request request_of(const struct load_client *c, const struct
 	return request;
 }
 
-static bool echoes(const struct transport *transport, const struct kamen_request *request,
-	const struct load_answer *answer)
+static bool echoes(const struct kamen_request *request, const struct load_answer *answer)
 {
 	return answer->trigger_id == request->trigger_id && answer->part_id == request->part_id &&
 	       answer->capture_us == request->capture_us && answer->encoder == request->encoder &&
-	       (answer->deadline_ns == request->deadline_ns || !transport->echoes_deadline);
+	       answer->deadline_ns == request->deadline_ns;
 }
 
 /* -EBUSY: no place is free. */
@@ -118,7 +117,7 @@ static int answer_take(struct load_client *c, const struct load_answer *answer)
 	flight->is_up = false;
 	c->n_up--;
 	request = request_of(c, flight);
-	if (!echoes(c->load->transport, &request, answer) ||
+	if (!echoes(&request, answer) ||
 		(answer->code < 0 && (answer->has_verdict || !*answer->reason)))
 		result->wrong++;
 	if (answer->code < 0) {

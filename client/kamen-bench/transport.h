@@ -19,7 +19,6 @@ struct load_answer {
 /** A way to the daemon; one connection a client, of its thread alone. */
 struct transport {
 	const char *name;
-	bool echoes_deadline; /* the request's own: a budget has no such thing */
 	int (*open)(void **ret_connection, const struct load *load);
 	void (*close)(void *connection); /* NULL is fine */
 	/** Every byte of the frame becomes fill. @return 0, -EBUSY: no room, or a negative errno */

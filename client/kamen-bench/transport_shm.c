@@ -64,7 +64,6 @@ static int shm_wait(void *connection, uint64_t timeout_ns, struct load_answer *r
 
 const struct transport transport_shm = {
 	.name = "shm",
-	.echoes_deadline = true,
 	.open = shm_open_client,
 	.close = shm_close,
 	.submit = shm_submit,

@@ -16,7 +16,8 @@ struct dealer {
 	void *context, *socket;
 	struct wire *wire;
 	uint64_t next_id;
-	uint64_t ids[LOAD_MAX_DEPTH]; /* 0: the place is free */
+	uint64_t ids[LOAD_MAX_DEPTH];                                /* 0: the place is free */
+	uint64_t budgets[LOAD_MAX_DEPTH], deadlines[LOAD_MAX_DEPTH]; /* as asked */
 	uint32_t n_up, depth;
 };
 
@@ -119,6 +120,8 @@ static int dealer_submit(void *connection, const struct kamen_request *request, 
 	if (r < 0)
 		return r;
 	d->ids[at] = ++d->next_id;
+	d->budgets[at] = wire.has_budget_ns ? wire.budget_ns : 0;
+	d->deadlines[at] = request->deadline_ns;
 	d->n_up++;
 	*ret_at = at;
 	*ret_id = d->next_id;
@@ -143,6 +146,9 @@ static void answer_fill(struct dealer *d, const Kamen__RouterReply *reply, struc
 	for (uint32_t i = 0; i < d->depth; i++)
 		if (d->ids[i] == reply->id) {
 			ret->at = i;
+			/* The budget is what it could echo of the deadline. */
+			ret->deadline_ns =
+				reply->budget_ns == d->budgets[i] ? d->deadlines[i] : UINT64_MAX;
 			d->ids[i] = 0;
 			d->n_up--;
 			return;

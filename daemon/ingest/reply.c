@@ -15,6 +15,8 @@ static void fill_echo(Kamen__RouterReply *reply, const struct ask *ask)
 	reply->part_id = ask->part_id;
 	reply->capture_us = ask->capture_us;
 	reply->encoder = ask->encoder;
+	reply->has_budget_ns = ask->budget_ns > 0;
+	reply->budget_ns = ask->budget_ns;
 }
 
 static void fill_float(protobuf_c_boolean *ret_has, float *ret_value, float value)

@@ -85,8 +85,9 @@ class Answers(Case):
 
     def test_what_is_to_be_echoed_is(self):
         answer = self.ask(self.connect(), 1 << 63, b"x", verb=ECHO, trigger_id=1, part_id=2,
-                          capture_us=3, encoder=(1 << 64) - 1)
+                          capture_us=3, encoder=(1 << 64) - 1, budget_ns=10 ** 15)
         self.assertEqual(answer["id"], 1 << 63)
+        self.assertEqual(answer["budget_ns"], 10 ** 15)
         self.assertEqual(answer["echo"], (1, 2, 3, (1 << 64) - 1))
 
     def test_a_req_socket_asks_too(self):

@@ -160,5 +160,5 @@ def reply(parts):
             "code": code - (1 << 64) if code >> 63 else code, "verdict": row.get(5),
             "reason": row.get(6, b"").decode(), "novelty": row.get(9), "version": row.get(11),
             "outcome": row.get(12), "checksum": row.get(19),
-            "echo": tuple(row.get(k) for k in (15, 16, 17, 18)), "space": row.get(20, b"").hex(),
+            "budget_ns": row.get(22, 0), "echo": tuple(row.get(k) for k in (15, 16, 17, 18)), "space": row.get(20, b"").hex(),
             "embedding": struct.unpack(f"<{n}f", parts[1]) if n else ()}
