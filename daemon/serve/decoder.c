@@ -84,38 +84,37 @@ static uint64_t job_bytes(const struct shm_request *wire)
 	return (uint64_t)wire->width * wire->height * shm_n_channels(wire->format);
 }
 
-static int copy_rows(int fd, const struct shm_request *wire, const uint8_t *slot)
+static bool is_dense(const struct shm_request *wire)
 {
-	size_t row = (size_t)wire->width * shm_n_channels(wire->format);
-	int r;
-
-	if (wire->format == SHM_ENCODED)
-		return write_whole(fd, slot, wire->n_bytes);
-	if (wire->stride == row)
-		return write_whole(fd, slot, row * wire->height);
-	for (uint32_t y = 0; y < wire->height; y++) {
-		r = write_whole(fd, slot + (size_t)y * wire->stride, row);
-		if (r < 0)
-			return r;
-	}
-	return 0;
+	return wire->format == SHM_ENCODED ||
+	       wire->stride == (uint64_t)wire->width * shm_n_channels(wire->format);
 }
 
-static int copy_bytes(const struct request *request)
+int decoder_copy(struct request *request, size_t n_bytes)
 {
 	const struct shm_request *wire = &request->wire;
-	_cleanup_(closep) int fd = -1;
-	int r;
+	const uint8_t *slot = session_shm_slot(&request->session->shm, wire->slot);
+	uint64_t n_all = job_bytes(wire), n_end = request->n_read + n_bytes;
+	size_t row = (size_t)wire->width * shm_n_channels(wire->format);
+	int r = 0;
 
-	fd = memfd_create("kamen-job", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	if (fd < 0)
-		return -errno;
-	r = copy_rows(fd, wire, session_shm_slot(&request->session->shm, wire->slot));
-	if (r < 0)
-		return r;
-	if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) < 0)
-		return -errno;
-	return TAKE_FD(fd);
+	n_end = n_end < n_all ? n_end : n_all;
+	if (is_dense(wire)) {
+		r = write_whole(request->job_fd, slot + request->n_read, n_end - request->n_read);
+		request->n_read = n_end;
+	}
+	while (r >= 0 && request->n_read < n_end) {
+		r = write_whole(request->job_fd,
+			slot + (size_t)(request->n_read / row) * wire->stride, row);
+		request->n_read += row;
+	}
+	return r < 0 ? r : request->n_read >= n_all;
+}
+
+static void close_job(struct request *request)
+{
+	closep(&request->job_fd);
+	request->job_fd = -1;
 }
 
 static int post_job(struct serve *serve, struct request *request)
@@ -144,15 +143,14 @@ static int post_job(struct serve *serve, struct request *request)
 	return role_post(&serve->roles[ROLE_INGEST], &message, request->job_fd);
 }
 
-int decoder_submit(struct serve *serve, struct request *request)
+/* Everything is copied. */
+static int hand_over(struct serve *serve, struct request *request)
 {
+	const int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL;
 	struct decoder *decoder = &serve->decoder;
-	int fd;
 
-	fd = copy_bytes(request);
-	if (fd < 0)
-		return fd;
-	request->job_fd = fd;
+	if (fcntl(request->job_fd, F_ADD_SEALS, seals) < 0)
+		return -errno;
 	request->job_id = ++decoder->last_id;
 	*decoder->tail = request;
 	decoder->tail = &request->job_next;
@@ -163,6 +161,37 @@ int decoder_submit(struct serve *serve, struct request *request)
 		return -EAGAIN;
 	}
 	return 0;
+}
+
+int decoder_submit(struct serve *serve, struct request *request)
+{
+	int r;
+
+	request->n_read = 0;
+	request->job_fd = memfd_create("kamen-job", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (request->job_fd < 0)
+		return -errno;
+	if (job_bytes(&request->wire) > SERVE_READ_AT_ONCE) {
+		r = reading_start(serve, request);
+	} else {
+		r = decoder_copy(request, SERVE_READ_AT_ONCE);
+		if (r >= 0)
+			r = hand_over(serve, request);
+	}
+	if (r < 0)
+		close_job(request);
+	return r;
+}
+
+void decoder_copied(struct serve *serve, struct request *request, int r)
+{
+	if (r >= 0)
+		r = hand_over(serve, request);
+	if (r >= 0)
+		return;
+	close_job(request);
+	request_fail(request, r, "cannot hand the image to ingest");
+	request_finish(serve, request);
 }
 
 void decoder_resume(struct serve *serve)

@@ -17,6 +17,10 @@ struct decoder {
 void decoder_init(struct decoder *decoder);
 /** Copies the bytes out of the client's reach and hands them over, now or when ingest is there. */
 int decoder_submit(struct serve *serve, struct request *request);
+/** Copies up to about so many bytes more. 1: that was all, 0: there are more, or an error. */
+int decoder_copy(struct request *request, size_t n_bytes);
+/** What reading.h has copied, or not: the error. */
+void decoder_copied(struct serve *serve, struct request *request, int r);
 /** Ingest's answer will find nobody. */
 void decoder_forget(struct serve *serve, struct request *request);
 /** Ends a job; NULL: nobody waits for it any more. */

@@ -9,7 +9,12 @@
 #define SERVE_MAX_BATCH 64u
 #define SERVE_MAX_SHARED_BYTES (UINT64_C(4) << 30)  /* regions of all sessions */
 #define SERVE_MAX_DECODED_BYTES (UINT64_C(1) << 30) /* pixels that wait for their forward */
-#define SERVE_TURN_BYTES (16u << 20)       /* read for one session before others get their turn */
+/* A session's turn of the loop, and what a user may take of it before all others: see quota.h. */
+#define SERVE_TURN_NS (100 * NS_PER_US)
+#define SERVE_CREDIT_NS (200 * NS_PER_US)
+#define SERVE_READ_AT_ONCE (640u << 10) /* bytes; more are read in parts */
+#define SERVE_READ_BYTES (256u << 10)   /* a part */
+#define SERVE_PRIORITY_LATER (SD_EVENT_PRIORITY_NORMAL + 1)
 #define SERVE_MAX_SITE_QUEUE 1024u         /* requests that may wait for one site */
 #define SERVE_MAX_CONTROL 64u              /* control connections, of which admins may use all */
 #define SERVE_CONTROL_RESERVED 8u          /* of these for admins alone */

@@ -140,6 +140,26 @@ int quota_ask(struct quota_table *table, struct quota_user *user, const struct c
 	return 0;
 }
 
+bool quota_has_turn(struct quota_user *user, uint64_t now)
+{
+	if (!user)
+		return true;
+	user->credit_ns += (int64_t)((now - user->credit_at_ns) / 2);
+	user->credit_at_ns = now;
+	if (user->credit_ns > (int64_t)SERVE_CREDIT_NS)
+		user->credit_ns = SERVE_CREDIT_NS;
+	return user->credit_ns > 0;
+}
+
+void quota_took_turn(struct quota_user *user, uint64_t spent_ns)
+{
+	if (user)
+		user->credit_ns -= (int64_t)spent_ns;
+	/* What was done while nobody else wanted the loop is not held against it for long. */
+	if (user && user->credit_ns < -(int64_t)SERVE_CREDIT_NS)
+		user->credit_ns = -(int64_t)SERVE_CREDIT_NS;
+}
+
 void quota_done(struct quota_table *table)
 {
 	while (table->users)

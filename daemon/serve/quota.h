@@ -18,7 +18,9 @@ struct quota_user {
 	uint32_t n_connections; /* who points here */
 	uint32_t n_clients, n_requests;
 	uint64_t n_bytes;
-	uint64_t full_ns; /* when its allowance of requests is whole again */
+	uint64_t full_ns;  /* when its allowance of requests is whole again */
+	int64_t credit_ns; /* of the loop's time, as of credit_at_ns */
+	uint64_t credit_at_ns, read_turn;
 	struct quota_user *next;
 };
 
@@ -45,6 +47,12 @@ void quota_free_bytes(struct quota_user *user, uint64_t n_bytes);
  */
 int quota_ask(struct quota_table *table, struct quota_user *user, const struct config *config,
 	uint64_t now, struct diag *diag);
+/**
+ * Half of the loop's time is what a user may have before others. Beyond that it waits until nobody
+ * else wants the loop, however many sessions it has.
+ */
+bool quota_has_turn(struct quota_user *user, uint64_t now);
+void quota_took_turn(struct quota_user *user, uint64_t spent_ns);
 void quota_done(struct quota_table *table);
 
 #endif

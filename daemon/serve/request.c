@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <sys/mman.h>
 
+#include "serve/limits.h"
 #include "serve/selection.h"
 #include "serve/serve.h"
 #include "serve/shadow.h"
@@ -144,6 +145,10 @@ void request_complete(struct serve *serve, struct request *request)
 /* Takes a request back from wherever it waits. False: the inference thread has it. */
 static bool recall(struct serve *serve, struct request *request)
 {
+	if (request->is_reading) {
+		reading_forget(serve, request);
+		return true;
+	}
 	if (request->job_id > 0) {
 		decoder_forget(serve, request);
 		return true;
@@ -215,6 +220,13 @@ static void echo(struct serve *serve, struct request *request)
 {
 	const struct session_shm *shm = &request->session->shm;
 
+	if (request->wire.n_bytes > SERVE_READ_AT_ONCE) {
+		int r = reading_start(serve, request);
+
+		if (r < 0)
+			refuse(serve, request, r, "no memory for an echo");
+		return;
+	}
 	request->answer.checksum =
 		digest_checksum(session_shm_slot(shm, request->wire.slot), request->wire.n_bytes);
 	request_complete(serve, request);

@@ -49,6 +49,12 @@ struct request {
 	void *decoded;          /* mapping of ingest's pixels, or NULL */
 	size_t decoded_bytes;
 
+	/* Of its bytes that the loop reads in parts. */
+	bool is_reading;
+	uint64_t n_read;
+	struct checksum *checksum; /* of an echo */
+	struct request *read_next;
+
 	/* With ingest. */
 	uint64_t job_id; /* 0: no job */
 	int job_fd;

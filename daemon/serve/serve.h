@@ -13,6 +13,7 @@
 #include "serve/inference.h"
 #include "serve/peer.h"
 #include "serve/quota.h"
+#include "serve/reading.h"
 #include "serve/request.h"
 #include "serve/restart.h"
 #include "serve/roles.h"
@@ -47,6 +48,7 @@ struct serve {
 	struct spin spin;
 	struct control control;
 	struct decoder decoder;
+	struct reading reading;
 	struct admission admission;
 	struct feed feed;
 	struct rounds rounds;

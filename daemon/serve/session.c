@@ -199,14 +199,6 @@ static bool submit(struct session *session, const struct shm_request *wire)
 	return !session->closed;
 }
 
-/* Bytes that the loop itself reads for it: an echo's, and what goes to ingest as a copy. */
-static uint64_t bytes_read(const struct session *session, const struct shm_request *wire)
-{
-	if (wire->verb == SHM_INFER && wire->format != SHM_ENCODED)
-		return 0;
-	return wire->n_bytes < session->shm.slot_bytes ? wire->n_bytes : session->shm.slot_bytes;
-}
-
 static int on_more(sd_event_source *source, void *userdata);
 
 static void come_back(struct session *session)
@@ -217,22 +209,24 @@ static void come_back(struct session *session)
 		r = sd_event_source_set_enabled(session->more, SD_EVENT_ONESHOT);
 	else
 		r = sd_event_add_defer(session->serve->event, &session->more, on_more, session);
+	if (r >= 0)
+		r = sd_event_source_set_priority(session->more, SERVE_PRIORITY_LATER);
 	if (r < 0)
 		session_drop(session, strerror(-r));
 }
 
-static void take_submissions(struct session *session, uint64_t budget)
+static void take_submissions(struct session *session, uint64_t budget_ns)
 {
+	uint64_t begin = clock_now_ns();
 	struct shm_request wire;
-	uint64_t spent = 0;
+	bool more = false;
 	int r;
 
 	/* A client that submits while we read may keep us here for one ring's worth, not more. */
 	for (uint32_t i = 0; i < session->shm.n_slots; i++) {
-		if (spent >= budget) {
-			come_back(session);
-			return;
-		}
+		more = i > 0 && clock_now_ns() - begin >= budget_ns;
+		if (more)
+			break;
 		r = session_shm_take(&session->shm, &wire);
 		if (r < 0) {
 			session_drop(session, "its submission cursor is a lie");
@@ -240,16 +234,31 @@ static void take_submissions(struct session *session, uint64_t budget)
 		}
 		if (r == 0)
 			break;
-		spent += bytes_read(session, &wire);
 		spin_touch(session);
 		if (!submit(session, &wire))
 			return;
 	}
+	quota_took_turn(session->user, clock_now_ns() - begin);
+	if (more)
+		come_back(session);
 }
 
+static bool comes_back(const struct session *session)
+{
+	int enabled = SD_EVENT_OFF;
+
+	return session->more && sd_event_source_get_enabled(session->more, &enabled) > 0;
+}
+
+/* Whoever has had its share of the loop waits until others have had theirs. */
 void session_look(struct session *session)
 {
-	take_submissions(session, SERVE_TURN_BYTES);
+	if (comes_back(session))
+		return;
+	if (quota_has_turn(session->user, clock_now_ns()))
+		take_submissions(session, SERVE_TURN_NS);
+	else
+		come_back(session);
 }
 
 static int on_doorbell(sd_event_source *source, int fd, uint32_t revents, void *userdata)
@@ -257,14 +266,14 @@ static int on_doorbell(sd_event_source *source, int fd, uint32_t revents, void *
 	(void)source;
 	(void)fd;
 	(void)revents;
-	take_submissions(userdata, SERVE_TURN_BYTES);
+	session_look(userdata);
 	return 0;
 }
 
 static int on_more(sd_event_source *source, void *userdata)
 {
 	(void)source;
-	take_submissions(userdata, SERVE_TURN_BYTES);
+	take_submissions(userdata, SERVE_TURN_NS);
 	return 0;
 }
 

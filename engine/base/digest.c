@@ -74,3 +74,28 @@ uint64_t digest_checksum(const void *data, size_t n_bytes)
 {
 	return XXH3_64bits(data, n_bytes);
 }
+
+int checksum_begin(struct checksum **ret_checksum)
+{
+	XXH3_state_t *state = XXH3_createState();
+
+	if (!state)
+		return -ENOMEM;
+	(void)XXH3_64bits_reset(state);
+	*ret_checksum = (struct checksum *)state;
+	return 0;
+}
+
+void checksum_add(struct checksum *checksum, const void *data, size_t n_bytes)
+{
+	(void)XXH3_64bits_update((XXH3_state_t *)checksum, data, n_bytes);
+}
+
+uint64_t checksum_end(struct checksum *checksum)
+{
+	XXH3_state_t *state = (XXH3_state_t *)checksum;
+	uint64_t sum = state ? XXH3_64bits_digest(state) : 0;
+
+	(void)XXH3_freeState(state);
+	return sum;
+}

@@ -43,4 +43,11 @@ bool digest_is_held(const void *file, size_t n_bytes);
 /** XXH3 (64 bit): guards against bit rot, not against an attacker. */
 uint64_t digest_checksum(const void *data, size_t n_bytes);
 
+/** The same of data that comes in parts. */
+struct checksum;
+int checksum_begin(struct checksum **ret_checksum);
+void checksum_add(struct checksum *checksum, const void *data, size_t n_bytes);
+/** Frees it, too. NULL: 0 */
+uint64_t checksum_end(struct checksum *checksum);
+
 #endif

@@ -24,7 +24,7 @@
 /* What one user may have is tight enough to be reached; the honest stay far below. */
 static const char config_text[] =
 	"[serve]\nthreads = 1\nprecision = f32\nmax_clients = 48\nuid_clients = 24\n"
-	"uid_bytes = 1G\nuid_depth = 96\nuid_rate = 6000\nuid_burst = 600\n[learner]\nenabled = "
+	"uid_bytes = 1G\nuid_depth = 96\nuid_rate = 2500\nuid_burst = 250\n[learner]\nenabled = "
 	"off\n";
 static const char shared_config_text[] =
 	"[serve]\nthreads = 1\nprecision = f32\nmax_clients = 48\nuid_clients = 0\n"

@@ -200,6 +200,31 @@ static void the_table_of_users_has_a_bound(void **state)
 	quota_done(&table);
 }
 
+static void whoever_has_had_half_of_the_loop_waits(void **state)
+{
+	struct quota_table table = { 0 };
+	struct quota_user *a = enter(&table, 1), *b = enter(&table, 2);
+	uint64_t now = NS_PER_S, spent = 0;
+
+	(void)state;
+	/* Wants the loop always: gets half of a second, and what it had saved. */
+	for (int i = 0; i < 1000000 / 10; i++) {
+		now += 10 * NS_PER_US;
+		if (!quota_has_turn(a, now))
+			continue;
+		quota_took_turn(a, 10 * NS_PER_US);
+		spent += 10 * NS_PER_US;
+	}
+	assert_in_range(spent, NS_PER_S / 2, NS_PER_S / 2 + 2 * SERVE_CREDIT_NS);
+	assert_true(quota_has_turn(b, now));
+	assert_true(quota_has_turn(NULL, now));
+	/* What it did while nobody else wanted the loop is soon forgotten. */
+	quota_took_turn(a, 60 * NS_PER_S);
+	assert_false(quota_has_turn(a, now));
+	assert_true(quota_has_turn(a, now + 2 * SERVE_CREDIT_NS + 2 * NS_PER_US));
+	quota_done(&table);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -211,6 +236,7 @@ int main(void)
 		cmocka_unit_test(nothing_is_limited_where_nothing_is_set_or_nobody_counts),
 		cmocka_unit_test(a_user_is_forgotten_once_its_allowance_is_whole),
 		cmocka_unit_test(the_table_of_users_has_a_bound),
+		cmocka_unit_test(whoever_has_had_half_of_the_loop_waits),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "serve/reading.h"
+
+#include <errno.h>
+
+#include "serve/limits.h"
+#include "serve/serve.h"
+
+void reading_init(struct reading *reading)
+{
+	*reading = (struct reading){ .head = NULL };
+	reading->tail = &reading->head;
+}
+
+void reading_close(struct reading *reading)
+{
+	reading->source = sd_event_source_disable_unref(reading->source);
+}
+
+static uint64_t turn_of(const struct request *request)
+{
+	const struct quota_user *user = request->session->user;
+
+	return user ? user->read_turn : 0;
+}
+
+/* Whose user was longest without a turn. */
+static struct request *next_of(const struct reading *reading)
+{
+	struct request *next = reading->head;
+
+	for (struct request *q = reading->head; q; q = q->read_next)
+		if (turn_of(q) < turn_of(next))
+			next = q;
+	return next;
+}
+
+static void leave(struct reading *reading, struct request *request)
+{
+	struct request **at = &reading->head;
+
+	while (*at != request)
+		at = &(*at)->read_next;
+	*at = request->read_next;
+	if (reading->tail == &request->read_next)
+		reading->tail = at;
+	request->read_next = NULL;
+	request->is_reading = false;
+	if (!reading->head)
+		(void)sd_event_source_set_enabled(reading->source, SD_EVENT_OFF);
+}
+
+void reading_forget(struct serve *serve, struct request *request)
+{
+	leave(&serve->reading, request);
+	(void)checksum_end(TAKE_PTR(request->checksum));
+	closep(&request->job_fd);
+	request->job_fd = -1;
+}
+
+static void read_part(struct serve *serve, struct request *request)
+{
+	const struct shm_request *wire = &request->wire;
+	uint64_t n = wire->n_bytes - request->n_read;
+
+	if (wire->verb != SHM_ECHO) {
+		int r = decoder_copy(request, SERVE_READ_BYTES);
+
+		if (r != 0) {
+			leave(&serve->reading, request);
+			decoder_copied(serve, request, r);
+		}
+		return;
+	}
+	n = n < SERVE_READ_BYTES ? n : SERVE_READ_BYTES;
+	checksum_add(request->checksum,
+		session_shm_slot(&request->session->shm, wire->slot) + request->n_read, n);
+	request->n_read += n;
+	if (request->n_read < wire->n_bytes)
+		return;
+	leave(&serve->reading, request);
+	request->answer.checksum = checksum_end(TAKE_PTR(request->checksum));
+	request_complete(serve, request);
+}
+
+static int on_turn(sd_event_source *source, void *userdata)
+{
+	struct serve *serve = userdata;
+	struct reading *reading = &serve->reading;
+	struct request *request = next_of(reading);
+
+	(void)source;
+	if (!request)
+		return 0;
+	reading->turn = turn_of(request);
+	if (request->session->user)
+		request->session->user->read_turn++;
+	read_part(serve, request);
+	return 0;
+}
+
+static int make_source(struct serve *serve)
+{
+	struct reading *reading = &serve->reading;
+	int r;
+
+	if (reading->source)
+		return sd_event_source_set_enabled(reading->source, SD_EVENT_ON);
+	r = sd_event_add_defer(serve->event, &reading->source, on_turn, serve);
+	if (r >= 0)
+		r = sd_event_source_set_priority(reading->source, SERVE_PRIORITY_LATER);
+	return r < 0 ? r : sd_event_source_set_enabled(reading->source, SD_EVENT_ON);
+}
+
+int reading_start(struct serve *serve, struct request *request)
+{
+	struct reading *reading = &serve->reading;
+	struct quota_user *user = request->session->user;
+	int r = 0;
+
+	if (request->wire.verb == SHM_ECHO)
+		r = checksum_begin(&request->checksum);
+	if (r >= 0)
+		r = make_source(serve);
+	if (r < 0) {
+		(void)checksum_end(TAKE_PTR(request->checksum));
+		return r;
+	}
+	/* Turns that were not taken while there was nothing to read are not made up for. */
+	if (user && user->read_turn < reading->turn)
+		user->read_turn = reading->turn;
+	request->n_read = 0;
+	request->is_reading = true;
+	request->read_next = NULL;
+	*reading->tail = request;
+	reading->tail = &request->read_next;
+	return 0;
+}
