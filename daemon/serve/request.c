@@ -10,6 +10,7 @@
 #include "serve/selection.h"
 #include "serve/serve.h"
 #include "serve/shadow.h"
+#include "serve/submission.h"
 
 /* ---- life */
 
@@ -232,41 +233,6 @@ static void echo(struct serve *serve, struct request *request)
 	request_complete(serve, request);
 }
 
-static const char *check_pixels(const struct shm_request *wire)
-{
-	uint64_t row = (uint64_t)wire->width * shm_n_channels(wire->format);
-
-	if (wire->width == 0 || wire->height == 0)
-		return "an image has at least one pixel";
-	if (wire->width > IMAGE_MAX_SIDE || wire->height > IMAGE_MAX_SIDE ||
-		(uint64_t)wire->width * wire->height > IMAGE_MAX_PIXELS)
-		return "the image is larger than the limits";
-	if (wire->stride < row)
-		return "stride is shorter than a row";
-	if ((uint64_t)wire->stride * (wire->height - 1) + row > wire->n_bytes)
-		return "n_bytes is less than the rows take";
-	return NULL;
-}
-
-static const char *check_bytes(const struct request *request)
-{
-	const struct shm_request *wire = &request->wire;
-
-	if (wire->n_bytes > request->session->shm.slot_bytes)
-		return "n_bytes is more than a slot holds";
-	if (wire->verb == SHM_ECHO)
-		return NULL;
-	if (wire->verb != SHM_INFER && wire->verb != SHM_PUSH)
-		return "no such verb";
-	if (wire->format > SHM_BGR8)
-		return "no such format";
-	if (wire->mask > SHM_MASK_VERSION)
-		return "no such mask selector";
-	if (wire->n_bytes == 0)
-		return "an empty frame";
-	return wire->format == SHM_ENCODED ? NULL : check_pixels(wire);
-}
-
 static void set_view(struct request *request)
 {
 	const struct shm_request *wire = &request->wire;
@@ -329,13 +295,11 @@ static void start(struct serve *serve, struct request *request)
 {
 	struct shm_request *wire = &request->wire;
 	const char *wrong;
+	int code;
 
-	if (wire->stride == 0)
-		wire->stride = wire->width * shm_n_channels(wire->format);
-	wrong = check_bytes(request);
+	wrong = submission_check(wire, request->session->shm.slot_bytes, &code);
 	if (wrong) {
-		refuse(serve, request,
-			wire->n_bytes > request->session->shm.slot_bytes ? -EFBIG : -EINVAL, wrong);
+		refuse(serve, request, code, wrong);
 		return;
 	}
 	if (wire->verb == SHM_ECHO) {

@@ -10,6 +10,7 @@
 #include "serve/limits.h"
 #include "serve/listen.h"
 #include "serve/serve.h"
+#include "serve/submission.h"
 #include "serve/session_resume.h"
 
 /* ---- life */
@@ -165,8 +166,7 @@ static struct request *take_request(struct session *session, const struct shm_re
 	if (session->user)
 		session->user->n_requests++;
 	request->wire = *wire;
-	/* Strings of a client end where we say. */
-	request->wire.site[SHM_SITE_CHARS - 1] = '\0';
+	submission_complete(&request->wire);
 	request_reset(request);
 	session->in_slot[wire->slot] = request;
 	return request;
