@@ -27,7 +27,10 @@ class Allocations(unittest.TestCase):
             self.counts = mmap.mmap(file.fileno(), 4096)
         self.daemon.start(LD_PRELOAD=os.environ["KAMEN_ALLOC_SHIM"], KAMEN_ALLOCATIONS=path)
         self.daemon.ctl("site", "create", "a", "--set", f"input_px={PX}")
-        self.session = self.daemon.session()
+        # One that is to outlive serve: there is more to put down.
+        self.session = self.daemon.session(
+            hello=harness.field(1, 1) + harness.field(2, 0) + harness.field(3, 1))
+        self.assertEqual(self.session.welcome[3] & 1, 1)
         self.addCleanup(self.session.close)
 
     def count(self):
