@@ -3,61 +3,21 @@
 
 #include <errno.h>
 #include <string.h>
-#include <sys/queue.h>
 #include <zmq.h>
 
-#include "ingest/ask.h"
+#include "ingest/askers.h"
 #include "ingest/bound.h"
 #include "ingest/reply.h"
 #include "ingest/upstream.h"
 #include "ops/endpoint.h"
 #include "ops/log.h"
 
-/* What may wait of a connection, of a peer with all of its connections, and of all peers. A peer
- * that has nothing waiting is let in up to twice the last. */
 enum {
-	MAX_WAITING_OF_ONE = 16,
-	MAX_WAITING_OF_PEER = 256,
-	MAX_WAITING = 1024,
 	BATCH = 16,        /* received before the loop turns to others */
 	RECEIVE_WATER = 2, /* may be large: the rest waits at its sender */
 	SEND_WATER = 256,  /* answers that a peer has not read */
-	ADDRESS_BYTES = 5, /* that libzmq itself gives a connection */
 	MAX_SOCKETS = 8,
 	LINGER_MS = 500, /* for the last answers */
-};
-#define MAX_BYTES_OF_ONE (UINT64_C(64) << 20)
-#define MAX_BYTES_OF_PEER (UINT64_C(128) << 20)
-#define MAX_BYTES (UINT64_C(256) << 20)
-
-/* Whom connections belong to, while one of them has something waiting or with serve. Peers take
- * turns, and so do the connections of each. */
-struct party {
-	TAILQ_ENTRY(party) link;
-	char name[PEER_CHARS];
-	TAILQ_HEAD(, asker) askers;
-	unsigned n_waiting, n_flying;
-	uint64_t n_bytes;
-};
-
-/* A connection. */
-struct asker {
-	TAILQ_ENTRY(asker) link;
-	struct party *party;
-	struct router_socket *socket;
-	uint8_t address[ADDRESS_BYTES];
-	TAILQ_HEAD(, asked) waiting;
-	unsigned n_waiting, n_flying;
-	uint64_t n_bytes; /* of what waits */
-	bool is_gone;     /* nobody reads answers any more */
-};
-
-struct asked {
-	TAILQ_ENTRY(asked) link;
-	struct asker *asker;
-	struct ask ask;
-	uint64_t deadline_ns; /* 0: none */
-	zmq_msg_t pixels;
 };
 
 struct router_socket {
@@ -74,9 +34,7 @@ struct router {
 	unsigned n_sockets;
 	uint64_t max_bytes; /* of a frame */
 	unsigned share;     /* slots that one peer may have */
-	TAILQ_HEAD(, party) parties;
-	unsigned n_waiting;
-	uint64_t n_bytes;
+	struct askers askers;
 	struct router_counts counts;
 };
 
@@ -132,167 +90,24 @@ static int send_error(struct router_socket *socket, const struct ask_part *addre
 	return send_answer(socket, address, ask, &reply, NULL);
 }
 
-/* ---- who asks */
+/* ---- waiting */
 
 static struct ask_part address_of(const struct asker *asker)
 {
-	return (struct ask_part){ asker->address, ADDRESS_BYTES };
-}
-
-static struct party *find_party(const struct router *router, const char *name)
-{
-	struct party *party;
-
-	TAILQ_FOREACH(party, &router->parties, link)
-	if (strcmp(party->name, name) == 0)
-		return party;
-	return NULL;
-}
-
-static struct party *add_party(struct router *router, const char *name)
-{
-	struct party *party = calloc(1, sizeof(*party));
-
-	if (!party)
-		return NULL;
-	(void)snprintf(party->name, sizeof(party->name), "%s", name);
-	TAILQ_INIT(&party->askers);
-	TAILQ_INSERT_TAIL(&router->parties, party, link);
-	return party;
-}
-
-static void put_party(struct router *router, struct party *party)
-{
-	if (!TAILQ_EMPTY(&party->askers))
-		return;
-	TAILQ_REMOVE(&router->parties, party, link);
-	free(party);
-}
-
-static struct asker *find_asker(const struct party *party, const struct router_socket *socket,
-	const struct ask_part *address)
-{
-	struct asker *asker;
-
-	TAILQ_FOREACH(asker, &party->askers, link)
-	if (!asker->is_gone && asker->socket == socket &&
-		memcmp(asker->address, address->data, ADDRESS_BYTES) == 0)
-		return asker;
-	return NULL;
-}
-
-/* The connection of this address, made if need be. */
-static struct asker *get_asker(
-	struct router_socket *socket, const struct ask_part *address, const char *peer)
-{
-	struct router *router = socket->router;
-	struct party *party = find_party(router, peer);
-	struct asker *asker;
-
-	if (!party)
-		party = add_party(router, peer);
-	if (!party)
-		return NULL;
-	asker = find_asker(party, socket, address);
-	if (asker)
-		return asker;
-	asker = calloc(1, sizeof(*asker));
-	if (!asker) {
-		put_party(router, party);
-		return NULL;
-	}
-	asker->party = party;
-	asker->socket = socket;
-	memcpy(asker->address, address->data, ADDRESS_BYTES);
-	TAILQ_INIT(&asker->waiting);
-	TAILQ_INSERT_TAIL(&party->askers, asker, link);
-	return asker;
-}
-
-static void asked_free(struct asked *asked)
-{
-	(void)zmq_msg_close(&asked->pixels);
-	free(asked);
-}
-
-static void count_waiting(struct asker *asker, uint64_t n_bytes)
-{
-	asker->n_waiting++;
-	asker->n_bytes += n_bytes;
-	asker->party->n_waiting++;
-	asker->party->n_bytes += n_bytes;
-	asker->socket->router->n_waiting++;
-	asker->socket->router->n_bytes += n_bytes;
-}
-
-/* Takes it out of its queue; the caller's from then on. */
-static void take_out(struct asked *asked)
-{
-	struct asker *asker = asked->asker;
-
-	TAILQ_REMOVE(&asker->waiting, asked, link);
-	asker->n_waiting--;
-	asker->n_bytes -= asked->ask.n_bytes;
-	asker->party->n_waiting--;
-	asker->party->n_bytes -= asked->ask.n_bytes;
-	asker->socket->router->n_waiting--;
-	asker->socket->router->n_bytes -= asked->ask.n_bytes;
-}
-
-static void forget_waiting(struct asker *asker)
-{
-	struct asked *asked;
-
-	while ((asked = TAILQ_FIRST(&asker->waiting))) {
-		take_out(asked);
-		asked_free(asked);
-	}
-}
-
-static void put_asker(struct asker *asker)
-{
-	if (asker->n_waiting > 0 || asker->n_flying > 0)
-		return;
-	TAILQ_REMOVE(&asker->party->askers, asker, link);
-	put_party(asker->socket->router, asker->party);
-	free(asker);
+	return (struct ask_part){ asker->address, ASKER_ADDRESS_BYTES };
 }
 
 /* Nobody can read what is still waiting, so nobody computes it. */
 static void note_gone(struct asker *asker, int r)
 {
-	if (r != -EHOSTUNREACH)
-		return;
-	asker->is_gone = true;
-	forget_waiting(asker);
-}
-
-/* ---- waiting */
-
-static uint64_t first_deadline(const struct party *party)
-{
-	uint64_t until_ns = UINT64_MAX;
-	const struct asker *asker;
-	const struct asked *asked;
-
-	TAILQ_FOREACH(asker, &party->askers, link)
-	TAILQ_FOREACH(asked, &asker->waiting, link)
-	if (asked->deadline_ns > 0 && asked->deadline_ns < until_ns)
-		until_ns = asked->deadline_ns;
-	return until_ns;
+	if (r == -EHOSTUNREACH)
+		asker_gone(asker);
 }
 
 static void arm(struct router *router)
 {
-	uint64_t until_ns = UINT64_MAX;
-	struct party *party;
+	uint64_t until_ns = askers_deadline(&router->askers);
 
-	TAILQ_FOREACH(party, &router->parties, link)
-	{
-		uint64_t first_ns = first_deadline(party);
-
-		until_ns = first_ns < until_ns ? first_ns : until_ns;
-	}
 	if (until_ns == UINT64_MAX) {
 		(void)sd_event_source_set_enabled(router->time, SD_EVENT_OFF);
 		return;
@@ -307,7 +122,7 @@ static void end_waiting(struct asked *asked, int code, const char *reason)
 	struct asker *asker = asked->asker;
 	struct ask_part address = address_of(asker);
 
-	take_out(asked);
+	asked_take(asked);
 	note_gone(asker, send_error(asker->socket, &address, &asked->ask, code, reason));
 	asked_free(asked);
 }
@@ -321,7 +136,7 @@ static void end_late_of(struct asker *asker, uint64_t now)
 		if (asked->deadline_ns > 0 && asked->deadline_ns <= now)
 			end_waiting(asked, -ETIMEDOUT, "deadline");
 	}
-	put_asker(asker);
+	asker_put(asker);
 }
 
 static void end_late(struct router *router)
@@ -331,7 +146,7 @@ static void end_late(struct router *router)
 	struct party *party, *next_party;
 	struct asker *asker, *next;
 
-	for (party = TAILQ_FIRST(&router->parties); party; party = next_party) {
+	for (party = TAILQ_FIRST(&router->askers.parties); party; party = next_party) {
 		next_party = TAILQ_NEXT(party, link);
 		/* The party goes with its last connection. */
 		for (asker = TAILQ_FIRST(&party->askers); asker; asker = next) {
@@ -339,33 +154,6 @@ static void end_late(struct router *router)
 			end_late_of(asker, now);
 		}
 	}
-}
-
-/* Whose turn it is. */
-static struct asker *next_asker(const struct router *router)
-{
-	struct party *party;
-	struct asker *asker;
-
-	TAILQ_FOREACH(party, &router->parties, link)
-	{
-		if (party->n_waiting == 0 || party->n_flying >= router->share)
-			continue;
-		TAILQ_FOREACH(asker, &party->askers, link)
-		if (asker->n_waiting > 0)
-			return asker;
-	}
-	return NULL;
-}
-
-static void had_turn(struct router *router, struct asker *asker)
-{
-	struct party *party = asker->party;
-
-	TAILQ_REMOVE(&party->askers, asker, link);
-	TAILQ_INSERT_TAIL(&party->askers, asker, link);
-	TAILQ_REMOVE(&router->parties, party, link);
-	TAILQ_INSERT_TAIL(&router->parties, party, link);
 }
 
 static int hand_over(struct router *router, struct asked *asked)
@@ -400,19 +188,19 @@ static void feed(struct router *router)
 {
 	struct asker *asker;
 
-	while ((asker = next_asker(router))) {
+	while ((asker = askers_next(&router->askers, router->share))) {
 		struct asked *asked = TAILQ_FIRST(&asker->waiting);
 		int r = hand_over(router, asked);
 
 		if (r == -EBUSY)
 			break;
-		had_turn(router, asker);
+		asker_had_turn(asker);
 		if (r < 0) {
 			end_waiting(asked, r, strerror(-r));
-			put_asker(asker);
+			asker_put(asker);
 			continue;
 		}
-		take_out(asked);
+		asked_take(asked);
 		asker->n_flying++;
 		asker->party->n_flying++;
 		/* serve has a copy: the frame itself may be large. */
@@ -435,7 +223,7 @@ static void end_flying(struct asked *asked, const Kamen__RouterReply *reply, con
 	else
 		asker->socket->router->counts.n_dropped++;
 	asked_free(asked);
-	put_asker(asker);
+	asker_put(asker);
 }
 
 static void on_answered(void *user, void *token, const struct kamen_result *result)
@@ -511,21 +299,6 @@ static void received_done(struct received *received)
 		(void)zmq_msg_close(&received->parts[i]);
 }
 
-static bool has_room(const struct router *router, const struct asker *asker, uint64_t n_bytes)
-{
-	const struct party *party = asker->party;
-	unsigned beyond = party->n_waiting == 0 ? 2 : 1;
-
-	if (asker->n_waiting > 0 && (asker->n_waiting >= MAX_WAITING_OF_ONE ||
-					    asker->n_bytes + n_bytes > MAX_BYTES_OF_ONE))
-		return false;
-	if (party->n_waiting > 0 && (party->n_waiting >= MAX_WAITING_OF_PEER ||
-					    party->n_bytes + n_bytes > MAX_BYTES_OF_PEER))
-		return false;
-	return router->n_waiting < beyond * MAX_WAITING &&
-	       router->n_bytes + n_bytes <= beyond * MAX_BYTES;
-}
-
 static uint64_t deadline_of(const struct ask *ask)
 {
 	uint64_t deadline_ns;
@@ -536,31 +309,18 @@ static uint64_t deadline_of(const struct ask *ask)
 										    : deadline_ns;
 }
 
-/* Takes the pixels over. */
 static int enqueue(struct router_socket *socket, const struct ask_part *address, const char *peer,
 	const struct ask *ask, zmq_msg_t *pixels)
 {
-	struct router *router = socket->router;
-	struct asker *asker = get_asker(socket, address, peer);
-	struct asked *asked;
+	struct asker *asker = askers_get(&socket->router->askers, socket, address, peer);
+	int r;
 
 	if (!asker)
 		return -ENOMEM;
-	asked = has_room(router, asker, ask->n_bytes) ? calloc(1, sizeof(*asked)) : NULL;
-	if (!asked) {
-		put_asker(asker);
-		return -EBUSY;
-	}
-	asked->asker = asker;
-	asked->ask = *ask;
-	asked->deadline_ns = deadline_of(ask);
-	(void)zmq_msg_init(&asked->pixels);
-	(void)zmq_msg_move(&asked->pixels, pixels);
-	/* A short message lies in the zmq_msg_t itself, which has moved. */
-	asked->ask.pixels = zmq_msg_data(&asked->pixels);
-	TAILQ_INSERT_TAIL(&asker->waiting, asked, link);
-	count_waiting(asker, ask->n_bytes);
-	return 0;
+	r = asker_add(asker, ask, deadline_of(ask), pixels);
+	if (r < 0)
+		asker_put(asker);
+	return r;
 }
 
 static void welcome(
@@ -577,7 +337,7 @@ static int check(struct router *router, const struct ask *ask, const char *peer,
 	const struct ask_part *address, struct diag *diag)
 {
 	/* Under an address of its own choice somebody else could take its answers. */
-	if (address->n_bytes != ADDRESS_BYTES || *(const uint8_t *)address->data != 0)
+	if (address->n_bytes != ASKER_ADDRESS_BYTES || *(const uint8_t *)address->data != 0)
 		return diag_set(diag, EINVAL, "leave ZMQ_ROUTING_ID to libzmq");
 	if (ask->is_hello || ask->verb == SHM_ECHO ||
 		peers_may(router->context->peers, peer, ask->site))
@@ -615,7 +375,8 @@ static void take(struct router_socket *socket, struct received *received)
 		r = enqueue(socket, &address, peer, &ask, &received->parts[received->n_parts - 1]);
 		router->counts.n_busy += r == -EBUSY;
 		if (r < 0)
-			(void)diag_set(&diag, -r, "too many requests wait already");
+			(void)diag_set(&diag, -r, "%s",
+				r == -EBUSY ? "too many requests wait already" : strerror(-r));
 	}
 	if (r < 0)
 		(void)send_error(socket, &address, &ask, r, diag.text);
@@ -710,7 +471,7 @@ int router_new(struct router **ret_router, struct zmq_context *context)
 	if (!router)
 		return -ENOMEM;
 	router->context = context;
-	TAILQ_INIT(&router->parties);
+	askers_init(&router->askers);
 	r = make(router);
 	if (r < 0) {
 		router_free(router);
@@ -725,12 +486,12 @@ static void end_all_waiting(struct router *router)
 {
 	struct party *party;
 
-	while ((party = TAILQ_FIRST(&router->parties))) {
+	while ((party = TAILQ_FIRST(&router->askers.parties))) {
 		struct asker *asker = TAILQ_FIRST(&party->askers);
 
 		while (asker->n_waiting > 0)
 			end_waiting(TAILQ_FIRST(&asker->waiting), -ENOTCONN, "kamend ends");
-		put_asker(asker);
+		asker_put(asker);
 	}
 }
 

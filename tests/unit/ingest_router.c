@@ -9,7 +9,7 @@
 #include <zmq.h>
 #include <cmocka.h>
 
-#include "ingest/ask.h"
+#include "ingest/askers.h"
 #include "ingest/peers.h"
 #include "ingest/zap.h"
 #include "ops/endpoint.h"
@@ -223,6 +223,97 @@ static void a_request_that_is_wrong_is_still_named(void **state)
 	assert_int_equal(ask.id, 77);
 }
 
+/* ---- what waits */
+
+static int add(struct askers *askers, const char *peer, uint32_t connection, uint64_t n_bytes)
+{
+	uint8_t address[ASKER_ADDRESS_BYTES] = { 0, (uint8_t)(connection >> 8),
+		(uint8_t)connection };
+	struct asker *asker =
+		askers_get(askers, NULL, &(struct ask_part){ address, sizeof(address) }, peer);
+	struct ask ask = { .n_bytes = n_bytes };
+	zmq_msg_t pixels;
+	int r;
+
+	assert_non_null(asker);
+	(void)zmq_msg_init(&pixels);
+	r = asker_add(asker, &ask, 0, &pixels);
+	(void)zmq_msg_close(&pixels);
+	if (r < 0)
+		asker_put(asker);
+	return r;
+}
+
+/* Whose turn it was; what it had waiting is over. */
+static const char *turn(struct askers *askers, char ret_name[PEER_CHARS])
+{
+	struct asker *asker = askers_next(askers, 1);
+	struct asked *asked;
+
+	if (!asker)
+		return "nobody";
+	asked = TAILQ_FIRST(&asker->waiting);
+	memcpy(ret_name, asker->party->name, PEER_CHARS);
+	asker_had_turn(asker);
+	asked_take(asked);
+	asked_free(asked);
+	asker_put(asker);
+	return ret_name;
+}
+
+static void peers_take_turns_however_many_connections_they_have(void **state)
+{
+	struct askers askers;
+	char name[PEER_CHARS];
+
+	(void)state;
+	askers_init(&askers);
+	for (uint32_t i = 0; i < 100; i++)
+		assert_int_equal(add(&askers, "key:crowd", i, 10), 0);
+	assert_int_equal(add(&askers, "key:other", 7, 10), 0);
+	assert_int_equal(add(&askers, "key:other", 7, 10), 0);
+	assert_string_equal(turn(&askers, name), "key:crowd");
+	assert_string_equal(turn(&askers, name), "key:other");
+	assert_string_equal(turn(&askers, name), "key:crowd");
+	assert_string_equal(turn(&askers, name), "key:other");
+	for (unsigned i = 0; i < 98; i++)
+		assert_string_equal(turn(&askers, name), "key:crowd");
+	assert_string_equal(turn(&askers, name), "nobody");
+	assert_true(TAILQ_EMPTY(&askers.parties));
+	assert_int_equal(askers.n_bytes, 0);
+}
+
+static void what_waits_is_bounded_for_each_and_for_all(void **state)
+{
+	const uint64_t mib = UINT64_C(1) << 20;
+	struct askers askers;
+	char name[PEER_CHARS];
+	unsigned n = 0;
+
+	(void)state;
+	askers_init(&askers);
+	for (unsigned i = 0; i < 16; i++)
+		assert_int_equal(add(&askers, "key:a", 0, 1), 0);
+	assert_int_equal(add(&askers, "key:a", 0, 1), -EBUSY);
+	for (uint32_t i = 16; i < 256; i++)
+		assert_int_equal(add(&askers, "key:a", i, 1), 0);
+	assert_int_equal(add(&askers, "key:a", 999, 1), -EBUSY);
+	assert_int_equal(add(&askers, "key:b", 0, 60 * mib), 0);
+	assert_int_equal(add(&askers, "key:b", 0, 5 * mib), -EBUSY);
+	assert_int_equal(add(&askers, "key:b", 1, 60 * mib), 0);
+	assert_int_equal(add(&askers, "key:b", 2, 60 * mib), -EBUSY);
+	assert_int_equal(add(&askers, "key:c", 0, 60 * mib), 0);
+	assert_int_equal(add(&askers, "key:c", 1, 60 * mib), 0);
+	/* All together have 256 MiB, but a peer with nothing is not turned away for it. */
+	assert_int_equal(add(&askers, "key:c", 2, 17 * mib), -EBUSY);
+	assert_int_equal(add(&askers, "key:d", 0, 60 * mib), 0);
+	assert_int_equal(add(&askers, "key:d", 0, 1), -EBUSY);
+	while (strcmp(turn(&askers, name), "nobody") != 0)
+		n++;
+	assert_int_equal(n, 256 + 2 + 2 + 1);
+	assert_int_equal(askers.n_waiting, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -232,6 +323,8 @@ int main(void)
 		cmocka_unit_test(a_wrong_list_is_named_with_its_line),
 		cmocka_unit_test(a_connection_is_known_by_key_user_or_address),
 		cmocka_unit_test(a_request_that_is_wrong_is_still_named),
+		cmocka_unit_test(peers_take_turns_however_many_connections_they_have),
+		cmocka_unit_test(what_waits_is_bounded_for_each_and_for_all),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
