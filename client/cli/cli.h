@@ -15,6 +15,7 @@ struct ctl {
 	const char *program;
 	const char *runtime;
 	bool json;
+	bool is_patient; /* the daemon starts, which takes as long as its model is large */
 	const struct command *command;
 };
 

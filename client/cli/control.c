@@ -109,7 +109,7 @@ static int packet_wait(struct control *control, bool for_ever)
 	int r;
 
 	do
-		r = poll(&poller, 1, for_ever ? -1 : PATIENCE_MS);
+		r = poll(&poller, 1, for_ever || control->ctl->is_patient ? -1 : PATIENCE_MS);
 	while (r < 0 && errno == EINTR);
 	if (r == 0)
 		return ctl_fail(control->ctl, EXIT_UNREACHABLE, "the daemon does not answer");

@@ -56,6 +56,7 @@ int restart_run(struct ctl *ctl, int argc, char **argv)
 	if (status != EXIT_DONE)
 		return status;
 	/* Who connects meanwhile waits: the answer is the new one's. */
+	ctl->is_patient = true;
 	request.verb_case = KAMEN__REQUEST__VERB_STATUS;
 	request.status = &empty;
 	return control_run(ctl, &request, -1, true);
