@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <xxhash.h>
@@ -17,7 +18,7 @@
 #define WARM_UP_TRIPS 100u
 #define MAX_SECONDS 40.0
 #define N_FILLS 16u
-#define SPIN_US 1000u /* longer than anything between two trips of a window */
+#define SPIN_US 200u /* longer than anything between two trips of a window */
 
 static void client_freep(struct kamen_client **client)
 {
@@ -30,6 +31,7 @@ struct trip {
 	size_t n_bytes;
 	uint32_t n_trips; /* of a window */
 	bool spins;
+	pid_t daemon;                /* of our own; else 0 */
 	uint64_t checksums[N_FILLS]; /* of n_bytes of each fill */
 	struct windows us, peer_us, ping_us;
 };
@@ -112,6 +114,34 @@ static int window_ping(struct trip *trip)
 	return r == -ENODEV ? 0 : r;
 }
 
+static void keep_to(pid_t thread, int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET((unsigned)cpu, &set);
+	(void)sched_setaffinity(thread, sizeof(set), &set);
+}
+
+/* Two that look must not share a CPU: they have one each, as the ping's threads have. Of the daemon
+ * it is the main thread, the loop. The peer does not look, and may run anywhere. */
+static int window_kamen(struct trip *trip, uint32_t n)
+{
+	bool apart = trip->spins && trip->daemon > 0;
+	cpu_set_t was;
+	int cpus[2], r;
+
+	apart = apart && ping_cpus(cpus) && sched_getaffinity(0, sizeof(was), &was) == 0;
+	if (apart) {
+		keep_to(0, cpus[0]);
+		keep_to(trip->daemon, cpus[1]);
+	}
+	r = window(trip, &trip->us, n, trip_kamen);
+	if (apart)
+		(void)sched_setaffinity(0, sizeof(was), &was);
+	return r;
+}
+
 /* They take turns, so that a slow moment of the machine meets all; until both are steady. */
 static int measure(struct trip *trip)
 {
@@ -119,12 +149,12 @@ static int measure(struct trip *trip)
 	int r = checksums_fill(trip);
 
 	if (r == 0)
-		r = window(trip, &trip->us, WARM_UP_TRIPS, trip_kamen);
+		r = window_kamen(trip, WARM_UP_TRIPS);
 	if (r == 0)
 		r = window(trip, &trip->peer_us, WARM_UP_TRIPS, trip_peer);
 	trip->us.n = trip->peer_us.n = 0;
 	while (r == 0) {
-		r = window(trip, &trip->us, trip->n_trips, trip_kamen);
+		r = window_kamen(trip, trip->n_trips);
 		if (r == 0)
 			r = window(trip, &trip->peer_us, trip->n_trips, trip_peer);
 		if (r == 0)
@@ -271,6 +301,7 @@ int ipc_run(struct ctl *ctl, int argc, char **argv)
 		status = own_daemon(ctl, trip.spins, &spec, &daemon);
 		if (status != EXIT_DONE)
 			return status;
+		trip.daemon = daemon.pid;
 	}
 	return connect_and_measure(ctl, &trip);
 }

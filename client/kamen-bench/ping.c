@@ -57,19 +57,27 @@ static int ask(struct line *line, struct samples *samples)
 	return r;
 }
 
+bool ping_cpus(int ret_cpus[2])
+{
+	cpu_set_t allowed;
+	int n = 0;
+
+	if (sched_getaffinity(0, sizeof(allowed), &allowed) < 0)
+		return false;
+	for (int cpu = 0; cpu < CPU_SETSIZE && n < 2; cpu++)
+		if (CPU_ISSET((unsigned)cpu, &allowed))
+			ret_cpus[n++] = cpu;
+	return n == 2;
+}
+
 int ping_run(uint32_t n_samples, struct samples *samples)
 {
 	struct line line = { .end = 2 * PING_TRIPS * n_samples + 1 };
-	int cpus[2], n = 0, r;
 	cpu_set_t allowed;
 	pthread_t thread;
+	int cpus[2], r;
 
-	if (sched_getaffinity(0, sizeof(allowed), &allowed) < 0)
-		return -errno;
-	for (int cpu = 0; cpu < CPU_SETSIZE && n < 2; cpu++)
-		if (CPU_ISSET((unsigned)cpu, &allowed))
-			cpus[n++] = cpu;
-	if (n < 2)
+	if (!ping_cpus(cpus) || sched_getaffinity(0, sizeof(allowed), &allowed) < 0)
 		return -ENODEV;
 	line.cpu = cpus[1];
 	r = keep_to(cpus[0]);

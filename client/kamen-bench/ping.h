@@ -2,6 +2,7 @@
 #ifndef KAMEN_BENCH_PING_H
 #define KAMEN_BENCH_PING_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "samples.h"
@@ -16,5 +17,8 @@
 int ping_run(uint32_t n_samples, struct samples *samples);
 
 #define PING_TRIPS 20u
+
+/** The two CPUs. @return false: there are no two */
+bool ping_cpus(int ret_cpus[2]);
 
 #endif

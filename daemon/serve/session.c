@@ -251,14 +251,16 @@ static bool comes_back(const struct session *session)
 }
 
 /* Whoever has had its share of the loop waits until others have had theirs. */
-void session_look(struct session *session)
+bool session_look(struct session *session)
 {
 	if (comes_back(session))
-		return;
-	if (quota_has_turn(session->user, clock_now_ns()))
-		take_submissions(session, SERVE_TURN_NS);
-	else
+		return false;
+	if (!quota_has_turn(session->user, clock_now_ns())) {
 		come_back(session);
+		return false;
+	}
+	take_submissions(session, SERVE_TURN_NS);
+	return true;
 }
 
 static int on_doorbell(sd_event_source *source, int fd, uint32_t revents, void *userdata)
@@ -266,7 +268,7 @@ static int on_doorbell(sd_event_source *source, int fd, uint32_t revents, void *
 	(void)source;
 	(void)fd;
 	(void)revents;
-	session_look(userdata);
+	(void)session_look(userdata);
 	return 0;
 }
 

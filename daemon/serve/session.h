@@ -101,8 +101,9 @@ void sessions_close(struct serve *serve);
 /** Takes nothing from anybody, or goes on where that stopped. */
 void sessions_pause(struct serve *serve, bool is_paused);
 
-/** Takes what it has submitted, as its doorbell does. It may be gone afterwards. */
-void session_look(struct session *session);
+/** Takes what it has submitted, as its doorbell does. It may be gone afterwards.
+ * @return false: not now, it comes back by itself */
+bool session_look(struct session *session);
 /** Writes an answer to the client's slot and rings. */
 void session_answer(
 	struct session *session, const struct request *request, const struct answer *answer);

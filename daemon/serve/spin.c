@@ -47,7 +47,7 @@ void spin_touch(struct session *session)
 		if (spin->sessions[i] == session)
 			return;
 	/* What has no room rings, as it would anyway. */
-	if (spin->n == SPIN_MAX_SESSIONS || !has_several_cpus())
+	if (spin->n == SPIN_MAX_SESSIONS || !spin->may)
 		return;
 	spin->sessions[spin->n++] = session;
 	session_shm_look_begin(&session->shm);
@@ -70,7 +70,7 @@ static void sleep_prepare(struct spin *spin)
 
 		drop(spin, spin->n - 1);
 		if (session_shm_waits(&session->shm))
-			session_look(session);
+			(void)session_look(session);
 	}
 }
 
@@ -83,8 +83,9 @@ static bool look(struct serve *serve)
 	while (spin->n > 0 && serve->n_pending == 0 && now < spin->until_ns && now < turn) {
 		struct session *session = ready(spin);
 
-		if (session)
-			session_look(session);
+		/* Put off: its turn comes from the loop, at once if nobody else waits there. */
+		if (session && !session_look(session))
+			return true;
 		now = clock_now_ns();
 	}
 	if (spin->n > 0 && serve->n_pending == 0 && now < spin->until_ns)
@@ -98,6 +99,7 @@ int spin_loop(struct serve *serve)
 {
 	int code = 0, r;
 
+	serve->spin.may = has_several_cpus();
 	/* Inference keeps every CPU busy; what is due is to be told at once all the same. */
 	r = slice_shorten();
 	if (r < 0)

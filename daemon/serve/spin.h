@@ -2,6 +2,7 @@
 #ifndef KAMEN_SERVE_SPIN_H
 #define KAMEN_SERVE_SPIN_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct serve;
@@ -19,6 +20,7 @@ struct session;
 struct spin {
 	struct session *sessions[SPIN_MAX_SESSIONS];
 	uint32_t n;
+	bool may; /* there is a CPU for somebody else */
 	uint64_t until_ns;
 };
 
