@@ -204,6 +204,10 @@ static void run_one(struct liar *liar, uint64_t number)
 	liar->kind->run(liar);
 	(void)atomic_fetch_add(&world->n_of_fault[kind], 1);
 	(void)atomic_fetch_add(&world->n_done, 1);
+	if (world->pause_ms > 0)
+		(void)nanosleep(&(const struct timespec){ world->pause_ms / 1000,
+					(long)(world->pause_ms % 1000) * 1000000 },
+			NULL);
 }
 
 static void raise_limit(void)

@@ -30,7 +30,7 @@ enum { WARM_ANSWERS = 60 * N_HONEST };
 struct options {
 	uint64_t seed, n_faults;
 	const char *kamend, *only;
-	unsigned n_liars, quiet_ms, storm_ms, patience_s;
+	unsigned n_liars, quiet_ms, storm_ms, patience_s, pause_ms;
 	double max_ratio;
 	bool as_json, keeps;
 };
@@ -266,6 +266,7 @@ static const char usage[] =
 	"  --liars N       processes, 1 to 16, default 4\n"
 	"  --quiet-ms N    between storms, default 300\n"
 	"  --storm-ms N    default 1000\n"
+	"  --pause-ms N    of a liar between two faults, default 0\n"
 	"  --patience N    seconds after which an answer is lost, default 60\n"
 	"  --max-ratio X   honest p99 of storms over that of quiet phases, at most; default: any\n"
 	"  --json          one object instead of text\n"
@@ -277,7 +278,8 @@ static int read_options(struct options *ret_options, int argc, char **argv)
 		{ "liars", 1, NULL, 'l' }, { "quiet-ms", 1, NULL, 'q' },
 		{ "storm-ms", 1, NULL, 't' }, { "patience", 1, NULL, 'p' },
 		{ "max-ratio", 1, NULL, 'r' }, { "json", 0, NULL, 'j' }, { "keep", 0, NULL, 'k' },
-		{ "kamend", 1, NULL, 'd' }, { "only", 1, NULL, 'o' }, { 0 } };
+		{ "kamend", 1, NULL, 'd' }, { "only", 1, NULL, 'o' }, { "pause-ms", 1, NULL, 'u' },
+		{ 0 } };
 	struct options o = { .seed = clock_now_ns() & 0xffffffff,
 		.n_faults = 500,
 		.n_liars = 4,
@@ -317,6 +319,9 @@ static int read_options(struct options *ret_options, int argc, char **argv)
 			break;
 		case 'd':
 			o.kamend = optarg;
+			break;
+		case 'u':
+			o.pause_ms = (unsigned)strtoul(optarg, NULL, 10);
 			break;
 		case 'o':
 			o.only = optarg;
@@ -358,6 +363,7 @@ int main(int argc, char **argv)
 	(void)fprintf(stderr, "seed %llu\n", (unsigned long long)options.seed);
 	run.world->seed = options.seed;
 	run.world->n_faults = options.n_faults;
+	run.world->pause_ms = options.pause_ms;
 	run.world->only = number_of(options.only);
 	if (options.only && run.world->only < 0) {
 		(void)fprintf(stderr, "there is no fault '%s'\n", options.only);

@@ -33,7 +33,8 @@ struct world {
 	uint64_t seed, n_faults;
 	bool is_other; /* liars are another user than the honest */
 	unsigned patience_ms;
-	int only; /* the one kind of fault, -1: any */
+	unsigned pause_ms; /* of a liar between two faults */
+	int only;          /* the one kind of fault, -1: any */
 	char data_path[100], control_path[100];
 	_Atomic int phase;
 	_Atomic uint64_t next_fault, n_done;
