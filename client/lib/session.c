@@ -125,7 +125,7 @@ int session_finish(struct kamen_client *client)
 	frames_fd = wire_take_fd(client->wire, 1);
 	doorbell = wire_take_fd(client->wire, 2);
 	if (doorbell < 0)
-		return -EPROTO;
+		return -EMFILE;
 	r = sizes_check(client, welcome);
 	if (r < 0)
 		return r;

@@ -56,8 +56,12 @@ void pace_learn(struct pace *pace, const struct serving *serving, uint32_t n, ui
 
 	if (!size)
 		return;
-	if (size->px == 0 || forward_ns < size->fastest_ns)
+	if (size->px == 0 || forward_ns < size->fastest_ns) {
 		size->fastest_ns = forward_ns;
+		size->doubt_ns = 0;
+	}
+	/* Refusals must not add up for ever: what was not faster takes their doubts back. */
+	size->doubt_ns -= size->doubt_ns / 4;
 	size->px = serving->prep.input_px;
 	mean_add(&size->of_batch[index_of(n)], forward_ns);
 }
@@ -81,7 +85,7 @@ uint64_t pace_least(const struct pace *pace, const struct serving *serving)
 {
 	const struct pace_size *size = size_known(pace, serving);
 
-	return size ? size->fastest_ns * serving->n_forwards : 0;
+	return size ? (size->fastest_ns - size->doubt_ns) * serving->n_forwards : 0;
 }
 
 void pace_doubt_least(struct pace *pace, const struct serving *serving)
@@ -89,7 +93,7 @@ void pace_doubt_least(struct pace *pace, const struct serving *serving)
 	struct pace_size *size = size_of(pace, serving);
 
 	if (size)
-		size->fastest_ns -= size->fastest_ns / DOUBT_LEAST;
+		size->doubt_ns += (size->fastest_ns - size->doubt_ns) / DOUBT_LEAST;
 }
 
 void pace_doubt(struct pace *pace, const struct serving *serving, uint32_t n)

@@ -18,6 +18,7 @@ struct pace_mean {
 struct pace_size {
 	uint32_t px;         /* 0: free */
 	uint64_t fastest_ns; /* the shortest ever, whatever the batch: what needs less cannot be */
+	uint64_t doubt_ns;   /* by which that is believed to be too long, at most all of it */
 	struct pace_mean of_batch[PACE_N_BATCHES];
 };
 

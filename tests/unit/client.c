@@ -130,6 +130,28 @@ static void slots_run_out_and_come_back(void **state)
 	end(&s);
 }
 
+/* Several may come while one is waited for, and no bell tells of the others. */
+static void what_is_ready_leaves_no_time_to_sleep(void **state)
+{
+	struct session s = begin();
+	struct kamen_result results[N_SLOTS];
+	uint64_t until = 0;
+
+	(void)state;
+	for (unsigned i = 0; i < N_SLOTS; i++)
+		(void)ask(s.client, PART_ANSWER, 0);
+	for (unsigned i = 0; i < N_SLOTS; i++) {
+		while (kamen_process(s.client) < (int)(N_SLOTS - i))
+			;
+		assert_int_equal(kamen_client_get_timeout(s.client, &until), 0);
+		assert_true(until == 0);
+		assert_int_equal(kamen_next(s.client, &results[i]), 1);
+	}
+	assert_int_equal(kamen_client_get_timeout(s.client, &until), 0);
+	assert_true(until == UINT64_MAX);
+	end(&s);
+}
+
 static void a_request_that_contradicts_itself_is_not_sent(void **state)
 {
 	const struct kamen_request good = { .size = sizeof(good),
@@ -394,7 +416,7 @@ static void a_bad_welcome_is_refused(void **state)
 		{ FAKE_OTHER_MAJOR, -EPROTO },
 		{ FAKE_SHORT_FILE, -EPROTO },
 		{ FAKE_WRONG_SIZE, -EPROTO },
-		{ FAKE_NO_FDS, -EPROTO },
+		{ FAKE_NO_FDS, -EMFILE },
 		{ FAKE_OLD_LAYOUT, -EPROTO },
 	};
 	struct kamen_client *client = NULL;
@@ -418,6 +440,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(an_answer_carries_what_was_asked),
 		cmocka_unit_test(slots_run_out_and_come_back),
+		cmocka_unit_test(what_is_ready_leaves_no_time_to_sleep),
 		cmocka_unit_test(a_request_that_contradicts_itself_is_not_sent),
 		cmocka_unit_test(silence_becomes_an_answer_at_the_deadline),
 		cmocka_unit_test(waiting_ends_when_only_late_answers_are_left),

@@ -394,15 +394,33 @@ static void a_resumption_that_makes_no_sense_ends_the_client(void **state)
 
 	(void)state;
 	for (unsigned how = RESUME_SHORT_FILE; how < RESUME_GARBAGE + 50; how++) {
-		struct session s = begin(FAKE_HONEST, 1, 0);
-		struct kamen_frame frame = frame_of(s.client, 1);
-		uint64_t id = submit(s.client, &frame, PART_RESUME, how, 0);
+		struct session s;
+		struct kamen_frame frame;
+		uint64_t id;
 
+		if (how == RESUME_NO_FD)
+			continue;
+		s = begin(FAKE_HONEST, 1, 0);
+		frame = frame_of(s.client, 1);
+		id = submit(s.client, &frame, PART_RESUME, how, 0);
 		expect_own(s.client, id, -EPROTO, "the daemon breaks the protocol");
 		assert_int_equal(kamen_process(s.client), -EPROTO);
 		end(&s);
 		assert_int_equal(n_open(), n);
 	}
+}
+
+/* The kernel leaves out what a process may not have open: that is no fault of the daemon's. */
+static void a_resumption_without_its_descriptor_is_a_new_session(void **state)
+{
+	struct session s = begin(FAKE_HONEST, 9, 0);
+	struct kamen_frame frame = frame_of(s.client, 1);
+	uint64_t id = submit(s.client, &frame, PART_RESUME, RESUME_NO_FD, 0);
+
+	(void)state;
+	expect_own(s.client, id, -ENOTCONN, "the daemon went each time it had this");
+	expect(s.client, ask(s.client, 6, PART_ANSWER, 0), 6);
+	end(&s);
 }
 
 /* One who cannot be believed: whatever it writes, there is an answer or an end. */
@@ -456,6 +474,7 @@ int main(void)
 		cmocka_unit_test(another_process_goes_on_with_the_session),
 		cmocka_unit_test(unread_answers_of_the_old_region_are_given),
 		cmocka_unit_test(a_resumption_that_makes_no_sense_ends_the_client),
+		cmocka_unit_test(a_resumption_without_its_descriptor_is_a_new_session),
 		cmocka_unit_test(a_daemon_that_scribbles_is_survived),
 	};
 

@@ -345,6 +345,30 @@ static void what_no_forward_can_meet_is_refused(void **state)
 	assert_int_equal(scheduler_push(bench->scheduler, request), 0);
 }
 
+/* Who asks for the impossible again and again does not make everybody's refusals end. */
+static void refusals_do_not_add_up(void **state)
+{
+	struct bench *bench = *state;
+	struct request *request = &bench->requests[0];
+	const struct serving *serving = &bench->servings[0];
+	unsigned n_refused = 0;
+	int r;
+
+	request->site = &bench->sites[0];
+	scheduler_learn(bench->scheduler, serving, 1, 3600 * NS_PER_S);
+	request->wire.deadline_ns = clock_now_ns() + NS_PER_S;
+	do
+		r = scheduler_push(bench->scheduler, request);
+	while (r == -ETIMEDOUT && ++n_refused < 10000);
+	/* A bad moment is unlearnt so. */
+	assert_int_equal(r, 0);
+	assert_true(scheduler_remove(bench->scheduler, request));
+	for (unsigned i = 0; i < 100; i++)
+		scheduler_learn(bench->scheduler, serving, 1, 3600 * NS_PER_S);
+	request->wire.deadline_ns = clock_now_ns() + 3000 * NS_PER_S;
+	assert_int_equal(scheduler_push(bench->scheduler, request), -ETIMEDOUT);
+}
+
 static void a_cascade_needs_the_time_of_all_its_forwards(void **state)
 {
 	struct bench *bench = *state;
@@ -466,6 +490,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(what_is_taken_out_is_not_served, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 			what_no_forward_can_meet_is_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(refusals_do_not_add_up, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 			a_cascade_needs_the_time_of_all_its_forwards, setup, teardown),
 		cmocka_unit_test_setup_teardown(

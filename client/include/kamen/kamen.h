@@ -129,8 +129,8 @@ struct kamen_result {
  * @param endpoint    path of data.sock, or NULL: $KAMEN_RUNTIME/data.sock, else the system's
  * @param options     NULL: defaults
  * @return 0, or -ENOENT/-ECONNREFUSED: no daemon, -EACCES: not allowed, -EPROTO: incompatible
- *         version, -EUSERS: too many clients, -EINVAL: the options are out of range, -ETIMEDOUT: it
- *         does not answer, -ENOMEM
+ *         version, -EUSERS: too many clients, -EMFILE: too many open files here, -EINVAL: the
+ *         options are out of range, -ETIMEDOUT: it does not answer, -ENOMEM
  */
 int kamen_client_connect(struct kamen_client **ret_client, const char *endpoint,
 	const struct kamen_options *options);
@@ -145,8 +145,9 @@ int kamen_client_get_fd(const struct kamen_client *client);
 /** The events to wait for, as in struct pollfd: POLLIN. */
 int kamen_client_get_events(const struct kamen_client *client);
 /**
- * When to call kamen_process() at the latest though the descriptor is silent: at a deadline, or for
- * the next attempt to find the daemon. It changes with every call: ask before each poll().
+ * When to call kamen_process() at the latest though the descriptor is silent: at a deadline, for the
+ * next attempt to find the daemon, or at once (0) where results are ready already. It changes with
+ * every call: ask before each poll().
  *
  * @param ret_deadline_ns  absolute CLOCK_MONOTONIC; UINT64_MAX: no matter
  * @return 0
