@@ -7,6 +7,8 @@
 
 #include "model/vit_team_internal.h"
 
+#define MOST_IMAGE_LANES 16u
+
 static void carve(struct vit_team *team, struct vit_carver *carver)
 {
 	const struct vit_shape *shape = &team->vit->shape;
@@ -55,7 +57,8 @@ static bool shares_images(uint32_t n, unsigned n_lanes)
 {
 	const uint32_t most = (n + n_lanes - 1) / n_lanes;
 
-	return most * n_lanes - n <= n / 6;
+	/* Each lane has the pieces of all: so many primitives take long to make. */
+	return n_lanes <= MOST_IMAGE_LANES && most * n_lanes - n <= n / 6;
 }
 
 /* oneDNN divides a primitive among the threads that there are when it is made. */
