@@ -157,6 +157,19 @@ static int hash_content(struct arrival *job)
 	return 0;
 }
 
+/* Behind the sender's own that wait; a new sender's first is as early as anybody's next. */
+static uint64_t turn_of(const struct arrival *job)
+{
+	const struct arrival *other;
+	uint64_t turn = job->ingest->turn;
+
+	TAILQ_FOREACH(other, &job->ingest->jobs, link)
+	if (other->state == ARRIVAL_WAITING && other->turn > turn &&
+		strcmp(other->sender, job->sender) == 0)
+		turn = other->turn;
+	return turn + 1;
+}
+
 void admission_take(struct arrival *job)
 {
 	int r = job->source == ARRIVAL_INFER ? 0 : hash_content(job);
@@ -165,6 +178,7 @@ void admission_take(struct arrival *job)
 		fail(job, "the bytes cannot be read", r);
 		return;
 	}
+	job->turn = turn_of(job);
 	job->state = ARRIVAL_WAITING;
 	ingest_kick(job->ingest);
 }
@@ -284,19 +298,23 @@ static void on_decoded(void *user, const struct decode_result *result)
 	closep(&fd);
 }
 
+static bool is_before(const struct arrival *a, const struct arrival *b)
+{
+	static const unsigned ranks[] = {
+		[ARRIVAL_INFER] = 0, [ARRIVAL_PUSH] = 1, [ARRIVAL_SPOOL] = 2, [ARRIVAL_ZMQ] = 2
+	};
+
+	return ranks[a->source] != ranks[b->source] ? ranks[a->source] < ranks[b->source]
+						    : a->turn < b->turn;
+}
+
 static struct arrival *next_waiting(struct ingest *ingest)
 {
 	struct arrival *job, *first = NULL;
 
 	TAILQ_FOREACH(job, &ingest->jobs, link)
-	{
-		if (job->state != ARRIVAL_WAITING)
-			continue;
-		if (job->source == ARRIVAL_INFER)
-			return job;
-		if (!first || (job->source == ARRIVAL_PUSH && first->source != ARRIVAL_PUSH))
-			first = job;
-	}
+	if (job->state == ARRIVAL_WAITING && (!first || is_before(job, first)))
+		first = job;
 	return first;
 }
 
@@ -324,8 +342,10 @@ void admission_feed(struct ingest *ingest)
 			return;
 		if (r < 0)
 			fail(job, "the decoder does not take it", r);
-		else
+		else {
+			ingest->turn = job->turn;
 			job->state = ARRIVAL_DECODING;
+		}
 	}
 }
 

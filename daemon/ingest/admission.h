@@ -23,7 +23,8 @@ struct arrival {
 	struct ingest_site *site;
 	enum arrival_source source;
 	enum arrival_state state;
-	uint64_t id; /* serve's, or our own with the top bit set */
+	uint64_t id;   /* serve's, or our own with the top bit set */
+	uint64_t turn; /* of those that wait, the lowest goes first */
 	uint64_t n_reserved;
 	int fd; /* the bytes, -1: not there yet */
 	uint64_t n_bytes;
@@ -45,7 +46,8 @@ void arrival_free(struct arrival *job);
 void admission_take(struct arrival *job);
 /** Ends the job: the image itself is at fault and will not get better. */
 void admission_refuse(struct arrival *job, int code, const char *reason);
-/** Gives waiting jobs to free workers, those that a request waits for first. */
+/** Gives waiting jobs to free workers, those that a request waits for first, then pushes, and among
+ * equals one of each sender in turn. */
 void admission_feed(struct ingest *ingest);
 void admission_reply(struct ingest *ingest, const Kamen__AdmitReply *reply);
 /** A job of serve's; fd is taken. */

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "ingest/admission.h"
 #include "ingest/publisher.h"
@@ -15,6 +16,7 @@
 enum {
 	MAX_MESSAGES = 64,  /* of serve's before the loop turns to others */
 	COUNT_US = 1000000, /* how often counts are told */
+	NICENESS = 5,
 };
 
 bool ingest_has_room(const struct ingest *ingest, uint64_t n_bytes)
@@ -275,6 +277,8 @@ int ingest_run(const struct config *config, decoder_image_fn *decode)
 	TAILQ_INIT(&ingest.jobs);
 	LIST_INIT(&ingest.sites);
 	ignore_signals();
+	/* The decoders' too: a flood of images does not take the CPUs from inference. */
+	(void)setpriority(PRIO_PROCESS, 0, NICENESS);
 	r = start(&ingest, decode);
 	if (r >= 0)
 		r = sd_event_loop(ingest.event);

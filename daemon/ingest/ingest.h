@@ -59,6 +59,7 @@ struct ingest {
 	TAILQ_HEAD(, arrival) jobs;
 	unsigned n_jobs, n_asked; /* own, serve's */
 	uint64_t n_bytes;         /* reserved by own jobs */
+	uint64_t turn;            /* of the job that was decoded last */
 	uint64_t n_ids, n_blobs;
 };
 

@@ -229,7 +229,8 @@ void serve_reply(struct serve *serve, uint64_t id, Kamen__Outcome outcome)
 	send_message(serve, &message, -1);
 }
 
-void serve_ask(struct serve *serve, uint64_t id, bool is_push, const void *data, size_t n_bytes)
+static void ask(struct serve *serve, uint64_t id, bool is_push, const char *sender,
+	const void *data, size_t n_bytes)
 {
 	_cleanup_(closep) int fd = memfd_create("test", MFD_CLOEXEC);
 	Kamen__RoleMessage message = KAMEN__ROLE_MESSAGE__INIT;
@@ -240,9 +241,21 @@ void serve_ask(struct serve *serve, uint64_t id, bool is_push, const void *data,
 	job.site = (char *)(uintptr_t) "a";
 	job.push = is_push;
 	job.n_bytes = n_bytes;
+	job.sender = (char *)(uintptr_t)sender;
 	message.kind_case = KAMEN__ROLE_MESSAGE__KIND_DECODE;
 	message.decode = &job;
 	send_message(serve, &message, fd);
+}
+
+void serve_ask(struct serve *serve, uint64_t id, bool is_push, const void *data, size_t n_bytes)
+{
+	ask(serve, id, is_push, NULL, data, n_bytes);
+}
+
+void serve_ask_for(
+	struct serve *serve, uint64_t id, const char *sender, const void *data, size_t n_bytes)
+{
+	ask(serve, id, false, sender, data, n_bytes);
 }
 
 bool serve_hears(struct serve *serve, int ms)

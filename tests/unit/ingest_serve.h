@@ -57,6 +57,9 @@ void serve_send_part(struct serve *serve, bool is_first, bool is_last, unsigned 
 void serve_reply(struct serve *serve, uint64_t id, Kamen__Outcome outcome);
 /** Sends a DecodeJob with a memfd of data. */
 void serve_ask(struct serve *serve, uint64_t id, bool is_push, const void *data, size_t n_bytes);
+/** The same of a sender, to be decoded only. */
+void serve_ask_for(
+	struct serve *serve, uint64_t id, const char *sender, const void *data, size_t n_bytes);
 /** The next message, which must be of this kind. */
 const Kamen__RoleMessage *serve_expect(struct serve *serve, Kamen__RoleMessage__KindCase kind);
 /** Whether a message comes within ms. */

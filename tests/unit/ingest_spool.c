@@ -2,6 +2,7 @@
 #include "ingest_serve.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -426,6 +427,28 @@ static void serve_has_its_images_decoded(void **state)
 	assert_int_equal(refused->id, 8);
 }
 
+/* Two workers: what the quiet one asks last is answered third or fourth. */
+static void senders_take_turns_at_the_decoder(void **state)
+{
+	enum { N_FLOOD = 24, QUIET = 100 };
+	struct serve *serve = *state;
+	size_t n;
+	_cleanup_(freep) void *png = serve_png(4, &n);
+
+	assert_int_equal(kill(serve->pid, SIGSTOP), 0);
+	for (unsigned i = 0; i < N_FLOOD; i++)
+		serve_ask_for(serve, i + 1, "uid 1", png, n);
+	serve_ask_for(serve, QUIET, "uid 2", png, n);
+	assert_int_equal(kill(serve->pid, SIGCONT), 0);
+	for (unsigned i = 0; i <= N_FLOOD; i++) {
+		const Kamen__RoleMessage *message =
+			serve_expect(serve, KAMEN__ROLE_MESSAGE__KIND_DECODED);
+
+		if (message->decoded->id == QUIET)
+			assert_true(i < 5);
+	}
+}
+
 /* The body is that of any file; that threads do it is what set_up() has seen. */
 static void where_io_uring_is_forbidden_threads_do_it(void **state)
 {
@@ -458,6 +481,7 @@ int main(void)
 		BOTH(a_table_in_parts_holds_from_its_last_on),
 		SPOOL_TEST(where_io_uring_is_forbidden_threads_do_it, "auto"),
 		SPOOL_TEST(serve_has_its_images_decoded, "threads"),
+		SPOOL_TEST(senders_take_turns_at_the_decoder, "threads"),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
