@@ -12,13 +12,14 @@
 /* A session's turn of the loop, and what a user may take of it before all others: see quota.h. */
 #define SERVE_TURN_NS (100 * NS_PER_US)
 #define SERVE_CREDIT_NS (200 * NS_PER_US)
+#define SERVE_LOOK_NS (5 * NS_PER_US)   /* what a look costs at least, with its event */
 #define SERVE_READ_AT_ONCE (640u << 10) /* bytes; more are read in parts */
 #define SERVE_READ_BYTES (256u << 10)   /* a part */
-#define SERVE_PRIORITY_LATER (SD_EVENT_PRIORITY_NORMAL + 1)
-#define SERVE_MAX_SITE_QUEUE 1024u         /* requests that may wait for one site */
-#define SERVE_MAX_CONTROL 64u              /* control connections, of which admins may use all */
-#define SERVE_CONTROL_RESERVED 8u          /* of these for admins alone */
-#define SERVE_CONTROL_OF_UID 16u           /* of one uid that is no admin */
+#define SERVE_LATER_EVENTS 8u           /* after which what waits for a quiet loop is not put off */
+#define SERVE_MAX_SITE_QUEUE 1024u      /* requests that may wait for one site */
+#define SERVE_MAX_CONTROL 64u           /* control connections, of which admins may use all */
+#define SERVE_CONTROL_RESERVED 8u       /* of these for admins alone */
+#define SERVE_CONTROL_OF_UID 16u        /* of one uid that is no admin */
 #define SERVE_MAX_CONTROL_QUEUE (4u << 20) /* bytes of answers that a client has not read */
 #define SERVE_MAX_KEYS_BYTES (1u << 20)    /* of a list of trusted keys */
 #define SERVE_ACCEPT_PAUSE_NS (100 * NS_PER_MS)

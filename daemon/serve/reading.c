@@ -12,11 +12,6 @@ void reading_init(struct reading *reading)
 	reading->tail = &reading->head;
 }
 
-void reading_close(struct reading *reading)
-{
-	reading->source = sd_event_source_disable_unref(reading->source);
-}
-
 static uint64_t turn_of(const struct request *request)
 {
 	const struct quota_user *user = request->session->user;
@@ -46,8 +41,6 @@ static void leave(struct reading *reading, struct request *request)
 		reading->tail = at;
 	request->read_next = NULL;
 	request->is_reading = false;
-	if (!reading->head)
-		(void)sd_event_source_set_enabled(reading->source, SD_EVENT_OFF);
 }
 
 void reading_forget(struct serve *serve, struct request *request)
@@ -83,33 +76,17 @@ static void read_part(struct serve *serve, struct request *request)
 	request_complete(serve, request);
 }
 
-static int on_turn(sd_event_source *source, void *userdata)
+void reading_run(struct serve *serve)
 {
-	struct serve *serve = userdata;
 	struct reading *reading = &serve->reading;
 	struct request *request = next_of(reading);
 
-	(void)source;
 	if (!request)
-		return 0;
+		return;
 	reading->turn = turn_of(request);
 	if (request->session->user)
 		request->session->user->read_turn++;
 	read_part(serve, request);
-	return 0;
-}
-
-static int make_source(struct serve *serve)
-{
-	struct reading *reading = &serve->reading;
-	int r;
-
-	if (reading->source)
-		return sd_event_source_set_enabled(reading->source, SD_EVENT_ON);
-	r = sd_event_add_defer(serve->event, &reading->source, on_turn, serve);
-	if (r >= 0)
-		r = sd_event_source_set_priority(reading->source, SERVE_PRIORITY_LATER);
-	return r < 0 ? r : sd_event_source_set_enabled(reading->source, SD_EVENT_ON);
 }
 
 int reading_start(struct serve *serve, struct request *request)
@@ -120,12 +97,8 @@ int reading_start(struct serve *serve, struct request *request)
 
 	if (request->wire.verb == SHM_ECHO)
 		r = checksum_begin(&request->checksum);
-	if (r >= 0)
-		r = make_source(serve);
-	if (r < 0) {
-		(void)checksum_end(TAKE_PTR(request->checksum));
+	if (r < 0)
 		return r;
-	}
 	/* Turns that were not taken while there was nothing to read are not made up for. */
 	if (user && user->read_turn < reading->turn)
 		user->read_turn = reading->turn;

@@ -516,7 +516,6 @@ static void close_serving(struct serve *serve)
 	}
 	sites_close(serve);
 	quota_done(&serve->quotas);
-	reading_close(&serve->reading);
 }
 
 static void serve_close(struct serve *serve)
@@ -563,6 +562,7 @@ static void serve_init(
 	decoder_init(&serve->decoder);
 	raise_limit();
 	reading_init(&serve->reading);
+	later_init(&serve->later);
 	roles_init(serve);
 	peer_policy_read(&serve->policy);
 }

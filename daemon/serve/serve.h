@@ -11,6 +11,7 @@
 #include "serve/feed.h"
 #include "serve/handover.h"
 #include "serve/inference.h"
+#include "serve/later.h"
 #include "serve/peer.h"
 #include "serve/quota.h"
 #include "serve/reading.h"
@@ -46,6 +47,7 @@ struct serve {
 	struct session_list sessions;
 	struct quota_table quotas;
 	struct spin spin;
+	struct later later;
 	struct control control;
 	struct decoder decoder;
 	struct reading reading;

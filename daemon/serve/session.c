@@ -22,7 +22,6 @@ static void session_free(struct session *session)
 	sd_event_source_disable_unref(session->io);
 	sd_event_source_disable_unref(session->doorbell);
 	sd_event_source_disable_unref(session->hello);
-	sd_event_source_disable_unref(session->more);
 	session->serve->sessions.n_bytes -= session->n_bytes;
 	quota_free_bytes(session->user, session->n_bytes);
 	quota_leave(&session->serve->quotas, session->user, clock_now_ns());
@@ -71,7 +70,7 @@ static void session_close(struct session *session)
 	session->io = sd_event_source_disable_unref(session->io);
 	session->doorbell = sd_event_source_disable_unref(session->doorbell);
 	session->hello = sd_event_source_disable_unref(session->hello);
-	session->more = sd_event_source_disable_unref(session->more);
+	later_forget(session);
 	session_forget(session);
 	closep(&session->fd);
 	session->fd = -1;
@@ -199,25 +198,9 @@ static bool submit(struct session *session, const struct shm_request *wire)
 	return !session->closed;
 }
 
-static int on_more(sd_event_source *source, void *userdata);
-
-static void come_back(struct session *session)
-{
-	int r;
-
-	if (session->more)
-		r = sd_event_source_set_enabled(session->more, SD_EVENT_ONESHOT);
-	else
-		r = sd_event_add_defer(session->serve->event, &session->more, on_more, session);
-	if (r >= 0)
-		r = sd_event_source_set_priority(session->more, SERVE_PRIORITY_LATER);
-	if (r < 0)
-		session_drop(session, strerror(-r));
-}
-
 static void take_submissions(struct session *session, uint64_t budget_ns)
 {
-	uint64_t begin = clock_now_ns();
+	uint64_t begin = clock_now_ns(), took;
 	struct shm_request wire;
 	bool more = false;
 	int r;
@@ -238,25 +221,19 @@ static void take_submissions(struct session *session, uint64_t budget_ns)
 		if (!submit(session, &wire))
 			return;
 	}
-	quota_took_turn(session->user, clock_now_ns() - begin);
+	took = clock_now_ns() - begin;
+	quota_took_turn(session->user, took > SERVE_LOOK_NS ? took : SERVE_LOOK_NS);
 	if (more)
-		come_back(session);
-}
-
-static bool comes_back(const struct session *session)
-{
-	int enabled = SD_EVENT_OFF;
-
-	return session->more && sd_event_source_get_enabled(session->more, &enabled) > 0;
+		later_add(session);
 }
 
 /* Whoever has had its share of the loop waits until others have had theirs. */
 bool session_look(struct session *session)
 {
-	if (comes_back(session))
+	if (session->comes_back)
 		return false;
 	if (!quota_has_turn(session->user, clock_now_ns())) {
-		come_back(session);
+		later_add(session);
 		return false;
 	}
 	take_submissions(session, SERVE_TURN_NS);
@@ -272,11 +249,9 @@ static int on_doorbell(sd_event_source *source, int fd, uint32_t revents, void *
 	return 0;
 }
 
-static int on_more(sd_event_source *source, void *userdata)
+void session_turn(struct session *session)
 {
-	(void)source;
-	take_submissions(userdata, SERVE_TURN_NS);
-	return 0;
+	take_submissions(session, SERVE_TURN_NS);
 }
 
 /* ---- hello */
@@ -603,7 +578,7 @@ void session_run_again(struct session *session, const struct session_recovery *r
 	}
 	/* Bells that were rung for the serve before may not be rung again. */
 	if (!session->closed)
-		come_back(session);
+		later_add(session);
 	session->n_busy--;
 	if (session->closed && session->n_busy == 0)
 		session_free(session);
@@ -677,7 +652,7 @@ void sessions_stop(struct serve *serve)
 	for (struct session *session = list->head; session; session = next) {
 		next = session->next;
 		session->doorbell = sd_event_source_disable_unref(session->doorbell);
-		session->more = sd_event_source_disable_unref(session->more);
+		later_forget(session);
 		spin_forget(session);
 		if (session->said_hello)
 			take_submissions(session, UINT64_MAX);
@@ -695,12 +670,12 @@ void sessions_pause(struct serve *serve, bool is_paused)
 		if (!session->said_hello)
 			continue;
 		(void)sd_event_source_set_enabled(session->doorbell, enabled);
-		if (is_paused)
+		if (is_paused) {
 			spin_forget(session);
-		if (is_paused && session->more)
-			(void)sd_event_source_set_enabled(session->more, SD_EVENT_OFF);
-		else if (!is_paused)
-			come_back(session);
+			later_forget(session);
+		} else {
+			later_add(session);
+		}
 	}
 }
 

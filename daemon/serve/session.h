@@ -67,7 +67,7 @@ struct session {
 	struct peer peer;
 	struct quota_user *user; /* counts for this; NULL: for nobody */
 	int fd;
-	sd_event_source *io, *doorbell, *hello, *more;
+	sd_event_source *io, *doorbell, *hello;
 	struct session_shm shm;
 	struct request
 		*requests; /* (n_requests), two a slot: a late forward still holds the first */
@@ -78,6 +78,8 @@ struct session {
 	uint64_t n_bytes;                       /* of its regions */
 	bool is_open;                           /* counts for its user */
 	bool said_hello, closed;
+	bool comes_back; /* to the loop, when its turn comes (later.h) */
+	struct session *later_next;
 	bool owes_word;  /* that it was resumed: its socket was full */
 	uint64_t number; /* of what outlives this process (session_resume.h), 0: it does not */
 	int refusal;     /* told in answer to its hello: a packet sent earlier may find no reader */
@@ -104,6 +106,8 @@ void sessions_pause(struct serve *serve, bool is_paused);
 /** Takes what it has submitted, as its doorbell does. It may be gone afterwards.
  * @return false: not now, it comes back by itself */
 bool session_look(struct session *session);
+/** Its turn has come. It may be gone afterwards. */
+void session_turn(struct session *session);
 /** Writes an answer to the client's slot and rings. */
 void session_answer(
 	struct session *session, const struct request *request, const struct answer *answer);

@@ -97,6 +97,7 @@ static bool look(struct serve *serve)
 
 int spin_loop(struct serve *serve)
 {
+	bool is_awake;
 	int code = 0, r;
 
 	serve->spin.may = has_several_cpus();
@@ -105,9 +106,11 @@ int spin_loop(struct serve *serve)
 	if (r < 0)
 		log_info("the loop has the usual time slice: %s", strerror(-r));
 	do {
-		r = sd_event_run(serve->event, look(serve) ? 0 : UINT64_MAX);
+		is_awake = look(serve) || later_waits(serve);
+		r = sd_event_run(serve->event, is_awake ? 0 : UINT64_MAX);
 		if (r < 0)
 			return r;
+		later_run(serve, r > 0);
 	} while (sd_event_get_state(serve->event) != SD_EVENT_FINISHED);
 	r = sd_event_get_exit_code(serve->event, &code);
 	return r < 0 ? r : code;

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+/* cmocka wants the four above */
+#include <cmocka.h>
+
+#include "serve/limits.h"
+#include "serve/serve.h"
+
+#define MANY_EVENTS 10000u
+
+/* A serve with no more of it than the loop needs, and sessions that nobody is at the other end of. */
+static struct serve *make_serve(void)
+{
+	struct serve *serve = calloc(1, sizeof(*serve));
+
+	assert_non_null(serve);
+	assert_true(sd_event_new(&serve->event) >= 0);
+	reading_init(&serve->reading);
+	later_init(&serve->later);
+	return serve;
+}
+
+static void free_serve(struct serve *serve)
+{
+	sd_event_unref(serve->event);
+	free(serve);
+}
+
+static struct session *make_session(
+	struct serve *serve, struct quota_user *user, uint64_t slot_bytes)
+{
+	struct session *session = calloc(1, sizeof(*session));
+
+	assert_non_null(session);
+	session->serve = serve;
+	session->user = user;
+	session->fd = -1;
+	session->shm = SESSION_SHM_NONE;
+	assert_int_equal(session_shm_make(&session->shm, 1, slot_bytes), 0);
+	session->requests = session->free = calloc(1, sizeof(*session->requests));
+	assert_non_null(session->requests);
+	session->requests->session = session;
+	session->requests->job_fd = -1;
+	return session;
+}
+
+static void free_session(struct session *session)
+{
+	later_forget(session);
+	session_shm_done(&session->shm);
+	free(session->requests);
+	free(session);
+}
+
+/* As its client would, through the descriptor. */
+static void submit(struct session *session, const struct shm_request *wire)
+{
+	const uint32_t head = session->shm.submissions.cursor + 1;
+	int fd = session->shm.frames_fd;
+
+	assert_int_equal(
+		pwrite(fd, wire, sizeof(*wire), (off_t)shm_submissions_offset()), sizeof(*wire));
+	assert_int_equal(pwrite(fd, &head, sizeof(head),
+				 offsetof(struct shm_frames_header, submission_head)),
+		sizeof(head));
+}
+
+struct ringer {
+	struct session *session;
+	unsigned n_events;
+};
+
+/* There is always one more event; ends the loop when the session has its answer. */
+static int on_event(sd_event_source *source, int fd, uint32_t revents, void *userdata)
+{
+	struct ringer *ringer = userdata;
+	bool is_answered = ringer->session->shm.completions.cursor > 0;
+
+	(void)fd;
+	(void)revents;
+	if (is_answered || ++ringer->n_events == MANY_EVENTS)
+		return sd_event_exit(sd_event_source_get_event(source), is_answered);
+	return 0;
+}
+
+static unsigned run_beside_events(struct serve *serve, struct session *session)
+{
+	struct ringer ringer = { .session = session };
+	int fd = eventfd(1, EFD_CLOEXEC);
+
+	assert_true(fd >= 0);
+	assert_true(sd_event_add_io(serve->event, NULL, fd, EPOLLIN, on_event, &ringer) >= 0);
+	assert_int_equal(spin_loop(serve), 1);
+	(void)close(fd);
+	return ringer.n_events;
+}
+
+static void who_comes_back_is_served_beside_events_without_end(void **state)
+{
+	const struct shm_request wrong = { .id = 7, .verb = SHM_ECHO, .n_bytes = UINT64_MAX };
+	struct serve *serve = make_serve();
+	struct session *session = make_session(serve, NULL, 4096);
+
+	(void)state;
+	submit(session, &wrong);
+	later_add(session);
+	assert_true(run_beside_events(serve, session) < 100);
+	free_session(session);
+	free_serve(serve);
+}
+
+static void what_is_read_in_parts_is_read_beside_events_without_end(void **state)
+{
+	const struct shm_request large = {
+		.id = 7, .verb = SHM_ECHO, .n_bytes = SERVE_READ_AT_ONCE + 1
+	};
+	struct serve *serve = make_serve();
+	struct session *session = make_session(serve, NULL, 1u << 20);
+
+	(void)state;
+	submit(session, &large);
+	assert_true(session_look(session));
+	assert_non_null(serve->reading.head);
+	assert_true(run_beside_events(serve, session) < 100);
+	assert_null(serve->reading.head);
+	free_session(session);
+	free_serve(serve);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(who_comes_back_is_served_beside_events_without_end),
+		cmocka_unit_test(what_is_read_in_parts_is_read_beside_events_without_end),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
