@@ -12,20 +12,21 @@ void reading_init(struct reading *reading)
 	reading->tail = &reading->head;
 }
 
-static uint64_t turn_of(const struct request *request)
+/* Ingest's turns, which is no user, are counted as those of any. */
+static uint64_t *turn_of(struct reading *reading, const struct request *request)
 {
-	const struct quota_user *user = request->session->user;
+	struct quota_user *user = request->session->user;
 
-	return user ? user->read_turn : 0;
+	return user ? &user->read_turn : &reading->turn_of_nobody;
 }
 
 /* Whose user was longest without a turn. */
-static struct request *next_of(const struct reading *reading)
+static struct request *next_of(struct reading *reading)
 {
 	struct request *next = reading->head;
 
 	for (struct request *q = reading->head; q; q = q->read_next)
-		if (turn_of(q) < turn_of(next))
+		if (*turn_of(reading, q) < *turn_of(reading, next))
 			next = q;
 	return next;
 }
@@ -83,16 +84,14 @@ void reading_run(struct serve *serve)
 
 	if (!request)
 		return;
-	reading->turn = turn_of(request);
-	if (request->session->user)
-		request->session->user->read_turn++;
+	reading->turn = (*turn_of(reading, request))++;
 	read_part(serve, request);
 }
 
 int reading_start(struct serve *serve, struct request *request)
 {
 	struct reading *reading = &serve->reading;
-	struct quota_user *user = request->session->user;
+	uint64_t *turn = turn_of(reading, request);
 	int r = 0;
 
 	if (request->wire.verb == SHM_ECHO)
@@ -100,8 +99,8 @@ int reading_start(struct serve *serve, struct request *request)
 	if (r < 0)
 		return r;
 	/* Turns that were not taken while there was nothing to read are not made up for. */
-	if (user && user->read_turn < reading->turn)
-		user->read_turn = reading->turn;
+	if (*turn < reading->turn)
+		*turn = reading->turn;
 	request->n_read = 0;
 	request->is_reading = true;
 	request->read_next = NULL;

@@ -11,7 +11,7 @@
  */
 struct reading {
 	struct request *head, **tail;
-	uint64_t turn; /* of the part that was read last */
+	uint64_t turn, turn_of_nobody; /* of the part that was read last; ingest's */
 };
 
 void reading_init(struct reading *reading);

@@ -133,11 +133,40 @@ static void what_is_read_in_parts_is_read_beside_events_without_end(void **state
 	free_serve(serve);
 }
 
+/* (3): ingest, and two users */
+static void whose_frames_are_read_in_parts_take_turns(void **state)
+{
+	const struct shm_request large = { .id = 7, .verb = SHM_ECHO, .n_bytes = 4u << 20 };
+	struct quota_user a = { .uid = 1 }, b = { .uid = 2 };
+	struct quota_user *const users[] = { NULL, &a, &b };
+	struct serve *serve = make_serve();
+	struct session *sessions[3];
+
+	(void)state;
+	for (unsigned n = 1; n <= 3; n++) {
+		sessions[n - 1] = make_session(serve, users[n - 1], large.n_bytes);
+		submit(sessions[n - 1], &large);
+		assert_true(session_look(sessions[n - 1]));
+		/* Whoever comes later is not before those who have read for long, nor behind. */
+		for (unsigned i = 0; i < 4 * n; i++)
+			reading_run(serve);
+		for (unsigned i = 0; i < n; i++)
+			assert_int_equal(sessions[i]->requests->n_read,
+				4 * (n - i) * (uint64_t)SERVE_READ_BYTES);
+	}
+	for (unsigned i = 0; i < 3; i++) {
+		reading_forget(serve, sessions[i]->requests);
+		free_session(sessions[i]);
+	}
+	free_serve(serve);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(who_comes_back_is_served_beside_events_without_end),
 		cmocka_unit_test(what_is_read_in_parts_is_read_beside_events_without_end),
+		cmocka_unit_test(whose_frames_are_read_in_parts_take_turns),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
