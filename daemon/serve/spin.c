@@ -53,12 +53,17 @@ void spin_touch(struct session *session)
 	session_shm_look_begin(&session->shm);
 }
 
-/* The first that has submitted something, or that lies about it; NULL: none. */
-static struct session *ready(const struct spin *spin)
+struct session *spin_ready(struct spin *spin)
 {
-	for (uint32_t i = 0; i < spin->n; i++)
-		if (session_shm_waits(&spin->sessions[i]->shm))
-			return spin->sessions[i];
+	for (uint32_t i = 0; i < spin->n; i++) {
+		uint32_t at = (spin->next + i) % spin->n;
+		struct session *session = spin->sessions[at];
+
+		if (!session->comes_back && session_shm_waits(&session->shm)) {
+			spin->next = at + 1;
+			return session;
+		}
+	}
 	return NULL;
 }
 
@@ -81,10 +86,12 @@ static bool look(struct serve *serve)
 	uint64_t now = clock_now_ns(), turn = now + TURN_NS;
 
 	while (spin->n > 0 && serve->n_pending == 0 && now < spin->until_ns && now < turn) {
-		struct session *session = ready(spin);
+		struct session *session = spin_ready(spin);
 
-		/* Put off: its turn comes from the loop, at once if nobody else waits there. */
-		if (session && !session_look(session))
+		/* Who is put off here gets its turn below, once everybody was looked at. */
+		if (session)
+			(void)session_look(session);
+		else if (later_waits(serve))
 			return true;
 		now = clock_now_ns();
 	}

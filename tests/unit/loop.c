@@ -161,12 +161,47 @@ static void whose_frames_are_read_in_parts_take_turns(void **state)
 	free_serve(serve);
 }
 
+static void sessions_that_are_looked_at_take_turns(void **state)
+{
+	const struct shm_request echo = { .id = 7, .verb = SHM_ECHO };
+	struct serve *serve = make_serve();
+	struct spin *spin = &serve->spin;
+	struct session *a = make_session(serve, NULL, 4096);
+	struct session *b = make_session(serve, NULL, 4096);
+	struct session *c = make_session(serve, NULL, 4096);
+
+	(void)state;
+	spin->sessions[spin->n++] = a;
+	spin->sessions[spin->n++] = b;
+	spin->sessions[spin->n++] = c;
+	assert_null(spin_ready(spin));
+	submit(a, &echo);
+	assert_ptr_equal(spin_ready(spin), a);
+	assert_ptr_equal(spin_ready(spin), a);
+	submit(c, &echo);
+	for (unsigned i = 0; i < 3; i++) {
+		assert_ptr_equal(spin_ready(spin), c);
+		assert_ptr_equal(spin_ready(spin), a);
+	}
+	later_add(c);
+	assert_ptr_equal(spin_ready(spin), a);
+	later_add(a);
+	assert_null(spin_ready(spin));
+	submit(b, &echo);
+	assert_ptr_equal(spin_ready(spin), b);
+	free_session(a);
+	free_session(b);
+	free_session(c);
+	free_serve(serve);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(who_comes_back_is_served_beside_events_without_end),
 		cmocka_unit_test(what_is_read_in_parts_is_read_beside_events_without_end),
 		cmocka_unit_test(whose_frames_are_read_in_parts_take_turns),
+		cmocka_unit_test(sessions_that_are_looked_at_take_turns),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
