@@ -12,6 +12,7 @@
 /* A session's turn of the loop, and what a user may take of it before all others: see quota.h. */
 #define SERVE_TURN_NS (100 * NS_PER_US)
 #define SERVE_CREDIT_NS (200 * NS_PER_US)
+#define SERVE_DEBT_NS (50 * NS_PER_MS)  /* of the largest turn that others are made up for */
 #define SERVE_LOOK_NS (5 * NS_PER_US)   /* what a look costs at least, with its event */
 #define SERVE_READ_AT_ONCE (640u << 10) /* bytes; more are read in parts */
 #define SERVE_READ_BYTES (256u << 10)   /* a part */

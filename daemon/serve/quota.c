@@ -140,24 +140,33 @@ int quota_ask(struct quota_table *table, struct quota_user *user, const struct c
 	return 0;
 }
 
+/* Half of the time that goes by, its own turns' too, less what it spends. */
+static void settle(struct quota_user *user, uint64_t now, uint64_t spent_ns)
+{
+	int64_t credit_ns =
+		user->credit_ns + (int64_t)((now - user->credit_at_ns) / 2) - (int64_t)spent_ns;
+
+	if (credit_ns > (int64_t)SERVE_CREDIT_NS)
+		credit_ns = SERVE_CREDIT_NS;
+	/* What was done while nobody else wanted the loop is not held against it for long. */
+	if (credit_ns < -(int64_t)SERVE_DEBT_NS)
+		credit_ns = -(int64_t)SERVE_DEBT_NS;
+	user->credit_ns = credit_ns;
+	user->credit_at_ns = now;
+}
+
 bool quota_has_turn(struct quota_user *user, uint64_t now)
 {
 	if (!user)
 		return true;
-	user->credit_ns += (int64_t)((now - user->credit_at_ns) / 2);
-	user->credit_at_ns = now;
-	if (user->credit_ns > (int64_t)SERVE_CREDIT_NS)
-		user->credit_ns = SERVE_CREDIT_NS;
+	settle(user, now, 0);
 	return user->credit_ns > 0;
 }
 
-void quota_took_turn(struct quota_user *user, uint64_t spent_ns)
+void quota_took_turn(struct quota_user *user, uint64_t now, uint64_t spent_ns)
 {
 	if (user)
-		user->credit_ns -= (int64_t)spent_ns;
-	/* What was done while nobody else wanted the loop is not held against it for long. */
-	if (user && user->credit_ns < -(int64_t)SERVE_CREDIT_NS)
-		user->credit_ns = -(int64_t)SERVE_CREDIT_NS;
+		settle(user, now, spent_ns);
 }
 
 void quota_done(struct quota_table *table)

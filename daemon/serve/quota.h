@@ -52,7 +52,8 @@ int quota_ask(struct quota_table *table, struct quota_user *user, const struct c
  * else wants the loop, however many sessions it has.
  */
 bool quota_has_turn(struct quota_user *user, uint64_t now);
-void quota_took_turn(struct quota_user *user, uint64_t spent_ns);
+/** A turn that ends now. */
+void quota_took_turn(struct quota_user *user, uint64_t now, uint64_t spent_ns);
 void quota_done(struct quota_table *table);
 
 #endif

@@ -200,7 +200,7 @@ static bool submit(struct session *session, const struct shm_request *wire)
 
 static void take_submissions(struct session *session, uint64_t budget_ns)
 {
-	uint64_t begin = clock_now_ns(), took;
+	uint64_t begin = clock_now_ns(), end;
 	struct shm_request wire;
 	bool more = false;
 	int r;
@@ -221,8 +221,9 @@ static void take_submissions(struct session *session, uint64_t budget_ns)
 		if (!submit(session, &wire))
 			return;
 	}
-	took = clock_now_ns() - begin;
-	quota_took_turn(session->user, took > SERVE_LOOK_NS ? took : SERVE_LOOK_NS);
+	end = clock_now_ns();
+	quota_took_turn(
+		session->user, end, end - begin > SERVE_LOOK_NS ? end - begin : SERVE_LOOK_NS);
 	if (more)
 		later_add(session);
 }

@@ -159,6 +159,38 @@ static void nothing_is_limited_where_nothing_is_set_or_nobody_counts(void **stat
 	quota_done(&table);
 }
 
+/* Whoever asks for the loop all the time, while others do as well. (nanoseconds of a turn) */
+static double share_of(uint64_t turn_ns)
+{
+	struct quota_user user = { .uid = 1 };
+	uint64_t now = 7 * NS_PER_S, begin = now, spent = 0;
+
+	while (now < begin + 20 * NS_PER_S) {
+		if (!quota_has_turn(&user, now)) {
+			now += 10 * NS_PER_US;
+			continue;
+		}
+		now += turn_ns;
+		spent += turn_ns;
+		quota_took_turn(&user, now, turn_ns);
+	}
+	return (double)spent / (double)(now - begin);
+}
+
+static void half_of_the_loop_is_half_however_long_a_turn_is(void **state)
+{
+	const uint64_t turns_us[] = { 5, 100, 400, 1000, 20000, 90000 };
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof(turns_us) / sizeof(turns_us[0]); i++) {
+		double share = share_of(turns_us[i] * NS_PER_US);
+
+		assert_true(share > 0.3 && share < 0.52);
+	}
+	assert_true(quota_has_turn(NULL, 0));
+	quota_took_turn(NULL, 1, 1);
+}
+
 static void a_user_is_forgotten_once_its_allowance_is_whole(void **state)
 {
 	const struct config config = { .uid_rate = 1, .uid_burst = 2 };
@@ -212,16 +244,16 @@ static void whoever_has_had_half_of_the_loop_waits(void **state)
 		now += 10 * NS_PER_US;
 		if (!quota_has_turn(a, now))
 			continue;
-		quota_took_turn(a, 10 * NS_PER_US);
+		quota_took_turn(a, now, 10 * NS_PER_US);
 		spent += 10 * NS_PER_US;
 	}
 	assert_in_range(spent, NS_PER_S / 2, NS_PER_S / 2 + 2 * SERVE_CREDIT_NS);
 	assert_true(quota_has_turn(b, now));
 	assert_true(quota_has_turn(NULL, now));
 	/* What it did while nobody else wanted the loop is soon forgotten. */
-	quota_took_turn(a, 60 * NS_PER_S);
+	quota_took_turn(a, now, 60 * NS_PER_S);
 	assert_false(quota_has_turn(a, now));
-	assert_true(quota_has_turn(a, now + 2 * SERVE_CREDIT_NS + 2 * NS_PER_US));
+	assert_true(quota_has_turn(a, now + 2 * SERVE_DEBT_NS + 2 * NS_PER_US));
 	quota_done(&table);
 }
 
@@ -234,6 +266,7 @@ int main(void)
 		cmocka_unit_test(a_rate_lets_a_burst_through_and_then_its_own_pace),
 		cmocka_unit_test(without_a_burst_a_second_is_one),
 		cmocka_unit_test(nothing_is_limited_where_nothing_is_set_or_nobody_counts),
+		cmocka_unit_test(half_of_the_loop_is_half_however_long_a_turn_is),
 		cmocka_unit_test(a_user_is_forgotten_once_its_allowance_is_whole),
 		cmocka_unit_test(the_table_of_users_has_a_bound),
 		cmocka_unit_test(whoever_has_had_half_of_the_loop_waits),
