@@ -222,8 +222,10 @@ static void echo(struct serve *serve, struct request *request)
 	const struct session_shm *shm = &request->session->shm;
 
 	if (request->wire.n_bytes > SERVE_READ_AT_ONCE) {
-		int r = reading_start(serve, request);
+		int r = watch_deadline(serve, request);
 
+		if (r >= 0)
+			r = reading_start(serve, request);
 		if (r < 0)
 			refuse(serve, request, r, "no memory for an echo");
 		return;

@@ -388,6 +388,18 @@ class Data(harness.Case):
         self.assertEqual(session.ask(0, INFER, b"P5 1 1 255\n0", site="a")["code"], 0)
         session.close()
 
+    def test_an_echo_that_is_read_in_parts_has_its_deadline(self):
+        session = self.daemon.session(n_slots=4, slot_bytes=16 << 20)
+        # The deadline of the last comes while it waits for the others to be read, or is read.
+        for slot, deadline_ns in enumerate((0, 1, 0, time.monotonic_ns() + 1_000_000)):
+            session.submit(slot, ECHO, n_bytes=16 << 20, deadline_ns=deadline_ns, publish=slot == 3)
+        answers = {a["slot"]: a for a in (session.wait() for _ in range(4))}
+        self.assertEqual([answers[slot]["code"] for slot in range(4)], [0, ETIMEDOUT, 0, ETIMEDOUT])
+        self.assertEqual(answers[1]["reason"], "deadline")
+        answers = [session.ask(slot, ECHO, n_bytes=16 << 20) for slot in range(4)]
+        self.assertEqual({a["code"] for a in answers}, {0}, "each slot can be used again")
+        session.close()
+
     def test_a_client_that_dies_in_flight_leaves_nothing_behind(self):
         for _ in range(20):
             session = self.daemon.session()
