@@ -63,7 +63,6 @@ struct serve {
 	sd_event_source *starting, *inference_io, *scheduler_io, *watchdog, *drain_timer;
 	uint64_t watchdog_usec;
 	bool serving, draining;
-	int exit_status;
 };
 
 const char *serve_version(void);

@@ -10,8 +10,8 @@
 #include "serve/limits.h"
 #include "serve/listen.h"
 #include "serve/serve.h"
-#include "serve/submission.h"
 #include "serve/session_resume.h"
+#include "serve/submission.h"
 
 /* ---- life */
 
