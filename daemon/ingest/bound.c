@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <zmq.h>
 
 #include "ingest/bound.h"
@@ -16,6 +17,8 @@ enum {
 	HEARTBEAT_MS = 2000,
 	HEARTBEAT_PATIENCE_MS = 6000,
 	HANDSHAKE_MS = 5000,
+	GONE_STEP_US = 200,
+	GONE_STEPS = 1000,
 };
 
 struct bound {
@@ -24,7 +27,7 @@ struct bound {
 	char endpoint[ENDPOINT_CHARS], name[96];
 	void *socket; /* NULL: not bound yet */
 	sd_event_source *io, *retry, *more;
-	bool is_failure_told;
+	bool is_bound, is_failure_told;
 };
 
 void *bound_socket(const struct bound *bound)
@@ -143,12 +146,30 @@ static int watch(struct bound *bound)
 	return r < 0 ? r : 0;
 }
 
+/* libzmq's thread removes the file later than it says: by then it could be the next one's. */
+static void wait_until_gone(const struct bound *bound)
+{
+	const struct timespec pause = { .tv_nsec = GONE_STEP_US * 1000L };
+	struct stat st;
+
+	for (int i = 0; i < GONE_STEPS; i++) {
+		if (lstat(bound->endpoint + strlen("ipc://"), &st) < 0)
+			return;
+		(void)nanosleep(&pause, NULL);
+	}
+}
+
 static void unbind(struct bound *bound)
 {
+	bool has_file = bound->is_bound && endpoint_place(bound->endpoint) == ENDPOINT_IPC;
+
 	bound->io = sd_event_source_disable_unref(bound->io);
 	if (bound->socket)
 		(void)zmq_close(bound->socket);
 	bound->socket = NULL;
+	bound->is_bound = false;
+	if (has_file)
+		wait_until_gone(bound);
 }
 
 /* As data.sock: its group may send, which takes writing. */
@@ -173,6 +194,7 @@ static int bind_socket(struct bound *bound)
 		r = set_security(bound);
 	if (r == 0 && zmq_bind(bound->socket, bound->endpoint) < 0)
 		r = -errno;
+	bound->is_bound = r == 0;
 	if (r == 0)
 		r = open_to_group(bound);
 	if (r == 0)
@@ -248,6 +270,13 @@ int bound_new(
 		try_bind(bound);
 	*ret_bound = bound;
 	return 0;
+}
+
+void bound_remake(struct bound *bound)
+{
+	unbind(bound);
+	(void)sd_event_source_set_time_relative(bound->retry, 0);
+	(void)sd_event_source_set_enabled(bound->retry, SD_EVENT_ONESHOT);
 }
 
 void bound_free(struct bound *bound)

@@ -30,6 +30,8 @@ struct bound_options {
 int bound_new(
 	struct bound **ret_bound, struct zmq_context *context, const struct bound_options *options);
 void bound_free(struct bound *bound);
+/** Ends every connection and binds anew, soon: who connected comes again by itself. */
+void bound_remake(struct bound *bound);
 
 /** NULL while the endpoint is not free. */
 void *bound_socket(const struct bound *bound);

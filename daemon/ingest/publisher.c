@@ -7,6 +7,7 @@
 #include <zmq.h>
 
 #include "ingest/bound.h"
+#include "ingest/zap.h"
 #include "ops/endpoint.h"
 #include "ops/log.h"
 
@@ -72,7 +73,26 @@ static void count(struct publisher *publisher, bool on)
 		publisher->on_heard(publisher->user, publisher->n_subscriptions > 0);
 }
 
-/* A byte that says whether, and the prefix of topics. Anything else is nothing to us. */
+/*
+ * libzmq keeps the connections of subscriptions in one queue and all messages in another: after
+ * one that is none, the next subscription would be another connection's.
+ */
+static bool is_subscription(zmq_msg_t *message)
+{
+	return zmq_msg_size(message) >= 1 && *(const uint8_t *)zmq_msg_data(message) <= 1 &&
+	       !zmq_msg_more(message);
+}
+
+static void start_over(struct publisher_socket *from, const char *peer)
+{
+	log_warning("PUB: %s sent what is no subscription: all subscribers connect again",
+		*peer ? peer : "somebody");
+	if (*peer)
+		zap_shun(from->publisher->context->zap, peer);
+	bound_remake(from->bound);
+}
+
+/* A byte that says whether, and the prefix of topics. */
 static void take(struct publisher *publisher, void *socket, zmq_msg_t *message)
 {
 	const uint8_t *data = zmq_msg_data(message);
@@ -81,7 +101,7 @@ static void take(struct publisher *publisher, void *socket, zmq_msg_t *message)
 	char prefix[MAX_TOPIC];
 	bool on;
 
-	if (n < 1 || n > MAX_TOPIC || data[0] > 1)
+	if (n > MAX_TOPIC)
 		return;
 	on = data[0] == 1;
 	memcpy(prefix, data + 1, n - 1);
@@ -109,10 +129,12 @@ static void on_ready(void *user)
 		}
 		(void)zmq_msg_init(&message);
 		n = zmq_msg_recv(&message, socket, ZMQ_DONTWAIT);
-		if (n >= 0)
+		if (n >= 0 && is_subscription(&message))
 			take(from->publisher, socket, &message);
+		else if (n >= 0)
+			start_over(from, bound_peer(&message));
 		(void)zmq_msg_close(&message);
-		if (n < 0)
+		if (n < 0 || bound_socket(from->bound) != socket)
 			return;
 	}
 }

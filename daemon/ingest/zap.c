@@ -11,13 +11,20 @@
 
 #define ENDPOINT "inproc://zeromq.zap.01"
 
-enum { MAX_FRAMES = 8, BATCH = 16, ADDRESS = 3 };
+enum { MAX_FRAMES = 8, BATCH = 16, ADDRESS = 3, MAX_SHUNNED = 32 };
+
+#define SHUN_NS (UINT64_C(10) * NS_PER_S)
 
 struct zap {
 	void *socket;
 	sd_event_source *io, *more;
 	struct peers *const *peers;
 	uint64_t n_denied;
+	struct {
+		char peer[PEER_CHARS];
+		uint64_t until_ns;
+	} shunned[MAX_SHUNNED]; /* a ring */
+	unsigned n_shunned;
 };
 
 struct question {
@@ -70,6 +77,16 @@ static int address_chars(const struct zap_frame *address)
 	return address->n_bytes < PEER_CHARS ? (int)address->n_bytes : (int)PEER_CHARS;
 }
 
+static bool is_shunned(const struct zap *zap, const char *peer)
+{
+	uint64_t now = clock_now_ns();
+
+	for (unsigned i = 0; i < MAX_SHUNNED; i++)
+		if (now < zap->shunned[i].until_ns && strcmp(zap->shunned[i].peer, peer) == 0)
+			return true;
+	return false;
+}
+
 static void answer(struct zap *zap, const struct question *question)
 {
 	char peer[PEER_CHARS] = "", code[8];
@@ -77,6 +94,11 @@ static void answer(struct zap *zap, const struct question *question)
 	int status;
 
 	status = zap_judge(*zap->peers, question->frames, question->n, peer, &text);
+	if (status == 200 && is_shunned(zap, peer)) {
+		status = 400;
+		text = "It broke the rules a moment ago";
+		peer[0] = '\0';
+	}
 	if (status != 200) {
 		zap->n_denied++;
 		log_warning("a ZeroMQ connection from %.*s is not let in: %s",
@@ -163,6 +185,14 @@ void zap_free(struct zap *zap)
 	if (zap->socket)
 		(void)zmq_close(zap->socket);
 	free(zap);
+}
+
+void zap_shun(struct zap *zap, const char *peer)
+{
+	unsigned i = zap->n_shunned++ % MAX_SHUNNED;
+
+	(void)snprintf(zap->shunned[i].peer, PEER_CHARS, "%s", peer);
+	zap->shunned[i].until_ns = clock_now_ns() + SHUN_NS;
 }
 
 uint64_t zap_n_denied(const struct zap *zap)

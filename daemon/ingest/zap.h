@@ -20,6 +20,8 @@ struct zap;
 /** Before any socket with a domain is bound. peers: read when a question comes, the caller's. */
 int zap_new(struct zap **ret_zap, void *context, sd_event *event, struct peers *const *peers);
 void zap_free(struct zap *zap);
+/** Lets no new connection of this peer in for a while: it breaks what others share. */
+void zap_shun(struct zap *zap, const char *peer);
 /** Connections that were not let in. */
 uint64_t zap_n_denied(const struct zap *zap);
 

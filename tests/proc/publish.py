@@ -7,7 +7,7 @@ import unittest
 
 import harness
 from harness import ECHO, INFER, field, wait_until
-from zmq_client import (DEALER, PUSH_SOCKET, SUB, SUBSCRIBE, Socket, free_port, keypair, messages,
+from zmq_client import (DEALER, PUSH_SOCKET, SUB, SUBSCRIBE, XSUB, Socket, free_port, keypair, messages,
                         reply, request, text)
 from flow import let_pass
 
@@ -277,6 +277,49 @@ class Confined(Case):
         for sock in (everything, its_own, curious):
             self.assertEqual(self.news(sock)["site"], "a")
             self.assertIsNone(sock.receive(0.1))
+        session.close()
+        self.daemon.stop()
+
+    def test_what_is_no_subscription_moves_nobody_elses(self):
+        """libzmq's XPUB_MANUAL takes the next subscription for somebody else's then."""
+        a, b = keypair(), keypair()
+        self.assertEqual(
+            self.daemon.command("zmq", "keygen", self.daemon.path("server")).returncode, 0)
+        with open(self.daemon.path("server.pub"), encoding="ascii") as file:
+            server = file.read().split()[1].encode()
+        self.daemon.write("peers", f"[a]\nkey = {a[0].decode()}\nsites = a\n"
+                          f"[b]\nkey = {b[0].decode()}\nsites = ab\n")
+        tcp = f"tcp://127.0.0.1:{free_port()}"
+        self.endpoint += f" {tcp}"
+        self.start(f"server_key = {self.daemon.path('server')}\n"
+                   f"peers = {self.daemon.path('peers')}\n")
+        ingest = self.daemon.role("ingest")
+        honest = self.subscribe("ab/", site="ab", endpoint=tcp, server=server, keys=b)
+        bad = Socket(XSUB, tcp, server=server, keys=a)
+        self.sockets.append(bad)
+        self.assertTrue(bad.send(b"\x01a/"))
+        session = self.daemon.session()
+
+        def heard(sock, site):
+            session.ask(0, INFER, self.files[0], site=site)
+            return sock.receive(0.1)
+        wait_until(lambda: heard(bad, "a"), "it is let in")
+        # All of it waits when ingest looks again: the order of the queue is the test's.
+        os.kill(ingest, signal.SIGSTOP)
+        for _ in range(20):
+            bad.send(b"\x02junk")
+        for _ in range(8):
+            honest.option(SUBSCRIBE, b"ab/result")
+            honest.option(SUBSCRIBE, b"ab/")
+            honest.option(SUBSCRIBE, b"ab/" + os.urandom(4).hex().encode())
+            bad.send(b"\x01a/" + os.urandom(4).hex().encode())
+        os.kill(ingest, signal.SIGCONT)
+        wait_until(lambda: "sent what is no subscription" in self.daemon.log(), "it is said")
+        wait_until(lambda: heard(honest, "ab"), "an honest one is heard again")
+        for _ in range(5):
+            session.ask(0, INFER, self.files[0], site="ab")
+        while (parts := bad.receive(0.2)):
+            self.assertTrue(parts[0].startswith(b"a/"), parts[0])
         session.close()
         self.daemon.stop()
 

@@ -27,7 +27,7 @@ LIB.zmq_recv.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctyp
 LIB.zmq_close.argtypes = LIB.zmq_ctx_term.argtypes = [ctypes.c_void_p]
 LIB.zmq_curve_keypair.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
 
-SUB, REQ, DEALER, PUSH_SOCKET = 2, 3, 5, 8
+SUB, REQ, DEALER, PUSH_SOCKET, XSUB = 2, 3, 5, 8, 10
 ROUTING_ID, SUBSCRIBE, RCVMORE, LINGER, SNDHWM, RCVHWM = 5, 6, 13, 17, 23, 24
 RCVTIMEO, SNDTIMEO, CURVE_PUBLIC, CURVE_SECRET, CURVE_SERVER = 27, 28, 48, 49, 50
 DONTWAIT, SNDMORE = 1, 2
