@@ -3,7 +3,9 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <time.h>
 #include <zmq.h>
 
@@ -180,10 +182,56 @@ static int open_to_group(const struct bound *bound)
 	return chmod(bound->endpoint + strlen("ipc://"), 0660) < 0 ? -errno : 0;
 }
 
+static bool is_at(const struct stat *st, const char *folder, const char *name)
+{
+	char path[ENDPOINT_CHARS + 16];
+	struct stat own;
+
+	(void)snprintf(path, sizeof(path), "%s/%s", folder, name);
+	return lstat(path, &own) == 0 && own.st_dev == st->st_dev && own.st_ino == st->st_ino;
+}
+
+/* @return 0: nobody listens there, -EADDRINUSE */
+static int check_owner(const char *path)
+{
+	_cleanup_(closep) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+
+	if (fd < 0)
+		return -errno;
+	if (strlen(path) >= sizeof(address.sun_path))
+		return -ENAMETOOLONG;
+	memcpy(address.sun_path, path, strlen(path) + 1);
+	if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0 &&
+		(errno == ECONNREFUSED || errno == ENOENT))
+		return 0;
+	return -EADDRINUSE;
+}
+
+/* libzmq removes whatever has the path: only what a socket of nobody's has left is to go. */
+static int check_path(const struct bound *bound)
+{
+	const char *path = bound->endpoint + strlen("ipc://");
+	const char *runtime = bound->context->config->runtime_dir;
+	struct stat st;
+
+	if (endpoint_place(bound->endpoint) != ENDPOINT_IPC)
+		return 0;
+	if (lstat(path, &st) < 0)
+		return errno == ENOENT ? 0 : -errno;
+	if (!S_ISSOCK(st.st_mode))
+		return -EEXIST;
+	if (is_at(&st, runtime, "data.sock") || is_at(&st, runtime, "control.sock"))
+		return -EADDRINUSE;
+	return check_owner(path);
+}
+
 static int bind_socket(struct bound *bound)
 {
 	int r = zmq_context_start(bound->context);
 
+	if (r == 0)
+		r = check_path(bound);
 	if (r < 0)
 		return r;
 	bound->socket = zmq_socket(bound->context->zmq, bound->options.type);

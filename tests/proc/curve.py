@@ -161,6 +161,31 @@ class Curve(unittest.TestCase):
             self.assertEqual(done.stdout.split()[0], verdict, done.stdout)
         self.daemon.stop()
 
+    def test_an_endpoint_takes_nobody_elses_path(self):
+        self.daemon.write("precious", "not a socket")
+        own = self.daemon.path("run/data.sock")
+        paths = [self.daemon.path("precious"), own, self.daemon.path("run/control.sock")]
+        self.daemon.write("kamend.conf", "[zmq]\nrouter = " + " ".join(
+            [self.ipc] + [f"ipc://{path}" for path in paths]) + "\n")
+        self.start()
+        self.daemon.ctl("site", "create", "c", "--set", f"zmq_pull={self.ipc}")
+        for path, why in list(zip(paths, ("File exists", "in use", "in use"))) + [
+                (self.ipc[6:], "in use")]:
+            wait_until(lambda: any(path in line and why in line
+                                   for line in self.daemon.log().splitlines()), path)
+        with open(paths[0], encoding="utf-8") as file:
+            self.assertEqual(file.read(), "not a socket")
+        sock = self.connect(None, self.ipc)
+        self.assertEqual(self.ask(sock)["code"], 0)
+        session = self.daemon.session()
+        self.assertEqual(session.ask(0, ECHO, b"x")["code"], 0)
+        session.close()
+        # What a killed one has left is in nobody's way.
+        os.kill(self.daemon.role("ingest"), signal.SIGKILL)
+        wait_until(lambda: not sock.receive(0) and sock.send(
+            request(1, verb=ECHO), b"x", flags=DONTWAIT) and sock.receive(0.5), "bound again")
+        self.daemon.stop()
+
     def test_plain_tcp_is_there_for_who_asks_for_it(self):
         self.daemon.write("kamend.conf", f"[zmq]\nrouter = {self.tcp}\nplain_tcp = on\n"
                           f"peers = {self.daemon.path('peers')}\n")
