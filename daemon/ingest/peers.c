@@ -30,6 +30,7 @@ struct peer {
 struct peers {
 	SLIST_HEAD(, peer) list;
 	unsigned n;
+	bool is_for_nobody;
 };
 
 static void peer_free(struct peer *peer)
@@ -135,6 +136,24 @@ static int set_name(struct reading *reading, struct peer *peer, const char *kind
 	return 1;
 }
 
+/* In the one spelling that libzmq has for it, too. */
+static int set_address(struct reading *reading, struct peer *peer, const char *value)
+{
+	char text[INET6_ADDRSTRLEN];
+	struct in6_addr six;
+	struct in_addr four;
+
+	if (inet_pton(AF_INET6, value, &six) == 1) {
+		if (!IN6_IS_ADDR_V4MAPPED(&six))
+			return set_name(reading, peer, "address",
+				inet_ntop(AF_INET6, &six, text, sizeof(text)));
+		memcpy(&four, &six.s6_addr[12], sizeof(four));
+	} else if (inet_pton(AF_INET, value, &four) != 1) {
+		return fail(reading, "address: not one of IPv4 or IPv6");
+	}
+	return set_name(reading, peer, "address", inet_ntop(AF_INET, &four, text, sizeof(text)));
+}
+
 static bool is_z85(const char *text)
 {
 	static const char punctuation[] = ".-:+=^!/*?&<>()[]{}@%$#";
@@ -200,7 +219,6 @@ static int handle_key(void *user, const char *section, const char *key, const ch
 {
 	struct reading *reading = user;
 	struct peer *peer = section_of(reading, section);
-	struct in6_addr address;
 
 	if (!peer)
 		return 0;
@@ -213,10 +231,7 @@ static int handle_key(void *user, const char *section, const char *key, const ch
 		return is_uid(value) ? set_name(reading, peer, key, value)
 				     : fail(reading, "uid: not a number");
 	if (strcmp(key, "address") == 0)
-		return inet_pton(AF_INET, value, &address) == 1 ||
-				       inet_pton(AF_INET6, value, &address) == 1
-			       ? set_name(reading, peer, key, value)
-			       : fail(reading, "address: not one of IPv4 or IPv6");
+		return set_address(reading, peer, value);
 	return fail(reading, "a peer has key=, uid= or address=, and sites=");
 }
 
@@ -289,6 +304,15 @@ int peers_read(struct peers **ret_peers, const char *path, struct diag *diag)
 	return peers_parse(ret_peers, path, text ? text : "", n_bytes, diag);
 }
 
+struct peers *peers_nobody(void)
+{
+	struct peers *peers = calloc(1, sizeof(*peers));
+
+	if (peers)
+		peers->is_for_nobody = true;
+	return peers;
+}
+
 /* ---- asking */
 
 bool peers_has(const struct peers *peers, const char *peer)
@@ -300,6 +324,8 @@ bool peers_may(const struct peers *peers, const char *name, const char *site)
 {
 	const struct peer *peer = find(peers, name);
 
+	if (peers->is_for_nobody)
+		return false;
 	if (!peer)
 		return strncmp(name, "uid:", 4) == 0 || strncmp(name, "address:", 8) == 0;
 	if (peer->all)

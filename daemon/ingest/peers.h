@@ -28,6 +28,9 @@ static inline void peers_freep(struct peers **peers)
 	peers_free(*peers);
 }
 
+/** The list for want of one that can be read: nobody speaks for any site. NULL: no memory. */
+struct peers *peers_nobody(void);
+
 /** Whether the list has it. */
 bool peers_has(const struct peers *peers, const char *peer);
 /**

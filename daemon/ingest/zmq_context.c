@@ -59,8 +59,9 @@ int zmq_context_init(struct zmq_context *context, sd_event *event, const struct 
 	if (r == -ENOMEM)
 		return r;
 	if (r < 0) {
-		log_error("nobody's key is let in: %s", diag.text);
-		r = peers_read(&context->peers, "", &diag);
+		log_error("no peer may speak for any site: %s", diag.text);
+		context->peers = peers_nobody();
+		r = context->peers ? 0 : -ENOMEM;
 	}
 	return r;
 }

@@ -115,6 +115,18 @@ class Curve(unittest.TestCase):
         self.assertEqual(self.ask(sock, "a")["code"], EACCES)
         self.daemon.stop()
 
+    def test_a_broken_list_opens_nothing(self):
+        self.list(f"[camera]\nuid = {os.getuid()}\nsites = b\n[line\n")
+        self.start()
+        sock = self.connect(None, self.ipc)
+        self.assertEqual(self.ask(sock, "a")["code"], EACCES)
+        self.assertEqual(self.ask(sock, "b")["code"], EACCES)
+        self.list(f"[camera]\nuid = {os.getuid()}\nsites = b\n")
+        self.daemon.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: self.ask(sock, "b")["code"] == 0, "the list is right")
+        self.assertEqual(self.ask(sock, "a")["code"], EACCES)
+        self.daemon.stop()
+
     def test_a_stream_takes_images_of_keys_of_its_site(self):
         self.list(f"[line]\nkey = {self.line[0].decode()}\nsites = a\n"
                   f"[other]\nkey = {self.stranger[0].decode()}\nsites = b\n")

@@ -98,6 +98,35 @@ static void a_peer_speaks_for_its_sites_alone(void **state)
 	assert_false(peers_may(peers, "", "caps"));
 }
 
+static void an_address_has_one_spelling(void **state)
+{
+	struct diag diag;
+	_cleanup_(peers_freep) struct peers *peers =
+		parse("[a]\naddress = 2001:DB8:0:0::1\nsites = a\n"
+		      "[b]\naddress = ::ffff:10.0.0.9\nsites = a\n",
+			&diag);
+	_cleanup_(peers_freep) struct peers *same =
+		parse("[a]\naddress = ::1\n[b]\naddress = 0:0:0:0:0:0:0:1\n", &diag);
+
+	(void)state;
+	assert_non_null(peers);
+	assert_false(peers_may(peers, "address:2001:db8::1", "b"));
+	assert_true(peers_may(peers, "address:2001:db8::1", "a"));
+	assert_false(peers_may(peers, "address:10.0.0.9", "b"));
+	assert_null(same);
+}
+
+static void without_a_list_that_can_be_read_nobody_speaks(void **state)
+{
+	_cleanup_(peers_freep) struct peers *peers = peers_nobody();
+
+	(void)state;
+	assert_non_null(peers);
+	assert_false(peers_may(peers, "uid:8", "caps"));
+	assert_false(peers_may(peers, "address:127.0.0.1", ""));
+	assert_null(peers_site(peers, "uid:8", 0));
+}
+
 static void a_wrong_list_is_named_with_its_line(void **state)
 {
 	static const struct {
@@ -320,6 +349,8 @@ int main(void)
 		cmocka_unit_test(an_endpoint_says_who_may_reach_it),
 		cmocka_unit_test(tcp_takes_a_key_or_to_be_asked_for),
 		cmocka_unit_test(a_peer_speaks_for_its_sites_alone),
+		cmocka_unit_test(an_address_has_one_spelling),
+		cmocka_unit_test(without_a_list_that_can_be_read_nobody_speaks),
 		cmocka_unit_test(a_wrong_list_is_named_with_its_line),
 		cmocka_unit_test(a_connection_is_known_by_key_user_or_address),
 		cmocka_unit_test(a_request_that_is_wrong_is_still_named),
