@@ -18,6 +18,10 @@ enum {
 	RETRY_US = 2000000,
 	HEARTBEAT_MS = 2000,
 	HEARTBEAT_PATIENCE_MS = 6000,
+	LEAST_BYTES_PER_MS = 250, /* of a link that works: behind a frame a PONG waits so long */
+	KEEPALIVE_S = 30,
+	KEEPALIVE_PROBE_S = 10,
+	KEEPALIVE_PROBES = 3,
 	HANDSHAKE_MS = 5000,
 	GONE_STEP_US = 200,
 	GONE_STEPS = 1000,
@@ -67,6 +71,10 @@ static int set_option(void *socket, int option, int value)
 
 static int set_limits(const struct bound *bound)
 {
+	/* Whose frames wait for us is not read from, and its PONG neither. */
+	bool is_held_back = bound->options.type == ZMQ_PULL;
+	int patience_ms =
+		HEARTBEAT_PATIENCE_MS + (int)(bound->options.max_bytes / LEAST_BYTES_PER_MS);
 	const struct {
 		int option, value;
 	} rows[] = {
@@ -74,9 +82,13 @@ static int set_limits(const struct bound *bound)
 		{ ZMQ_RCVHWM, bound->options.receive_water },
 		{ ZMQ_SNDHWM, bound->options.send_water },
 		/* Who is gone without a word is let go of, as is who never says hello. */
-		{ ZMQ_HEARTBEAT_IVL, HEARTBEAT_MS },
-		{ ZMQ_HEARTBEAT_TIMEOUT, HEARTBEAT_PATIENCE_MS },
-		{ ZMQ_HEARTBEAT_TTL, HEARTBEAT_PATIENCE_MS },
+		{ ZMQ_HEARTBEAT_IVL, is_held_back ? 0 : HEARTBEAT_MS },
+		{ ZMQ_HEARTBEAT_TIMEOUT, is_held_back ? 0 : patience_ms },
+		{ ZMQ_HEARTBEAT_TTL, is_held_back ? 0 : HEARTBEAT_PATIENCE_MS },
+		{ ZMQ_TCP_KEEPALIVE, 1 },
+		{ ZMQ_TCP_KEEPALIVE_IDLE, KEEPALIVE_S },
+		{ ZMQ_TCP_KEEPALIVE_INTVL, KEEPALIVE_PROBE_S },
+		{ ZMQ_TCP_KEEPALIVE_CNT, KEEPALIVE_PROBES },
 		{ ZMQ_HANDSHAKE_IVL, HANDSHAKE_MS },
 	};
 	int64_t max_bytes = (int64_t)bound->options.max_bytes;
