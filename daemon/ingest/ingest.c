@@ -175,6 +175,14 @@ static int on_counting(sd_event_source *source, uint64_t usec, void *user)
 	return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
 }
 
+int ingest_count(struct ingest *ingest)
+{
+	if (ingest->counting)
+		return 0;
+	return sd_event_add_time_relative(ingest->event, &ingest->counting, CLOCK_MONOTONIC,
+		COUNT_US, COUNT_US / 4, on_counting, ingest);
+}
+
 static void on_heard(void *user, bool is_heard)
 {
 	struct ingest *ingest = user;
@@ -196,8 +204,7 @@ static int start_zmq(struct ingest *ingest)
 	if (r >= 0)
 		r = publisher_new(&ingest->publisher, &ingest->zmq, on_heard, ingest);
 	if (r >= 0 && (ingest->router || ingest->publisher))
-		r = sd_event_add_time_relative(ingest->event, &ingest->counting, CLOCK_MONOTONIC,
-			COUNT_US, COUNT_US / 4, on_counting, ingest);
+		r = ingest_count(ingest);
 	if (r < 0)
 		log_error("ZeroMQ: %s", strerror(-r));
 	return r;

@@ -69,6 +69,8 @@ int ingest_run(const struct config *config, decoder_image_fn *decode);
 /** Whether another job of at most n_bytes may start. */
 bool ingest_has_room(const struct ingest *ingest, uint64_t n_bytes);
 void ingest_kick(struct ingest *ingest);
+/** Tells serve from now on how much came over ZeroMQ; again is nothing. */
+int ingest_count(struct ingest *ingest);
 
 /** Makes the sites what serve's table says, once its last part is there. */
 void ingest_set_sites(struct ingest *ingest, const Kamen__SiteTable *table);

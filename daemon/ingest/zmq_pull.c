@@ -172,6 +172,8 @@ int zmq_pull_new(struct zmq_pull **ret_pull, struct ingest *ingest, struct inges
 	(void)snprintf(name, sizeof(name), "site %s", site->name);
 	options.name = name;
 	r = bound_new(&pull->bound, &ingest->zmq, &options);
+	if (r >= 0)
+		r = ingest_count(ingest);
 	if (r < 0) {
 		zmq_pull_free(pull);
 		return r;

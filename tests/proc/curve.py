@@ -173,6 +173,17 @@ class Curve(unittest.TestCase):
             self.assertEqual(done.stdout.split()[0], verdict, done.stdout)
         self.daemon.stop()
 
+    def test_who_is_not_let_in_to_a_stream_is_counted(self):
+        self.daemon.write("kamend.conf", f"[zmq]\nserver_key = {self.daemon.path('server')}\n"
+                          f"peers = {self.daemon.path('peers')}\n")
+        self.start()
+        self.daemon.ctl("site", "create", "c", "--set", f"zmq_pull={self.pull}")
+        self.connect(self.stranger, self.pull, PUSH_SOCKET)
+        wait_until(lambda: any(
+            line.startswith("kamen_zmq_denied_total ") and float(line.split()[1]) > 0
+            for line in self.daemon.command("metrics").stdout.splitlines()), "it is counted")
+        self.daemon.stop()
+
     def test_an_endpoint_takes_nobody_elses_path(self):
         self.daemon.write("precious", "not a socket")
         own = self.daemon.path("run/data.sock")
