@@ -184,7 +184,8 @@ static bool submit(struct session *session, const struct shm_request *wire)
 		session_drop(session, "a slot was submitted again before it was answered");
 		return false;
 	}
-	/* At most one late forward a slot is still running; the others only wait to be reaped. */
+	/* At most one late forward a slot is still running in each worker; the others only wait to be
+	 * reaped. */
 	if (!session->free)
 		request_reap(session->serve);
 	if (!session->free) {
@@ -283,10 +284,12 @@ static uint64_t round_slot_bytes(const struct config *config, uint64_t wanted)
 
 static int make_requests(struct session *session)
 {
-	session->requests = calloc(2 * session->shm.n_slots, sizeof(*session->requests));
+	uint32_t n = (1 + session->serve->boot->n_workers) * session->shm.n_slots;
+
+	session->requests = calloc(n, sizeof(*session->requests));
 	if (!session->requests)
 		return -ENOMEM;
-	session->n_requests = 2 * session->shm.n_slots;
+	session->n_requests = n;
 	for (uint32_t i = 0; i < session->n_requests; i++) {
 		struct request *request = &session->requests[i];
 

@@ -69,8 +69,8 @@ struct session {
 	int fd;
 	sd_event_source *io, *doorbell, *hello;
 	struct session_shm shm;
-	struct request
-		*requests; /* (n_requests), two a slot: a late forward still holds the first */
+	/* (n_requests), so many a slot: each worker may still hold one in a late forward */
+	struct request *requests;
 	uint32_t n_requests;
 	struct request *free;
 	uint32_t n_busy;                        /* requests that are not free */

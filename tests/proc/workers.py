@@ -3,6 +3,7 @@
 
 import os
 import re
+import time
 import unittest
 
 import harness
@@ -95,6 +96,21 @@ class Workers(unittest.TestCase):
         cpus = os.sched_getaffinity(0)
         self.assertEqual(len(shares), min(2, len(cpus)))
         self.assertEqual(frozenset().union(*shares), cpus)
+
+    def test_late_forwards_in_every_worker_leave_room_for_the_next(self):
+        daemon = self.daemon_with("[serve]\nworkers = 2\nthreads = 2\n").start()
+        px = 640  # so large that a forward takes far longer than the deadline
+        daemon.ctl("site", "create", "large", "--set", f"input_px={px}")
+        session = daemon.session(n_slots=1, slot_bytes=4 * px * px)
+        pixels = bytes(3 * px * px)
+        for turn in range(3):
+            deadline = 0 if turn == 2 else time.monotonic_ns() + 30 * 10**6
+            session.submit(0, harness.INFER, pixels, site="large", fmt=harness.RGB8, width=px,
+                           height=px, deadline_ns=deadline)
+            answer = session.wait()
+            if turn == 2:
+                self.assertEqual(answer["code"], 0, answer["reason"])
+        session.close()
 
     def test_cpus_that_are_not_there_are_told_of(self):
         cpu = min(os.sched_getaffinity(0))
