@@ -385,10 +385,10 @@ static void refuse(int fd, int code, const char *text)
 /* No fault of the client's. */
 static void turn_away(struct session *session, int code, const struct diag *diag)
 {
-	const char *text = diag->text[0] ? diag->text : NULL;
+	const char *text = diag->text[0] ? diag->text : refusal_text(code);
 
 	log_warning("client of uid %u, pid %d: refused: %s", session->peer.uid,
-		(int)session->peer.pid, text ? text : strerror(-code));
+		(int)session->peer.pid, text);
 	session->serve->sessions.n_refused++;
 	refuse(session->fd, code, text);
 	session_close(session);
@@ -407,6 +407,11 @@ static void say_welcome(struct session *session, const Kamen__Hello *hello)
 	if (hello->major != WIRE_MAJOR) {
 		refuse(session->fd, -EPROTO, NULL);
 		session_drop(session, "it speaks another major version of the protocol");
+		return;
+	}
+	/* Others may have said theirs since this one came. */
+	if (session->serve->sessions.n_welcome >= session->serve->config.max_clients) {
+		turn_away(session, -EUSERS, &diag);
 		return;
 	}
 	r = make_shared(session, hello, &diag);

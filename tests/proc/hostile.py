@@ -254,6 +254,26 @@ class Data(harness.Case):
             session.close()
         self.lives()
 
+    def test_too_many_hellos_at_once_are_told_so(self):
+        socks = [socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(12)]
+        for sock in socks:
+            sock.settimeout(harness.PATIENCE)
+            sock.connect(self.daemon.path("run/data.sock"))
+        # Its answer shows that all of them have arrived before the first hello.
+        self.daemon.session().close()
+        welcomes = []
+        for sock in socks:
+            sock.send(field(1, 1) + field(2, 0))
+            data, fds, _, _ = socket.recv_fds(sock, 65536, 4)
+            welcomes.append(fields(data))
+            for fd in fds:
+                os.close(fd)
+        refusals = [fields(welcome[15]) for welcome in welcomes if 15 in welcome]
+        self.assertEqual([r[1] & 0xFFFFFFFF for r in refusals], [(1 << 32) - 87] * 4, "EUSERS")
+        for sock in socks:
+            sock.close()
+        self.lives()
+
     def test_the_memory_of_all_sessions_is_bounded(self):
         how = dict(n_slots=64, slot_bytes=16 << 20)
         sessions = [self.daemon.session(**how) for _ in range(3)]
