@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
@@ -122,6 +123,9 @@ void handover_done(struct handover *handover)
 		if (handover->items[i].fd < 0)
 			continue;
 		handover_forget(handover, handover->items[i].name);
+		/* A session's that is not complete; systemd has a copy still. */
+		if (!handover->is_leaving)
+			(void)shutdown(handover->items[i].fd, SHUT_RDWR);
 		(void)close(handover->items[i].fd);
 	}
 	free(handover->items);

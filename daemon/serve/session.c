@@ -72,6 +72,9 @@ static void session_close(struct session *session)
 	session->hello = sd_event_source_disable_unref(session->hello);
 	later_forget(session);
 	session_forget(session);
+	/* systemd may have a copy, with which it would stay open; a next serve takes that over. */
+	if (!serve->handover.is_leaving)
+		(void)shutdown(session->fd, SHUT_RDWR);
 	closep(&session->fd);
 	session->fd = -1;
 	session_unlink(session);

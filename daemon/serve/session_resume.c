@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 
 #include "ops/log.h"
 #include "serve/serve.h"
@@ -156,11 +157,10 @@ static void change_region(struct session *session, const struct session_recovery
 		store_all(session);
 }
 
-/* What shm holds is the session's, or the caller's as before. */
-static int resume_with(struct serve *serve, uint64_t number, struct session_shm *shm,
+/* What sock and shm hold is the session's, or the caller's as before. */
+static int resume_with(struct serve *serve, uint64_t number, int sock, struct session_shm *shm,
 	struct session_recovery *recovery, struct session **ret_session)
 {
-	_cleanup_(closep) int sock = take_part(serve, number, SOCKET, 0);
 	_cleanup_(closep) int old_results = -1;
 	struct session *session;
 	struct peer peer;
@@ -186,7 +186,6 @@ static int resume_with(struct serve *serve, uint64_t number, struct session_shm 
 	r = session_adopt(&session, serve, sock, &peer, shm);
 	if (r < 0)
 		return r;
-	(void)TAKE_FD(sock);
 	session->number = number;
 	*ret_session = session;
 	return 0;
@@ -206,6 +205,7 @@ static const char *reason_of(int r)
 
 static void resume(struct serve *serve, uint64_t number, int state_fd)
 {
+	_cleanup_(closep) int sock = take_part(serve, number, SOCKET, 0);
 	struct session_shm shm = SESSION_SHM_NONE;
 	struct session_recovery recovery;
 	struct session *session = NULL;
@@ -216,10 +216,12 @@ static void resume(struct serve *serve, uint64_t number, int state_fd)
 	r = session_state_map(&shm.state, state_fd);
 	if (r >= 0) {
 		generation = shm.state->generation;
-		r = resume_with(serve, number, &shm, &recovery, &session);
+		r = resume_with(serve, number, sock, &shm, &recovery, &session);
 	}
 	if (r < 0) {
-		/* Its client sees the socket close, and connects anew. */
+		/* Its client sees the end, whoever has a copy of the socket, and connects anew. */
+		if (sock >= 0)
+			(void)shutdown(sock, SHUT_RDWR);
 		if (r == -ENOTCONN)
 			log_debug("session %" PRIu64 ": its client is gone", number);
 		else
@@ -230,6 +232,7 @@ static void resume(struct serve *serve, uint64_t number, int state_fd)
 		session_shm_done(&shm);
 		return;
 	}
+	(void)TAKE_FD(sock);
 	change_region(session, &recovery);
 	serve->sessions.n_resumed++;
 	serve->sessions.n_run_again += recovery.n;

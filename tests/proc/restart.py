@@ -191,6 +191,7 @@ class Manager(harness.Notes):
 
     def __init__(self, path):
         self.store = {}
+        self.forgets = True
         super().__init__(path)
 
     def listen(self):
@@ -204,7 +205,7 @@ class Manager(harness.Notes):
                 assert len(fds) == 1 and name not in self.store, name
                 self.store[name] = fds[0]
             elif "FDSTOREREMOVE=1" in lines:
-                if name in self.store:
+                if self.forgets and name in self.store:
                     os.close(self.store.pop(name))
             else:
                 self.heard.append(note.decode())
@@ -570,6 +571,24 @@ class Manage(unittest.TestCase):
         session.close()
         wait_until(lambda: sorted(self.daemon.manager.store) == ["control", "data"],
                    "only those that listen are left")
+
+    def test_the_end_is_seen_though_the_manager_keeps_copies(self):
+        self.daemon.manager.forgets = False
+        liar, broken, headless = (self.session() for _ in range(3))
+        liar.submit(77, ECHO, b"x")
+        wait_until(lambda: self.over(liar), "a session that was ended")
+        # One that has a state of another kind, and one that has none, cannot be resumed.
+        store = self.daemon.manager.store
+        states = sorted((name for name in store if name.endswith("-state")),
+                        key=lambda name: int(name.split("-")[0]))
+        self.daemon.kill()
+        os.pwrite(store[states[1]], struct.pack("<I", 77), 8)
+        os.close(store.pop(states[2]))
+        self.daemon.start()
+        for session in (broken, headless):
+            wait_until(lambda session=session: self.over(session), "one that is not resumed")
+        for session in (liar, broken, headless):
+            session.close()
 
     def test_half_a_session_is_dropped(self):
         for part in ("-bell", "-state", "-frames", "-results-0"):
