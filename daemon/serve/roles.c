@@ -231,7 +231,7 @@ static int on_exit_of(sd_event_source *source, const siginfo_t *info, void *user
 	role->pid = 0;
 	role_disconnect(role);
 	if (role->stopping) {
-		restart_look(serve);
+		serve_check_drained(serve);
 		return 0;
 	}
 	log_write(LOG_WARNING, NULL, "%s ended (%s %d), it is started again in %u ms", role->name,

@@ -89,11 +89,25 @@ void serve_log_audit(struct serve *serve)
 	feed_audit(serve);
 }
 
+/*
+ * No ingest is started any more: what waits for one is answered by the next serve, where systemd has
+ * stored its session, or by whom its client finds when it connects anew.
+ */
+static bool is_drained(const struct serve *serve)
+{
+	if (serve->n_pending == 0)
+		return true;
+	return serve->roles[ROLE_INGEST].sock < 0 && serve->n_pending == decoder_n_waiting(serve);
+}
+
 void serve_check_drained(struct serve *serve)
 {
 	restart_look(serve);
-	if (!serve->draining || serve->n_pending > 0)
+	if (!serve->draining || !is_drained(serve))
 		return;
+	if (serve->n_pending > 0)
+		log_notice("stopping: %u requests wait for a decoder that has ended",
+			serve->n_pending);
 	/* What is admitted but not committed has nobody waiting; serve_close() commits it. */
 	(void)sd_event_exit(serve->event, 0);
 }

@@ -75,7 +75,7 @@ int serve_prep_check(const struct serve *serve, const struct prep *prep, struct 
 void serve_notify_status(struct serve *serve);
 /** The audit chain's head to the journal, where it grew by something that matters. */
 void serve_log_audit(struct serve *serve);
-/** To be called when a request was answered or freed: ends a drain. */
+/** To be called when a request was answered or freed, or a role has ended: ends a drain. */
 void serve_check_drained(struct serve *serve);
 
 #endif

@@ -545,6 +545,31 @@ class Manage(unittest.TestCase):
         self.assertEqual([session.wait()["code"] for _ in range(4)], [0] * 4)
         session.close()
 
+    def test_a_stop_during_a_restart_waits_for_no_decoder(self):
+        folder = self.daemon.path("image")
+        os.mkdir(folder)
+        harness.fixture("images", folder, 0, 1)
+        with open(f"{folder}/00000.png", "rb") as file:
+            png = file.read()
+        session = self.session()
+        ingest, learner = self.daemon.role("ingest"), self.daemon.role("learner")
+        os.kill(ingest, signal.SIGSTOP)
+        number = session.submit(0, INFER, png, site="a")
+        # Its answer shows that the other was taken before.
+        session.submit(1, ECHO, b"x")
+        self.assertEqual(session.take(harness.PATIENCE)["slot"], 1)
+        self.daemon.process.send_signal(signal.SIGUSR2)
+        # Serving pauses when the learner has ended, until ingest has or a second is over.
+        wait_until(lambda: not os.path.exists(f"/proc/{learner}"), "the learner's end")
+        self.daemon.process.send_signal(signal.SIGTERM)
+        os.kill(ingest, signal.SIGCONT)
+        self.assertEqual(self.daemon.process.wait(harness.PATIENCE), 0)
+        self.assertNotIn("left without an answer", self.daemon.log())
+        self.daemon.start()
+        answer = session.take(harness.PATIENCE)
+        self.assertEqual((answer["id"], answer["code"]), (number, 0), answer["reason"])
+        session.close()
+
     def test_the_ways_follow_each_other(self):
         session = self.session()
         generation = 0
