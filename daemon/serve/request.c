@@ -336,7 +336,8 @@ void request_start(struct serve *serve, struct request *request)
 		start(serve, request);
 }
 
-void request_start_again(struct serve *serve, struct request *request, uint64_t received_ns)
+void request_start_again(
+	struct serve *serve, struct request *request, uint64_t received_ns, bool is_allowed)
 {
 	const struct shm_request *wire = &request->wire;
 	uint64_t now = request->received_ns;
@@ -346,6 +347,8 @@ void request_start_again(struct serve *serve, struct request *request, uint64_t 
 		request->received_ns = received_ns;
 	if (wire->deadline_ns > 0 && wire->deadline_ns <= now)
 		refuse(serve, request, -ETIMEDOUT, "deadline");
+	else if (!is_allowed)
+		refuse(serve, request, -EIO, "the daemon ended each time it had this request");
 	else
 		start(serve, request);
 }

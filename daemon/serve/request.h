@@ -74,8 +74,12 @@ struct request {
 void request_reset(struct request *request);
 /** Checks a fresh submission and sends it on its way: echo, inference, or ingest. */
 void request_start(struct serve *serve, struct request *request);
-/** One that an earlier process received then, and counted, but did not answer. */
-void request_start_again(struct serve *serve, struct request *request, uint64_t received_ns);
+/**
+ * One that an earlier process received then, and counted, but did not answer. is_allowed: or it is
+ * answered with -EIO, because it may be what ended that process.
+ */
+void request_start_again(
+	struct serve *serve, struct request *request, uint64_t received_ns, bool is_allowed);
 /** Pixels are there: to the site's queue. */
 void request_queue(struct serve *serve, struct request *request);
 /** Answers a pending request with an error; whoever holds it still has to finish it. */

@@ -577,16 +577,32 @@ int session_adopt(struct session **ret_session, struct serve *serve, int fd,
 	return 0;
 }
 
+static void run_again(
+	struct session *session, const struct session_state_slot *slot, bool is_allowed)
+{
+	struct request *request = take_request(session, &slot->request);
+
+	if (!is_allowed)
+		log_warning("client of uid %u, pid %d: a request for '%s' is not run again: kamend "
+			    "ended %u times before its answer",
+			session->peer.uid, (int)session->peer.pid, request->wire.site,
+			SESSION_STATE_MOST_RUNS);
+	request_start_again(session->serve, request, slot->received_ns, is_allowed);
+}
+
 void session_run_again(struct session *session, const struct session_recovery *recovery)
 {
+	const struct serve *serve = session->serve;
+
 	/* Held, so that an answer does not free it under us. */
 	session->n_busy++;
 	for (uint32_t i = 0; i < recovery->n && !session->closed; i++) {
 		const struct session_state_slot *slot =
 			&session->shm.state->slots[recovery->slots[i]];
 
-		request_start_again(
-			session->serve, take_request(session, &slot->request), slot->received_ns);
+		run_again(session, slot,
+			serve->handover.was_executed ||
+				session_state_try(session->shm.state, recovery->slots[i]));
 	}
 	/* Bells that were rung for the serve before may not be rung again. */
 	if (!session->closed)

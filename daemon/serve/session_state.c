@@ -116,6 +116,8 @@ void session_state_take(struct session_state *state, const struct shm_request *r
 	struct session_state_slot *slot = &state->slots[request->slot];
 
 	slot->request = *request;
+	/* The client wrote here, if anybody. */
+	slot->request.reserved[0] = 0;
 	slot->received_ns = received_ns;
 	set_mark(slot, mark_of(SESSION_TAKEN, n_taken));
 	atomic_store_explicit(&state->n_taken, n_taken, memory_order_relaxed);
@@ -133,6 +135,18 @@ void session_state_free(struct session_state *state, uint32_t slot)
 }
 
 /* ---- after a restart */
+
+bool session_state_try(struct session_state *state, uint32_t slot)
+{
+	uint32_t *n = &state->slots[slot].request.reserved[0];
+
+	if (*n + 1 >= SESSION_STATE_MOST_RUNS)
+		return false;
+	++*n;
+	/* Before anything is done that may be our end. */
+	atomic_signal_fence(memory_order_seq_cst);
+	return true;
+}
 
 /* Cursors wrap: how long ago it was taken orders them. */
 static void insert(const struct session_state *state, struct session_recovery *recovery,

@@ -3,6 +3,7 @@
 #define KAMEN_SERVE_SESSION_STATE_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "shm_layout.h"
@@ -21,13 +22,14 @@
  */
 #define SESSION_STATE_MAGIC UINT64_C(0x3173734e454d414b)
 #define SESSION_STATE_VERSION 1u
+#define SESSION_STATE_MOST_RUNS 3u /* of a request: each may have been the end of a serve */
 
 enum session_mark { SESSION_FREE, SESSION_TAKEN, SESSION_ANSWERED };
 
 struct session_state_slot {
 	_Atomic uint64_t mark; /* enum session_mark in the upper half, n in the lower */
 	uint64_t received_ns;
-	struct shm_request request; /* the checked copy */
+	struct shm_request request; /* the checked copy; reserved[0]: how often it was run again */
 };
 
 struct session_state {
@@ -53,6 +55,11 @@ int session_state_map(struct session_state **ret_state, int fd);
 /** NULL is fine. */
 void session_state_unmap(struct session_state *state);
 
+/**
+ * Counts that what a slot owes is run again, after a crash that it may have been the reason of.
+ * False: it was run often enough, and is to be answered with an error.
+ */
+bool session_state_try(struct session_state *state, uint32_t slot);
 /** The submission that makes it n_taken of them, before anybody is told that it was taken. */
 void session_state_take(struct session_state *state, const struct shm_request *request,
 	uint64_t received_ns, uint32_t n_taken);

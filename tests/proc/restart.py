@@ -24,6 +24,8 @@ from harness import ECHO, INFER, PUSH, RGB8, field, fields, wait_until
 N_RESTARTS = int(os.environ.get("KAMEN_RESTARTS", "5"))
 PX = 32
 RESUME = 1
+# Of a session's first slot, in its state (session_state.h).
+RUNS_AT = 64 + 16 + 96
 
 
 class Session(harness.Session):
@@ -72,6 +74,8 @@ class Load:
 
     def __init__(self, path, seed, site):
         self.pipe, theirs = multiprocessing.Pipe()
+        # Ids of what is in flight; oldest: 0: nothing.
+        self.oldest, self.newest = multiprocessing.Value("Q"), multiprocessing.Value("Q")
         self.process = multiprocessing.Process(target=self.run, args=(path, seed, site, theirs))
         self.process.start()
         theirs.close()
@@ -82,6 +86,18 @@ class Load:
             pipe.send(self.load(path, seed, site, pipe))
         except Exception as error:  # whatever it is, the test has to hear of it
             pipe.send({"error": repr(error)})
+
+    def tell(self, in_flight):
+        if in_flight:
+            self.newest.value = max(self.newest.value, max(in_flight))
+        self.oldest.value = min(in_flight, default=0)
+
+    def wait_for_the_old(self):
+        """What is in flight now has its answer: a request that meets three kills in a row is one
+        that may be the reason of them, which has a test of its own."""
+        newest = self.newest.value
+        wait_until(lambda: not 0 < self.oldest.value <= newest or
+                   not self.process.is_alive(), "answers")
 
     def frames(self, session, site, dice):
         """Requests with the answers that they have to have, of the daemon while it is at rest."""
@@ -123,6 +139,7 @@ class Load:
             for slot in free:
                 how, wanted = dice.choice(kinds)
                 in_flight[session.submit(slot, **how)] = (slot, wanted)
+            self.tell(in_flight)
             answer = session.take(60)
             if answer is None:
                 out["lost"] = len(in_flight)
@@ -138,6 +155,7 @@ class Load:
         if session.take(.2) is not None:
             out["doubled"] += 1
         session.close()
+        self.tell({})
         return dict(out, generation=session.generation, times=times.tolist())
 
     def finish(self):
@@ -169,6 +187,7 @@ class LibraryLoad(Load):
                     number = client.submit(site, images[kind % 8], embedding=True) if kind < 8 \
                         else client.submit("", dice.randbytes(kind), verb=ECHO)
                     in_flight[number] = kind
+                self.tell(in_flight)
                 try:
                     result = client.wait(60)
                 except TimeoutError:
@@ -183,6 +202,7 @@ class LibraryLoad(Load):
                     out["wrong"] += 1
                     out["said"] = f"{result.code} {result.reason}"
                 out["answered"] += 1
+        self.tell({})
         return dict(out, times=times.tolist())
 
 
@@ -290,6 +310,8 @@ def under_load(test, daemon, restart, n, what):
     strikes = []
     try:
         for i in range(n):
+            for load in loads:
+                load.wait_for_the_old()
             time.sleep(random.Random(i).uniform(.05, .3))
             begin = time.monotonic()
             restart()
@@ -570,6 +592,32 @@ class Manage(unittest.TestCase):
         self.assertEqual((answer["id"], answer["code"]), (number, 0), answer["reason"])
         session.close()
 
+    def test_a_request_that_may_be_why_serve_ends_is_given_up(self):
+        folder = self.daemon.path("images")
+        os.mkdir(folder)
+        harness.fixture("images", folder, 0, 1)
+        with open(f"{folder}/00000.png", "rb") as file:
+            png = file.read()
+        session = self.session()
+        os.kill(self.daemon.role("ingest"), signal.SIGSTOP)
+        poison = session.submit(0, INFER, png, site="a")
+        session.submit(1, ECHO, b"x")
+        self.assertEqual(session.take(harness.PATIENCE)["slot"], 1)
+        # As if it were its fault each time: the number of runs that the next one finds.
+        state = next(fd for name, fd in self.daemon.manager.store.items()
+                     if name.endswith("-state"))
+        self.assertEqual(os.pread(state, 4, RUNS_AT), struct.pack("<I", 0))
+        os.pwrite(state, struct.pack("<I", 2), RUNS_AT)
+        self.restart()
+        answer = session.take(harness.PATIENCE)
+        self.assertEqual((answer["id"], answer["code"]), (poison, -5), answer["reason"])
+        self.assertIn("is not run again", self.daemon.log())
+        # The next in the slot begins anew.
+        answer = session.submit(0, ECHO, b"x") and session.take(harness.PATIENCE)
+        self.assertEqual(answer["code"], 0)
+        self.assertEqual(os.pread(state, 4, RUNS_AT), struct.pack("<I", 0))
+        session.close()
+
     def test_the_ways_follow_each_other(self):
         session = self.session()
         generation = 0
@@ -649,6 +697,9 @@ class Manage(unittest.TestCase):
         self.daemon.start()
         kept = self.session()
         extra = Session(self.daemon.path("run/data.sock"))
+        # Its answer shows that the store was tried before.
+        extra.submit(0, ECHO, b"x")
+        self.assertEqual(extra.take(harness.PATIENCE)["code"], 0)
         self.restart()
         wait_until(lambda: self.over(extra), "the one without room ends")
         self.assertIn("store is full", self.daemon.log())

@@ -308,6 +308,26 @@ static void resuming_may_be_cut_short(void **unused)
 	fixture_free(&f);
 }
 
+static void a_request_is_run_three_times_at_most(void **unused)
+{
+	struct fixture f;
+
+	(void)unused;
+	fixture_make(&f);
+	/* A client's word about it is none. */
+	((struct shm_request *)(void *)f.submissions.entries)->reserved[0] = 9;
+	ask(&f, 0);
+	take(&f.shm);
+	assert_true(session_state_try(f.shm.state, 0));
+	assert_true(session_state_try(f.shm.state, 0));
+	assert_false(session_state_try(f.shm.state, 0));
+	assert_false(session_state_try(f.shm.state, 0));
+	answer(&f.shm, 0, 100);
+	take(&f.shm);
+	assert_true(session_state_try(f.shm.state, 2));
+	fixture_free(&f);
+}
+
 static void nobody_maps_the_new_results_for_writing(void **unused)
 {
 	struct session_recovery recovery;
@@ -380,6 +400,7 @@ int main(void)
 		cmocka_unit_test(whoever_is_killed_at_any_instruction_answers_once),
 		cmocka_unit_test(cursors_go_on_beyond_their_wrap),
 		cmocka_unit_test(resuming_may_be_cut_short),
+		cmocka_unit_test(a_request_is_run_three_times_at_most),
 		cmocka_unit_test(nobody_maps_the_new_results_for_writing),
 		cmocka_unit_test(what_no_serve_has_left_is_refused),
 	};
