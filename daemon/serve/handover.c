@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
@@ -148,6 +149,42 @@ bool handover_has_room(const struct handover *handover, uint32_t n)
 	return handover->n_stored + n <= handover->max_stored;
 }
 
+/*
+ * libsystemd waits where systemd does not keep up, and everybody would wait with us. fd: -1: none.
+ */
+static int notify_at_once(const char *text, int fd)
+{
+	union {
+		struct cmsghdr header;
+		uint8_t room[CMSG_SPACE(sizeof(int))];
+	} control = { .room = { 0 } };
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	struct iovec part = { .iov_base = (char *)text, .iov_len = strlen(text) };
+	struct msghdr message = { .msg_name = &address, .msg_iov = &part, .msg_iovlen = 1 };
+	const char *path = getenv("NOTIFY_SOCKET");
+	_cleanup_(closep) int sock = -1;
+	size_t n = path ? strlen(path) : 0;
+
+	if (n < 2 || n >= sizeof(address.sun_path) || (path[0] != '/' && path[0] != '@'))
+		return -EAFNOSUPPORT;
+	memcpy(address.sun_path, path, n);
+	if (path[0] == '@')
+		address.sun_path[0] = '\0';
+	message.msg_namelen = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n);
+	if (fd >= 0) {
+		message.msg_control = &control;
+		message.msg_controllen = sizeof(control);
+		control.header.cmsg_level = SOL_SOCKET;
+		control.header.cmsg_type = SCM_RIGHTS;
+		control.header.cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(&control.header), &fd, sizeof(int));
+	}
+	sock = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (sock < 0)
+		return -errno;
+	return sendmsg(sock, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -errno : 0;
+}
+
 void handover_store(struct handover *handover, const char *name, int fd)
 {
 	char text[32 + HANDOVER_NAME_BYTES];
@@ -161,13 +198,69 @@ void handover_store(struct handover *handover, const char *name, int fd)
 	handover->n_stored++;
 }
 
+int handover_try_store(struct handover *handover, const char *name, int fd)
+{
+	char text[32 + HANDOVER_NAME_BYTES];
+	int r;
+
+	(void)snprintf(text, sizeof(text), "FDSTORE=1\nFDNAME=%s", name);
+	r = notify_at_once(text, fd);
+	if (r == -EAGAIN)
+		return r;
+	if (r < 0)
+		log_warning("%s is not in systemd's store: %s", name, strerror(-r));
+	handover->n_stored++;
+	return 0;
+}
+
+static int forget_at_once(struct handover *handover, const char *name)
+{
+	char text[32 + HANDOVER_NAME_BYTES];
+	int r;
+
+	(void)snprintf(text, sizeof(text), "FDSTOREREMOVE=1\nFDNAME=%s", name);
+	r = notify_at_once(text, -1);
+	if (r == -EAGAIN)
+		return r;
+	if (handover->n_stored > 0)
+		handover->n_stored--;
+	return 0;
+}
+
+/* Its room in the store counts until it is said, which bounds how many there are. */
+static int keep_unsaid(struct handover *handover, const char *name)
+{
+	if (handover->n_unsaid == handover->unsaid_room) {
+		uint32_t n_room = handover->unsaid_room ? 2 * handover->unsaid_room : 64;
+		void *grown = realloc(handover->unsaid, n_room * sizeof(*handover->unsaid));
+
+		if (!grown)
+			return -ENOMEM;
+		handover->unsaid = grown;
+		handover->unsaid_room = n_room;
+	}
+	(void)snprintf(handover->unsaid[handover->n_unsaid++], HANDOVER_NAME_BYTES, "%s", name);
+	return 0;
+}
+
 void handover_forget(struct handover *handover, const char *name)
 {
 	if (handover->max_stored == 0 || handover->is_leaving)
 		return;
-	(void)sd_pid_notifyf(0, 0, "FDSTOREREMOVE=1\nFDNAME=%s", name);
-	if (handover->n_stored > 0)
-		handover->n_stored--;
+	if (handover_say(handover) && forget_at_once(handover, name) >= 0)
+		return;
+	if (keep_unsaid(handover, name) < 0)
+		log_warning("%s stays in systemd's store: no memory", name);
+}
+
+bool handover_say(struct handover *handover)
+{
+	while (handover->n_unsaid > 0) {
+		if (forget_at_once(handover, handover->unsaid[handover->n_unsaid - 1]) < 0)
+			return false;
+		handover->n_unsaid--;
+	}
+	return true;
 }
 
 /* ---- to the program that takes our place */

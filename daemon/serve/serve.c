@@ -599,5 +599,6 @@ int serve_main(const struct config *config, const char *self, char *const *argv)
 	}
 	serve_close(&serve);
 	handover_done(&serve.handover);
+	free(serve.handover.unsaid);
 	return status;
 }

@@ -198,6 +198,8 @@ static bool submit(struct session *session, const struct shm_request *wire)
 	request = take_request(session, wire);
 	/* Room in the ring before the answer: the client may submit as soon as it has that. */
 	session_shm_taken(&session->shm, &request->wire, request->received_ns);
+	if (session->waits_for_store && !session->has_asked)
+		session_asks(session);
 	request_start(session->serve, request);
 	return !session->closed;
 }
@@ -711,4 +713,5 @@ void sessions_close(struct serve *serve)
 {
 	while (serve->sessions.head)
 		session_close(serve->sessions.head);
+	serve->sessions.store = sd_event_source_disable_unref(serve->sessions.store);
 }

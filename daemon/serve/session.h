@@ -80,7 +80,10 @@ struct session {
 	bool said_hello, closed;
 	bool comes_back; /* to the loop, when its turn comes (later.h) */
 	struct session *later_next;
-	bool owes_word;  /* that it was resumed: its socket was full */
+	uint32_t n_stored;               /* parts that systemd's store has (session_resume.c) */
+	bool waits_for_store, has_asked; /* for the others; whether it has submitted anything */
+	uint64_t since_ns;               /* that it waits */
+	bool owes_word;                  /* that it was resumed: its socket was full */
 	uint64_t number; /* of what outlives this process (session_resume.h), 0: it does not */
 	int refusal;     /* told in answer to its hello: a packet sent earlier may find no reader */
 	struct session *next, *previous;
@@ -93,6 +96,8 @@ struct session_list {
 	int listen_fd;
 	sd_event_source *listen, *listen_pause;
 	uint64_t n_accepted, n_refused, n_dropped;
+	sd_event_source *store;
+	uint64_t store_full_ns;
 	uint64_t last_number, n_resumed, n_run_again, gap_ns;
 };
 

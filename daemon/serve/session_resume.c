@@ -12,6 +12,13 @@
 /* A session's descriptors go by "NUMBER-PART"; results by their generation as well. */
 enum part { STATE, SOCKET, FRAMES, DOORBELL, RESULTS, N_PARTS };
 
+/* Of sessions that go into the store: a burst, and after that one each. */
+#define STORE_BURST 64u
+#define STORE_EVERY_NS (50 * NS_PER_MS)
+/* Who asks for nothing is stored after so long: who only comes and goes never is. */
+#define STORE_IDLE_NS NS_PER_S
+#define STORE_LOOK_NS (100 * NS_PER_MS)
+
 static const char *const parts[N_PARTS] = { "state", "socket", "frames", "bell", "results" };
 
 static void write_name(
@@ -34,37 +41,133 @@ static int part_fd(const struct session *session, enum part part)
 
 /* ---- to systemd, and to the program that takes our place */
 
-static void store_part(struct session *session, enum part part)
+static int store_part(struct session *session, enum part part)
 {
 	char name[HANDOVER_NAME_BYTES];
 
 	write_name(name, session->number, part, session->shm.state->generation);
-	handover_store(&session->serve->handover, name, part_fd(session, part));
+	return handover_try_store(&session->serve->handover, name, part_fd(session, part));
 }
 
+/* As far as systemd keeps up; goes on there. */
 static void store_all(struct session *session)
 {
 	struct handover *handover = &session->serve->handover;
 
-	if (handover->max_stored == 0)
-		return;
 	/* One more: while it is resumed it has two regions of results. */
-	if (!handover_has_room(handover, N_PARTS + 1)) {
+	if (session->n_stored == 0 && !handover_has_room(handover, N_PARTS + 1)) {
+		session->waits_for_store = false;
 		log_notice("systemd's store is full (%" PRIu32
 			   "): a session more ends if kamend is "
 			   "killed",
 			handover->max_stored);
 		return;
 	}
-	for (enum part part = 0; part < N_PARTS; part++)
-		store_part(session, part);
+	for (; session->n_stored < N_PARTS; session->n_stored++)
+		if (store_part(session, (enum part)session->n_stored) < 0)
+			return;
+	session->waits_for_store = false;
 	session->shm.state->is_stored = 1;
+}
+
+/* ---- who is stored when */
+
+/* A bucket of STORE_BURST sessions, told by the time at which it is full again. */
+static bool may_store(struct session_list *list, uint64_t now)
+{
+	uint64_t full_ns = (list->store_full_ns > now ? list->store_full_ns : now) + STORE_EVERY_NS;
+
+	if (full_ns - now > STORE_BURST * STORE_EVERY_NS)
+		return false;
+	list->store_full_ns = full_ns;
+	return true;
+}
+
+/* Oldest first: those who come and go at once are gone before it is their turn. */
+static struct session *next_to_store(const struct session_list *list, uint64_t now)
+{
+	struct session *next = NULL;
+
+	for (struct session *s = list->head; s; s = s->next)
+		if (s->waits_for_store && (s->has_asked || now - s->since_ns >= STORE_IDLE_NS) &&
+			(!next || s->number < next->number))
+			next = s;
+	return next;
+}
+
+static bool is_any_waiting(const struct session_list *list)
+{
+	for (const struct session *s = list->head; s; s = s->next)
+		if (s->waits_for_store)
+			return true;
+	return false;
+}
+
+static int on_store(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	struct serve *serve = userdata;
+	struct session_list *list = &serve->sessions;
+	uint64_t now = clock_now_ns();
+	bool is_quiet = handover_say(&serve->handover);
+	struct session *session;
+
+	(void)usec;
+	while (is_quiet && (session = next_to_store(list, now)) != NULL) {
+		if (session->n_stored == 0 && !may_store(list, now))
+			break;
+		store_all(session);
+		is_quiet = !session->waits_for_store;
+	}
+	if (is_quiet && !is_any_waiting(list))
+		return 0;
+	if (sd_event_source_set_time_relative(source, STORE_LOOK_NS / NS_PER_US) < 0)
+		return 0;
+	(void)sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+	return 0;
+}
+
+static void look_later(struct serve *serve)
+{
+	struct session_list *list = &serve->sessions;
+	int enabled = SD_EVENT_OFF, r;
+
+	if (!list->store) {
+		r = sd_event_add_time_relative(serve->event, &list->store, CLOCK_MONOTONIC,
+			STORE_LOOK_NS / NS_PER_US, 0, on_store, serve);
+		if (r < 0)
+			log_warning("sessions are not stored: %s", strerror(-r));
+		return;
+	}
+	if (sd_event_source_get_enabled(list->store, &enabled) > 0)
+		return;
+	if (sd_event_source_set_time_relative(list->store, STORE_LOOK_NS / NS_PER_US) >= 0)
+		(void)sd_event_source_set_enabled(list->store, SD_EVENT_ONESHOT);
+}
+
+static void wait_for_store(struct session *session)
+{
+	if (session->serve->handover.max_stored == 0)
+		return;
+	session->waits_for_store = true;
+	session->since_ns = clock_now_ns();
+	look_later(session->serve);
 }
 
 void session_store(struct session *session)
 {
 	session->number = ++session->serve->sessions.last_number;
-	store_all(session);
+	wait_for_store(session);
+}
+
+void session_asks(struct session *session)
+{
+	struct serve *serve = session->serve;
+	uint64_t now = clock_now_ns();
+
+	session->has_asked = true;
+	if (next_to_store(&serve->sessions, now) == session && handover_say(&serve->handover) &&
+		may_store(&serve->sessions, now))
+		store_all(session);
 }
 
 static void forget_part(struct serve *serve, uint64_t number, enum part part, uint32_t generation)
@@ -77,10 +180,11 @@ static void forget_part(struct serve *serve, uint64_t number, enum part part, ui
 
 void session_forget(struct session *session)
 {
-	if (session->number == 0 || !session->shm.state->is_stored)
-		return;
-	for (enum part part = 0; part < N_PARTS; part++)
-		forget_part(session->serve, session->number, part, session->shm.state->generation);
+	for (uint32_t part = 0; part < session->n_stored; part++)
+		forget_part(session->serve, session->number, (enum part)part,
+			session->shm.state->generation);
+	if (session->serve->handover.n_unsaid > 0)
+		look_later(session->serve);
 }
 
 int sessions_list(struct serve *serve, struct handed **ret_items, uint32_t *ret_n)
@@ -151,10 +255,12 @@ static void change_region(struct session *session, const struct session_recovery
 		handover_store(&serve->handover, name, session->shm.results_fd);
 	}
 	session_state_resume(state, recovery, old + 1);
-	if (state->is_stored)
+	if (state->is_stored) {
+		session->n_stored = N_PARTS;
 		forget_part(serve, session->number, RESULTS, old);
-	else
-		store_all(session);
+	} else {
+		wait_for_store(session);
+	}
 }
 
 /* What sock and shm hold is the session's, or the caller's as before. */
@@ -272,6 +378,8 @@ void sessions_resume(struct serve *serve)
 			resume(serve, number, TAKE_FD(handover->items[i].fd));
 	}
 	handover_done(handover);
+	if (handover->n_unsaid > 0)
+		look_later(serve);
 	if (!was_left)
 		return;
 	list->gap_ns =

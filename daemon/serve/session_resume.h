@@ -7,8 +7,10 @@
 struct serve;
 struct session;
 
-/** After its Welcome: gives it a number, and systemd a copy of its descriptors. */
+/** After its Welcome: gives it a number. systemd gets copies of its descriptors once it has lived. */
 void session_store(struct session *session);
+/** One that waits_for_store has submitted something: it may have them now. */
+void session_asks(struct session *session);
 /** It has ended. One that has no number is fine. */
 void session_forget(struct session *session);
 /** All that the next serve needs of all sessions. The descriptors stay theirs. 0 or -ENOMEM. */

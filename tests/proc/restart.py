@@ -15,6 +15,7 @@ import signal
 import socket
 import struct
 import subprocess
+import threading
 import time
 import unittest
 
@@ -212,10 +213,14 @@ class Manager(harness.Notes):
     def __init__(self, path):
         self.store = {}
         self.forgets = True
+        self.n_stored = 0  # ever
+        self.listens = threading.Event()
+        self.listens.set()
         super().__init__(path)
 
     def listen(self):
         while True:
+            self.listens.wait()
             note, fds, _, _ = socket.recv_fds(self.socket, 4096, 8)
             if not note:
                 return
@@ -224,6 +229,7 @@ class Manager(harness.Notes):
             if "FDSTORE=1" in lines:
                 assert len(fds) == 1 and name not in self.store, name
                 self.store[name] = fds[0]
+                self.n_stored += 1
             elif "FDSTOREREMOVE=1" in lines:
                 if self.forgets and name in self.store:
                     os.close(self.store.pop(name))
@@ -239,6 +245,7 @@ class Manager(harness.Notes):
                 os.close(self.store.pop(name))
 
     def close(self):
+        self.listens.set()
         super().close()
         for fd in self.store.values():
             os.close(fd)
@@ -661,6 +668,40 @@ class Manage(unittest.TestCase):
         for session in (broken, headless):
             wait_until(lambda session=session: self.over(session), "one that is not resumed")
         for session in (liar, broken, headless):
+            session.close()
+
+    def test_who_comes_and_goes_is_not_stored(self):
+        first = self.session()
+        before = self.daemon.manager.n_stored
+        for _ in range(40):
+            Session(self.daemon.path("run/data.sock")).close()
+        last = self.session()
+        # But for those that took a second to go.
+        self.assertLess(self.daemon.manager.n_stored - before, 40)
+        first.close()
+        last.close()
+
+    def test_nobody_waits_for_a_manager_that_does_not_listen(self):
+        manager = self.daemon.manager
+        with open("/proc/sys/net/unix/max_dgram_qlen", encoding="ascii") as file:
+            fill = int(file.read())
+        before = self.n_results()
+        manager.listens.clear()
+        # The first is taken by who was listening already.
+        sessions = [Session(self.daemon.path("run/data.sock"))
+                    for _ in range(min(40, fill // 5 + 8))]
+        for session in sessions:
+            session.submit(0, ECHO, b"x")
+            self.assertEqual(session.take(harness.PATIENCE)["code"], 0)
+        for session in sessions[4:]:
+            session.close()
+        manager.listens.set()
+        wait_until(lambda: self.n_results() == before + 4, "the store is as it should be")
+        self.restart()
+        for session in sessions[:4]:
+            session.submit(0, ECHO, b"y")
+            self.assertEqual(session.take(harness.PATIENCE)["code"], 0)
+            self.assertEqual(session.generation, 1)
             session.close()
 
     def test_half_a_session_is_dropped(self):
