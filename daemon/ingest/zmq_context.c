@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include <zmq.h>
 
 #include "ingest/zap.h"
@@ -76,6 +79,32 @@ void zmq_context_done(struct zmq_context *context)
 	*context = (struct zmq_context){ .event = NULL };
 }
 
+/*
+ * libzmq bounds the parts of a message, and the messages of a peer, but not how many parts a
+ * message has. The sender of one without end loses its connection, or ingest ends and is started
+ * again, before the machine has no memory.
+ */
+static int limit_memory(const struct config *config)
+{
+	FILE *file = fopen("/proc/self/statm", "re");
+	unsigned long long n_pages;
+	struct rlimit limit;
+	int n;
+
+	if (!file)
+		return -errno;
+	n = fscanf(file, "%*u %*u %*u %*u %*u %llu", &n_pages);
+	(void)fclose(file);
+	if (n != 1)
+		return -EIO;
+	if (getrlimit(RLIMIT_DATA, &limit) < 0)
+		return -errno;
+	n_pages = n_pages * (unsigned long long)sysconf(_SC_PAGESIZE) + config->zmq_memory_bytes;
+	if (limit.rlim_cur > n_pages)
+		limit.rlim_cur = n_pages;
+	return setrlimit(RLIMIT_DATA, &limit) < 0 ? -errno : 0;
+}
+
 int zmq_context_start(struct zmq_context *context)
 {
 	int r;
@@ -83,6 +112,9 @@ int zmq_context_start(struct zmq_context *context)
 	if (context->zap)
 		return 0;
 	if (!context->zmq) {
+		r = limit_memory(context->config);
+		if (r < 0)
+			log_warning("memory for ZeroMQ has no limit: %s", strerror(-r));
 		context->zmq = zmq_ctx_new();
 		if (!context->zmq)
 			return -errno;

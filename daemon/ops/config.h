@@ -85,6 +85,7 @@ struct config {
 	uint32_t zmq_slots;                     /* requests that serve has at once, default 16 */
 	char zmq_server_key[256];               /* secret key file; "": no CURVE */
 	char zmq_peers[256];                    /* who may speak for what; "": nobody by key */
+	uint64_t zmq_memory_bytes;              /* of ingest, default 2 GiB */
 	bool zmq_plain_tcp;                     /* tcp on this machine without CURVE */
 	bool learner_on;
 	char learner_cpu[8];      /* "idle" or a percentage 1-100 */

@@ -4,6 +4,7 @@
 import os
 import signal
 import socket
+import struct
 import time
 import unittest
 
@@ -339,6 +340,32 @@ class Start(unittest.TestCase):
         self.refused("[site]\nzmq_pull = tcp://[::1]:5999\n", 2, "plain_tcp")
         self.refused("[zmq]\nrouter = tcp://localhost:5999\n", 2, "router")
         self.refused("[zmq]\nrouter = ipc://@abstract\n", 2, "router")
+
+
+class Endless(Case):
+    MORE = "\nmemory_bytes = 67108864"
+
+    def test_a_message_without_end_takes_no_memory_without_end(self):
+        session = self.daemon.session()
+        self.daemon.role("ingest")
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(harness.PATIENCE)
+        wait_until(lambda: os.path.exists(self.endpoint()[6:]), "it is bound")
+        sock.connect(self.endpoint()[6:])
+        # ZMTP 3.0, NULL; then parts that all say that one more comes.
+        sock.sendall(b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32))
+        ready = b"\x05READY" + b"\x0bSocket-Type" + struct.pack(">I", 6) + b"DEALER"
+        sock.sendall(b"\x04" + bytes([len(ready)]) + ready)
+        part = (b"\x03" + struct.pack(">Q", 1 << 20) + bytes(1 << 20)) * 4
+        with self.assertRaises(OSError):
+            for _ in range(256):
+                sock.sendall(part)
+        sock.close()
+        self.assertEqual(session.ask(0, ECHO, b"x")["code"], 0)
+        session.close()
+        dealer = self.connect()
+        wait_until(lambda: dealer.send(request(1, verb=ECHO), b"x", flags=DONTWAIT) and
+                   dealer.receive(0.5), "the next one is answered")
 
 
 if __name__ == "__main__":
