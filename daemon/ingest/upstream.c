@@ -11,7 +11,7 @@
 #include "ops/log.h"
 #include "shm_layout.h"
 
-enum { RETRY_US = 100000 };
+enum { RETRY_US = 100000, LONGEST_RETRY_US = 3200000 };
 
 /* The thread's until it has rung, the loop's afterwards. */
 struct connecting {
@@ -30,6 +30,8 @@ struct upstream {
 	sd_event_source *io, *time, *bell, *retry;
 	struct connecting connecting;
 	bool is_connecting, is_failure_told, is_pausing;
+	uint64_t pause_us;           /* grows while serve cannot be reached */
+	int refusal;                 /* 0, or why serve lets nobody in */
 	void *tokens[SHM_MAX_SLOTS]; /* by slot */
 };
 
@@ -58,7 +60,9 @@ static int start_thread(struct upstream *upstream)
 static void retry_later(struct upstream *upstream)
 {
 	upstream->is_pausing = true;
-	(void)sd_event_source_set_time_relative(upstream->retry, RETRY_US);
+	(void)sd_event_source_set_time_relative(upstream->retry, upstream->pause_us);
+	upstream->pause_us = upstream->pause_us * 2 < LONGEST_RETRY_US ? upstream->pause_us * 2
+								       : LONGEST_RETRY_US;
 	(void)sd_event_source_set_enabled(upstream->retry, SD_EVENT_ONESHOT);
 }
 
@@ -164,11 +168,14 @@ static int on_connected(sd_event_source *source, int fd, uint32_t events, void *
 			log_notice(
 				"the ROUTER cannot reach %s yet: %s", upstream->path, strerror(-r));
 		upstream->is_failure_told = true;
+		upstream->refusal = r == -EUSERS || r == -EDQUOT || r == -EACCES ? r : 0;
 		disconnect(upstream, r);
 		retry_later(upstream);
 		return 0;
 	}
 	upstream->is_failure_told = false;
+	upstream->refusal = 0;
+	upstream->pause_us = RETRY_US;
 	upstream->calls.ready(upstream->calls.user);
 	return 0;
 }
@@ -195,7 +202,8 @@ int upstream_ask(struct upstream *upstream, const struct kamen_request *request,
 
 	if (!upstream->client) {
 		connect_soon(upstream);
-		return -EBUSY;
+		/* Who has no deadline would wait for ever. */
+		return upstream->refusal < 0 ? upstream->refusal : -EBUSY;
 	}
 	r = kamen_frame_acquire(upstream->client, request->n_bytes, &frame);
 	if (r == -ENOTCONN)
@@ -222,6 +230,7 @@ int upstream_new(struct upstream **ret_upstream, sd_event *event, const char *pa
 	if (!upstream)
 		return -ENOMEM;
 	upstream->event = event;
+	upstream->pause_us = RETRY_US;
 	upstream->calls = *calls;
 	(void)snprintf(upstream->path, sizeof(upstream->path), "%s", path);
 	upstream->connecting = (struct connecting){

@@ -342,6 +342,17 @@ class Start(unittest.TestCase):
         self.refused("[zmq]\nrouter = ipc://@abstract\n", 2, "router")
 
 
+class Full(Case):
+    CONFIG = "[serve]\nmax_clients = 1\n"
+
+    def test_who_cannot_be_served_is_told(self):
+        session = self.daemon.session()
+        sock = self.connect()
+        self.assertEqual(self.ask(sock, 1, b"x", verb=ECHO)["code"], -87)  # EUSERS
+        session.close()
+        wait_until(lambda: self.ask(sock, 2, b"x", verb=ECHO)["code"] == 0, "there is room")
+
+
 class Endless(Case):
     MORE = "\nmemory_bytes = 67108864"
 
