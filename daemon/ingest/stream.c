@@ -91,6 +91,41 @@ int stream_parse(struct stream_frame *ret_frame, struct wire *wire, const void *
 	return 0;
 }
 
+static const char *peer_of(const char *who)
+{
+	const char *space = strrchr(who, ' ');
+
+	return space ? space + 1 : "";
+}
+
+static unsigned count_of(const struct stream_senders *senders, const char *peer)
+{
+	unsigned n = 0;
+
+	for (size_t i = 0; i < STREAM_MAX_SENDERS; i++)
+		n += strcmp(peer_of(senders->senders[i].name), peer) == 0;
+	return n;
+}
+
+/* All places are taken: many names of one peer push nobody else's out. */
+static struct stream_sender *choose_victim(struct stream_senders *senders, const char *name)
+{
+	struct stream_sender *victim = NULL;
+	unsigned n_most = 0;
+
+	for (size_t i = 0; i < STREAM_MAX_SENDERS; i++) {
+		struct stream_sender *sender = &senders->senders[i];
+		const char *peer = peer_of(sender->name);
+		unsigned n = count_of(senders, peer) + (strcmp(peer, peer_of(name)) == 0);
+
+		if (!victim || n > n_most || (n == n_most && sender->heard < victim->heard)) {
+			victim = sender;
+			n_most = n;
+		}
+	}
+	return victim;
+}
+
 static struct stream_sender *find_sender(struct stream_senders *senders, const char *name)
 {
 	struct stream_sender *oldest = &senders->senders[0];
@@ -103,6 +138,8 @@ static struct stream_sender *find_sender(struct stream_senders *senders, const c
 		if (sender->heard < oldest->heard)
 			oldest = sender;
 	}
+	if (oldest->heard > 0)
+		oldest = choose_victim(senders, name);
 	(void)snprintf(oldest->name, sizeof(oldest->name), "%s", name);
 	oldest->heard = 0;
 	return oldest;

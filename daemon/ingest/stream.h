@@ -27,7 +27,8 @@ struct stream_frame {
 int stream_parse(struct stream_frame *ret_frame, struct wire *wire, const void *header,
 	size_t n_header, uint64_t n_image, struct diag *diag);
 
-/** Where each sender's numbers stand; the one not heard of for longest makes room. */
+/** Where each sender's numbers stand; where there is no room, the peer
+ * with the most senders gives up the one not heard of for longest. */
 struct stream_senders {
 	struct stream_sender {
 		char name[STREAM_WHO_CHARS];
@@ -36,7 +37,7 @@ struct stream_senders {
 	uint64_t clock;
 };
 
-/** @return how many frames of this sender are missing before this one */
+/** sender: "NAME PEER". @return how many frames of this sender are missing before this one */
 uint64_t stream_track(struct stream_senders *senders, const char *sender, uint64_t sequence);
 
 #endif

@@ -128,6 +128,13 @@ static void the_sender_unheard_of_for_longest_makes_room(void **state)
 	assert_int_equal(stream_track(senders, "new", 0), 0); /* takes the place of s1 */
 	assert_int_equal(stream_track(senders, "s0", 4), 2);
 	assert_int_equal(stream_track(senders, "s1", 9), 0);
+	/* Many names of one peer push nobody else's out. */
+	assert_int_equal(stream_track(senders, "honest key:b", 0), 0);
+	for (unsigned i = 0; i < 1000; i++) {
+		(void)snprintf(name, sizeof(name), "n%u key:a", i);
+		(void)stream_track(senders, name, 0);
+	}
+	assert_int_equal(stream_track(senders, "honest key:b", 2), 1);
 	free(senders);
 }
 
