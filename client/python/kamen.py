@@ -84,6 +84,7 @@ class Result(NamedTuple):
     deadline_ns: int
     space: bytes    # embeddings of equal spaces may be compared
     embedding: array  # of floats, empty where it was not asked for; numpy.frombuffer() takes it
+    checksum: int = 0  # of an ECHO: XXH3 of the bytes that the daemon read
 
 
 def _library():

@@ -111,7 +111,10 @@ static void take(struct publisher *publisher, void *socket, zmq_msg_t *message)
 		subscribe(socket, on, prefix, n - 1);
 	else
 		narrow(publisher, socket, on, peer, prefix);
-	count(publisher, on);
+	/* An end that a peer tells may be one of nothing: only libzmq's own, when its connection has
+	 * ended, are believed, so that nobody switches the feed of others off. */
+	if (on || !*peer)
+		count(publisher, on);
 }
 
 static void on_ready(void *user)

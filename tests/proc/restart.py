@@ -178,7 +178,11 @@ class LibraryLoad(Load):
         with kamen.Client(path, n_slots=4, slot_bytes=64 << 10, reconnect=0) as client:
             images = [memoryview(dice.randbytes(3 * PX * PX)).cast("B", (PX, PX, 3))
                       for _ in range(8)]
+            blobs = [dice.randbytes(8 + i) for i in range(8)]
             wanted = [client.infer(site, image, embedding=True).embedding for image in images]
+            for blob in blobs:
+                client.submit("", blob, verb=ECHO)
+                wanted.append(client.wait(60).checksum)
             pipe.send("ready")
             stop = False
             while in_flight or not stop:
@@ -186,7 +190,7 @@ class LibraryLoad(Load):
                 while not stop and len(in_flight) < 4:
                     kind = dice.randrange(16)
                     number = client.submit(site, images[kind % 8], embedding=True) if kind < 8 \
-                        else client.submit("", dice.randbytes(kind), verb=ECHO)
+                        else client.submit("", blobs[kind - 8], verb=ECHO)
                     in_flight[number] = kind
                 self.tell(in_flight)
                 try:
@@ -198,8 +202,8 @@ class LibraryLoad(Load):
                 kind = in_flight.pop(result.id, None)
                 out["doubled"] += kind is None
                 if kind is not None and not self.is_right(
-                        {"code": result.code, "checksum": 0, "embedding": result.embedding},
-                        wanted[kind] if kind < 8 else 0):
+                        {"code": result.code, "checksum": result.checksum,
+                         "embedding": result.embedding}, wanted[kind]):
                     out["wrong"] += 1
                     out["said"] = f"{result.code} {result.reason}"
                 out["answered"] += 1
