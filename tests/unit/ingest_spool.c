@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 #include "ingest/kimg.h"
 
@@ -434,8 +435,12 @@ static void senders_take_turns_at_the_decoder(void **state)
 	struct serve *serve = *state;
 	size_t n;
 	_cleanup_(freep) void *png = serve_png(4, &n);
+	int status = 0;
 
+	/* All of them are there before it reads the first. */
 	assert_int_equal(kill(serve->pid, SIGSTOP), 0);
+	assert_int_equal(waitpid(serve->pid, &status, WUNTRACED), serve->pid);
+	assert_true(WIFSTOPPED(status));
 	for (unsigned i = 0; i < N_FLOOD; i++)
 		serve_ask_for(serve, i + 1, "uid 1", png, n);
 	serve_ask_for(serve, QUIET, "uid 2", png, n);
