@@ -12,73 +12,62 @@ void later_init(struct later *later)
 
 bool later_waits(const struct serve *serve)
 {
-	return serve->later.head || serve->reading.head;
+	return serve->later.head;
 }
 
-/* user: NULL: ingest, whose turns are counted as those of any user. */
-static uint64_t *turn_of(struct later *later, struct quota_user *user)
+static uint64_t *turn_of(struct later *later, const struct later_item *item)
 {
-	return user ? &user->later_turn : &later->turn_of_nobody;
+	return item->user ? &item->user->later_turn : &later->turn_of_nobody;
 }
 
-void later_add(struct session *session)
+void later_add(struct serve *serve, struct later_item *item)
 {
-	struct later *later = &session->serve->later;
-	uint64_t *turn = turn_of(later, session->user);
+	struct later *later = &serve->later;
+	uint64_t *turn = turn_of(later, item);
 
-	if (session->comes_back)
+	if (item->waits)
 		return;
 	/* Turns that were not taken while there was nothing to do are not made up for. */
 	if (*turn < later->turn)
 		*turn = later->turn;
-	session->comes_back = true;
-	session->later_next = NULL;
-	*later->tail = session;
-	later->tail = &session->later_next;
+	item->waits = true;
+	item->next = NULL;
+	*later->tail = item;
+	later->tail = &item->next;
 }
 
-void later_forget(struct session *session)
+void later_forget(struct serve *serve, struct later_item *item)
 {
-	struct later *later = &session->serve->later;
-	struct session **at = &later->head;
+	struct later *later = &serve->later;
+	struct later_item **at = &later->head;
 
-	if (!session->comes_back)
+	if (!item->waits)
 		return;
-	while (*at != session)
-		at = &(*at)->later_next;
-	*at = session->later_next;
-	if (later->tail == &session->later_next)
+	while (*at != item)
+		at = &(*at)->next;
+	*at = item->next;
+	if (later->tail == &item->next)
 		later->tail = at;
-	session->later_next = NULL;
-	session->comes_back = false;
-}
-
-static void run_session(struct later *later)
-{
-	struct session *next = later->head;
-
-	for (struct session *s = later->head; s; s = s->later_next)
-		if (*turn_of(later, s->user) < *turn_of(later, next->user))
-			next = s;
-	later->turn = (*turn_of(later, next->user))++;
-	later_forget(next);
-	session_turn(next);
+	item->next = NULL;
+	item->waits = false;
 }
 
 void later_run(struct serve *serve, bool was_event)
 {
 	struct later *later = &serve->later;
+	struct later_item *next = later->head;
 
-	if (!later_waits(serve)) {
+	if (!next) {
 		later->n_events = 0;
 		return;
 	}
 	if (was_event && ++later->n_events < SERVE_LATER_EVENTS)
 		return;
 	later->n_events = 0;
-	later->was_read = serve->reading.head && (!later->was_read || !later->head);
-	if (later->was_read)
-		reading_run(serve);
-	else
-		run_session(later);
+	for (struct later_item *item = next->next; item; item = item->next)
+		if (*turn_of(later, item) < *turn_of(later, next))
+			next = item;
+	later->turn = (*turn_of(later, next))++;
+	later_forget(serve, next);
+	next->run(next->owner);
 }

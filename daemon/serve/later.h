@@ -5,27 +5,36 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct quota_user;
 struct serve;
-struct session;
 
 /**
  * What the loop does while no event waits, and after every few events all the same, because somebody
- * can always make events: sessions that have had their share and have more, and what is read in
- * parts (reading.h), by turns. sd-event's own priorities would let either starve, and of two sources
- * that are always pending it takes the older one for ever.
+ * can always make events: sessions that have had their share and have more, and requests that are read
+ * in parts (reading.h). Users take turns, ingest as one of them; of one user who came first is first.
+ * sd-event's own priorities would let some starve, and of two sources that are always pending it takes
+ * the older one for ever.
  */
+struct later_item {
+	struct later_item *next;
+	struct quota_user *user; /* NULL: ingest */
+	void (*run)(void *owner);
+	void *owner;
+	bool waits; /* it is here */
+};
+
 struct later {
-	struct session *head, **tail; /* by arrival; users take turns */
-	uint64_t turn, turn_of_nobody;
-	unsigned n_events; /* since the last of this */
-	bool was_read;
+	struct later_item *head, **tail; /* by arrival */
+	uint64_t turn, turn_of_nobody;   /* of who had the last one; ingest's */
+	unsigned n_events;               /* since then */
 };
 
 void later_init(struct later *later);
 bool later_waits(const struct serve *serve);
-/** It has more: session_turn() is called. Once, or not at all where it is forgotten before. */
-void later_add(struct session *session);
-void later_forget(struct session *session);
+/** run() is called when its turn comes, once. Nothing where it waits already. */
+void later_add(struct serve *serve, struct later_item *item);
+/** Nothing where it does not wait. */
+void later_forget(struct serve *serve, struct later_item *item);
 /** After each iteration of the loop, with whether it has dealt with an event. */
 void later_run(struct serve *serve, bool was_event);
 

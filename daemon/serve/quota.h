@@ -20,7 +20,7 @@ struct quota_user {
 	uint64_t n_bytes;
 	uint64_t full_ns;  /* when its allowance of requests is whole again */
 	int64_t credit_ns; /* of the loop's time, as of credit_at_ns */
-	uint64_t credit_at_ns, read_turn, later_turn;
+	uint64_t credit_at_ns, later_turn;
 	struct quota_user *next;
 };
 

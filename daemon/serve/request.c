@@ -146,7 +146,7 @@ void request_complete(struct serve *serve, struct request *request)
 /* Takes a request back from wherever it waits. False: the inference thread has it. */
 static bool recall(struct serve *serve, struct request *request)
 {
-	if (request->is_reading) {
+	if (request->reading.waits) {
 		reading_forget(serve, request);
 		return true;
 	}

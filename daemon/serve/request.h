@@ -6,6 +6,7 @@
 #include <systemd/sd-event.h>
 
 #include "engine.h"
+#include "serve/later.h"
 #include "serve/serving.h"
 #include "shm_layout.h"
 
@@ -50,10 +51,9 @@ struct request {
 	size_t decoded_bytes;
 
 	/* Of its bytes that the loop reads in parts. */
-	bool is_reading;
+	struct later_item reading;
 	uint64_t n_read;
 	struct checksum *checksum; /* of an echo */
-	struct request *read_next;
 
 	/* With ingest. */
 	uint64_t job_id; /* 0: no job */

@@ -575,7 +575,6 @@ static void serve_init(
 	};
 	decoder_init(&serve->decoder);
 	raise_limit();
-	reading_init(&serve->reading);
 	later_init(&serve->later);
 	roles_init(serve);
 	peer_policy_read(&serve->policy);

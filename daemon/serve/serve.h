@@ -50,7 +50,6 @@ struct serve {
 	struct later later;
 	struct control control;
 	struct decoder decoder;
-	struct reading reading;
 	struct admission admission;
 	struct feed feed;
 	struct rounds rounds;

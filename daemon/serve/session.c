@@ -70,7 +70,7 @@ static void session_close(struct session *session)
 	session->io = sd_event_source_disable_unref(session->io);
 	session->doorbell = sd_event_source_disable_unref(session->doorbell);
 	session->hello = sd_event_source_disable_unref(session->hello);
-	later_forget(session);
+	later_forget(serve, &session->turn);
 	session_forget(session);
 	/* systemd may have a copy, with which it would stay open; a next serve takes that over. */
 	if (!serve->handover.is_leaving)
@@ -231,16 +231,33 @@ static void take_submissions(struct session *session, uint64_t budget_ns)
 	quota_took_turn(
 		session->user, end, end - begin > SERVE_LOOK_NS ? end - begin : SERVE_LOOK_NS);
 	if (more)
-		later_add(session);
+		session_comes_back(session);
+}
+
+static void take_turn(void *owner)
+{
+	take_submissions(owner, SERVE_TURN_NS);
+}
+
+void session_comes_back(struct session *session)
+{
+	if (session->turn.waits)
+		return;
+	session->turn = (struct later_item){
+		.user = session->user,
+		.run = take_turn,
+		.owner = session,
+	};
+	later_add(session->serve, &session->turn);
 }
 
 /* Whoever has had its share of the loop waits until others have had theirs. */
 bool session_look(struct session *session)
 {
-	if (session->comes_back)
+	if (session->turn.waits)
 		return false;
 	if (!quota_has_turn(session->user, clock_now_ns())) {
-		later_add(session);
+		session_comes_back(session);
 		return false;
 	}
 	take_submissions(session, SERVE_TURN_NS);
@@ -254,11 +271,6 @@ static int on_doorbell(sd_event_source *source, int fd, uint32_t revents, void *
 	(void)revents;
 	(void)session_look(userdata);
 	return 0;
-}
-
-void session_turn(struct session *session)
-{
-	take_submissions(session, SERVE_TURN_NS);
 }
 
 /* ---- hello */
@@ -473,7 +485,7 @@ static int on_hello_late(sd_event_source *source, uint64_t usec, void *userdata)
 	return 0;
 }
 
-/* ---- arrivals */
+/* ---- those that are new */
 
 /* Alive and not reaped, or it would have no pid here: nobody else can have that. */
 static bool is_ingest(const struct serve *serve, const struct peer *peer)
@@ -608,7 +620,7 @@ void session_run_again(struct session *session, const struct session_recovery *r
 	}
 	/* Bells that were rung for the serve before may not be rung again. */
 	if (!session->closed)
-		later_add(session);
+		session_comes_back(session);
 	session->n_busy--;
 	if (session->closed && session->n_busy == 0)
 		session_free(session);
@@ -682,7 +694,7 @@ void sessions_stop(struct serve *serve)
 	for (struct session *session = list->head; session; session = next) {
 		next = session->next;
 		session->doorbell = sd_event_source_disable_unref(session->doorbell);
-		later_forget(session);
+		later_forget(serve, &session->turn);
 		spin_forget(session);
 		if (session->said_hello)
 			take_submissions(session, UINT64_MAX);
@@ -702,9 +714,9 @@ void sessions_pause(struct serve *serve, bool is_paused)
 		(void)sd_event_source_set_enabled(session->doorbell, enabled);
 		if (is_paused) {
 			spin_forget(session);
-			later_forget(session);
+			later_forget(serve, &session->turn);
 		} else {
-			later_add(session);
+			session_comes_back(session);
 		}
 	}
 }

@@ -78,8 +78,7 @@ struct session {
 	uint64_t n_bytes;                       /* of its regions */
 	bool is_open;                           /* counts for its user */
 	bool said_hello, closed;
-	bool comes_back; /* to the loop, when its turn comes (later.h) */
-	struct session *later_next;
+	struct later_item turn;          /* it has more: session_comes_back() */
 	uint32_t n_stored;               /* parts that systemd's store has (session_resume.c) */
 	bool waits_for_store, has_asked; /* for the others; whether it has submitted anything */
 	uint64_t since_ns;               /* that it waits */
@@ -111,8 +110,8 @@ void sessions_pause(struct serve *serve, bool is_paused);
 /** Takes what it has submitted, as its doorbell does. It may be gone afterwards.
  * @return false: not now, it comes back by itself */
 bool session_look(struct session *session);
-/** Its turn has come. It may be gone afterwards. */
-void session_turn(struct session *session);
+/** Takes it whatever its share of the loop, when its turn comes (later.h). */
+void session_comes_back(struct session *session);
 /** Writes an answer to the client's slot and rings. */
 void session_answer(
 	struct session *session, const struct request *request, const struct answer *answer);

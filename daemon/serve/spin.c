@@ -59,7 +59,7 @@ struct session *spin_ready(struct spin *spin)
 		uint32_t at = (spin->next + i) % spin->n;
 		struct session *session = spin->sessions[at];
 
-		if (!session->comes_back && session_shm_waits(&session->shm)) {
+		if (!session->turn.waits && session_shm_waits(&session->shm)) {
 			spin->next = at + 1;
 			return session;
 		}

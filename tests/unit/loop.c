@@ -21,7 +21,6 @@ static struct serve *make_serve(void)
 
 	assert_non_null(serve);
 	assert_true(sd_event_new(&serve->event) >= 0);
-	reading_init(&serve->reading);
 	later_init(&serve->later);
 	return serve;
 }
@@ -52,7 +51,7 @@ static struct session *make_session(
 
 static void free_session(struct session *session)
 {
-	later_forget(session);
+	later_forget(session->serve, &session->turn);
 	session_shm_done(&session->shm);
 	free(session->requests);
 	free(session);
@@ -109,7 +108,7 @@ static void who_comes_back_is_served_beside_events_without_end(void **state)
 
 	(void)state;
 	submit(session, &wrong);
-	later_add(session);
+	session_comes_back(session);
 	assert_true(run_beside_events(serve, session) < 100);
 	free_session(session);
 	free_serve(serve);
@@ -126,9 +125,9 @@ static void what_is_read_in_parts_is_read_beside_events_without_end(void **state
 	(void)state;
 	submit(session, &large);
 	assert_true(session_look(session));
-	assert_non_null(serve->reading.head);
+	assert_true(session->requests->reading.waits);
 	assert_true(run_beside_events(serve, session) < 100);
-	assert_null(serve->reading.head);
+	assert_false(later_waits(serve));
 	free_session(session);
 	free_serve(serve);
 }
@@ -149,7 +148,7 @@ static void whose_frames_are_read_in_parts_take_turns(void **state)
 		assert_true(session_look(sessions[n - 1]));
 		/* Whoever comes later is not before those who have read for long, nor behind. */
 		for (unsigned i = 0; i < 4 * n; i++)
-			reading_run(serve);
+			later_run(serve, false);
 		for (unsigned i = 0; i < n; i++)
 			assert_int_equal(sessions[i]->requests->n_read,
 				4 * (n - i) * (uint64_t)SERVE_READ_BYTES);
@@ -183,9 +182,9 @@ static void sessions_that_are_looked_at_take_turns(void **state)
 		assert_ptr_equal(spin_ready(spin), c);
 		assert_ptr_equal(spin_ready(spin), a);
 	}
-	later_add(c);
+	session_comes_back(c);
 	assert_ptr_equal(spin_ready(spin), a);
-	later_add(a);
+	session_comes_back(a);
 	assert_null(spin_ready(spin));
 	submit(b, &echo);
 	assert_ptr_equal(spin_ready(spin), b);
