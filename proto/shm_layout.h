@@ -127,6 +127,22 @@ static inline uint32_t shm_n_channels(uint32_t format)
 	return format == SHM_MONO8 ? 1 : 3;
 }
 
+/** What is wrong with raw pixels of that extent in n_bytes; NULL: nothing. stride 0: dense rows. */
+static inline const char *shm_pixels_wrong(
+	uint32_t format, uint32_t width, uint32_t height, uint32_t stride, uint64_t n_bytes)
+{
+	uint64_t row = (uint64_t)width * shm_n_channels(format);
+
+	if (width == 0 || height == 0)
+		return "an image has at least one pixel";
+	if (stride > 0 && stride < row)
+		return "stride is shorter than a row";
+	/* Divided, because a product of what anybody says may not fit. */
+	if (n_bytes < row || (n_bytes - row) / (stride > 0 ? stride : row) < height - 1)
+		return "n_bytes is less than the rows take";
+	return NULL;
+}
+
 static inline size_t shm_page_round(size_t n)
 {
 	return (n + SHM_PAGE - 1) & ~(size_t)(SHM_PAGE - 1);

@@ -71,17 +71,6 @@ void kamen_frame_discard(struct kamen_client *client, const struct kamen_frame *
 		slot_free(slot);
 }
 
-static bool pixels_fit(const struct kamen_request *q)
-{
-	uint64_t row = (uint64_t)q->width * shm_n_channels(q->format);
-	uint64_t stride = q->stride ? q->stride : row;
-
-	/* No side is longer than there are bytes: then nothing below overflows. */
-	if (q->width == 0 || q->height == 0 || q->width > q->n_bytes || q->height > q->n_bytes)
-		return false;
-	return stride >= row && stride * (q->height - 1) + row <= q->n_bytes;
-}
-
 static bool request_holds(const struct kamen_client *client, const struct kamen_request *q)
 {
 	if (q->n_bytes == 0 || q->n_bytes > client->slot_bytes || q->flags & ~KNOWN_FLAGS)
@@ -97,7 +86,7 @@ static bool request_holds(const struct kamen_client *client, const struct kamen_
 	if (q->format == KAMEN_ENCODED)
 		return true;
 	return (q->format == KAMEN_RGB8 || q->format == KAMEN_BGR8 || q->format == KAMEN_MONO8) &&
-	       pixels_fit(q);
+	       !shm_pixels_wrong((uint32_t)q->format, q->width, q->height, q->stride, q->n_bytes);
 }
 
 static void entry_fill(

@@ -26,21 +26,14 @@ static void read_numbers(struct ask *ask, const Kamen__RouterRequest *in)
 
 static int check_pixels(const struct ask *ask, struct diag *diag)
 {
-	uint64_t row = (uint64_t)ask->width * shm_n_channels(ask->format);
-	uint64_t stride = ask->stride ? ask->stride : row;
+	const char *wrong;
 
-	if (ask->width == 0 || ask->width > IMAGE_MAX_SIDE || ask->height == 0 ||
-		ask->height > IMAGE_MAX_SIDE ||
+	if (ask->width > IMAGE_MAX_SIDE || ask->height > IMAGE_MAX_SIDE ||
 		(uint64_t)ask->width * ask->height > IMAGE_MAX_PIXELS)
 		return diag_set(
 			diag, EINVAL, "size: %u x %u is out of range", ask->width, ask->height);
-	if (stride < row)
-		return diag_set(diag, EINVAL, "stride: %u bytes do not hold %u pixels", ask->stride,
-			ask->width);
-	if (stride * (ask->height - 1) + row > ask->n_bytes)
-		return diag_set(diag, EINVAL, "pixels: %zu bytes are less than %u x %u take",
-			ask->n_bytes, ask->width, ask->height);
-	return 0;
+	wrong = shm_pixels_wrong(ask->format, ask->width, ask->height, ask->stride, ask->n_bytes);
+	return wrong ? diag_set(diag, EINVAL, "%s", wrong) : 0;
 }
 
 static int check_numbers(const struct ask *ask, uint64_t max_bytes, struct diag *diag)

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/queue.h>
 #include <sys/stat.h>
+#include <zmq.h>
 
 #include "ingest/peers.h"
 #include "wire.h"
@@ -15,7 +16,8 @@
 #define MAX_LINE 1024
 #define MAX_PEERS 1024u
 #define MAX_SITES 4096u /* of one peer */
-#define Z85_CHARS 40u   /* of a key */
+#define KEY_BYTES 32u
+#define KEY_CHARS 40u /* in Z85 */
 
 struct peer {
 	SLIST_ENTRY(peer) next;
@@ -154,17 +156,11 @@ static int set_address(struct reading *reading, struct peer *peer, const char *v
 	return set_name(reading, peer, "address", inet_ntop(AF_INET, &four, text, sizeof(text)));
 }
 
-static bool is_z85(const char *text)
+static bool is_key(const char *text)
 {
-	static const char punctuation[] = ".-:+=^!/*?&<>()[]{}@%$#";
+	uint8_t key[KEY_BYTES];
 
-	if (strlen(text) != Z85_CHARS)
-		return false;
-	for (; *text; text++)
-		if (!isascii((unsigned char)*text) ||
-			(!isalnum((unsigned char)*text) && !strchr(punctuation, *text)))
-			return false;
-	return true;
+	return strlen(text) == KEY_CHARS && zmq_z85_decode(key, text);
 }
 
 static bool is_uid(const char *text)
@@ -225,7 +221,7 @@ static int handle_key(void *user, const char *section, const char *key, const ch
 	if (strcmp(key, "sites") == 0)
 		return add_sites(reading, peer, value);
 	if (strcmp(key, "key") == 0)
-		return is_z85(value) ? set_name(reading, peer, key, value)
+		return is_key(value) ? set_name(reading, peer, key, value)
 				     : fail(reading, "key: not the 40 characters of a public key");
 	if (strcmp(key, "uid") == 0)
 		return is_uid(value) ? set_name(reading, peer, key, value)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <stdio.h>
 #include <string.h>
+#include <zmq.h>
 
 #include "ingest/zap.h"
 
@@ -10,24 +11,6 @@ enum { KEY_BYTES = 32 };
 static bool says(const struct zap_frame *frame, const char *text)
 {
 	return frame->n_bytes == strlen(text) && memcmp(frame->data, text, frame->n_bytes) == 0;
-}
-
-/* 32 bytes in 40 characters, rfc.zeromq.org/spec/32; libzmq's own allocates nothing either, but is
- * no part of this room. */
-static void to_z85(const uint8_t *key, char *ret_text)
-{
-	static const char digits[] =
-		"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-		".-:+=^!/*?&<>()[]{}@%$#";
-
-	for (unsigned i = 0; i < KEY_BYTES; i += 4) {
-		uint32_t value = (uint32_t)key[i] << 24 | (uint32_t)key[i + 1] << 16 |
-				 (uint32_t)key[i + 2] << 8 | key[i + 3];
-
-		for (unsigned k = 5; k-- > 0; value /= 85)
-			ret_text[i / 4 * 5 + k] = digits[value % 85];
-	}
-	ret_text[KEY_BYTES / 4 * 5] = '\0';
 }
 
 /* libzmq writes "NAME:UID:GID:PID" for who connects to ipc://. */
@@ -93,7 +76,7 @@ int zap_judge(const struct peers *peers, const struct zap_frame *frames, unsigne
 		if (n_frames != N_FRAMES || frames[CREDENTIALS].n_bytes != KEY_BYTES)
 			return 500;
 		*ret_text = "The key is not on the list";
-		to_z85(frames[CREDENTIALS].data, name + strlen(name));
+		(void)zmq_z85_encode(name + strlen(name), frames[CREDENTIALS].data, KEY_BYTES);
 		if (!peers_has(peers, name))
 			return 400;
 	} else {

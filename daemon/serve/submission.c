@@ -15,18 +15,11 @@ void submission_complete(struct shm_request *wire)
 
 static const char *check_pixels(const struct shm_request *wire)
 {
-	uint64_t row = (uint64_t)wire->width * shm_n_channels(wire->format);
-
-	if (wire->width == 0 || wire->height == 0)
-		return "an image has at least one pixel";
 	if (wire->width > IMAGE_MAX_SIDE || wire->height > IMAGE_MAX_SIDE ||
 		(uint64_t)wire->width * wire->height > IMAGE_MAX_PIXELS)
 		return "the image is larger than the limits";
-	if (wire->stride < row)
-		return "stride is shorter than a row";
-	if ((uint64_t)wire->stride * (wire->height - 1) + row > wire->n_bytes)
-		return "n_bytes is less than the rows take";
-	return NULL;
+	return shm_pixels_wrong(
+		wire->format, wire->width, wire->height, wire->stride, wire->n_bytes);
 }
 
 static const char *check_image(const struct shm_request *wire)

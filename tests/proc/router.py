@@ -205,8 +205,8 @@ class Limits(Case):
                 (EINVAL, "site", b"x", {"site": None}),
                 (EINVAL, "space", b"x", {"space": b"short"}),
                 (EINVAL, "no bytes", b"", {}),
-                (EINVAL, "size", b"x", {"fmt": RGB8}),
-                (EINVAL, "pixels", b"x", {"fmt": RGB8, "width": 10, "height": 10}),
+                (EINVAL, "pixel", b"x", {"fmt": RGB8}),
+                (EINVAL, "rows", b"x", {"fmt": RGB8, "width": 10, "height": 10}),
                 (EINVAL, "stride", b"x" * 300,
                  {"fmt": RGB8, "width": 10, "height": 10, "stride": 29}),
                 (EINVAL, "size", b"x", {"fmt": MONO8, "width": 0xFFFFFFFF, "height": 0xFFFFFFFF,
@@ -233,7 +233,8 @@ class Limits(Case):
 class Crowds(Case):
     tcp = f"tcp://127.0.0.1:{free_port()}"
     MORE = " " + tcp
-    CONFIG = "slots = 4\nplain_tcp = on\n"
+    # A pong may take as long as the largest frame before it.
+    CONFIG = "slots = 4\nplain_tcp = on\n[serve]\nmax_frame_bytes = 256K\n"
 
     def test_a_flood_is_told_and_others_are_answered(self):
         flood, other = self.connect(), self.connect()
@@ -293,7 +294,7 @@ class Crowds(Case):
                     bytes([4, len(ready)]) + ready)
         raw.append(silent)
         self.assertEqual(self.ask(self.connect(), 1, self.files[0])["code"], 0)
-        # A handshake has five seconds, a pong six.
+        # A handshake has five seconds, a pong seven.
         for one in raw:
             one.settimeout(harness.PATIENCE)
             try:
