@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "engine.h"
+#include "ops/environment.h"
 #include "ops/log.h"
 #include "ops/openmp.h"
 
@@ -63,7 +64,6 @@ static int read_store(struct handover *handover)
 		free(names[i]);
 	}
 	free(names);
-	handover->n_stored = handover->max_stored > 0 ? handover->n : 0;
 	return n < 0 ? n : r;
 }
 
@@ -150,9 +150,10 @@ bool handover_has_room(const struct handover *handover, uint32_t n)
 }
 
 /*
- * libsystemd waits where systemd does not keep up, and everybody would wait with us. fd: -1: none.
+ * libsystemd's always waits where systemd does not keep up, and everybody would wait with us.
+ * fd: -1: none. flags: MSG_DONTWAIT, or 0.
  */
-static int notify_at_once(const char *text, int fd)
+static int notify(const char *text, int fd, int flags)
 {
 	union {
 		struct cmsghdr header;
@@ -182,29 +183,17 @@ static int notify_at_once(const char *text, int fd)
 	sock = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (sock < 0)
 		return -errno;
-	return sendmsg(sock, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -errno : 0;
+	return sendmsg(sock, &message, flags | MSG_NOSIGNAL) < 0 ? -errno : 0;
 }
 
-void handover_store(struct handover *handover, const char *name, int fd)
+/* One whose peer hangs up is let go by systemd itself. */
+static int store(struct handover *handover, const char *name, int fd, int flags)
 {
 	char text[32 + HANDOVER_NAME_BYTES];
 	int r;
 
 	(void)snprintf(text, sizeof(text), "FDSTORE=1\nFDNAME=%s", name);
-	/* One whose peer hangs up is let go by systemd itself. */
-	r = sd_pid_notify_with_fds(0, 0, text, &fd, 1);
-	if (r < 0)
-		log_warning("%s is not in systemd's store: %s", name, strerror(-r));
-	handover->n_stored++;
-}
-
-int handover_try_store(struct handover *handover, const char *name, int fd)
-{
-	char text[32 + HANDOVER_NAME_BYTES];
-	int r;
-
-	(void)snprintf(text, sizeof(text), "FDSTORE=1\nFDNAME=%s", name);
-	r = notify_at_once(text, fd);
+	r = notify(text, fd, flags);
 	if (r == -EAGAIN)
 		return r;
 	if (r < 0)
@@ -213,13 +202,23 @@ int handover_try_store(struct handover *handover, const char *name, int fd)
 	return 0;
 }
 
+void handover_store(struct handover *handover, const char *name, int fd)
+{
+	(void)store(handover, name, fd, 0);
+}
+
+int handover_try_store(struct handover *handover, const char *name, int fd)
+{
+	return store(handover, name, fd, MSG_DONTWAIT);
+}
+
 static int forget_at_once(struct handover *handover, const char *name)
 {
 	char text[32 + HANDOVER_NAME_BYTES];
 	int r;
 
 	(void)snprintf(text, sizeof(text), "FDSTOREREMOVE=1\nFDNAME=%s", name);
-	r = notify_at_once(text, -1);
+	r = notify(text, -1, MSG_DONTWAIT);
 	if (r == -EAGAIN)
 		return r;
 	if (handover->n_stored > 0)
@@ -278,24 +277,6 @@ static int write_list(const struct handed *items, uint32_t n, uint64_t since_ns,
 	return 0;
 }
 
-/* One array to free; its strings are the process's own. */
-static char **make_environment(char *ours)
-{
-	char **environment;
-	size_t n = 0, m = 0;
-
-	while (environ[n])
-		n++;
-	environment = calloc(n + 2, sizeof(*environment));
-	if (!environment)
-		return NULL;
-	for (size_t i = 0; i < n; i++)
-		if (!openmp_is_ours(environ[i]))
-			environment[m++] = environ[i];
-	environment[m] = ours;
-	return environment;
-}
-
 static int keep_open(const struct handed *items, uint32_t n, bool is_inherited)
 {
 	int r = 0, r_one;
@@ -319,7 +300,7 @@ int handover_execute(const struct handed *items, uint32_t n, uint64_t since_ns, 
 	if (r < 0)
 		return r;
 	(void)snprintf(ours, sizeof(ours), VARIABLE "=%d %d", (int)getpid(), list);
-	environment = make_environment(ours);
+	environment = environment_copy(openmp_is_ours, ours);
 	if (!environment)
 		return -ENOMEM;
 	r = keep_open(items, n, true);

@@ -12,6 +12,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+#include "ops/environment.h"
 #include "ops/log.h"
 #include "role.h"
 #include "serve/limits.h"
@@ -246,32 +247,14 @@ static int on_exit_of(sd_event_source *source, const siginfo_t *info, void *user
 }
 
 /* What systemd told serve is not for the others. OpenMP's variables they sort out themselves. */
-static bool keep_variable(const char *variable)
+static bool is_for_serve(const char *variable)
 {
-	static const char *const dropped[] = { "NOTIFY_SOCKET=", "WATCHDOG_", "LISTEN_" };
+	static const char *const names[] = { "NOTIFY_SOCKET=", "WATCHDOG_", "LISTEN_" };
 
-	for (unsigned i = 0; i < ARRAY_SIZE(dropped); i++)
-		if (strncmp(variable, dropped[i], strlen(dropped[i])) == 0)
-			return false;
-	return true;
-}
-
-/* One array to free; its strings are the process's own. */
-static int make_environment(char ***ret_environment)
-{
-	size_t n = 0, m = 0;
-	char **environment;
-
-	while (environ[n])
-		n++;
-	environment = calloc(n + 1, sizeof(*environment));
-	if (!environment)
-		return -ENOMEM;
-	for (size_t i = 0; i < n; i++)
-		if (keep_variable(environ[i]))
-			environment[m++] = environ[i];
-	*ret_environment = environment;
-	return 0;
+	for (unsigned i = 0; i < ARRAY_SIZE(names); i++)
+		if (strncmp(variable, names[i], strlen(names[i])) == 0)
+			return true;
+	return false;
 }
 
 /*
@@ -393,9 +376,9 @@ static int role_spawn(struct role *role)
 
 	/* Before anything can fail: pauses grow by it. */
 	role->started_ns = clock_now_ns();
-	r = make_environment(&environment);
-	if (r < 0)
-		return r;
+	environment = environment_copy(is_for_serve, NULL);
+	if (!environment)
+		return -ENOMEM;
 	r = make_config(role->serve->boot, &text);
 	if (r < 0)
 		return r;
