@@ -338,14 +338,12 @@ static uint64_t cost_of(const struct site_queue *queue, const struct request *re
 	return px * px * serving->n_forwards;
 }
 
-/* Whether a forward that begins now, of a batch of n, is likely to end before its deadline. */
-static bool can_finish(const struct scheduler *s, const struct site_queue *queue,
-	const struct request *request, uint32_t n, uint64_t now)
+/* Whether a forward that begins now and takes so long is likely to end before its deadline. */
+static bool can_finish(const struct request *request, uint64_t takes_ns, uint64_t now)
 {
 	uint64_t deadline = deadline_of(request);
 
-	return deadline == UINT64_MAX ||
-	       now + pace_expect(&s->pace, serving_of(queue, request), n) <= deadline;
+	return deadline == UINT64_MAX || now + takes_ns <= deadline;
 }
 
 /* What comes first: earliest deadlines; those that cannot be met last, the latest of them first. */
@@ -363,12 +361,20 @@ static bool is_before(const struct request *a, bool a_can, const struct request 
 static struct request *leader_of(
 	const struct scheduler *s, const struct site_queue *queue, uint64_t now, bool *ret_can)
 {
+	const struct serving *serving = NULL;
 	struct request *leader = NULL;
 	bool leader_can = false;
+	uint64_t takes_ns = 0;
 
 	for (struct request *q = queue->head; q; q = q->next) {
-		bool can = can_finish(s, queue, q, 1, now);
+		bool can;
 
+		/* Nearly all of a site ask for the same one. */
+		if (serving_of(queue, q) != serving) {
+			serving = serving_of(queue, q);
+			takes_ns = pace_expect(&s->pace, serving, 1);
+		}
+		can = can_finish(q, takes_ns, now);
 		if (!leader || is_before(q, can, leader, leader_can)) {
 			leader = q;
 			leader_can = can;
@@ -466,10 +472,11 @@ static struct site_queue *next_queue(struct scheduler *s, uint64_t now, uint64_t
 static uint32_t in_time(
 	struct scheduler *s, const struct site_queue *queue, struct request *leader, uint32_t n)
 {
+	const struct serving *serving = serving_of(queue, leader);
 	uint64_t now = clock_now_ns();
 
-	while (n > 1 && !can_finish(s, queue, leader, n, now)) {
-		pace_doubt(&s->pace, serving_of(queue, leader), n);
+	while (n > 1 && !can_finish(leader, pace_expect(&s->pace, serving, n), now)) {
+		pace_doubt(&s->pace, serving, n);
 		n /= 2;
 	}
 	return n;
@@ -481,13 +488,13 @@ static uint32_t gather(struct scheduler *s, const struct site_queue *queue, stru
 {
 	const struct serving *serving = serving_of(queue, leader);
 	uint64_t credit = queue->deficit / cost_of(queue, leader);
+	uint64_t takes_ns = pace_expect(&s->pace, serving, 1);
 	uint32_t limit = credit < s->max_batch ? (uint32_t)credit : s->max_batch;
 	uint32_t n = 0;
 
 	ret_batch[n++] = leader;
 	for (struct request *q = queue->head; q && n < limit; q = q->next)
-		if (q != leader && serving_of(queue, q) == serving &&
-			can_finish(s, queue, q, 1, now))
+		if (q != leader && serving_of(queue, q) == serving && can_finish(q, takes_ns, now))
 			ret_batch[n++] = q;
 	return in_time(s, queue, leader, power_of_two_below(n));
 }
