@@ -57,6 +57,12 @@ int wire_decode(struct wire *wire, const ProtobufCMessageDescriptor *type, const
 int wire_encode(const ProtobufCMessage *message, void **ret_data, size_t *ret_n_bytes);
 /** The same into the caller's buffer. 0, -EMSGSIZE: it does not fit, or -EINVAL. */
 int wire_pack(const ProtobufCMessage *message, void *buffer, size_t n_room, size_t *ret_n_bytes);
+/** An optional float of a message: NaN is left out. */
+static inline void wire_put_float(protobuf_c_boolean *ret_has, float *ret_field, float value)
+{
+	*ret_has = value == value;
+	*ret_field = *ret_has ? value : 0;
+}
 /** Takes descriptor i of the last packet, or -1. What is not taken is closed at the next packet. */
 int wire_take_fd(struct wire *wire, unsigned i);
 /** @return 0, or -EINVAL unless [a-z0-9][a-z0-9._-]{0,62}: fits SHM_SITE_CHARS with its NUL */

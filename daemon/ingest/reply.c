@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "ingest/reply.h"
 
-#include <math.h>
-
 /* What is echoed is there in any case, also where it is 0: who asked need not know of defaults. */
 static void fill_echo(Kamen__RouterReply *reply, const struct ask *ask)
 {
@@ -19,12 +17,6 @@ static void fill_echo(Kamen__RouterReply *reply, const struct ask *ask)
 	reply->budget_ns = ask->budget_ns;
 }
 
-static void fill_float(protobuf_c_boolean *ret_has, float *ret_value, float value)
-{
-	*ret_has = !isnan(value);
-	*ret_value = *ret_has ? value : 0;
-}
-
 void reply_fill(Kamen__RouterReply *reply, const struct ask *ask, const struct kamen_result *result)
 {
 	fill_echo(reply, ask);
@@ -35,9 +27,9 @@ void reply_fill(Kamen__RouterReply *reply, const struct ask *ask, const struct k
 	reply->verdict = (uint32_t)result->verdict;
 	reply->reason = (char *)(uintptr_t)result->reason;
 	reply->label = (char *)(uintptr_t)result->label;
-	fill_float(&reply->has_score, &reply->score, result->score);
-	fill_float(&reply->has_novelty, &reply->novelty, result->novelty);
-	fill_float(&reply->has_distance, &reply->distance, result->distance);
+	wire_put_float(&reply->has_score, &reply->score, result->score);
+	wire_put_float(&reply->has_novelty, &reply->novelty, result->novelty);
+	wire_put_float(&reply->has_distance, &reply->distance, result->distance);
 	reply->version = result->version;
 	reply->outcome = result->outcome;
 	reply->queue_ns = result->queue_ns;

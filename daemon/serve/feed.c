@@ -2,7 +2,6 @@
 #include "serve/feed.h"
 
 #include <errno.h>
-#include <math.h>
 
 #include "ops/log.h"
 #include "serve/serve.h"
@@ -48,12 +47,6 @@ static void begin(const struct serve *serve, Kamen__Published *published, uint64
 
 /* ---- results */
 
-static void fill_float(protobuf_c_boolean *ret_has, float *ret_value, float value)
-{
-	*ret_has = !isnan(value);
-	*ret_value = *ret_has ? value : 0;
-}
-
 static void fill_request(Kamen__PublishedResult *result, const struct shm_request *wire)
 {
 	result->has_trigger_id = result->has_part_id = true;
@@ -80,8 +73,8 @@ void feed_result(struct serve *serve, const struct request *request, const struc
 	result.code = answer->code;
 	result.verdict = answer->code < 0 ? SHM_NO_VERDICT : answer->verdict;
 	result.reason = (char *)answer->reason;
-	fill_float(&result.has_novelty, &result.novelty, answer->novelty);
-	fill_float(&result.has_distance, &result.distance, answer->distance);
+	wire_put_float(&result.has_novelty, &result.novelty, answer->novelty);
+	wire_put_float(&result.has_distance, &result.distance, answer->distance);
 	result.has_version = result.has_queue_ns = result.has_compute_ns = true;
 	result.version = answer->version;
 	result.queue_ns = answer->queue_ns;

@@ -13,9 +13,9 @@
 static int fill_address(struct sockaddr_un *address, const char *path)
 {
 	*address = (struct sockaddr_un){ .sun_family = AF_UNIX };
-	if (strlen(path) >= sizeof(address->sun_path))
+	if ((size_t)snprintf(address->sun_path, sizeof(address->sun_path), "%s", path) >=
+		sizeof(address->sun_path))
 		return -ENAMETOOLONG;
-	(void)strcpy(address->sun_path, path);
 	return 0;
 }
 
