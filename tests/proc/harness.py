@@ -226,7 +226,7 @@ def field(number, value):
 
 
 def fields(data):
-    """Top-level fields: number -> varint or bytes; what has a fixed length is passed over."""
+    """Top-level fields: number -> varint, bytes, float or double."""
     found, at = {}, 0
 
     def take():
@@ -245,6 +245,7 @@ def fields(data):
         if key & 7 == 0:
             found[key >> 3] = take()
         elif key & 7 in (1, 5):
+            found[key >> 3], = struct.unpack_from("<d" if key & 7 == 1 else "<f", data, at)
             at += 8 if key & 7 == 1 else 4
         elif key & 7 == 2:
             n = take()

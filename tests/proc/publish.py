@@ -6,8 +6,8 @@ import signal
 import unittest
 
 import harness
-from harness import ECHO, INFER, field, wait_until
-from zmq_client import (DEALER, PUSH_SOCKET, SUB, SUBSCRIBE, XSUB, Socket, free_port, keypair, messages,
+from harness import ECHO, INFER, field, fields, wait_until
+from zmq_client import (DEALER, PUSH_SOCKET, SUB, SUBSCRIBE, XSUB, Socket, free_port, keypair,
                         reply, request, text)
 from flow import let_pass
 
@@ -59,16 +59,16 @@ class Case(unittest.TestCase):
         parts = sock.receive()
         assert parts, "no news"
         self.assertEqual(len(parts), 2)
-        row = messages(parts[1])
+        row = fields(parts[1])
         out = {"topic": parts[0].decode(), "sequence": row[2], "since": row[3]}
         if 4 in row:
-            result = messages(row[4])
+            result = fields(row[4])
             code = result[2]
             out.update(site=result[1].decode(), verdict=result[3], part_id=result.get(11),
                        version=result.get(7), space=result.get(14, b"").hex(),
                        code=code - (1 << 64) if code >> 63 else code)
         else:
-            event = messages(row[5])
+            event = fields(row[5])
             out.update(site=event[1].decode(), what=event[2].decode(),
                        detail=event[3].decode(), audit=event.get(5))
         return out
@@ -131,11 +131,11 @@ class Results(Case):
         while len(heard) < 6000:
             self.inspect(dealer, 200)
             while (parts := quick.receive(0.02)):
-                heard.append(messages(parts[1])[2])
+                heard.append(fields(parts[1])[2])
         self.assertEqual(heard, list(range(heard[0], heard[0] + len(heard))))
         n, previous, gaps = 0, heard[0] - 1, 0
         while (parts := slow.receive(0.5)):
-            last = messages(parts[1])[2]
+            last = fields(parts[1])[2]
             if last < heard[0]:
                 continue
             gaps += last - previous - 1
@@ -168,7 +168,7 @@ class Results(Case):
         self.inspect(self.dealer(), 20)
         sequences = []
         while (parts := sock.receive(0.5)):
-            sequences.append(messages(parts[1])[2])
+            sequences.append(fields(parts[1])[2])
         self.assertEqual(sequences, sorted(set(sequences)))
         self.assertGreater(sequences[-1] - sequences[0] + 1, len(sequences), "there is a hole")
         self.daemon.stop()

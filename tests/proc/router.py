@@ -9,8 +9,8 @@ import time
 import unittest
 
 import harness
-from harness import BGR8, ECHO, INFER, MONO8, PUSH, RGB8, field, wait_until
-from zmq_client import DEALER, DONTWAIT, REQ, Socket, free_port, messages, reply, request, text
+from harness import BGR8, ECHO, INFER, MONO8, PUSH, RGB8, field, fields, wait_until
+from zmq_client import DEALER, DONTWAIT, REQ, Socket, free_port, reply, request, text
 
 EACCES, EBADMSG, EBUSY, EINVAL, ENOENT, EPROTO, ESTALE = -13, -74, -16, -22, -2, -71, -116
 ETIMEDOUT, EFBIG, ENOTCONN = -110, -27, -107
@@ -60,7 +60,7 @@ class Answers(Case):
         sock = self.connect()
         sock.send(field(1, 1) + field(2, 7) + text(3, field(1, 1) + field(2, 0)))
         answer = reply(sock.receive())
-        welcome = messages(answer["welcome"])
+        welcome = fields(answer["welcome"])
         self.assertEqual((answer["id"], welcome[1]), (7, 1))
         self.assertEqual(welcome[7], 16 << 20)
 

@@ -8,7 +8,7 @@ import socket
 import struct
 import sys
 
-from harness import ENCODED, INFER, PATIENCE, field, varint
+from harness import ENCODED, INFER, PATIENCE, field, fields, varint
 
 NAME = ctypes.util.find_library("zmq") or "libzmq.so.5"
 try:
@@ -100,37 +100,6 @@ def text(number, value):
     return varint(number << 3 | 2) + varint(len(data)) + data
 
 
-def messages(data):
-    """Fields of a message by number: varints, bytes, floats and doubles."""
-    found, at = {}, 0
-
-    def take():
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte = data[at]
-            at += 1
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return value
-
-    while at < len(data):
-        key = take()
-        if key & 7 == 0:
-            found[key >> 3] = take()
-        elif key & 7 == 5:
-            found[key >> 3], = struct.unpack_from("<f", data, at)
-            at += 4
-        elif key & 7 == 2:
-            n = take()
-            found[key >> 3] = data[at:at + n]
-            at += n
-        else:
-            raise ValueError("field")
-    return found
-
-
 FIELDS = {"budget_ns": 6, "fmt": 7, "width": 8, "height": 9, "stride": 10, "trigger_id": 11,
           "part_id": 12, "capture_us": 13, "encoder": 14, "mask": 15, "version": 16, "px": 17,
           "flags": 18}
@@ -151,7 +120,7 @@ def reply(parts):
     assert parts is not None, "no answer"
     if parts[0] == b"":
         parts = parts[1:]
-    row = messages(parts[0])
+    row = fields(parts[0])
     code = row.get(4, 0)
     n = row.get(21, 0)
     assert len(parts) == (2 if n else 1), parts
@@ -160,5 +129,6 @@ def reply(parts):
             "code": code - (1 << 64) if code >> 63 else code, "verdict": row.get(5),
             "reason": row.get(6, b"").decode(), "novelty": row.get(9), "version": row.get(11),
             "outcome": row.get(12), "checksum": row.get(19),
-            "budget_ns": row.get(22, 0), "echo": tuple(row.get(k) for k in (15, 16, 17, 18)), "space": row.get(20, b"").hex(),
+            "budget_ns": row.get(22, 0), "echo": tuple(row.get(k) for k in (15, 16, 17, 18)),
+            "space": row.get(20, b"").hex(),
             "embedding": struct.unpack(f"<{n}f", parts[1]) if n else ()}

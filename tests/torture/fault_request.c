@@ -66,85 +66,76 @@ static void spoil_a_field(struct liar *liar, struct shm_request *request)
 	}
 }
 
-static void lie_about_fields(struct liar *liar)
+/* Requests that are right but for what spoil() does to them. */
+static void submit_spoilt(struct liar *liar, unsigned n,
+	void (*spoil)(struct liar *liar, struct shm_request *request))
 {
 	struct peer *peer = liar_peer(liar);
 
-	for (int i = 0; peer && i < 12; i++) {
+	for (unsigned i = 0; peer && i < n; i++) {
 		int slot = liar_slot(liar);
 		struct shm_request request;
 
 		if (slot < 0)
 			return;
 		request = plausible(liar, slot);
-		for (uint64_t n = liar_below(liar, 3) + 1; n > 0; n--)
-			spoil_a_field(liar, &request);
+		spoil(liar, &request);
 		peer_submit(peer, &request);
 	}
 	liar_settle(liar);
+}
+
+static void spoil_fields(struct liar *liar, struct shm_request *request)
+{
+	for (uint64_t n = liar_below(liar, 3) + 1; n > 0; n--)
+		spoil_a_field(liar, request);
+}
+
+static void lie_about_fields(struct liar *liar)
+{
+	submit_spoilt(liar, 12, spoil_fields);
+}
+
+static void spoil_sizes(struct liar *liar, struct shm_request *request)
+{
+	request->verb = liar_below(liar, 3) ? SHM_INFER : SHM_PUSH;
+	request->format = 1 + (uint32_t)liar_below(liar, 3);
+	request->width = (uint32_t)extreme(liar, 64);
+	request->height = (uint32_t)extreme(liar, 64);
+	request->stride = (uint32_t)extreme(liar, (uint64_t)request->width * 3);
+	request->n_bytes = extreme(liar, (uint64_t)request->stride * request->height);
 }
 
 static void lie_about_sizes(struct liar *liar)
 {
-	struct peer *peer = liar_peer(liar);
+	submit_spoilt(liar, 12, spoil_sizes);
+}
 
-	for (int i = 0; peer && i < 12; i++) {
-		int slot = liar_slot(liar);
-		struct shm_request request;
+static void spoil_site(struct liar *liar, struct shm_request *request)
+{
+	static const char *const names[] = { "", "../../etc/passwd", "nobody", "LIAR", "liar\nliar",
+		"%s%n%x", "honest ", "." };
 
-		if (slot < 0)
-			return;
-		request = plausible(liar, slot);
-		request.verb = liar_below(liar, 3) ? SHM_INFER : SHM_PUSH;
-		request.format = 1 + (uint32_t)liar_below(liar, 3);
-		request.width = (uint32_t)extreme(liar, 64);
-		request.height = (uint32_t)extreme(liar, 64);
-		request.stride = (uint32_t)extreme(liar, (uint64_t)request.width * 3);
-		request.n_bytes = extreme(liar, (uint64_t)request.stride * request.height);
-		peer_submit(peer, &request);
-	}
-	liar_settle(liar);
+	if (liar_below(liar, 2))
+		liar_noise(liar, request->site, sizeof(request->site));
+	else
+		peer_name_site(request, names[liar_below(liar, 8)]);
 }
 
 static void lie_about_sites(struct liar *liar)
 {
-	static const char *const names[] = { "", "../../etc/passwd", "nobody", "LIAR", "liar\nliar",
-		"%s%n%x", "honest ", "." };
-	struct peer *peer = liar_peer(liar);
+	submit_spoilt(liar, 8, spoil_site);
+}
 
-	for (int i = 0; peer && i < 8; i++) {
-		int slot = liar_slot(liar);
-		struct shm_request request;
-
-		if (slot < 0)
-			return;
-		request = plausible(liar, slot);
-		if (liar_below(liar, 2))
-			liar_noise(liar, request.site, sizeof(request.site));
-		else
-			(void)strcpy(request.site, names[liar_below(liar, 8)]);
-		peer_submit(peer, &request);
-	}
-	liar_settle(liar);
+static void spoil_deadline(struct liar *liar, struct shm_request *request)
+{
+	request->deadline_ns = liar_below(liar, 2) ? extreme(liar, clock_now_ns())
+						   : clock_now_ns() + liar_below(liar, 2000000);
 }
 
 static void lie_about_time(struct liar *liar)
 {
-	struct peer *peer = liar_peer(liar);
-
-	for (int i = 0; peer && i < 8; i++) {
-		int slot = liar_slot(liar);
-		struct shm_request request;
-
-		if (slot < 0)
-			return;
-		request = plausible(liar, slot);
-		request.deadline_ns = liar_below(liar, 2)
-					      ? extreme(liar, world_now_ns())
-					      : world_now_ns() + liar_below(liar, 2000000);
-		peer_submit(peer, &request);
-	}
-	liar_settle(liar);
+	submit_spoilt(liar, 8, spoil_deadline);
 }
 
 /* ---- images */
@@ -232,7 +223,7 @@ static void send_bad_images(struct liar *liar)
 		if (slot < 0)
 			return;
 		request = liar_request(liar, liar_below(liar, 3) ? SHM_INFER : SHM_PUSH, slot, 0);
-		(void)strcpy(request.site, "liar");
+		peer_name_site(&request, "liar");
 		request.n_bytes =
 			make_bad_image(liar, peer_slot(peer, (uint32_t)slot), peer->slot_bytes);
 		peer_submit(peer, &request);
@@ -249,7 +240,7 @@ static void push_what_is_right(struct liar *liar)
 	if (slot < 0)
 		return;
 	request = liar_request(liar, SHM_PUSH, slot, 0);
-	(void)strcpy(request.site, "liar");
+	peer_name_site(&request, "liar");
 	request.n_bytes = make_png(liar, peer_slot(peer, (uint32_t)slot), peer->slot_bytes);
 	peer_submit(peer, &request);
 	liar_settle(liar);

@@ -65,7 +65,7 @@ static void publish_likely_garbage(struct liar *liar)
 		request.verb = (uint32_t)liar_below(liar, 5);
 		request.n_bytes &= liar_below(liar, 2) ? 0xfff : UINT64_MAX;
 		if (liar_below(liar, 2))
-			(void)strcpy(request.site, "liar");
+			peer_name_site(&request, "liar");
 		peer_submit(peer, &request);
 	}
 	liar_settle(liar);
@@ -129,8 +129,8 @@ static void scribble(struct liar *liar)
 	}
 	peer_publish(peer);
 	peer_ring(peer);
-	until = world_now_ns() + 20000 + liar_below(liar, 400000);
-	while (world_now_ns() < until) {
+	until = clock_now_ns() + 20000 + liar_below(liar, 400000);
+	while (clock_now_ns() < until) {
 		size_t from = shm_slots_offset(peer->n_slots);
 
 		liar_noise(liar,
@@ -149,11 +149,11 @@ static void scribble(struct liar *liar)
 static void flip_the_head(struct liar *liar)
 {
 	struct peer *peer = liar_peer(liar);
-	uint64_t until = world_now_ns() + 10000 + liar_below(liar, 200000);
+	uint64_t until = clock_now_ns() + 10000 + liar_below(liar, 200000);
 
 	if (!peer)
 		return;
-	while (world_now_ns() < until) {
+	while (clock_now_ns() < until) {
 		atomic_store(peer_head(peer), peer->head + (uint32_t)liar_below(liar, 3) * 77);
 		peer_ring(peer);
 		atomic_store(peer_head(peer), peer->head);

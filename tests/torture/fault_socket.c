@@ -245,8 +245,8 @@ static void do_some_steps(struct liar *liar)
 		liar, liar_below(liar, 2) ? SHM_INFER : SHM_PUSH, (int)liar_below(liar, 4), 4096);
 	request.format = liar_below(liar, 2) ? SHM_MONO8 : SHM_ENCODED;
 	request.width = request.height = 64;
-	(void)strcpy(request.site, "liar");
-	(void)sprintf((char *)peer_slot(&peer, request.slot), "P5 60 60 255\n");
+	peer_name_site(&request, "liar");
+	(void)snprintf((char *)peer_slot(&peer, request.slot), 32, "P5 60 60 255\n");
 	if (steps == 3)
 		return;
 	peer_put(&peer, &request);

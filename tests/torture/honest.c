@@ -34,7 +34,7 @@ struct honest {
 static bool connect_again(struct honest *honest)
 {
 	struct world *world = honest->world;
-	uint64_t end = world_now_ns() + (uint64_t)world->patience_ms * 1000000;
+	uint64_t end = clock_now_ns() + (uint64_t)world->patience_ms * 1000000;
 	int r;
 
 	peer_close(&honest->peer);
@@ -46,7 +46,7 @@ static bool connect_again(struct honest *honest)
 			break;
 		if (r < 0)
 			(void)nanosleep(&(const struct timespec){ 0, 1000000 }, NULL);
-	} while (r < 0 && world_now_ns() < end);
+	} while (r < 0 && clock_now_ns() < end);
 	honest->peer.needs_bells = true;
 	if (r == -ETIMEDOUT)
 		world_note(world, VIOLATION_HANG, "honest %u: no welcome", honest->number);
@@ -76,9 +76,9 @@ static void fill_image(struct honest *honest, struct shm_request *request, unsig
 
 	request->verb = SHM_INFER;
 	request->flags = SHM_WANT_EMBEDDING;
-	(void)strcpy(request->site, "honest");
+	peer_name_site(request, "honest");
 	if (honest->kind == HONEST_ENCODED)
-		n = sprintf((char *)slot, "P6 %u %u 255\n", FLAW_SIDE, FLAW_SIDE);
+		n = snprintf((char *)slot, 32, "P6 %u %u 255\n", FLAW_SIDE, FLAW_SIDE);
 	else
 		request->format = SHM_RGB8;
 	request->width = request->height = honest->kind == HONEST_ENCODED ? 0 : FLAW_SIDE;
@@ -164,7 +164,7 @@ static bool ask(struct honest *honest, int phase)
 		fill_echo(honest, &request);
 	else
 		fill_image(honest, &request, image);
-	begin = world_now_ns();
+	begin = clock_now_ns();
 	peer_submit(&honest->peer, &request);
 	r = peer_wait(&honest->peer, (int)world->patience_ms, &result);
 	if (r == 0)
@@ -176,7 +176,7 @@ static bool ask(struct honest *honest, int phase)
 		return false;
 	/* What began in one phase and ended in another says nothing of either. */
 	if (phase == atomic_load(&world->phase))
-		keep_sample(honest, phase, world_now_ns() - begin);
+		keep_sample(honest, phase, clock_now_ns() - begin);
 	check(honest, &request, result, image);
 	honest->n_asked++;
 	(void)atomic_fetch_add(&world->n_answers, 1);

@@ -113,7 +113,7 @@ struct shm_request liar_request(struct liar *liar, uint32_t verb, int slot, uint
 		.trigger_id = liar_random(liar),
 		.flags = SHM_WANT_EMBEDDING };
 
-	(void)strcpy(request.site, liar_below(liar, 2) ? "liar" : "honest");
+	peer_name_site(&request, liar_below(liar, 2) ? "liar" : "honest");
 	return request;
 }
 

@@ -18,7 +18,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "base/clock.h"
 #include "liar.h"
 #include "report.h"
 
@@ -45,11 +44,6 @@ struct run {
 };
 
 /* ---- the world */
-
-uint64_t world_now_ns(void)
-{
-	return clock_now_ns();
-}
 
 void world_note(struct world *world, enum violation violation, const char *format, ...)
 {
@@ -107,10 +101,10 @@ static bool is_alive(struct run *run)
 /* False: it did not come to that in time. */
 static bool wait_for(struct run *run, bool (*has_come)(struct run *run), unsigned ms)
 {
-	uint64_t end = world_now_ns() + ms * NS_PER_MS;
+	uint64_t end = clock_now_ns() + ms * NS_PER_MS;
 
 	while (!has_come(run)) {
-		if (world_now_ns() > end || !is_alive(run))
+		if (clock_now_ns() > end || !is_alive(run))
 			return false;
 		rest_ms(5);
 	}
@@ -187,11 +181,11 @@ static void storms(struct run *run)
 	if (!quiet(run, &ignored))
 		return;
 	for (unsigned i = 0; !is_through(run); i++) {
-		uint64_t begin = world_now_ns();
+		uint64_t begin = clock_now_ns();
 
 		atomic_store(&run->world->phase, PHASE_STORM);
 		(void)wait_for(run, is_through, run->options->storm_ms);
-		run->outcome.storm_seconds += (double)(world_now_ns() - begin) / 1e9;
+		run->outcome.storm_seconds += (double)(clock_now_ns() - begin) / 1e9;
 		if (!quiet(run, i == 0 ? &run->outcome.before : &run->outcome.after))
 			return;
 	}
@@ -241,9 +235,9 @@ static int torture(struct run *run)
 							 : HONEST_ENCODED);
 	for (unsigned i = 0; i < options->n_liars; i++)
 		start_liar(run, i);
-	begin = world_now_ns();
+	begin = clock_now_ns();
 	storms(run);
-	run->outcome.seconds = (double)(world_now_ns() - begin) / 1e9;
+	run->outcome.seconds = (double)(clock_now_ns() - begin) / 1e9;
 	end_all(run);
 	(void)is_alive(run);
 	run->outcome.exit_status = victim_stop(&run->victim, (int)options->patience_s * 1000);

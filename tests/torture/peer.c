@@ -203,7 +203,7 @@ static bool take_bells(const struct peer *peer)
 
 int peer_wait(struct peer *peer, int timeout_ms, const struct shm_result **ret_result)
 {
-	uint64_t end = world_now_ns() + (uint64_t)timeout_ms * 1000000;
+	uint64_t end = clock_now_ns() + (uint64_t)timeout_ms * 1000000;
 
 	for (;;) {
 		struct pollfd poller = { .fd = peer->sock, .events = POLLIN };
@@ -211,7 +211,7 @@ int peer_wait(struct peer *peer, int timeout_ms, const struct shm_result **ret_r
 
 		if (take_completion(peer, ret_result))
 			return 1;
-		now = world_now_ns();
+		now = clock_now_ns();
 		if (now >= end)
 			return 0;
 		/* Who has scribbled over its own words may have said that it needs no bells. */

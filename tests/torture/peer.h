@@ -2,6 +2,8 @@
 #ifndef KAMEN_TORTURE_PEER_H
 #define KAMEN_TORTURE_PEER_H
 
+#include <stdio.h>
+
 #include "shm_ring.h"
 #include "shm_layout.h"
 #include "wire.h"
@@ -34,6 +36,11 @@ static inline bool peer_is_open(const struct peer *peer)
 uint8_t *peer_slot(const struct peer *peer, uint32_t slot);
 struct shm_request *peer_entry(const struct peer *peer, uint32_t cursor);
 _Atomic uint32_t *peer_head(const struct peer *peer);
+/** As far as it fits. */
+static inline void peer_name_site(struct shm_request *request, const char *site)
+{
+	(void)snprintf(request->site, sizeof(request->site), "%s", site);
+}
 /** Writes the next entry of the ring; request->id is set. */
 void peer_put(struct peer *peer, struct shm_request *request);
 void peer_publish(struct peer *peer);

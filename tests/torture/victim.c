@@ -47,7 +47,7 @@ static int make_folder(struct victim *victim, bool is_alone)
 	size_t n_bytes;
 	int r;
 
-	(void)strcpy(victim->dir, "/tmp/kamen-torture-XXXXXX");
+	(void)snprintf(victim->dir, sizeof(victim->dir), "/tmp/kamen-torture-XXXXXX");
 	if (!mkdtemp(victim->dir))
 		return -errno;
 	(void)snprintf(path, sizeof(path), "%s/sites.d", victim->dir);

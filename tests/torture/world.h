@@ -7,6 +7,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "base/clock.h"
+
 /*
  * What the parent, its honest clients and its liars share: one anonymous mapping, made before they
  * fork. The parent moves the phase; liars draw the numbers of their faults from it; whoever finds
@@ -51,7 +53,6 @@ struct world {
 /** Counts, and keeps the text of the first ones. */
 void world_note(struct world *world, enum violation violation, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
-uint64_t world_now_ns(void);
 
 /** Never returns: the processes that are forked. */
 _Noreturn void honest_main(struct world *world, enum honest_kind kind, unsigned number);

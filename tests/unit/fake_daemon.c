@@ -461,10 +461,10 @@ struct fake *fake_start_sessions(enum fake_mode mode, unsigned n_sessions)
 	fake->n_sessions = n_sessions;
 	fake->doorbell = -1;
 	fake->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	(void)strcpy(fake->dir, "/tmp/kamen-fake-XXXXXX");
+	(void)snprintf(fake->dir, sizeof(fake->dir), "/tmp/kamen-fake-XXXXXX");
 	must(mkdtemp(fake->dir) != NULL, "mkdtemp");
 	(void)snprintf(fake->path, sizeof(fake->path), "%s/data.sock", fake->dir);
-	(void)strcpy(address.sun_path, fake->path);
+	(void)snprintf(address.sun_path, sizeof(address.sun_path), "%s", fake->path);
 	fake->listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	must(bind(fake->listener, (struct sockaddr *)&address, sizeof(address)) == 0, "bind");
 	must(listen(fake->listener, 1) == 0, "listen");
