@@ -32,6 +32,7 @@ struct kern_adam_step optimiser_adam_step(float lr, uint32_t step)
 		.eps = 1e-8f,
 		.rate = (float)(lr / (1 - pow(.9, step))),
 		.root_bias = (float)sqrt(1 - pow(.99, step)),
+		.keep = 1,
 	};
 }
 

@@ -7,6 +7,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/** Half a cosine: `from` at step 0, `to` at step `steps`. */
+static inline float schedule_between(float from, float to, uint32_t step, uint32_t steps)
+{
+	return to + (from - to) * .5f * (float)(1 + cos(3.14159265358979323846 * step / steps));
+}
+
 /** Half a cosine from base to 0: the rate of step 0..steps-1. */
 static inline float schedule_cosine(float base, uint32_t step, uint32_t steps)
 {
@@ -21,6 +27,15 @@ static inline float schedule_warm(float base, uint32_t step, uint32_t steps, uin
 	return schedule_cosine(base, step - n_warm, steps - n_warm);
 }
 
+/** schedule_warm() that ends at `floor`, not 0. */
+static inline float schedule_warm_to(
+	float base, float floor, uint32_t step, uint32_t steps, uint32_t n_warm)
+{
+	if (step < n_warm)
+		return base * (float)(step + 1) / (float)(n_warm + 1);
+	return schedule_between(base, floor, step - n_warm, steps - n_warm);
+}
+
 /** Adam with betas (.9, .99), eps 1e-8, no decay. Steps are counted from 1.
  * first, second (n): the moments, zero before step 1. */
 void optimiser_adam(float *params, float *first, float *second, const float *grad, size_t n,
@@ -33,6 +48,7 @@ struct kern_adam_step {
 	float beta1, beta2, eps;
 	float rate;      /* lr / (1 - beta1^step) */
 	float root_bias; /* sqrt(1 - beta2^step) */
+	float keep;      /* what decay leaves of a value: 1 - lr decay, 1 without */
 };
 typedef void kern_adam_row_fn(float *params, float *first, float *second, const float *grad,
 	size_t n, const struct kern_adam_step *step);

@@ -19,7 +19,7 @@ void NAME(kern_adam_row_, KERN_ISA)(float *restrict params, float *restrict firs
 
 		first[i] = m;
 		second[i] = v;
-		params[i] -= s.rate * m / (sqrtf(v) / s.root_bias + s.eps);
+		params[i] = s.keep * params[i] - s.rate * m / (sqrtf(v) / s.root_bias + s.eps);
 	}
 }
 

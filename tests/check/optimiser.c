@@ -33,7 +33,7 @@ struct arrays {
 
 static void compare(const struct kern_optimiser_impl *impl, struct rng *rng, size_t n)
 {
-	const struct kern_adam_step step = { .9f, .99f, 1e-8f, .0123f, .37f };
+	const struct kern_adam_step step = { .9f, .99f, 1e-8f, .0123f, .37f, .9995f };
 	struct arrays want, got;
 
 	for (unsigned a = 0; a < 4; a++)
@@ -116,7 +116,7 @@ static int compare_ns(const void *a, const void *b)
 static void bench(void)
 {
 	enum { N = 4096, ROUNDS = 2001, REPEAT = 8 };
-	const struct kern_adam_step step = { .9f, .99f, 1e-8f, .0123f, .37f };
+	const struct kern_adam_step step = { .9f, .99f, 1e-8f, .0123f, .37f, .9995f };
 	static float v[4][N];
 	static uint64_t ns[ROUNDS];
 
