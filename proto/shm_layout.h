@@ -24,12 +24,15 @@
  * Who looks at the other's cursor meanwhile says so in its own header, and is not rung for: a hint
  * that is a lie costs the liar its bells and nobody else anything.
  */
-#define SHM_RESULTS_MAGIC UINT64_C(0x31734e454d414b01) /* layout 1 */
-#define SHM_FRAMES_MAGIC UINT64_C(0x31664e454d414b01)
-#define SHM_LAYOUT_VERSION 1u
+#define SHM_RESULTS_MAGIC UINT64_C(0x32734e454d414b01) /* layout 2 */
+#define SHM_FRAMES_MAGIC UINT64_C(0x32664e454d414b01)
+#define SHM_LAYOUT_VERSION 2u
 #define SHM_MAX_SLOTS 64u
 #define SHM_MAX_SLOT_BYTES (64u << 20)
+#define SHM_MAX_VALUES 4096u
 #define SHM_MAX_EMBEDDING 1280u
+/* Of the hardness map: with the largest embedding its square still fits the values. */
+#define SHM_MAX_HARDNESS_SIDE 53u
 #define SHM_SITE_CHARS 64u /* with the NUL */
 #define SHM_LABEL_CHARS 64u
 #define SHM_REASON_CHARS 160u
@@ -40,7 +43,8 @@ enum shm_format { SHM_ENCODED = 0, SHM_RGB8 = 1, SHM_MONO8 = 2, SHM_BGR8 = 3 };
 enum shm_mask { SHM_MASK_CHAMPION = 0, SHM_MASK_VERSION = 1 /* version 0 is the base */ };
 enum shm_flags {
 	SHM_WANT_EMBEDDING = 1,
-	SHM_WANT_SPACE = 2 /* answer -ESTALE in any other space */
+	SHM_WANT_SPACE = 2,   /* answer -ESTALE in any other space */
+	SHM_WANT_HARDNESS = 4 /* answer -ENODATA where the version has no hardness map */
 };
 enum shm_verdict { SHM_NO_VERDICT = 0, SHM_OK = 1, SHM_NG = 2, SHM_UNKNOWN = 3 };
 #define SHM_PX_SITE 0u
@@ -76,8 +80,11 @@ struct shm_result {
 	char label[SHM_LABEL_CHARS];
 	char reason[SHM_REASON_CHARS];
 	uint64_t deadline_ns; /* of the request, as are id to encoder */
-	uint64_t reserved[3];
-	float embedding[SHM_MAX_EMBEDDING]; /* (n_embedding), as the model gives it */
+	uint32_t n_hardness;  /* hardness_side squared, 0: not asked for */
+	uint32_t hardness_side;
+	uint64_t reserved[2];
+	/* (n_embedding), as the model gives it, then (n_hardness), rows from top to bottom */
+	float values[SHM_MAX_VALUES];
 };
 
 struct shm_completion {
@@ -105,21 +112,25 @@ struct shm_frames_header {
 	_Alignas(64) uint8_t pad[64];
 };
 
-_Static_assert(sizeof(struct shm_request) == 208, "layout 1");
-_Static_assert(offsetof(struct shm_request, verb) == 56, "layout 1");
-_Static_assert(offsetof(struct shm_request, space) == 112, "layout 1");
-_Static_assert(offsetof(struct shm_request, site) == 144, "layout 1");
-_Static_assert(offsetof(struct shm_result, code) == 56, "layout 1");
-_Static_assert(offsetof(struct shm_result, checksum) == 88, "layout 1");
-_Static_assert(offsetof(struct shm_result, space) == 96, "layout 1");
-_Static_assert(offsetof(struct shm_result, label) == 128, "layout 1");
-_Static_assert(offsetof(struct shm_result, deadline_ns) == 352, "layout 1");
-_Static_assert(offsetof(struct shm_result, embedding) == 384, "layout 1");
-_Static_assert(sizeof(struct shm_completion) == 16, "layout 1");
-_Static_assert(offsetof(struct shm_results_header, daemon_awake) == 132, "layout 1");
-_Static_assert(offsetof(struct shm_frames_header, client_awake) == 68, "layout 1");
-_Static_assert(sizeof(struct shm_results_header) == 256, "layout 1");
-_Static_assert(sizeof(struct shm_frames_header) == 192, "layout 1");
+_Static_assert(sizeof(struct shm_request) == 208, "layout 2");
+_Static_assert(offsetof(struct shm_request, verb) == 56, "layout 2");
+_Static_assert(offsetof(struct shm_request, space) == 112, "layout 2");
+_Static_assert(offsetof(struct shm_request, site) == 144, "layout 2");
+_Static_assert(offsetof(struct shm_result, code) == 56, "layout 2");
+_Static_assert(offsetof(struct shm_result, checksum) == 88, "layout 2");
+_Static_assert(offsetof(struct shm_result, space) == 96, "layout 2");
+_Static_assert(offsetof(struct shm_result, label) == 128, "layout 2");
+_Static_assert(offsetof(struct shm_result, deadline_ns) == 352, "layout 2");
+_Static_assert(offsetof(struct shm_result, n_hardness) == 360, "layout 2");
+_Static_assert(offsetof(struct shm_result, values) == 384, "layout 2");
+_Static_assert(sizeof(struct shm_result) == 16768, "layout 2");
+_Static_assert(SHM_MAX_EMBEDDING + SHM_MAX_HARDNESS_SIDE * SHM_MAX_HARDNESS_SIDE <= SHM_MAX_VALUES,
+	"both fit");
+_Static_assert(sizeof(struct shm_completion) == 16, "layout 2");
+_Static_assert(offsetof(struct shm_results_header, daemon_awake) == 132, "layout 2");
+_Static_assert(offsetof(struct shm_frames_header, client_awake) == 68, "layout 2");
+_Static_assert(sizeof(struct shm_results_header) == 256, "layout 2");
+_Static_assert(sizeof(struct shm_frames_header) == 192, "layout 2");
 
 /* Of raw pixels. */
 static inline uint32_t shm_n_channels(uint32_t format)

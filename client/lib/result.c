@@ -156,8 +156,13 @@ static void own_fill(const struct slot *slot, struct kamen_result *result)
 static void result_fill(
 	const struct shm_result *from, struct slot *slot, struct kamen_result *result)
 {
-	uint32_t n = from->n_embedding;
+	/* Each once: it may change while we look. */
+	uint32_t n = from->n_embedding, side = from->hardness_side, n_hardness = from->n_hardness;
 
+	if (n > SHM_MAX_EMBEDDING)
+		n = 0;
+	if (side > SHM_MAX_HARDNESS_SIDE || n_hardness != side * side)
+		side = 0;
 	memcpy(slot->label, from->label, sizeof(slot->label) - 1);
 	memcpy(slot->reason, from->reason, sizeof(slot->reason) - 1);
 	*result = (struct kamen_result){
@@ -181,9 +186,12 @@ static void result_fill(
 		.deadline_ns = from->deadline_ns,
 		.checksum = from->checksum,
 		.space = from->space,
-		.n_embedding = n <= SHM_MAX_EMBEDDING ? n : 0,
+		.embedding = n > 0 ? from->values : NULL,
+		.n_embedding = n,
+		.hardness = side > 0 ? from->values + n : NULL,
+		.n_hardness = side * side,
+		.hardness_side = side,
 	};
-	result->embedding = result->n_embedding ? from->embedding : NULL;
 }
 
 int kamen_next(struct kamen_client *client, struct kamen_result *ret_result)

@@ -39,7 +39,8 @@ int session_begin(struct kamen_client *client, bool may_wait)
 		return r;
 	hello.major = WIRE_MAJOR;
 	hello.minor = WIRE_MINOR;
-	hello.has_features = hello.has_n_slots = hello.has_slot_bytes = 1;
+	hello.has_features = hello.has_n_slots = hello.has_slot_bytes = hello.has_layout = 1;
+	hello.layout = SHM_LAYOUT_VERSION;
 	hello.features = WIRE_RESUME;
 	hello.n_slots = client->n_slots;
 	hello.slot_bytes = client->slot_bytes;

@@ -25,7 +25,7 @@ __all__ = ["Client", "Result", "BGR8", "ENCODED", "MONO8", "RGB8", "ECHO", "INFE
 
 ECHO, INFER, PUSH = 1, 2, 3
 ENCODED, RGB8, MONO8, BGR8 = 0, 1, 2, 3
-WANT_EMBEDDING = 1
+WANT_EMBEDDING, WANT_HARDNESS = 1, 4
 _NO_RECONNECT = 1
 FOREVER = 2**64 - 1
 
@@ -59,7 +59,8 @@ class _Result(ctypes.Structure):
                 ("trigger_id", _u64), ("part_id", _u64), ("capture_us", _u64), ("encoder", _u64),
                 ("checksum", _u64), ("space", ctypes.POINTER(ctypes.c_uint8)),
                 ("embedding", ctypes.POINTER(ctypes.c_float)), ("n_embedding", _u32),
-                ("slot", _u32), ("deadline_ns", _u64), ("reserved", _u64 * 7)]
+                ("slot", _u32), ("deadline_ns", _u64), ("hardness", ctypes.POINTER(ctypes.c_float)),
+                ("n_hardness", _u32), ("hardness_side", _u32), ("reserved", _u64 * 5)]
 
 
 class Result(NamedTuple):
@@ -85,6 +86,8 @@ class Result(NamedTuple):
     space: bytes    # embeddings of equal spaces may be compared
     embedding: array  # of floats, empty where it was not asked for; numpy.frombuffer() takes it
     checksum: int = 0  # of an ECHO: XXH3 of the bytes that the daemon read
+    hardness: array = array("f")  # a map of hardness_side rows and columns, empty: not asked for
+    hardness_side: int = 0
 
 
 def _library():
@@ -168,8 +171,8 @@ class Client:
         """For select, poll and asyncio: readable when process() has something to do."""
         return _check(self._lib.kamen_client_get_fd(self._client), "fd")
 
-    def submit(self, site, image, *, verb=INFER, layout=None, embedding=False, version=None,
-               timeout=None, trigger_id=0, part_id=0, capture_us=0, encoder=0):
+    def submit(self, site, image, *, verb=INFER, layout=None, embedding=False, hardness=False,
+               version=None, timeout=None, trigger_id=0, part_id=0, capture_us=0, encoder=0):
         """Hands an image over and returns the request's id.
 
         layout: RGB8 or BGR8 of an array; timeout: seconds until the answer is NO_VERDICT; version:
@@ -183,7 +186,7 @@ class Client:
             request.deadline_ns = time.monotonic_ns() + int(timeout * 1e9)
         if version is not None:
             request.mask, request.version = 1, version
-        request.flags = WANT_EMBEDDING if embedding else 0
+        request.flags = (WANT_EMBEDDING if embedding else 0) | (WANT_HARDNESS if hardness else 0)
         request.trigger_id, request.part_id = trigger_id, part_id
         request.capture_us, request.encoder = capture_us, encoder
         return self._send(view, request)
@@ -207,9 +210,8 @@ class Client:
         fields["verdict"] = self._lib.kamen_verdict_name(raw.verdict).decode()
         fields["reason"], fields["label"] = raw.reason.decode(), raw.label.decode()
         fields["space"] = ctypes.string_at(raw.space, 32)
-        fields["embedding"] = array("f")
-        if raw.n_embedding:
-            fields["embedding"].frombytes(ctypes.string_at(raw.embedding, 4 * raw.n_embedding))
+        for name, n in (("embedding", raw.n_embedding), ("hardness", raw.n_hardness)):
+            fields[name] = array("f", ctypes.string_at(getattr(raw, name), 4 * n) if n else b"")
         self._lib.kamen_release(self._client, ctypes.byref(raw))
         return Result(**fields)
 

@@ -37,6 +37,9 @@ void reply_fill(Kamen__RouterReply *reply, const struct ask *ask, const struct k
 	reply->checksum = result->checksum;
 	reply->space = (ProtobufCBinaryData){ 32, (uint8_t *)(uintptr_t)result->space };
 	reply->n_embedding = result->n_embedding;
+	reply->has_n_hardness = reply->has_hardness_side = result->n_hardness > 0;
+	reply->n_hardness = result->n_hardness;
+	reply->hardness_side = result->hardness_side;
 }
 
 void reply_fill_error(

@@ -54,11 +54,11 @@ static int send_part(void *socket, const void *data, size_t n_bytes, bool more)
 
 /* @return 0, -EAGAIN: it does not read, -EHOSTUNREACH: it is gone */
 static int send_answer(struct router_socket *socket, const struct ask_part *address,
-	const struct ask *ask, const Kamen__RouterReply *reply, const float *embedding)
+	const struct ask *ask, const Kamen__RouterReply *reply, const float *values)
 {
 	void *out = bound_socket(socket->bound);
+	size_t n_header, n_values = (size_t)reply->n_embedding + reply->n_hardness;
 	_cleanup_(freep) void *header = NULL;
-	size_t n_header;
 	int r;
 
 	if (!out)
@@ -70,9 +70,9 @@ static int send_answer(struct router_socket *socket, const struct ask_part *addr
 	if (r == 0 && ask->is_delimited)
 		r = send_part(out, "", 0, true);
 	if (r == 0)
-		r = send_part(out, header, n_header, reply->n_embedding > 0);
-	if (r == 0 && reply->n_embedding > 0)
-		r = send_part(out, embedding, reply->n_embedding * sizeof(float), false);
+		r = send_part(out, header, n_header, n_values > 0);
+	if (r == 0 && n_values > 0)
+		r = send_part(out, values, n_values * sizeof(float), false);
 	if (r < 0)
 		socket->router->counts.n_dropped++;
 	/* Sending may have swallowed the ring for something that has come meanwhile. */
@@ -210,7 +210,7 @@ static void feed(struct router *router)
 	arm(router);
 }
 
-static void end_flying(struct asked *asked, const Kamen__RouterReply *reply, const float *embedding)
+static void end_flying(struct asked *asked, const Kamen__RouterReply *reply, const float *values)
 {
 	struct asker *asker = asked->asker;
 	struct ask_part address = address_of(asker);
@@ -218,8 +218,7 @@ static void end_flying(struct asked *asked, const Kamen__RouterReply *reply, con
 	asker->n_flying--;
 	asker->party->n_flying--;
 	if (!asker->is_gone)
-		note_gone(
-			asker, send_answer(asker->socket, &address, &asked->ask, reply, embedding));
+		note_gone(asker, send_answer(asker->socket, &address, &asked->ask, reply, values));
 	else
 		asker->socket->router->counts.n_dropped++;
 	asked_free(asked);
@@ -233,7 +232,8 @@ static void on_answered(void *user, void *token, const struct kamen_result *resu
 
 	(void)user;
 	reply_fill(&reply, &asked->ask, result);
-	end_flying(asked, &reply, result->embedding);
+	/* They lie one behind the other (shm_layout.h). */
+	end_flying(asked, &reply, result->embedding ? result->embedding : result->hardness);
 }
 
 static void on_lost(void *user, void *token, int code)

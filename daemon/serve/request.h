@@ -32,7 +32,8 @@ struct answer {
 	bool is_broken;     /* the forward pass failed */
 	enum shm_verdict verdict;
 	float novelty, distance;
-	uint32_t version, outcome, n_embedding;
+	uint32_t version, outcome;
+	uint32_t n_embedding, n_hardness, hardness_side; /* that were asked for */
 	uint64_t queue_ns, compute_ns, checksum;
 	struct digest space;
 };
@@ -67,7 +68,7 @@ struct request {
 	struct request *next;   /* of the free list, a site's queue, or the list of the done */
 
 	struct answer answer; /* the inference thread's while PENDING, the loop's once DONE */
-	float embedding[SHM_MAX_EMBEDDING]; /* (answer.n_embedding) */
+	float values[SHM_MAX_VALUES]; /* (answer.n_embedding + answer.n_hardness) */
 };
 
 /** Makes a free one pending: everything but the copy of the descriptor. */

@@ -114,7 +114,7 @@ static void write_result(
 	struct shm_result *out, const struct request *request, const struct answer *answer)
 {
 	const struct shm_request *wire = &request->wire;
-	uint32_t n = wire->flags & SHM_WANT_EMBEDDING ? answer->n_embedding : 0;
+	uint32_t n = answer->n_embedding + answer->n_hardness;
 
 	out->id = wire->id;
 	out->trigger_id = wire->trigger_id;
@@ -127,7 +127,9 @@ static void write_result(
 	out->code = answer->code;
 	out->verdict = answer->code < 0 ? SHM_NO_VERDICT : answer->verdict;
 	out->version = answer->version;
-	out->n_embedding = n;
+	out->n_embedding = answer->n_embedding;
+	out->n_hardness = answer->n_hardness;
+	out->hardness_side = answer->hardness_side;
 	out->novelty = answer->novelty;
 	out->distance = answer->distance;
 	out->score = NAN;
@@ -138,7 +140,7 @@ static void write_result(
 	memset(out->reason, 0, sizeof(out->reason));
 	if (answer->reason)
 		(void)snprintf(out->reason, sizeof(out->reason), "%s", answer->reason);
-	memcpy(out->embedding, request->embedding, n * sizeof(float));
+	memcpy(out->values, request->values, n * sizeof(float));
 }
 
 void session_answer(
@@ -424,6 +426,14 @@ static void say_welcome(struct session *session, const Kamen__Hello *hello)
 	if (hello->major != WIRE_MAJOR) {
 		refuse(session->fd, -EPROTO, NULL);
 		session_drop(session, "it speaks another major version of the protocol");
+		return;
+	}
+	if (hello->layout != SHM_LAYOUT_VERSION) {
+		(void)diag_set(&diag, EPROTO,
+			"shared memory has layout %u here, the client knows layout %u: it "
+			"needs the libkamen of this kamend",
+			SHM_LAYOUT_VERSION, hello->layout);
+		turn_away(session, -EPROTO, &diag);
 		return;
 	}
 	/* Others may have said theirs since this one came. */

@@ -173,9 +173,15 @@ static void write_answer(struct request *request, const float *embedding, uint32
 	struct answer *answer = &request->answer;
 
 	answer->space = serving->space;
-	memcpy(request->embedding, embedding, width * sizeof(float));
-	answer->n_embedding = width;
+	if (request->wire.flags & SHM_WANT_EMBEDDING) {
+		memcpy(request->values, embedding, width * sizeof(float));
+		answer->n_embedding = width;
+	}
 	judge(answer, embedding, serving);
+	if (request->wire.flags & SHM_WANT_HARDNESS) {
+		answer->code = -ENODATA;
+		answer->reason = "this version has no hardness map";
+	}
 }
 
 static void run_batch(struct worker *worker, struct request *const *batch, uint32_t n,

@@ -187,6 +187,8 @@ static void take(struct play *play)
 			abort();
 		for (uint32_t i = 0; i < result.n_embedding; i++)
 			(void)*(const volatile float *)&result.embedding[i];
+		for (uint32_t i = 0; i < result.n_hardness; i++)
+			(void)*(const volatile float *)&result.hardness[i];
 		kamen_release(play->client, &result);
 	}
 }

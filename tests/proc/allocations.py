@@ -29,7 +29,7 @@ class Allocations(unittest.TestCase):
         self.daemon.ctl("site", "create", "a", "--set", f"input_px={PX}")
         # One that is to outlive serve: there is more to put down.
         self.session = self.daemon.session(
-            hello=harness.field(1, 1) + harness.field(2, 0) + harness.field(3, 1))
+            hello=harness.HELLO + harness.field(3, 1))
         self.assertEqual(self.session.welcome[3] & 1, 1)
         self.addCleanup(self.session.close)
 

@@ -263,6 +263,7 @@ ENCODED, RGB8, MONO8, BGR8 = 0, 1, 2, 3
 REQUEST = struct.Struct("<QQQ4Q4I4I2I16x32s64s")
 assert REQUEST.size == 208
 PAGE = 4096
+HELLO = field(1, 1) + field(2, 0) + field(110, 2)  # major, minor, layout
 
 
 def page_round(n):
@@ -277,7 +278,7 @@ class Session:
         self.sock.settimeout(PATIENCE)
         self.sock.connect(path)
         self.sock.send(hello if hello is not None else
-                       field(1, 1) + field(2, 0) + field(4, n_slots) + field(5, slot_bytes))
+                       HELLO + field(4, n_slots) + field(5, slot_bytes))
         data, fds, _, _ = socket.recv_fds(self.sock, 65536, 4)
         self.welcome = fields(data) if data else None
         if not data or 15 in self.welcome:
@@ -330,18 +331,20 @@ class Session:
         return self.result(slot, ident)
 
     def result(self, slot, ident):
-        at = page_round(256 + self.n * 16) + slot * (384 + 4 * 1280)
+        at = page_round(256 + self.n * 16) + slot * (384 + 4 * 4096)
         row = self.results[at:at + 384]
         code, verdict, version, n_embedding = struct.unpack_from("<iIII", row, 56)
         outcome, = struct.unpack_from("<I", row, 84)
+        n_hardness, side = struct.unpack_from("<II", row, 360)
+        n = n_embedding + n_hardness
+        values = struct.unpack(f"<{n}f", self.results[at + 384:at + 384 + 4 * n])
         checksum, = struct.unpack_from("<Q", row, 88)
         reason = row[192:352].split(b"\0")[0].decode()
         assert struct.unpack_from("<Q", row)[0] == ident
         return {"id": ident, "slot": slot, "code": code, "verdict": verdict, "version": version,
                 "outcome": outcome, "checksum": checksum, "reason": reason,
-                "space": row[96:128].hex(),
-                "embedding": struct.unpack(f"<{n_embedding}f",
-                                           self.results[at + 384:at + 384 + 4 * n_embedding])}
+                "space": row[96:128].hex(), "hardness_side": side,
+                "embedding": values[:n_embedding], "hardness": values[n_embedding:]}
 
     def ask(self, *args, **kwargs):
         self.submit(*args, **kwargs)

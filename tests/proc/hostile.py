@@ -246,6 +246,27 @@ class Data(harness.Case):
             session.close()
         self.lives()
 
+    def test_another_layout_is_refused_by_name(self):
+        for layout, hello in ((1, b""), (1, field(110, 1)), (3, field(110, 3))):
+            session = self.daemon.session(hello=field(1, 1) + field(2, 0) + hello)
+            error = fields(session.welcome[15])
+            self.assertEqual(error[1] & 0xFFFFFFFF, (1 << 32) - 71, "EPROTO")
+            self.assertIn(b"layout 2", error[2])
+            self.assertIn(b"layout %d" % layout, error[2])
+            session.close()
+        self.assertIn("layout 1", self.daemon.log())
+        self.lives()
+
+    def test_a_hardness_map_that_is_not_there_is_no_answer(self):
+        self.daemon.ctl("site", "create", "h")
+        session = self.daemon.session()
+        answer = session.ask(0, harness.INFER, bytes(3 * 32 * 32), site="h", fmt=harness.RGB8,
+                             width=32, height=32, flags=4)
+        self.assertEqual((answer["code"], answer["verdict"], answer["hardness_side"]), (-61, 0, 0))
+        self.assertIn("no hardness map", answer["reason"])
+        session.close()
+        self.daemon.ctl("site", "delete", "h", "--yes")
+
     def test_too_many_clients_are_told_so(self):
         sessions = [self.daemon.session() for _ in range(8)]
         last = self.daemon.session()
@@ -263,7 +284,7 @@ class Data(harness.Case):
         self.daemon.session().close()
         welcomes = []
         for sock in socks:
-            sock.send(field(1, 1) + field(2, 0))
+            sock.send(harness.HELLO)
             data, fds, _, _ = socket.recv_fds(sock, 65536, 4)
             welcomes.append(fields(data))
             for fd in fds:

@@ -33,7 +33,7 @@ class Session(harness.Session):
     """Understands Resumed."""
 
     def __init__(self, path, n_slots=4, slot_bytes=64 << 10, features=RESUME):
-        super().__init__(path, hello=field(1, 1) + field(2, 0) + field(3, features) +
+        super().__init__(path, hello=harness.HELLO + field(3, features) +
                          field(4, n_slots) + field(5, slot_bytes))
         self.generation = self.n_bells = 0
 
@@ -551,7 +551,7 @@ class Manage(unittest.TestCase):
         # Who comes while nobody is there waits.
         other = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         other.connect(self.daemon.path("run/data.sock"))
-        other.send(field(1, 1) + field(2, 0))
+        other.send(harness.HELLO)
         self.daemon.start()
         self.assertEqual(session.take(harness.PATIENCE)["code"], 0)
         self.assertEqual(session.generation, 1)

@@ -12,7 +12,8 @@ import harness
 from harness import BGR8, ECHO, INFER, MONO8, PUSH, RGB8, field, fields, wait_until
 from zmq_client import DEALER, DONTWAIT, REQ, Socket, free_port, reply, request, text
 
-EACCES, EBADMSG, EBUSY, EINVAL, ENOENT, EPROTO, ESTALE = -13, -74, -16, -22, -2, -71, -116
+EACCES, EBADMSG, EBUSY, EINVAL, ENODATA = -13, -74, -16, -22, -61
+ENOENT, EPROTO, ESTALE = -2, -71, -116
 ETIMEDOUT, EFBIG, ENOTCONN = -110, -27, -107
 NO_VERDICT = 0
 
@@ -200,7 +201,7 @@ class Limits(Case):
                 (EINVAL, "verb", b"x", {"verb": 9}),
                 (EINVAL, "format", b"x", {"fmt": 9}),
                 (EINVAL, "mask", b"x", {"mask": 9}),
-                (EINVAL, "flags", b"x", {"flags": 4}),
+                (EINVAL, "flags", b"x", {"flags": 8}),
                 (EINVAL, "site", b"x", {"site": "../etc"}),
                 (EINVAL, "site", b"x", {"site": None}),
                 (EINVAL, "space", b"x", {"space": b"short"}),
@@ -212,6 +213,7 @@ class Limits(Case):
                 (EINVAL, "size", b"x", {"fmt": MONO8, "width": 0xFFFFFFFF, "height": 0xFFFFFFFF,
                                         "stride": 0xFFFFFFFF}),
                 (ENOENT, "nowhere", b"x", {"site": "nowhere"}),
+                (ENODATA, "hardness", self.files[0], {"flags": 4}),
                 # Only admins may ask serve for that, and ingest itself is one.
                 (EACCES, "px", self.files[0], {"px": 48}))):
             answer = self.refused(code, word, request(ident + 100, **how), data)

@@ -122,8 +122,9 @@ def reply(parts):
         parts = parts[1:]
     row = fields(parts[0])
     code = row.get(4, 0)
-    n = row.get(21, 0)
-    assert len(parts) == (2 if n else 1), parts
+    n, n_hardness = row.get(21, 0), row.get(110, 0)
+    assert len(parts) == (2 if n + n_hardness else 1), parts
+    values = struct.unpack(f"<{n + n_hardness}f", parts[1]) if n + n_hardness else ()
     assert row[1] == 1
     return {"id": row[2], "welcome": row.get(3),
             "code": code - (1 << 64) if code >> 63 else code, "verdict": row.get(5),
@@ -131,4 +132,4 @@ def reply(parts):
             "outcome": row.get(12), "checksum": row.get(19),
             "budget_ns": row.get(22, 0), "echo": tuple(row.get(k) for k in (15, 16, 17, 18)),
             "space": row.get(20, b"").hex(),
-            "embedding": struct.unpack(f"<{n}f", parts[1]) if n else ()}
+            "hardness_side": row.get(111, 0), "embedding": values[:n], "hardness": values[n:]}

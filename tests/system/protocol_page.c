@@ -69,8 +69,10 @@ static const struct row shm_result_rows[] = {
 	ROW(shm_result, label),
 	ROW(shm_result, reason),
 	ROW(shm_result, deadline_ns),
+	ROW(shm_result, n_hardness),
+	ROW(shm_result, hardness_side),
 	ROW(shm_result, reserved),
-	ROW(shm_result, embedding),
+	ROW(shm_result, values),
 };
 static const struct row shm_results_header_rows[] = {
 	ROW(shm_results_header, magic),
@@ -144,7 +146,7 @@ static void the_page_has_every_field_where_it_lies(void **state)
 	CHECK("\nThe header of frames:\n", shm_frames_header_rows);
 	CHECK("\nA submission, 208 bytes:\n", shm_request_rows);
 	CHECK("\nA completion, 16 bytes:\n", shm_completion_rows);
-	CHECK("\nA result, 5504 bytes:\n", shm_result_rows);
+	CHECK("\nA result, 16768 bytes:\n", shm_result_rows);
 }
 
 static void the_page_has_the_sizes(void **state)
@@ -152,7 +154,7 @@ static void the_page_has_the_sizes(void **state)
 	char want[100];
 
 	(void)state;
-	assert_int_equal(sizeof(struct shm_result), 5504);
+	assert_int_equal(sizeof(struct shm_result), 16768);
 	(void)snprintf(want, sizeof(want), "n_slots of %zu bytes", sizeof(struct shm_result));
 	assert_non_null(strstr(page, want));
 	(void)snprintf(want, sizeof(want), "n_slots of %zu bytes", sizeof(struct shm_completion));

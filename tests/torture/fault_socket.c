@@ -25,7 +25,8 @@ static size_t encode_hello(uint32_t major, uint32_t n_slots, uint64_t slot_bytes
 	Kamen__Hello hello = KAMEN__HELLO__INIT;
 
 	hello.major = major;
-	hello.has_n_slots = hello.has_slot_bytes = true;
+	hello.has_n_slots = hello.has_slot_bytes = hello.has_layout = true;
+	hello.layout = major < 2 ? SHM_LAYOUT_VERSION : major;
 	hello.n_slots = n_slots;
 	hello.slot_bytes = slot_bytes;
 	return kamen__hello__pack(&hello, to);

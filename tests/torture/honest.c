@@ -103,7 +103,7 @@ static void check_embedding(struct honest *honest, const struct shm_result *resu
 
 	if (honest->n_want[image] == 0) {
 		honest->n_want[image] = result->n_embedding;
-		memcpy(honest->want[image], result->embedding, sizeof(honest->want[image]));
+		memcpy(honest->want[image], result->values, sizeof(honest->want[image]));
 		for (unsigned i = 0; i < image; i++)
 			if (difference(honest->want[i], honest->want[image], result->n_embedding) <
 				10 * MAX_DIFFERENCE)
@@ -112,7 +112,7 @@ static void check_embedding(struct honest *honest, const struct shm_result *resu
 		return;
 	}
 	d = result->n_embedding == honest->n_want[image]
-		    ? difference(result->embedding, honest->want[image], result->n_embedding)
+		    ? difference(result->values, honest->want[image], result->n_embedding)
 		    : INFINITY;
 	if (!(d < MAX_DIFFERENCE))
 		world_note(honest->world, VIOLATION_WRONG, "honest %u: image %u is %g away",

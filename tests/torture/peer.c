@@ -85,7 +85,8 @@ int peer_open(struct peer *peer, struct wire *wire, const char *path, uint32_t n
 	*peer = peer_none;
 	hello.major = WIRE_MAJOR;
 	hello.minor = WIRE_MINOR;
-	hello.has_n_slots = hello.has_slot_bytes = true;
+	hello.has_n_slots = hello.has_slot_bytes = hello.has_layout = true;
+	hello.layout = SHM_LAYOUT_VERSION;
 	hello.n_slots = n_slots;
 	hello.slot_bytes = slot_bytes;
 	peer->sock = peer_connect(path);

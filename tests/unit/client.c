@@ -62,7 +62,7 @@ static uint64_t ask(struct kamen_client *client, uint64_t part_id, uint64_t dead
 		.trigger_id = 7,
 		.part_id = part_id,
 		.version = 3,
-		.flags = KAMEN_WANT_EMBEDDING };
+		.flags = KAMEN_WANT_EMBEDDING | KAMEN_WANT_HARDNESS };
 	struct kamen_frame frame;
 	uint64_t id = 0;
 
@@ -91,6 +91,10 @@ static void an_answer_carries_what_was_asked(void **state)
 	assert_string_equal(result.reason, "");
 	assert_int_equal(result.n_embedding, 3);
 	assert_true(result.embedding[2] == 1.0f);
+	assert_int_equal(result.hardness_side, 2);
+	assert_int_equal(result.n_hardness, 4);
+	for (unsigned i = 0; i < 4; i++)
+		assert_true(result.hardness[i] == 10 + (float)i);
 	kamen_release(s.client, &result);
 	end(&s);
 }
@@ -181,7 +185,7 @@ static void a_request_that_contradicts_itself_is_not_sent(void **state)
 	bad[9].stride = 31;
 	bad[10].height = 0;
 	bad[11].mask = (enum kamen_mask)2;
-	bad[12].flags = 4;
+	bad[12].flags = 8;
 	bad[13].width = UINT32_MAX;
 	bad[13].height = UINT32_MAX;
 	assert_int_equal(kamen_frame_acquire(s.client, 300, &frame), 0);
@@ -402,6 +406,9 @@ static void what_the_daemon_writes_stays_inside_its_bounds(void **state)
 	assert_int_equal(result.verdict, KAMEN_NO_VERDICT);
 	assert_null(result.embedding);
 	assert_int_equal(result.n_embedding, 0);
+	assert_null(result.hardness);
+	assert_int_equal(result.n_hardness, 0);
+	assert_int_equal(result.hardness_side, 0);
 	end(&s);
 }
 

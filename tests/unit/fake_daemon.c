@@ -136,6 +136,7 @@ static int welcome(struct fake *fake)
 		return -1;
 	}
 	must(((Kamen__Hello *)message)->features == WIRE_RESUME, "features");
+	must(((Kamen__Hello *)message)->layout == SHM_LAYOUT_VERSION, "layout");
 	sizes_choose(fake, (Kamen__Hello *)message);
 	wire_free(wire);
 	regions_make(fake, fds);
@@ -293,18 +294,26 @@ static void answer(struct fake *fake, const struct shm_request *q)
 	for (uint64_t i = 0; i < q->n_bytes; i++)
 		result->checksum += frame[i];
 	(void)snprintf(result->label, sizeof(result->label), "%.60s", q->site);
+	if (q->flags & SHM_WANT_HARDNESS) {
+		result->hardness_side = 2;
+		result->n_hardness = 4;
+	}
 	if (q->flags & SHM_WANT_EMBEDDING) {
 		const uint8_t *from = frame + (q->version == FAKE_OTHER_MASK ? 3 : 0);
 
 		result->n_embedding = 3;
 		for (unsigned i = 0; i < 3; i++)
-			result->embedding[i] = (float)from[i];
+			result->values[i] = (float)from[i];
 	}
+	for (unsigned i = 0; i < result->n_hardness; i++)
+		result->values[result->n_embedding + i] = 10 + (float)i;
 	if (q->part_id == PART_OVERFULL) {
 		memset(result->label, 'l', sizeof(result->label));
 		memset(result->reason, 'r', sizeof(result->reason));
 		result->verdict = 1000;
 		result->n_embedding = SHM_MAX_EMBEDDING + 1;
+		result->hardness_side = 1u << 16;
+		result->n_hardness = 0; /* its square, of 32 bits */
 	}
 	if (q->part_id == PART_TWICE)
 		complete_silently(fake, q->slot, q->id);

@@ -216,7 +216,7 @@ static pid_t begin(struct fixture *f, unsigned step)
 
 static void whoever_is_killed_at_any_instruction_answers_once(void **unused)
 {
-	static uint8_t state[sizeof(struct session_state)], results[65536];
+	static uint8_t state[sizeof(struct session_state)], results[1 << 17];
 	unsigned n_steps = 0, n_points = 0;
 	struct fixture f;
 

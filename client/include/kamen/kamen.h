@@ -73,7 +73,8 @@ enum kamen_verdict {
 };
 
 #define KAMEN_WANT_EMBEDDING 1u
-#define KAMEN_WANT_SPACE 2u /* -ESTALE unless answered in request.space */
+#define KAMEN_WANT_SPACE 2u    /* -ESTALE unless answered in request.space */
+#define KAMEN_WANT_HARDNESS 4u /* -ENODATA where the version has no hardness map */
 #define KAMEN_PX_SITE 0u
 #define KAMEN_PX_NATIVE UINT32_MAX
 
@@ -118,8 +119,11 @@ struct kamen_result {
 	const float *embedding; /* n_embedding floats, not normalised; NULL where not asked for */
 	uint32_t n_embedding;
 	uint32_t slot;
-	uint64_t deadline_ns; /* of the request */
-	uint64_t reserved[7]; /* 0 */
+	uint64_t deadline_ns;   /* of the request */
+	const float *hardness;  /* n_hardness floats, rows from the top down; NULL: not asked for */
+	uint32_t n_hardness;    /* hardness_side squared */
+	uint32_t hardness_side; /* larger is harder, to be compared within one map */
+	uint64_t reserved[5];   /* 0 */
 };
 
 /**
