@@ -32,6 +32,7 @@
 #include "cascade/mask_set.h"
 #include "learn/cascade.h"
 #include "learn/early_stop.h"
+#include "learn/hardness.h"
 #include "learn/head.h"
 #include "learn/judge.h"
 #include "learn/recipe.h"
