@@ -420,6 +420,14 @@ int slot_apply(struct slot *slot, const struct mask *mask)
 	return r;
 }
 
+int slot_reload(struct slot *slot, const struct mask *mask)
+{
+	if (slot->use & SLOT_INT8)
+		return -EINVAL;
+	memset(slot->stale, true, slot->blank->layout->n_tensors);
+	return slot_apply(slot, mask);
+}
+
 size_t slot_bytes(const struct slot *slot)
 {
 	return slot->n_bytes;

@@ -48,6 +48,10 @@ DEFINE_CLEANUP(struct slot *, slot_free)
  * @return 0, or -EIO: oneDNN refused; the slot is good again after the next success */
 int slot_apply(struct slot *slot, const struct mask *mask);
 
+/** Packs all anew with that mask: after the values themselves changed. -EINVAL: in int8, whose steps
+ * are those of the values at first; else as slot_apply(). */
+int slot_reload(struct slot *slot, const struct mask *mask);
+
 /** What it takes of memory; the same for all of one model and use. */
 size_t slot_bytes(const struct slot *slot);
 /** What it is packed in: SLOT_BF16, SLOT_INT8 or f32. */

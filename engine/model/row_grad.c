@@ -11,9 +11,8 @@
 #define IMPL(isa, cpu) \
 	{ \
 #isa, cpu, kern_norm_grad_row_##isa, kern_softmax_grad_row_##isa, \
-		{ \
-			kern_column_sums_##isa, kern_column_sums_bf16_##isa \
-		} \
+			{ kern_column_sums_##isa, kern_column_sums_bf16_##isa }, \
+				kern_norm_sums_##isa \
 	}
 
 const struct kern_row_grad_impl kern_row_grad_impls[] = {
@@ -68,4 +67,13 @@ void row_column_sums(float *sums, const void *src, size_t rows, size_t n, enum p
 	for (size_t at = 0; at < n; at += ROW_SUM_COLUMNS)
 		add(sums + at, (const char *)src + at * size, rows,
 			n - at < ROW_SUM_COLUMNS ? n - at : ROW_SUM_COLUMNS, n);
+}
+
+void row_norm_sums(const struct norm_sums *job)
+{
+	kern_norm_sums_fn *add = cpu_fastest(kern_row_grad_impls)->norm_sums;
+
+#pragma omp parallel for schedule(static) if (job->rows * job->n > MANY)
+	for (size_t at = 0; at < job->n; at += ROW_SUM_COLUMNS)
+		add(job, at, job->n - at < ROW_SUM_COLUMNS ? job->n - at : ROW_SUM_COLUMNS);
 }

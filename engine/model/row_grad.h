@@ -29,12 +29,24 @@ typedef void kern_softmax_grad_row_fn(bf16 *restrict d, const bf16 *restrict p, 
 typedef void kern_column_sums_fn(
 	float *restrict sums, const void *restrict src, size_t rows, size_t n, size_t stride);
 
+/** What a norm's own gradient is made of. */
+struct norm_sums {
+	float *d_gamma, *d_beta;      /* (n), added to */
+	const float *dy, *x;          /* (rows, n) */
+	const float *mean, *variance; /* (rows) of x */
+	float eps;
+	size_t rows, n;
+};
+/** Columns at..at+n, ROW_SUM_COLUMNS at most. */
+typedef void kern_norm_sums_fn(const struct norm_sums *job, size_t at, size_t n);
+
 struct kern_row_grad_impl {
 	const char *name;
 	const char *cpu; /* of cpu_has(); NULL: the reference */
 	kern_norm_grad_row_fn *norm;
 	kern_softmax_grad_row_fn *softmax;
 	kern_column_sums_fn *sums[N_PRECISIONS]; /* of src in that */
+	kern_norm_sums_fn *norm_sums;
 };
 
 /** Fastest first; name NULL ends it. */
@@ -53,6 +65,8 @@ struct row_norm_grad {
 	size_t rows, n;
 };
 void row_norm_grad(const struct row_norm_grad *job);
+/** Of y = (x - mean) / sqrt(variance + eps) * gamma + beta. */
+void row_norm_sums(const struct norm_sums *job);
 /** rows of n */
 void row_softmax_grad(bf16 *d, const bf16 *p, size_t rows, size_t n);
 /** sums (n) += the columns of src (rows, n). */
@@ -61,7 +75,8 @@ void row_column_sums(float *sums, const void *src, size_t rows, size_t n, enum p
 #define KERN_ROW_GRAD_DECLARE(isa) \
 	kern_norm_grad_row_fn kern_norm_grad_row_##isa; \
 	kern_softmax_grad_row_fn kern_softmax_grad_row_##isa; \
-	kern_column_sums_fn kern_column_sums_##isa, kern_column_sums_bf16_##isa
+	kern_column_sums_fn kern_column_sums_##isa, kern_column_sums_bf16_##isa; \
+	kern_norm_sums_fn kern_norm_sums_##isa
 KERN_ROW_GRAD_DECLARE(c);
 KERN_ROW_GRAD_DECLARE(avx2);
 KERN_ROW_GRAD_DECLARE(avx512);

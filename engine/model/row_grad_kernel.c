@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /* Compiled once per instruction set (KERN_ISA); the compiler does the vectorising. */
+#include <math.h>
 #include <string.h>
 
 #include "model/row_bf16.h"
@@ -133,4 +134,28 @@ void NAME(kern_column_sums_bf16_, KERN_ISA)(
 		sums_bf16(sums, src, rows, ROW_SUM_COLUMNS, stride);
 	else
 		sums_bf16(sums, src, rows, n, stride);
+}
+
+void NAME(kern_norm_sums_, KERN_ISA)(const struct norm_sums *job, size_t at, size_t n)
+{
+	const float *dy = job->dy + at, *x = job->x + at;
+
+	for (size_t done = 0; done < job->rows; done += BLOCK) {
+		const size_t end = job->rows - done < BLOCK ? job->rows : done + BLOCK;
+		float gamma[ROW_SUM_COLUMNS] = { 0 }, beta[ROW_SUM_COLUMNS] = { 0 };
+
+		for (size_t i = done; i < end; i++, dy += job->n, x += job->n) {
+			const float mean = job->mean[i];
+			const float inverse = 1 / sqrtf(job->variance[i] + job->eps);
+
+			for (size_t j = 0; j < n; j++) {
+				gamma[j] += dy[j] * ((x[j] - mean) * inverse);
+				beta[j] += dy[j];
+			}
+		}
+		for (size_t j = 0; j < n; j++) {
+			job->d_gamma[at + j] += gamma[j];
+			job->d_beta[at + j] += beta[j];
+		}
+	}
 }

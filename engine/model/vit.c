@@ -6,8 +6,10 @@
 #include <string.h>
 
 #include "model/vit_internal.h"
+#include "model/vit_params.h"
 
 #define NAME_MAX_CHARS 48
+#define NORM_EPS 1e-6F
 
 enum {
 	MAX_WIDTH = 16384,
@@ -24,10 +26,10 @@ static const char *const layer_names[VIT_N_LAYERS] = {
 	[VIT_FC2] = "mlp.fc2",
 };
 
-/* Fetches tensors by name until the first error. */
+/* Fetches tensors by name until the first error: a file's, or those of a model that is learnt. */
 struct loader {
 	struct vit *vit;
-	const struct safetensors *st;
+	const struct safetensors *st; /* NULL: vit->params say what there is */
 	struct diag *diag;
 	const struct tensor **loaded; /* (n_loaded) */
 	size_t n_loaded;
@@ -63,12 +65,25 @@ static void describe(char *text, size_t size, unsigned n_dims, const uint64_t *d
 			text + used, size - used, "%s%" PRIu64, i ? ", " : "", dims[i]);
 }
 
+/* Of a list that was made of the same shape: there is nothing to check. */
+static const float *own_values(struct loader *l, const char *name)
+{
+	const struct param *param = params_find(l->vit->params, name);
+
+	if (!param)
+		l->error = diag_set(l->diag, EBADMSG, "tensor %s: missing", name);
+	return param ? l->vit->values + param->offset : NULL;
+}
+
 static const float *load(struct loader *l, const char *name, unsigned n_dims, const uint64_t *dims)
 {
-	const struct tensor *tensor = find(l, name);
+	const struct tensor *tensor;
 	char want[96], got[192];
 	float *values;
 
+	if (!l->st)
+		return own_values(l, name);
+	tensor = find(l, name);
 	if (!tensor || l->error < 0)
 		return NULL;
 	if (!has_dims(tensor, n_dims, dims)) {
@@ -185,11 +200,13 @@ static int load_rest(struct loader *l)
 	const uint64_t width = shape->width, patch = shape->patch;
 	const uint64_t n_positions = 1 + (uint64_t)shape->grid * shape->grid;
 
-	vit->class_token = load(l, "cls_token", 3, (uint64_t[]){ 1, 1, width });
-	vit->positions = load(l, "pos_embed", 3, (uint64_t[]){ 1, n_positions, width });
-	vit->patch_weight =
-		load(l, "patch_embed.proj.weight", 4, (uint64_t[]){ width, 3, patch, patch });
-	vit->patch_bias = load_vector(l, "patch_embed.proj.bias", width);
+	if (patch > 0) {
+		vit->class_token = load(l, "cls_token", 3, (uint64_t[]){ 1, 1, width });
+		vit->positions = load(l, "pos_embed", 3, (uint64_t[]){ 1, n_positions, width });
+		vit->patch_weight = load(
+			l, "patch_embed.proj.weight", 4, (uint64_t[]){ width, 3, patch, patch });
+		vit->patch_bias = load_vector(l, "patch_embed.proj.bias", width);
+	}
 	vit->norm = load_norm(l, "norm");
 	if (shape->n_classes) {
 		vit->head_weight = load_matrix(l, "head.weight", shape->n_classes, width);
@@ -283,14 +300,19 @@ static int read_shape(struct loader *l, struct vit_shape *shape)
 	if (head && (head->n_dims != 2 || head->dims[0] == 0 || head->dims[0] > MAX_CLASSES))
 		return diag_set(l->diag, EBADMSG, "tensor head.weight: shape");
 	shape->n_classes = head ? (uint32_t)head->dims[0] : 0;
-	shape->norm_eps = 1e-6F;
+	shape->norm_eps = NORM_EPS;
 	return 0;
+}
+
+static size_t names_bytes(const struct vit_shape *shape)
+{
+	return (size_t)shape->depth * VIT_N_LAYERS * 2 * arena_round(NAME_MAX_CHARS);
 }
 
 /* Room for widened tensors and names; pages that stay unused cost nothing. */
 static size_t arena_bytes(const struct safetensors *st, const struct vit_shape *shape)
 {
-	size_t n_bytes = (size_t)shape->depth * VIT_N_LAYERS * 2 * arena_round(NAME_MAX_CHARS);
+	size_t n_bytes = names_bytes(shape);
 
 	for (size_t i = 0; i < safetensors_count(st); i++) {
 		const struct tensor *tensor = safetensors_at(st, i);
@@ -327,7 +349,7 @@ static int init_onednn(struct vit *vit, struct diag *diag)
 
 	for (enum precision p = 0; r == 0 && p < N_PRECISIONS; p++) {
 		/* An int8 pass cuts up its images in the precision between. */
-		if (!onednn_has(vit->onednn, p) || p == PRECISION_INT8)
+		if (!onednn_has(vit->onednn, p) || p == PRECISION_INT8 || vit->shape.patch == 0)
 			continue;
 		r = packed_new(&vit->patches[p], vit->onednn,
 			(int64_t)vit_patch_values(&vit->shape), vit->shape.width, PACKED_N_BY_K, p);
@@ -355,6 +377,7 @@ int vit_new(struct vit **ret_vit, const struct base *base, const char *family, s
 		return diag_set(diag, EOPNOTSUPP, "no known family: not the tensors of a ViT");
 
 	vit->base = base;
+	vit->digest = *base_digest(base);
 	r = load_all(&loader);
 	if (r < 0)
 		return r;
@@ -366,6 +389,53 @@ int vit_new(struct vit **ret_vit, const struct base *base, const char *family, s
 	return 0;
 }
 
+int vit_over(struct vit **ret_vit, const struct vit_shape *shape, bool fixed_positions,
+	const float *values, struct diag *diag)
+{
+	_cleanup_(vit_freep) struct vit *vit = calloc(1, sizeof(*vit));
+	struct loader loader = { .vit = vit, .diag = diag };
+	int r;
+
+	if (!vit)
+		return -ENOMEM;
+	r = vit_params_new(&vit->params, shape, fixed_positions);
+	if (r < 0)
+		return diag_set(diag, -r, "no ViT has this shape");
+	vit->shape = *shape;
+	if (vit->shape.norm_eps == 0)
+		vit->shape.norm_eps = NORM_EPS;
+	vit->digest = digest_of(values, vit->params->n_values * sizeof(*values));
+	r = arena_new(&vit->arena,
+		arena_round(vit->params->n_values * sizeof(*values)) + names_bytes(shape));
+	if (r < 0)
+		return r;
+	vit->values = arena_take(vit->arena, vit->params->n_values * sizeof(*values));
+	memcpy(vit->values, values, vit->params->n_values * sizeof(*values));
+	r = load_blocks(&loader);
+	if (r == 0)
+		r = load_rest(&loader);
+	if (r == 0)
+		r = init_onednn(vit, diag);
+	if (r < 0)
+		return r;
+
+	*ret_vit = TAKE_PTR(vit);
+	return 0;
+}
+
+int vit_load(struct vit *vit, const float *values)
+{
+	int r = 0;
+
+	if (!vit->params)
+		return -EINVAL;
+	memcpy(vit->values, values, vit->params->n_values * sizeof(*values));
+	for (enum precision p = 0; r == 0 && p < N_PRECISIONS; p++)
+		if (vit->patches[p])
+			r = packed_write(vit->patches[p], vit->patch_weight);
+	return r;
+}
+
 void vit_free(struct vit *vit)
 {
 	if (!vit)
@@ -374,6 +444,7 @@ void vit_free(struct vit *vit)
 		packed_free(vit->patches[p]);
 	onednn_free(vit->onednn);
 	mask_layout_free(vit->layout);
+	params_free(vit->params);
 	arena_free(vit->arena);
 	free(vit->weights);
 	free(vit->norm1);
@@ -393,12 +464,17 @@ const struct mask_layout *vit_layout(const struct vit *vit)
 
 const struct digest *vit_digest(const struct vit *vit)
 {
-	return base_digest(vit->base);
+	return &vit->digest;
 }
 
 const float *const *vit_weights(const struct vit *vit)
 {
 	return vit->weights;
+}
+
+const struct params *vit_params(const struct vit *vit)
+{
+	return vit->params;
 }
 
 const char *vit_isa(const struct vit *vit)

@@ -9,7 +9,8 @@
 
 /** Shape of a ViT of the timm/DeiT/AugReg family: pre-norm, class token first, exact GELU. */
 struct vit_shape {
-	uint32_t width, depth, n_heads, mlp, patch;
+	uint32_t width, depth, n_heads, mlp;
+	uint32_t patch;     /* 0: blocks and the last norm alone, whose input is tokens */
 	uint32_t grid;      /* side of the native position grid: native px = grid * patch */
 	uint32_t n_classes; /* 0: no head */
 	float norm_eps;
@@ -37,7 +38,8 @@ DEFINE_CLEANUP(struct vit *, vit_free)
 
 const struct vit_shape *vit_shape(const struct vit *vit);
 const struct mask_layout *vit_layout(const struct vit *vit);
-const struct digest *vit_digest(const struct vit *vit); /* of the base file */
+/** Of the base file; of a model that is learnt (model/vit_params.h) of the values it began with. */
+const struct digest *vit_digest(const struct vit *vit);
 /** (n_tensors) pointers to the frozen values, in the layout's order. */
 const float *const *vit_weights(const struct vit *vit);
 /** The model's own preprocessing: metadata of the file (vit_prep.c lists the keys), else AugReg's:

@@ -64,6 +64,20 @@ int vit_block_grad_init(
 	return r == 0 ? vit_attention_grad_init(&grad->attention, vit, extent) : r;
 }
 
+void vit_norm_sums(const struct vit *vit, float *grad, const struct vit_norm *norm,
+	const struct norm_sums *sums)
+{
+	struct norm_sums job = *sums;
+
+	if (!vit->params)
+		return;
+	job.d_gamma = vit_grad_of(vit, grad, norm->weight);
+	job.d_beta = vit_grad_of(vit, grad, norm->bias);
+	job.eps = vit->shape.norm_eps;
+	job.n = vit->shape.width;
+	row_norm_sums(&job);
+}
+
 void vit_block_grad_done(struct vit_block_grad *grad)
 {
 	for (int layer = 0; layer < VIT_N_LAYERS; layer++) {
@@ -122,12 +136,28 @@ static int run_gelu(const struct pass *p, const struct vit_block_data *data)
 	return op_run(gelu);
 }
 
+/* Of a norm that is learnt: dy, of what left it. */
+static void add_norm_sums(const struct pass *p, const struct vit_norm *norm, const float *x,
+	const float *mean, const float *variance, size_t rows)
+{
+	vit_norm_sums(p->vit, p->d->grad, norm,
+		&(struct norm_sums){
+			.dy = p->d->y,
+			.x = x,
+			.mean = mean,
+			.variance = variance,
+			.rows = rows,
+		});
+}
+
 /* Through norm2 and past it: d->g, of the block's output, becomes that of mid. */
 static void run_norm2(const struct pass *p, uint32_t b, const struct vit_block_data *data)
 {
 	const struct vit_extent *e = &p->grad->extent;
 	const struct vit_operand *g = &p->d->g;
 
+	add_norm_sums(p, &p->vit->norm2[b], data->mid, data->mean2, data->var2,
+		(size_t)e->n * e->n_queries);
 	row_norm_grad(&(struct row_norm_grad){
 		.dst = g->values,
 		.rounded = e->precision == PRECISION_F32 ? NULL : g->rounded,
@@ -150,6 +180,8 @@ static void run_norm1(const struct pass *p, uint32_t b, const struct vit_block_d
 	const struct vit_extent *e = &p->grad->extent;
 	const struct vit_operand *g = &p->d->g;
 
+	add_norm_sums(
+		p, &p->vit->norm1[b], data->x, data->mean1, data->var1, (size_t)e->n * e->n_tokens);
 	row_norm_grad(&(struct row_norm_grad){
 		.dst = p->d->below,
 		.rounded = e->precision == PRECISION_F32 ? NULL : g->rounded,

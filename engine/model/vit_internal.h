@@ -6,7 +6,9 @@
 
 #include "base/arena.h"
 #include "mask/slot_internal.h"
+#include "model/params.h"
 #include "model/row.h"
+#include "model/row_grad.h"
 #include "model/row_int8.h"
 #include "model/vit.h"
 #include "onednn/op.h"
@@ -31,9 +33,12 @@ struct vit_norm {
 	const float *weight, *bias; /* (width) */
 };
 
-/* Frozen tensors: borrowed from the base where it holds aligned f32, else widened into the arena. */
+/* Tensors: borrowed from the base where it holds aligned f32, else in the arena. */
 struct vit {
-	const struct base *base;
+	const struct base *base; /* NULL: what is learnt has none */
+	struct params *params;   /* what is learnt; NULL: frozen */
+	float *values;           /* (params->n_values): every tensor below is a part of it */
+	struct digest digest;    /* of the base's file; of the values that learning starts at */
 	struct vit_shape shape;
 	struct onednn *onednn;
 	struct arena *arena;
@@ -49,6 +54,12 @@ struct vit {
 	const float *head_bias;               /* (n_classes) */
 	struct packed *patches[N_PRECISIONS]; /* NULL: this CPU has it not, or int8 */
 };
+
+/** Where a tensor's gradient lies among all of them; NULL: it is frozen, or not learnt. */
+static inline float *vit_grad_of(const struct vit *vit, float *grad, const float *tensor)
+{
+	return vit->params ? grad + (tensor - vit->values) : NULL;
+}
 
 /* vit_embed.c */
 static inline size_t vit_patch_values(const struct vit_shape *shape)
@@ -270,6 +281,9 @@ struct vit_block_grad {
 	struct vit_attention_grad attention;
 };
 
+/** Adds a norm's own gradient, where it is learnt: of sums dy, x, mean, variance and rows. */
+void vit_norm_sums(const struct vit *vit, float *grad, const struct vit_norm *norm,
+	const struct norm_sums *sums);
 int vit_block_grad_init(
 	struct vit_block_grad *grad, const struct vit *vit, struct vit_extent extent);
 void vit_block_grad_done(struct vit_block_grad *grad);

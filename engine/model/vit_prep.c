@@ -21,6 +21,12 @@ static bool read_numbers(const char *text, float *values, unsigned n)
 	return i == n;
 }
 
+/* NULL: the file has none, or there is no file. */
+static const char *metadata(const struct vit *vit, const char *key)
+{
+	return vit->base ? safetensors_metadata(base_tensors(vit->base), key) : NULL;
+}
+
 /*
  * Metadata that a model file may carry, as text, named as timm names them:
  *   input_size  side in pixels: "224"
@@ -31,8 +37,7 @@ static bool read_numbers(const char *text, float *values, unsigned n)
  */
 struct prep vit_native_prep(const struct vit *vit)
 {
-	const struct safetensors *st = base_tensors(vit->base);
-	const char *mode = safetensors_metadata(st, "crop_mode");
+	const char *mode = metadata(vit, "crop_mode");
 	struct prep prep = {
 		.input_px = vit->shape.grid * vit->shape.patch,
 		.resize = mode && strcmp(mode, "squash") == 0 ? PREP_SQUASH : PREP_CROP,
@@ -42,15 +47,14 @@ struct prep vit_native_prep(const struct vit *vit)
 	};
 	float size, crop, mean[3], std[3];
 
-	if (read_numbers(safetensors_metadata(st, "input_size"), &size, 1) && size >= 1 &&
-		size <= 4096 && (uint32_t)size % vit->shape.patch == 0)
+	if (read_numbers(metadata(vit, "input_size"), &size, 1) && size >= 1 && size <= 4096 &&
+		(uint32_t)size % vit->shape.patch == 0)
 		prep.input_px = (uint32_t)size;
-	if (read_numbers(safetensors_metadata(st, "crop_pct"), &crop, 1) && crop > 0 && crop <= 1)
+	if (read_numbers(metadata(vit, "crop_pct"), &crop, 1) && crop > 0 && crop <= 1)
 		prep.crop = crop;
-	if (read_numbers(safetensors_metadata(st, "mean"), mean, 3))
+	if (read_numbers(metadata(vit, "mean"), mean, 3))
 		memcpy(prep.mean, mean, sizeof(mean));
-	if (read_numbers(safetensors_metadata(st, "std"), std, 3) && std[0] > 0 && std[1] > 0 &&
-		std[2] > 0)
+	if (read_numbers(metadata(vit, "std"), std, 3) && std[0] > 0 && std[1] > 0 && std[2] > 0)
 		memcpy(prep.std, std, sizeof(std));
 	return prep;
 }

@@ -106,6 +106,58 @@ static void every_kernel_gives_the_bits_of_the_reference(void **state)
 	}
 }
 
+/* A norm's own gradient in double. */
+static void norm_sums_twin(double *d_gamma, double *d_beta, const struct norm_sums *job)
+{
+	for (size_t j = 0; j < job->n; j++)
+		for (size_t i = 0; i < job->rows; i++) {
+			const size_t at = i * job->n + j;
+			const double inverse = 1 / sqrt((double)job->variance[i] + job->eps);
+
+			d_gamma[j] += job->dy[at] * ((double)job->x[at] - job->mean[i]) * inverse;
+			d_beta[j] += job->dy[at];
+		}
+}
+
+static void a_norms_own_gradient_is_its_formula(void **state)
+{
+	enum { ROWS = 131, N = 200 };
+	static float dy[ROWS * N], x[ROWS * N], mean[ROWS], variance[ROWS], got[2][N], want[2][N];
+	struct norm_sums job = { got[0], got[1], dy, x, mean, variance, 1e-6f, ROWS, N };
+	static double twin[2][N];
+	struct rng rng = rng_stream(SEED, 5, 0, 0);
+
+	(void)state;
+	for (size_t i = 0; i < (size_t)ROWS * N; i++) {
+		dy[i] = rng_normal(&rng);
+		x[i] = rng_normal(&rng);
+	}
+	for (size_t i = 0; i < ROWS; i++) {
+		mean[i] = rng_normal(&rng);
+		variance[i] = rng_range(&rng, .1f, 2);
+	}
+	norm_sums_twin(twin[0], twin[1], &job);
+	row_norm_sums(&job);
+	for (unsigned j = 0; j < N; j++)
+		for (unsigned i = 0; i < 2; i++)
+			assert_true(fabs(got[i][j] - twin[i][j]) < 2e-4);
+	for (const struct kern_row_grad_impl *impl = kern_row_grad_impls; impl->name; impl++) {
+		if (!cpu_has(impl->cpu))
+			continue;
+		for (size_t n = 1; n <= ROW_SUM_COLUMNS; n += 5) {
+			memset(got, 0, sizeof(got));
+			memset(want, 0, sizeof(want));
+			job.d_gamma = want[0];
+			job.d_beta = want[1];
+			reference()->norm_sums(&job, 96, n);
+			job.d_gamma = got[0];
+			job.d_beta = got[1];
+			impl->norm_sums(&job, 96, n);
+			assert_memory_equal(got, want, sizeof(got));
+		}
+	}
+}
+
 static void sums_are_of_whole_columns(void **state)
 {
 	enum { ROWS = 131 };
@@ -289,6 +341,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_kernel_gives_the_bits_of_the_reference),
+		cmocka_unit_test(a_norms_own_gradient_is_its_formula),
 		cmocka_unit_test(sums_are_of_whole_columns),
 		cmocka_unit_test(a_norms_way_back_is_that_of_its_formula),
 		cmocka_unit_test(only_every_third_row_has_a_residual),

@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "model/vit_params.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "model/sincos.h"
+
+enum { MAX_DEPTH = 256, MAX_WIDTH = 16384, MAX_GRID = 256, MAX_PATCH = 64 };
+
+static bool is_sound(const struct vit_shape *s)
+{
+	return s->depth > 0 && s->depth <= MAX_DEPTH && s->width > 0 && s->width <= MAX_WIDTH &&
+	       s->mlp > 0 && s->mlp <= MAX_WIDTH && s->n_heads > 0 && s->width % s->n_heads == 0 &&
+	       s->n_classes == 0 && s->patch <= MAX_PATCH &&
+	       (s->patch == 0 || (s->grid > 0 && s->grid <= MAX_GRID));
+}
+
+static int add_layers(struct params *params, const struct vit_shape *shape, uint32_t block)
+{
+	const struct {
+		const char *name;
+		uint32_t n_out, n_in;
+	} layers[] = {
+		{ "attn.qkv", 3 * shape->width, shape->width },
+		{ "attn.proj", shape->width, shape->width },
+		{ "mlp.fc1", shape->mlp, shape->width },
+		{ "mlp.fc2", shape->width, shape->mlp },
+	};
+	char name[PARAM_NAME_CHARS];
+	int r = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(layers) && r == 0; i++) {
+		(void)snprintf(name, sizeof(name), "blocks.%" PRIu32 ".%s", block, layers[i].name);
+		r = params_add_linear(params, name, layers[i].n_out, layers[i].n_in);
+	}
+	return r;
+}
+
+static int add_norms(struct params *params, const struct vit_shape *shape)
+{
+	char name[PARAM_NAME_CHARS];
+	int r = 0;
+
+	for (uint32_t i = 0; i < 2 * shape->depth && r == 0; i++) {
+		(void)snprintf(
+			name, sizeof(name), "blocks.%" PRIu32 ".norm%" PRIu32, i / 2, 1 + i % 2);
+		r = params_add_norm(params, name, shape->width);
+	}
+	return r < 0 ? r : params_add_norm(params, "norm", shape->width);
+}
+
+/* Tokens do not decay, whatever their dimensions. */
+static int add_tokens(struct params *params, const char *name, uint64_t n, uint64_t width)
+{
+	int r = params_add(params, name, 3, (uint64_t[]){ 1, n, width });
+
+	if (r == 0)
+		params->tensors[params->n_tensors - 1].decays = false;
+	return r;
+}
+
+static int add_stem(struct params *params, const struct vit_shape *shape, bool fixed_positions)
+{
+	const uint64_t width = shape->width, patch = shape->patch;
+	int r;
+
+	r = add_tokens(params, "cls_token", 1, width);
+	if (r == 0)
+		r = add_tokens(params, "pos_embed", 1 + (uint64_t)shape->grid * shape->grid, width);
+	if (r < 0)
+		return r;
+	params->tensors[params->n_tensors - 1].is_fixed = fixed_positions;
+	r = params_add(
+		params, "patch_embed.proj.weight", 4, (uint64_t[]){ width, 3, patch, patch });
+	return r < 0 ? r : params_add(params, "patch_embed.proj.bias", 1, &width);
+}
+
+int vit_params_new(struct params **ret_params, const struct vit_shape *shape, bool fixed_positions)
+{
+	_cleanup_(params_freep) struct params *params = NULL;
+	int r;
+
+	if (!is_sound(shape) || (fixed_positions && shape->width % 4))
+		return -EINVAL;
+	r = params_new(&params);
+	for (uint32_t b = 0; r == 0 && b < shape->depth; b++)
+		r = add_layers(params, shape, b);
+	if (r == 0)
+		r = add_norms(params, shape);
+	if (r == 0 && shape->patch > 0)
+		r = add_stem(params, shape, fixed_positions);
+	if (r < 0)
+		return r;
+
+	*ret_params = TAKE_PTR(params);
+	return 0;
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+	const size_t n = strlen(text), n_end = strlen(end);
+
+	return n >= n_end && strcmp(text + n - n_end, end) == 0;
+}
+
+void vit_params_start(const struct params *params, const struct vit_shape *shape, float *values,
+	enum vit_start start, uint64_t seed)
+{
+	for (unsigned i = 0; i < params->n_tensors; i++) {
+		const struct param *param = &params->tensors[i];
+
+		if (param->n_dims == 1)
+			param_start_with(param, values,
+				strstr(param->name, "norm") && ends_with(param->name, ".weight"));
+		else if (strcmp(param->name, "pos_embed") == 0 && param->is_fixed)
+			sincos_positions(values + param->offset, shape->width, shape->grid);
+		else if (start == VIT_START_XAVIER && param->decays)
+			param_start_xavier(param, values, seed);
+		else
+			param_start_normal(param, values, .02F, seed);
+	}
+}
+
+int vit_params_encode(const struct params *params, const struct vit_shape *shape,
+	const float *values, const struct prep *prep, void **ret_data, size_t *ret_n_bytes)
+{
+	char heads[16], side[16], crop[24], mean[64], std[64];
+	const char *metadata[] = { "num_heads", heads, "input_size", side, "crop_mode",
+		prep->resize == PREP_SQUASH ? "squash" : "center", "crop_pct", crop, "mean", mean,
+		"std", std, NULL };
+
+	(void)snprintf(heads, sizeof(heads), "%" PRIu32, shape->n_heads);
+	(void)snprintf(side, sizeof(side), "%" PRIu32, prep->input_px);
+	(void)snprintf(crop, sizeof(crop), "%.9g", (double)prep->crop);
+	(void)snprintf(mean, sizeof(mean), "%.9g %.9g %.9g", (double)prep->mean[0],
+		(double)prep->mean[1], (double)prep->mean[2]);
+	(void)snprintf(std, sizeof(std), "%.9g %.9g %.9g", (double)prep->std[0],
+		(double)prep->std[1], (double)prep->std[2]);
+	return params_encode(params, values, metadata, ret_data, ret_n_bytes);
+}

@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes sincos.f32: MAE's fixed positions, width 24, grid 4, with the class token's row of zeros.
+Run: python3 tests/golden/sincos.py"""
+import numpy as np
+from write import write
+
+WIDTH, GRID = 24, 4
+
+
+def waves(n, at):
+    angles = np.outer(at, 1 / 10000 ** (np.arange(n // 2) / (n / 2)))
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+
+
+columns, rows = np.meshgrid(np.arange(GRID), np.arange(GRID))
+grid = np.concatenate([waves(WIDTH // 2, columns.ravel()), waves(WIDTH // 2, rows.ravel())], axis=1)
+write("sincos.f32", np.zeros(WIDTH), grid)
