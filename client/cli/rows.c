@@ -168,6 +168,15 @@ static json_t *shadow_object(const Kamen__Shadow *s)
 	return o;
 }
 
+static json_t *figures_object(const Kamen__Mask *m)
+{
+	json_t *o = json_object();
+
+	for (size_t i = 0; i < m->n_figures; i++)
+		put_number(o, m->figures[i]->name, 1, m->figures[i]->value);
+	return o;
+}
+
 static json_t *mask_object(const Kamen__Mask *m)
 {
 	json_t *o = json_object();
@@ -196,6 +205,7 @@ static json_t *mask_object(const Kamen__Mask *m)
 	put(o, "gate", gate_object(m->gate));
 	put_text(o, "withdrawn", m->withdrawn);
 	put(o, "shadow", shadow_object(m->shadow));
+	put(o, "figures", figures_object(m));
 	return o;
 }
 

@@ -141,6 +141,24 @@ static int read_recipe(const struct round_job *job, const Kamen__LearnDone *done
 	return reproduce_write_prep(&job->prep, row->prep_text);
 }
 
+/* Names go into state.db and tables: what has none that fits is left out. */
+static void read_figures(const Kamen__LearnDone *done, struct version_row *row)
+{
+	static const char chars[] = "abcdefghijklmnopqrstuvwxyz0123456789_.-";
+
+	for (size_t i = 0; i < done->n_figures && row->n_figures < VERSION_MAX_FIGURES; i++) {
+		struct named_figure *figure = &row->figures[row->n_figures];
+		const char *name = done->figures[i]->name;
+		size_t n = strlen(name);
+
+		if (n == 0 || n >= sizeof(figure->name) || strspn(name, chars) < n)
+			continue;
+		memcpy(figure->name, name, n + 1);
+		figure->value = done->figures[i]->value;
+		row->n_figures++;
+	}
+}
+
 int learnt_read(struct version_row *ret_row, struct serve *serve, const struct round_job *job,
 	const Kamen__LearnDone *done, struct diag *diag)
 {
@@ -165,6 +183,7 @@ int learnt_read(struct version_row *ret_row, struct serve *serve, const struct r
 	};
 	(void)snprintf(ret_row->site, sizeof(ret_row->site), "%s", job->site);
 	(void)snprintf(ret_row->isa, sizeof(ret_row->isa), "%s", done->isa ? done->isa : "");
+	read_figures(done, ret_row);
 	r = read_recipe(job, done, ret_row, diag);
 	if (r >= 0)
 		r = verify_mask(serve, job, ret_row, &n_out, diag);

@@ -113,6 +113,18 @@ static void fill_live(struct mask_message *out, const struct version_row *row)
 	out->mask.shadow = &out->shadow;
 }
 
+static void fill_figures(struct mask_message *out, const struct version_row *row)
+{
+	for (uint32_t i = 0; i < row->n_figures; i++) {
+		kamen__figure__init(&out->figures[i]);
+		out->figures[i].name = (char *)row->figures[i].name;
+		out->figures[i].value = row->figures[i].value;
+		out->figures_list[i] = &out->figures[i];
+	}
+	out->mask.n_figures = row->n_figures;
+	out->mask.figures = out->figures_list;
+}
+
 void mask_message_fill(struct mask_message *out, const struct version_row *row)
 {
 	Kamen__Mask *m = &out->mask;
@@ -142,6 +154,7 @@ void mask_message_fill(struct mask_message *out, const struct version_row *row)
 	fill_origin(m, row);
 	gate_message_fill(&out->gate, row);
 	m->gate = &out->gate.gate;
+	fill_figures(out, row);
 	fill_live(out, row);
 }
 

@@ -19,6 +19,7 @@ struct mask_message {
 	Kamen__Mask mask;
 	struct gate_message gate;
 	Kamen__Shadow shadow;
+	Kamen__Figure figures[VERSION_MAX_FIGURES], *figures_list[VERSION_MAX_FIGURES];
 };
 
 struct site_message {

@@ -17,9 +17,10 @@ static int find_objective(enum recipe_objective *ret_objective, const struct sit
 		r = recipe_set(&recipe, "objective", asked, diag);
 	if (r < 0)
 		return r;
-	if (recipe.experts > 0 && recipe.objective == RECIPE_SUPERVISED)
+	if (recipe.experts > 0 && recipe.objective != RECIPE_SWAV)
 		return diag_set(diag, EINVAL,
-			"site %s: experts of a cascade are not learnt supervised", site->name);
+			"site %s: experts of a cascade are learnt by swav, not otherwise",
+			site->name);
 	*ret_objective = recipe.objective;
 	return 0;
 }

@@ -207,7 +207,7 @@ int manifest_learnt_labels(
 	if (n < MANIFEST_MIN_CLASSES) {
 		describe(&manifest->classes, counts, text, sizeof(text));
 		return diag_set(diag, ENODATA,
-			"a supervised round needs %u classes of %u labelled images that are not "
+			"a round by labels needs %u classes of %u labelled images that are not "
 			"held out; there are: %s",
 			MANIFEST_MIN_CLASSES, MANIFEST_MIN_OF_CLASS, text);
 	}

@@ -78,6 +78,13 @@ struct shots_row {
 	double lo1, hi1, lo5, hi5; /* 95 % of candidate minus frozen, paired by image */
 };
 
+/** What the objective of its round reports, by its own name. */
+#define VERSION_MAX_FIGURES 16u
+struct named_figure {
+	char name[32];
+	double value;
+};
+
 /** What a candidate did beside the champion, on a sample of the live requests. Means are over n. */
 struct shadow_row {
 	uint64_t n, n_agreed, n_ng, n_champion_ng;
@@ -111,6 +118,8 @@ struct version_row {
 	char withdrawn[160]; /* why it was rolled back by itself; "": it was not */
 	struct shadow_row shadow;
 	struct shots_row shots;
+	struct named_figure figures[VERSION_MAX_FIGURES]; /* (n_figures) by name */
+	uint32_t n_figures;
 	bool keep;          /* pinned: never removed for its age */
 	char why[96];       /* why the round began */
 	bool drifted;       /* the round began for drift: what it learnt may be the fault */

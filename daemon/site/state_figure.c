@@ -9,6 +9,7 @@
 /* Figures by name: whoever measures one more adds a name, not a column. */
 #define ENTROPY "prototype_entropy"
 #define NEIGHBOURS "neighbours"
+#define OF_OBJECTIVE "objective." /* and its own name */
 
 static const struct figure_field shadow_figures[] = {
 	{ "shadow.n", offsetof(struct shadow_row, n), FIGURE_U64 },
@@ -103,7 +104,24 @@ int figures_put(struct state *state, int64_t id, const struct version_row *row)
 	for (size_t i = 0; row->shots.n > 0 && i < ARRAY_SIZE(shots_figures) && r >= 0; i++)
 		r = put(state, id, row->version, shots_figures[i].name,
 			figure_get(&row->shots, &shots_figures[i]));
+	for (uint32_t i = 0; i < row->n_figures && r >= 0; i++) {
+		char name[sizeof(OF_OBJECTIVE) + sizeof(row->figures[i].name)];
+
+		(void)snprintf(name, sizeof(name), OF_OBJECTIVE "%s", row->figures[i].name);
+		r = put(state, id, row->version, (const char *)name, row->figures[i].value);
+	}
 	return r;
+}
+
+static void take_objective(struct version_row *row, const char *name, double value)
+{
+	struct named_figure *figure = &row->figures[row->n_figures];
+
+	if (row->n_figures == VERSION_MAX_FIGURES || strlen(name) >= sizeof(figure->name))
+		return;
+	(void)snprintf(figure->name, sizeof(figure->name), "%s", name);
+	figure->value = value;
+	row->n_figures++;
 }
 
 static void take(struct version_row *row, const char *name, double value)
@@ -115,6 +133,8 @@ static void take(struct version_row *row, const char *name, double value)
 		row->candidate.has_neighbours = true;
 		row->candidate.neighbours = (float)value;
 	}
+	if (strncmp(name, OF_OBJECTIVE, strlen(OF_OBJECTIVE)) == 0)
+		take_objective(row, name + strlen(OF_OBJECTIVE), value);
 	for (size_t i = 0; i < ARRAY_SIZE(shots_figures); i++)
 		if (strcmp(name, shots_figures[i].name) == 0)
 			figure_set(&row->shots, &shots_figures[i], value);

@@ -64,9 +64,9 @@ int cascade_new(struct cascade **ret_cascade, struct vit *vit,
 	if (source->n < options->n_experts + 2)
 		return diag_set(diag, EINVAL, "cascade: %u images for %u experts", source->n,
 			options->n_experts);
-	/* The parts have no labels. */
-	if (recipe->objective == RECIPE_SUPERVISED)
-		return diag_set(diag, EINVAL, "cascade: experts are not learnt supervised");
+	/* What they go on from is its. */
+	if (recipe->objective != RECIPE_SWAV)
+		return diag_set(diag, EINVAL, "cascade: experts are learnt by swav, not otherwise");
 	cascade = calloc(1, sizeof(*cascade));
 	if (!cascade)
 		return -ENOMEM;

@@ -187,12 +187,13 @@ int recipe_check(
 	if (!vit_has(vit, recipe->precision))
 		return diag_set(diag, EINVAL, "recipe: precision = %s, which this CPU (%s) has not",
 			precision_name(recipe->precision), vit_isa(vit));
-	/* The parts of a cascade have no labels; a mixture needs more images than components. */
+	/* Experts go on from a head over prototypes; a mixture needs more images than components. */
 	if (recipe->experts > 0 &&
-		(recipe->objective == RECIPE_SUPERVISED || n_images < recipe->experts + 2))
+		(recipe->objective != RECIPE_SWAV || n_images < recipe->experts + 2))
 		return diag_set(diag, EINVAL, "recipe: experts = %u%s", recipe->experts,
-			n_images < recipe->experts + 2 ? " of fewer images than they take"
-						       : ", which are not learnt supervised");
+			n_images < recipe->experts + 2
+				? " of fewer images than they take"
+				: ", which are learnt by swav, not otherwise");
 	if (recipe->score_init - recipe->score_threshold < MIN_WAY)
 		return diag_set(diag, EINVAL, "recipe: score_init = %g, not above %g",
 			(double)recipe->score_init, (double)recipe->score_threshold);

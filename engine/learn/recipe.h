@@ -102,7 +102,7 @@ struct digest recipe_digest(const struct recipe *recipe);
 
 /** Every field as NAME=VALUE with spaces between; a reader gets the same recipe to the bit. */
 struct recipe_text {
-	char text[2048];
+	char text[8192];
 };
 struct recipe_text recipe_text(const struct recipe *recipe);
 /** Sets one field by its name; -EINVAL and no change where name or value are wrong. */

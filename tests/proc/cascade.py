@@ -192,10 +192,10 @@ class Cascade(harness.Case):
                 os.symlink(self.file(i + 8 * j), daemon.path(f"kinds/{i}/{j}.png"))
         daemon.ctl("label", site, "--folders", daemon.path("kinds"))
         before = daemon.ctl("mask", "list", site)
-        self.assertIn("not learnt supervised", daemon.error("learn", site, "--objective", "supervised"))
+        self.assertIn("learnt by swav", daemon.error("learn", site, "--objective", "supervised"))
         self.assertEqual(daemon.ctl("mask", "list", site), before)
         daemon.ctl("site", "create", "e", "--set", "recipe=experts=2 objective=supervised")
-        self.assertIn("not learnt supervised", daemon.error("learn", "e"))
+        self.assertIn("learnt by swav", daemon.error("learn", "e"))
 
     def test_all_experts_may_be_asked(self):
         site, path = self.learnt_site("u", cascade_mode="unconditional")

@@ -15,7 +15,7 @@
 
 #include "kamen.pb-c.h"
 
-#define MAX_LINES 512
+#define MAX_LINES 1024
 #define MAX_CHARS 128
 
 struct lines {

@@ -273,7 +273,7 @@ static void who_wants_labels_gets_enough_of_them_or_one_error(void **state)
 	n = audit_rows(fixture);
 	assert_int_equal(begin(fixture, true, &diag), -ENODATA);
 	assert_string_equal(diag.text,
-		"site a: a supervised round needs 2 classes of 5 labelled images that are not "
+		"site a: a round by labels needs 2 classes of 5 labelled images that are not "
 		"held out; there are: none");
 	assert_int_equal(audit_rows(fixture), n);
 	(void)set(fixture, 0, 10, "ok");

@@ -349,6 +349,9 @@ static void figures_are_kept_with_their_version(void **state)
 	row = fixture_results(fixture, "a", version, true);
 	row.candidate.has_entropy = true;
 	row.candidate.entropy = .75f;
+	row.n_figures = 2;
+	row.figures[0] = (struct named_figure){ "hpm.spearman", .53 };
+	row.figures[1] = (struct named_figure){ "a_name_of_thirty-one_characters", -1e30 };
 	row.shots = (struct shots_row){ 24, 3, .5, .6, .7, .8, .01, .02, .03, (double)NAN };
 	assert_int_equal(state_round_end(fixture->state, &row), 0);
 	assert_int_equal(state_shadow_store(fixture->state, "a", version, &shadow), 0);
@@ -357,6 +360,11 @@ static void figures_are_kept_with_their_version(void **state)
 	assert_int_equal(state_version_get(fixture->state, "a", version, &back), 0);
 	assert_true(back.candidate.has_entropy && !back.candidate.has_neighbours);
 	assert_float_equal(back.candidate.entropy, .75, 0);
+	assert_int_equal(back.n_figures, 2);
+	assert_string_equal(back.figures[0].name, row.figures[1].name);
+	assert_float_equal(back.figures[0].value, -1e30, 0);
+	assert_string_equal(back.figures[1].name, "hpm.spearman");
+	assert_float_equal(back.figures[1].value, .53, 0);
 	assert_int_equal(back.shots.n, 24);
 	assert_int_equal(back.shots.n_classes, 3);
 	assert_memory_equal(&back.shots.frozen1, &row.shots.frozen1, 7 * sizeof(double));
