@@ -5,7 +5,7 @@
 
 #include "base/rng.h"
 #include "classify/cosine.h"
-#include "learn/dense.h"
+#include "learn/micm_dense.h"
 #include "learn/micm_head.h"
 #include "learn/plot.h"
 #include "learn/streams.h"
@@ -19,7 +19,7 @@
 struct micm_head {
 	struct micm_head_shape shape;
 	uint32_t max_rows; /* whole ROWS */
-	struct dense *first, *second, *third, *last;
+	struct micm_dense *first, *second, *third, *last;
 	struct op *gelu, *gelu_backward;
 	struct arena *arena;
 
@@ -91,7 +91,7 @@ static int make_ops(struct micm_head *head, struct onednn *onednn)
 {
 	const struct micm_head_shape *shape = &head->shape;
 	const struct {
-		struct dense **dense;
+		struct micm_dense **dense;
 		uint32_t n_in, n_out;
 		bool bias;
 	} layers[] = {
@@ -103,8 +103,8 @@ static int make_ops(struct micm_head *head, struct onednn *onednn)
 	int r;
 
 	for (size_t i = 0; i < ARRAY_SIZE(layers); i++) {
-		r = dense_new(layers[i].dense, onednn,
-			&(struct dense_shape){
+		r = micm_dense_new(layers[i].dense, onednn,
+			&(struct micm_dense_shape){
 				layers[i].n_in, layers[i].n_out, ROWS, layers[i].bias });
 		if (r < 0)
 			return r;
@@ -165,10 +165,10 @@ void micm_head_free(struct micm_head *head)
 		return;
 	op_free(head->gelu_backward);
 	op_free(head->gelu);
-	dense_free(head->last);
-	dense_free(head->third);
-	dense_free(head->second);
-	dense_free(head->first);
+	micm_dense_free(head->last);
+	micm_dense_free(head->third);
+	micm_dense_free(head->second);
+	micm_dense_free(head->first);
 	arena_free(head->arena);
 	free(head);
 }
@@ -241,19 +241,20 @@ static int forward_block(struct micm_head *head, const struct micm_head_values *
 	float *z = head->z + row * shape->dim;
 	int r;
 
-	r = dense_forward(head->first, values->w1, values->b1, head->x + row * shape->width, a1);
+	r = micm_dense_forward(
+		head->first, values->w1, values->b1, head->x + row * shape->width, a1);
 	if (r == 0)
 		r = gelu(head, a1, h1);
 	if (r == 0)
-		r = dense_forward(head->second, values->w2, values->b2, h1, a2);
+		r = micm_dense_forward(head->second, values->w2, values->b2, h1, a2);
 	if (r == 0)
 		r = gelu(head, a2, h2);
 	if (r == 0)
-		r = dense_forward(head->third, values->w3, values->b3, h2, z);
+		r = micm_dense_forward(head->third, values->w3, values->b3, h2, z);
 	if (r < 0)
 		return r;
 	normalise_rows(head, row);
-	return dense_forward(
+	return micm_dense_forward(
 		head->last, head->effective, NULL, z, head->o + row * shape->n_outputs);
 }
 
@@ -307,24 +308,24 @@ static int backward_block(struct micm_head *head, const struct micm_head_values 
 	const size_t hidden = row * shape->hidden;
 	int r;
 
-	r = dense_backward(head->last, head->effective, head->z + row * shape->dim,
+	r = micm_dense_backward(head->last, head->effective, head->z + row * shape->dim,
 		head->d_o + row * shape->n_outputs, head->d_z, head->d_effective, NULL);
 	if (r < 0)
 		return r;
 	normalise_backward(head, row);
-	r = dense_backward(head->third, values->w3, head->h2 + hidden, head->d_z, head->d_h2,
+	r = micm_dense_backward(head->third, values->w3, head->h2 + hidden, head->d_z, head->d_h2,
 		grad->w3, grad->b3);
 	if (r == 0)
 		r = gelu_backward(head, head->a2 + hidden, head->d_h2);
 	if (r == 0)
-		r = dense_backward(head->second, values->w2, head->h1 + hidden, head->d_h2,
+		r = micm_dense_backward(head->second, values->w2, head->h1 + hidden, head->d_h2,
 			head->d_h1, grad->w2, grad->b2);
 	if (r == 0)
 		r = gelu_backward(head, head->a1 + hidden, head->d_h1);
 	if (r < 0)
 		return r;
-	return dense_backward(head->first, values->w1, head->x + row * shape->width, head->d_h1,
-		head->d_x + row * shape->width, grad->w1, grad->b1);
+	return micm_dense_backward(head->first, values->w1, head->x + row * shape->width,
+		head->d_h1, head->d_x + row * shape->width, grad->w1, grad->b1);
 }
 
 static void last_backward(struct micm_head *head, const struct micm_head_values *values,

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 
-#include "learn/dense.h"
+#include "learn/micm_dense.h"
 #include "model/row_grad.h"
 #include "onednn/op.h"
 
-struct dense {
-	struct dense_shape shape;
+struct micm_dense {
+	struct micm_dense_shape shape;
 	struct op *forward, *d_x, *d_w;
 };
 
@@ -19,9 +19,10 @@ static struct view transposed(struct view view)
 	};
 }
 
-int dense_new(struct dense **ret_dense, struct onednn *onednn, const struct dense_shape *shape)
+int micm_dense_new(
+	struct micm_dense **ret_dense, struct onednn *onednn, const struct micm_dense_shape *shape)
 {
-	_cleanup_(dense_freep) struct dense *dense = calloc(1, sizeof(*dense));
+	_cleanup_(micm_dense_freep) struct micm_dense *dense = calloc(1, sizeof(*dense));
 	const struct view x = view_2d(shape->rows, shape->n_in);
 	const struct view y = view_2d(shape->rows, shape->n_out);
 	const struct view w = view_2d(shape->n_out, shape->n_in);
@@ -54,7 +55,7 @@ int dense_new(struct dense **ret_dense, struct onednn *onednn, const struct dens
 	return 0;
 }
 
-void dense_free(struct dense *dense)
+void micm_dense_free(struct micm_dense *dense)
 {
 	if (!dense)
 		return;
@@ -64,14 +65,15 @@ void dense_free(struct dense *dense)
 	free(dense);
 }
 
-int dense_forward(struct dense *dense, const float *w, const float *b, const float *x, float *y)
+int micm_dense_forward(
+	struct micm_dense *dense, const float *w, const float *b, const float *x, float *y)
 {
 	if (dense->shape.bias)
 		op_bind(dense->forward, OP_BIAS, b);
 	return op_run_on(dense->forward, x, w, y);
 }
 
-int dense_backward(struct dense *dense, const float *w, const float *x, const float *d_y,
+int micm_dense_backward(struct micm_dense *dense, const float *w, const float *x, const float *d_y,
 	float *d_x, float *d_w, float *d_b)
 {
 	int r = 0;
