@@ -11,6 +11,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "load.h"
+
 static const struct fault *const tables[] = { region_faults, ring_faults, request_faults,
 	socket_faults, control_faults };
 
@@ -157,8 +159,13 @@ void liar_send(int sock, const void *data, size_t n_bytes, const int *fds, unsig
 	(void)sendmsg(sock, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
+static bool is_through(const struct world *world)
+{
+	return atomic_load(&world->next_fault) >= world->n_faults;
+}
+
 /* In a quiet phase it holds nothing at all. */
-static void park(struct liar *liar, bool for_good)
+static void park(struct liar *liar)
 {
 	struct world *world = liar->world;
 	int phase;
@@ -168,7 +175,8 @@ static void park(struct liar *liar, bool for_good)
 	do {
 		(void)nanosleep(&(const struct timespec){ 0, 2000000 }, NULL);
 		phase = atomic_load(&world->phase);
-	} while (phase != PHASE_END && (phase != PHASE_STORM || for_good));
+	} while (phase == PHASE_WARM || phase == PHASE_QUIET ||
+		 (phase == PHASE_STORM && is_through(world)));
 	(void)atomic_fetch_sub(&world->n_parked, 1);
 }
 
@@ -210,6 +218,33 @@ static void run_one(struct liar *liar, uint64_t number)
 			NULL);
 }
 
+static void storm(struct liar *liar)
+{
+	struct world *world = liar->world;
+	const struct load begin = load_now();
+
+	while (atomic_load(&world->phase) == PHASE_STORM) {
+		uint64_t fault = atomic_fetch_add(&world->next_fault, 1);
+
+		if (fault >= world->n_faults)
+			break;
+		run_one(liar, fault);
+	}
+	load_add(&world->storm_load[liar->number], &begin);
+}
+
+/* As much of the CPUs as its storms took, and nothing for the daemon to do. */
+static void burn(struct liar *liar)
+{
+	struct world *world = liar->world;
+	const struct load begin = load_now();
+
+	peer_close(&liar->peer);
+	while (atomic_load(&world->phase) == PHASE_BARE)
+		load_burn(&world->storm_load[liar->number]);
+	load_add(&world->bare_load[liar->number], &begin);
+}
+
 static void raise_limit(void)
 {
 	struct rlimit limit;
@@ -223,7 +258,6 @@ static void raise_limit(void)
 void liar_main(struct world *world, unsigned number)
 {
 	struct liar liar = { .world = world, .number = number };
-	uint64_t fault;
 	int phase;
 
 	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -239,15 +273,12 @@ void liar_main(struct world *world, unsigned number)
 		memcpy(liar.scratch + i, &word, sizeof(word));
 	}
 	while ((phase = atomic_load(&world->phase)) != PHASE_END) {
-		if (phase != PHASE_STORM) {
-			park(&liar, false);
-			continue;
-		}
-		fault = atomic_fetch_add(&world->next_fault, 1);
-		if (fault >= world->n_faults)
-			park(&liar, true);
+		if (phase == PHASE_BARE)
+			burn(&liar);
+		else if (phase == PHASE_STORM && !is_through(world))
+			storm(&liar);
 		else
-			run_one(&liar, fault);
+			park(&liar);
 	}
 	peer_close(&liar.peer);
 	wire_free(liar.wire);

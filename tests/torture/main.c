@@ -2,7 +2,8 @@
 /*
  * kamen-torture: a daemon of its own, honest clients whose every answer is checked and timed, and
  * liars that do to it what kamen-security(7) says it stands. Quiet and stormy phases take turns, so
- * that both are measured on the same machine in the same minutes.
+ * that both are measured on the same machine in the same minutes; and bare ones, in which the liars
+ * take as much of the CPUs as they did in storms and leave the daemon alone.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -30,7 +31,8 @@ struct options {
 	uint64_t seed, n_faults;
 	const char *kamend, *only;
 	unsigned n_liars, quiet_ms, storm_ms, patience_s, pause_ms;
-	double max_ratio;
+	int liar_nice;
+	double max_ratio, max_over_bare;
 	bool as_json, keeps;
 };
 
@@ -83,8 +85,7 @@ static void start_liar(struct run *run, unsigned number)
 	pid_t pid = fork();
 
 	if (pid == 0) {
-		/* What they make the daemon do is measured, not what they take of the CPUs themselves. */
-		(void)setpriority(PRIO_PROCESS, 0, 19);
+		(void)setpriority(PRIO_PROCESS, 0, run->options->liar_nice);
 		liar_main(run->world, number);
 	}
 	run->pids[run->n_pids++] = pid;
@@ -170,6 +171,13 @@ static bool quiet(struct run *run, struct holding *ret_holding)
 	return look(run, ret_holding) >= 0 && is_alive(run);
 }
 
+/* After a storm, whose load it is. */
+static void bare(struct run *run)
+{
+	atomic_store(&run->world->phase, PHASE_BARE);
+	rest_ms(run->options->quiet_ms);
+}
+
 static void storms(struct run *run)
 {
 	struct holding ignored;
@@ -188,6 +196,7 @@ static void storms(struct run *run)
 		run->outcome.storm_seconds += (double)(clock_now_ns() - begin) / 1e9;
 		if (!quiet(run, i == 0 ? &run->outcome.before : &run->outcome.after))
 			return;
+		bare(run);
 	}
 	/* Once more, so that there are two looks in any case, and none at a session just closed. */
 	(void)quiet(run, &run->outcome.after);
@@ -261,8 +270,11 @@ static const char usage[] =
 	"  --quiet-ms N    between storms, default 300\n"
 	"  --storm-ms N    default 1000\n"
 	"  --pause-ms N    of a liar between two faults, default 0\n"
+	"  --liar-nice N   of liars, default 0\n"
 	"  --patience N    seconds after which an answer is lost, default 60\n"
 	"  --max-ratio X   honest p99 of storms over that of quiet phases, at most; default: any\n"
+	"  --max-over-bare X  over that of phases in which liars only burn as much CPU; default: "
+	"any\n"
 	"  --json          one object instead of text\n"
 	"  --keep          leave the daemon's folder\n";
 
@@ -273,7 +285,7 @@ static int read_options(struct options *ret_options, int argc, char **argv)
 		{ "storm-ms", 1, NULL, 't' }, { "patience", 1, NULL, 'p' },
 		{ "max-ratio", 1, NULL, 'r' }, { "json", 0, NULL, 'j' }, { "keep", 0, NULL, 'k' },
 		{ "kamend", 1, NULL, 'd' }, { "only", 1, NULL, 'o' }, { "pause-ms", 1, NULL, 'u' },
-		{ 0 } };
+		{ "liar-nice", 1, NULL, 'n' }, { "max-over-bare", 1, NULL, 'b' }, { 0 } };
 	struct options o = { .seed = clock_now_ns() & 0xffffffff,
 		.n_faults = 500,
 		.n_liars = 4,
@@ -304,6 +316,12 @@ static int read_options(struct options *ret_options, int argc, char **argv)
 			break;
 		case 'r':
 			o.max_ratio = strtod(optarg, NULL);
+			break;
+		case 'b':
+			o.max_over_bare = strtod(optarg, NULL);
+			break;
+		case 'n':
+			o.liar_nice = (int)strtol(optarg, NULL, 10);
 			break;
 		case 'j':
 			o.as_json = true;
@@ -365,5 +383,7 @@ int main(int argc, char **argv)
 	}
 	run.world->patience_ms = options.patience_s * 1000;
 	run.outcome.max_ratio = options.max_ratio;
+	run.outcome.max_over_bare = options.max_over_bare;
+	run.outcome.n_liars = options.n_liars;
 	return torture(&run);
 }

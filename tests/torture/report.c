@@ -7,6 +7,7 @@
 
 #include "base/cleanup.h"
 #include "liar.h"
+#include "load.h"
 
 /* What allocators keep of a storm; a leak of a hundred bytes a fault is more after 10,000. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -41,17 +42,21 @@ static double quantile(const struct samples *samples, double q)
 	return n > 0 ? samples->ns[(uint32_t)(q * (n - 1) + .5)] / 1e3 : 0;
 }
 
+enum { QUIET, BARE, STORM, N_COLUMNS };
+
+static const char *const column_names[N_COLUMNS] = { "quiet", "bare", "storm" };
+
 struct line {
-	double p50[2], p99[2], ratio; /* quiet, storm */
-	uint32_t n[2];
+	double p50[N_COLUMNS], p99[N_COLUMNS], ratio, over_bare; /* of storms' p99 */
+	uint32_t n[N_COLUMNS];
 };
 
 static struct line line_of(struct world *world, enum honest_kind kind)
 {
-	static const enum phase phases[] = { PHASE_QUIET, PHASE_STORM };
+	static const enum phase phases[] = { PHASE_QUIET, PHASE_BARE, PHASE_STORM };
 	struct line line = { 0 };
 
-	for (unsigned i = 0; i < 2; i++) {
+	for (unsigned i = 0; i < N_COLUMNS; i++) {
 		struct samples *samples = &world->samples[kind][phases[i]];
 
 		line.n[i] = n_samples(samples);
@@ -59,8 +64,18 @@ static struct line line_of(struct world *world, enum honest_kind kind)
 		line.p50[i] = quantile(samples, .5);
 		line.p99[i] = quantile(samples, .99);
 	}
-	line.ratio = line.p99[0] > 0 ? line.p99[1] / line.p99[0] : 0;
+	line.ratio = line.p99[QUIET] > 0 ? line.p99[STORM] / line.p99[QUIET] : 0;
+	line.over_bare = line.p99[BARE] > 0 ? line.p99[STORM] / line.p99[BARE] : 0;
 	return line;
+}
+
+static double cpus_of(const struct load *loads, unsigned n)
+{
+	double sum = 0;
+
+	for (unsigned i = 0; i < n; i++)
+		sum += load_cpus(&loads[i]);
+	return sum;
 }
 
 static void print_text(
@@ -76,27 +91,46 @@ static void print_text(
 	(void)printf("; descriptors %u -> %u, memory %.1f -> %.1f MiB\n", outcome->before.n_fds,
 		outcome->after.n_fds, (double)outcome->before.anonymous / (1 << 20),
 		(double)outcome->after.anonymous / (1 << 20));
+	(void)printf("liars' CPUs: %.2f in storms, %.2f bare\n",
+		cpus_of(world->storm_load, outcome->n_liars),
+		cpus_of(world->bare_load, outcome->n_liars));
 	for (unsigned i = 0; i < N_HONEST_KINDS; i++)
-		(void)printf("%-8s p50 %.0f -> %.0f us, p99 %.0f -> %.0f us (x %.2f)\n",
-			kind_names[i], lines[i].p50[0], lines[i].p50[1], lines[i].p99[0],
-			lines[i].p99[1], lines[i].ratio);
+		(void)printf("%-8s quiet, bare, storm: p50 %.0f, %.0f, %.0f us; p99 %.0f, %.0f, "
+			     "%.0f us: x %.2f, over bare x %.2f\n",
+			kind_names[i], lines[i].p50[QUIET], lines[i].p50[BARE], lines[i].p50[STORM],
+			lines[i].p99[QUIET], lines[i].p99[BARE], lines[i].p99[STORM],
+			lines[i].ratio, lines[i].over_bare);
 	for (uint32_t i = 0; i < atomic_load(&world->n_notes) && i < WORLD_N_NOTES; i++)
 		(void)printf("note: %s\n", world->notes[i]);
 	(void)printf("%s\n", holds ? "everything held" : "NOT everything held");
+}
+
+static json_t *line_json(const struct line *line)
+{
+	json_t *object =
+		json_pack("{s:f, s:f}", "p99_ratio", line->ratio, "p99_over_bare", line->over_bare);
+
+	for (unsigned i = 0; i < N_COLUMNS; i++)
+		(void)json_object_set_new(object, column_names[i],
+			json_pack("{s:i, s:f, s:f}", "n", (int)line->n[i], "p50_us", line->p50[i],
+				"p99_us", line->p99[i]));
+	return object;
 }
 
 static void print_json(
 	struct world *world, const struct outcome *outcome, const struct line *lines, bool holds)
 {
 	json_t *root = json_pack(
-		"{s:I, s:I, s:I, s:f, s:f, s:b, s:i, s:b, s:i, s:i, s:f, s:f, s:b}", "seed",
-		(json_int_t)world->seed, "faults", (json_int_t)atomic_load(&world->n_done),
+		"{s:I, s:I, s:I, s:f, s:f, s:b, s:i, s:b, s:i, s:i, s:f, s:f, s:f, s:f, s:b}",
+		"seed", (json_int_t)world->seed, "faults", (json_int_t)atomic_load(&world->n_done),
 		"answers", (json_int_t)atomic_load(&world->n_answers), "seconds", outcome->seconds,
 		"storm_seconds", outcome->storm_seconds, "other_user", world->is_other, "deaths",
 		(int)outcome->is_dead, "unsound", outcome->is_unsound, "fds_before",
 		(int)outcome->before.n_fds, "fds_after", (int)outcome->after.n_fds, "mib_before",
 		(double)outcome->before.anonymous / (1 << 20), "mib_after",
-		(double)outcome->after.anonymous / (1 << 20), "held", holds);
+		(double)outcome->after.anonymous / (1 << 20), "liar_cpus_storm",
+		cpus_of(world->storm_load, outcome->n_liars), "liar_cpus_bare",
+		cpus_of(world->bare_load, outcome->n_liars), "held", holds);
 	json_t *faults = json_object(), *notes = json_array();
 	const struct fault *fault;
 
@@ -104,12 +138,7 @@ static void print_json(
 		(void)json_object_set_new(root, violation_names[i],
 			json_integer((json_int_t)atomic_load(&world->n_of_violation[i])));
 	for (unsigned i = 0; i < N_HONEST_KINDS; i++)
-		(void)json_object_set_new(root, kind_names[i],
-			json_pack("{s:i, s:i, s:f, s:f, s:f, s:f, s:f}", "n_quiet",
-				(int)lines[i].n[0], "n_storm", (int)lines[i].n[1], "p50_us_quiet",
-				lines[i].p50[0], "p50_us_storm", lines[i].p50[1], "p99_us_quiet",
-				lines[i].p99[0], "p99_us_storm", lines[i].p99[1], "p99_ratio",
-				lines[i].ratio));
+		(void)json_object_set_new(root, kind_names[i], line_json(&lines[i]));
 	for (unsigned i = 0; (fault = liar_fault(i)); i++)
 		(void)json_object_set_new(faults, fault->name,
 			json_integer((json_int_t)atomic_load(&world->n_of_fault[i])));
@@ -134,6 +163,8 @@ bool report(struct world *world, const struct outcome *outcome, bool as_json)
 	for (unsigned i = 0; i < N_HONEST_KINDS; i++) {
 		lines[i] = line_of(world, i);
 		holds &= outcome->max_ratio <= 0 || lines[i].ratio <= outcome->max_ratio;
+		holds &=
+			outcome->max_over_bare <= 0 || lines[i].over_bare <= outcome->max_over_bare;
 	}
 	if (as_json)
 		print_json(world, outcome, lines, holds);

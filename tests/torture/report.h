@@ -11,7 +11,8 @@ struct outcome {
 	int exit_status; /* of the daemon, when it was told to stop */
 	struct holding before, after;
 	double seconds, storm_seconds;
-	double max_ratio; /* of honest p99; 0: not judged */
+	double max_ratio, max_over_bare; /* of honest p99; 0: not judged */
+	unsigned n_liars;
 };
 
 /** Prints it. Whether everything held. */

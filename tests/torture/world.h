@@ -14,7 +14,7 @@
  * fork. The parent moves the phase; liars draw the numbers of their faults from it; whoever finds
  * something writes a note.
  */
-enum phase { PHASE_WARM, PHASE_QUIET, PHASE_STORM, PHASE_END, N_PHASES = PHASE_END };
+enum phase { PHASE_WARM, PHASE_QUIET, PHASE_BARE, PHASE_STORM, PHASE_END, N_PHASES = PHASE_END };
 
 enum violation { VIOLATION_WRONG, VIOLATION_LOST, VIOLATION_HANG, VIOLATION_BREACH, N_VIOLATIONS };
 
@@ -31,12 +31,18 @@ struct samples {
 	uint32_t ns[WORLD_MAX_SAMPLES];
 };
 
+/** What a liar has taken of the CPUs, with its children, and in how many pieces. */
+struct load {
+	uint64_t user_ns, system_ns, wall_ns, n_pieces;
+};
+
 struct world {
 	uint64_t seed, n_faults;
 	bool is_other; /* liars are another user than the honest */
 	unsigned patience_ms;
 	unsigned pause_ms; /* of a liar between two faults */
-	int only;          /* the one kind of fault, -1: any */
+	int liar_nice;
+	int only; /* the one kind of fault, -1: any */
 	char data_path[100], control_path[100];
 	_Atomic int phase;
 	_Atomic uint64_t next_fault, n_done;
@@ -45,6 +51,8 @@ struct world {
 	_Atomic uint64_t n_answers;           /* to honest requests */
 	_Atomic uint32_t n_parked;            /* liars that hold nothing */
 	_Atomic uint64_t at[WORLD_MAX_LIARS]; /* what each liar does: fault number, kind << 56 */
+	/* Of each liar, written by it alone: in storms, and where it burns as much for itself. */
+	struct load storm_load[WORLD_MAX_LIARS], bare_load[WORLD_MAX_LIARS];
 	_Atomic uint32_t n_notes;
 	char notes[WORLD_N_NOTES][256];
 	struct samples samples[N_HONEST_KINDS][N_PHASES];
