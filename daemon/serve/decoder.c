@@ -19,8 +19,26 @@ void decoder_init(struct decoder *decoder)
 
 /* ---- the list */
 
-static void job_unlink(struct decoder *decoder, struct request *request)
+static uint64_t job_bytes(const struct shm_request *wire)
 {
+	if (wire->format == SHM_ENCODED)
+		return wire->n_bytes;
+	return (uint64_t)wire->width * wire->height * shm_n_channels(wire->format);
+}
+
+static void close_job(struct serve *serve, struct request *request)
+{
+	/* Ingest may have closed its own, and the pages go with ours. */
+	if (job_bytes(&request->wire) > SERVE_COPY_AT_ONCE)
+		hand_close(serve->hand, request->job_fd);
+	else
+		closep(&request->job_fd);
+	request->job_fd = -1;
+}
+
+static void job_unlink(struct serve *serve, struct request *request)
+{
+	struct decoder *decoder = &serve->decoder;
 	struct request **at = &decoder->jobs;
 
 	while (*at != request)
@@ -30,13 +48,12 @@ static void job_unlink(struct decoder *decoder, struct request *request)
 		decoder->tail = at;
 	request->job_next = NULL;
 	request->job_id = 0;
-	closep(&request->job_fd);
-	request->job_fd = -1;
+	close_job(serve, request);
 }
 
 void decoder_forget(struct serve *serve, struct request *request)
 {
-	job_unlink(&serve->decoder, request);
+	job_unlink(serve, request);
 }
 
 struct request *decoder_take(struct serve *serve, uint64_t id)
@@ -44,7 +61,7 @@ struct request *decoder_take(struct serve *serve, uint64_t id)
 	for (struct request *q = serve->decoder.jobs; q; q = q->job_next) {
 		if (q->job_id != id)
 			continue;
-		job_unlink(&serve->decoder, q);
+		job_unlink(serve, q);
 		return q;
 	}
 	return NULL;
@@ -77,13 +94,6 @@ static int write_whole(int fd, const uint8_t *data, size_t n_bytes)
 	return 0;
 }
 
-static uint64_t job_bytes(const struct shm_request *wire)
-{
-	if (wire->format == SHM_ENCODED)
-		return wire->n_bytes;
-	return (uint64_t)wire->width * wire->height * shm_n_channels(wire->format);
-}
-
 static bool is_dense(const struct shm_request *wire)
 {
 	return wire->format == SHM_ENCODED ||
@@ -109,12 +119,6 @@ int decoder_copy(struct request *request, size_t n_bytes)
 		request->n_read += row;
 	}
 	return r < 0 ? r : request->n_read >= n_all;
-}
-
-static void close_job(struct request *request)
-{
-	closep(&request->job_fd);
-	request->job_fd = -1;
 }
 
 static int post_job(struct serve *serve, struct request *request)
@@ -157,7 +161,7 @@ static int hand_over(struct serve *serve, struct request *request)
 	decoder->n_jobs++;
 	/* An ingest that starts just now gets it when it says that it is ready. */
 	if (serve->roles[ROLE_INGEST].ready && post_job(serve, request) < 0) {
-		job_unlink(decoder, request);
+		job_unlink(serve, request);
 		return -EAGAIN;
 	}
 	return 0;
@@ -171,15 +175,15 @@ int decoder_submit(struct serve *serve, struct request *request)
 	request->job_fd = memfd_create("kamen-job", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (request->job_fd < 0)
 		return -errno;
-	if (job_bytes(&request->wire) > SERVE_READ_AT_ONCE) {
+	if (job_bytes(&request->wire) > SERVE_COPY_AT_ONCE) {
 		r = reading_start(serve, request);
 	} else {
-		r = decoder_copy(request, SERVE_READ_AT_ONCE);
+		r = decoder_copy(request, SERVE_COPY_AT_ONCE);
 		if (r >= 0)
 			r = hand_over(serve, request);
 	}
 	if (r < 0)
-		close_job(request);
+		close_job(serve, request);
 	return r;
 }
 
@@ -189,7 +193,7 @@ void decoder_copied(struct serve *serve, struct request *request, int r)
 		r = hand_over(serve, request);
 	if (r >= 0)
 		return;
-	close_job(request);
+	close_job(serve, request);
 	request_fail(request, r, "cannot hand the image to ingest");
 	request_finish(serve, request);
 }
@@ -202,7 +206,7 @@ void decoder_resume(struct serve *serve)
 		next = q->job_next;
 		if (post_job(serve, q) >= 0)
 			continue;
-		job_unlink(&serve->decoder, q);
+		job_unlink(serve, q);
 		serve->decoder.n_failed++;
 		request_fail(q, -EAGAIN, "cannot hand the image to ingest");
 		request_finish(serve, q);
@@ -217,7 +221,7 @@ void decoder_lost(struct serve *serve)
 		next = q->job_next;
 		if (q->job_tries < JOB_TRIES)
 			continue;
-		job_unlink(&serve->decoder, q);
+		job_unlink(serve, q);
 		serve->decoder.n_failed++;
 		request_fail(q, -EIO, "the decoder died twice over this image");
 		request_finish(serve, q);

@@ -1,28 +1,29 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "serve/later.h"
 
-#include "serve/limits.h"
-#include "serve/serve.h"
+#include <stddef.h>
 
-void later_init(struct later *later)
+#include "serve/limits.h"
+#include "serve/quota.h"
+
+void later_init(struct later *later, enum later_what what)
 {
-	*later = (struct later){ .head = NULL };
+	*later = (struct later){ .what = what };
 	later->tail = &later->head;
 }
 
-bool later_waits(const struct serve *serve)
+bool later_waits(const struct later *later)
 {
-	return serve->later.head;
+	return later->head;
 }
 
 static uint64_t *turn_of(struct later *later, const struct later_item *item)
 {
-	return item->user ? &item->user->later_turn : &later->turn_of_nobody;
+	return item->user ? &item->user->turns[later->what] : &later->turn_of_nobody;
 }
 
-void later_add(struct serve *serve, struct later_item *item)
+void later_add(struct later *later, struct later_item *item)
 {
-	struct later *later = &serve->later;
 	uint64_t *turn = turn_of(later, item);
 
 	if (item->waits)
@@ -36,9 +37,8 @@ void later_add(struct serve *serve, struct later_item *item)
 	later->tail = &item->next;
 }
 
-void later_forget(struct serve *serve, struct later_item *item)
+void later_forget(struct later *later, struct later_item *item)
 {
-	struct later *later = &serve->later;
 	struct later_item **at = &later->head;
 
 	if (!item->waits)
@@ -52,22 +52,31 @@ void later_forget(struct serve *serve, struct later_item *item)
 	item->waits = false;
 }
 
-void later_run(struct serve *serve, bool was_event)
+struct later_item *later_take(struct later *later)
 {
-	struct later *later = &serve->later;
 	struct later_item *next = later->head;
 
-	if (!next) {
+	if (!next)
+		return NULL;
+	for (struct later_item *item = next->next; item; item = item->next)
+		if (*turn_of(later, item) < *turn_of(later, next))
+			next = item;
+	later->turn = (*turn_of(later, next))++;
+	later_forget(later, next);
+	return next;
+}
+
+void later_run(struct later *later, bool was_event)
+{
+	struct later_item *next;
+
+	if (!later->head) {
 		later->n_events = 0;
 		return;
 	}
 	if (was_event && ++later->n_events < SERVE_LATER_EVENTS)
 		return;
 	later->n_events = 0;
-	for (struct later_item *item = next->next; item; item = item->next)
-		if (*turn_of(later, item) < *turn_of(later, next))
-			next = item;
-	later->turn = (*turn_of(later, next))++;
-	later_forget(serve, next);
+	next = later_take(later);
 	next->run(next->owner);
 }

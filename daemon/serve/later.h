@@ -6,14 +6,18 @@
 #include <stdint.h>
 
 struct quota_user;
-struct serve;
+
+/** What users take turns at. */
+enum later_what {
+	LATER_LOOP,    /* sessions that have had their share of the loop and have more */
+	LATER_READING, /* requests that are read in parts (reading.h) */
+	N_LATER,
+};
 
 /**
- * What the loop does while no event waits, and after every few events all the same, because somebody
- * can always make events: sessions that have had their share and have more, and requests that are read
- * in parts (reading.h). Users take turns, ingest as one of them; of one user who came first is first.
- * sd-event's own priorities would let some starve, and of two sources that are always pending it takes
- * the older one for ever.
+ * What is done while nothing else waits, or one after the other. Users take turns, ingest as one of
+ * them; of one user who came first is first. sd-event's own priorities would let some starve, and of
+ * two sources that are always pending it takes the older one for ever.
  */
 struct later_item {
 	struct later_item *next;
@@ -24,18 +28,24 @@ struct later_item {
 };
 
 struct later {
+	enum later_what what;
 	struct later_item *head, **tail; /* by arrival */
 	uint64_t turn, turn_of_nobody;   /* of who had the last one; ingest's */
 	unsigned n_events;               /* since then */
 };
 
-void later_init(struct later *later);
-bool later_waits(const struct serve *serve);
-/** run() is called when its turn comes, once. Nothing where it waits already. */
-void later_add(struct serve *serve, struct later_item *item);
+void later_init(struct later *later, enum later_what what);
+bool later_waits(const struct later *later);
+/** Nothing where it waits already. */
+void later_add(struct later *later, struct later_item *item);
 /** Nothing where it does not wait. */
-void later_forget(struct serve *serve, struct later_item *item);
-/** After each iteration of the loop, with whether it has dealt with an event. */
-void later_run(struct serve *serve, bool was_event);
+void later_forget(struct later *later, struct later_item *item);
+/** Whose turn it is; it does not wait any more. NULL: nobody's. */
+struct later_item *later_take(struct later *later);
+/**
+ * After each iteration of the loop, with whether it has dealt with an event: runs the next one while
+ * no event waits, and after every few events all the same, because somebody can always make events.
+ */
+void later_run(struct later *later, bool was_event);
 
 #endif

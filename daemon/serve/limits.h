@@ -16,11 +16,14 @@
 #define SERVE_LOOK_NS (5 * NS_PER_US)   /* what a look costs at least, with its event */
 #define SERVE_READ_AT_ONCE (640u << 10) /* bytes; more are read in parts */
 #define SERVE_READ_BYTES (256u << 10)   /* a part */
-#define SERVE_LATER_EVENTS 8u           /* after which what waits for a quiet loop is not put off */
-#define SERVE_MAX_SITE_QUEUE 1024u      /* requests that may wait for one site */
-#define SERVE_MAX_CONTROL 64u           /* control connections, of which admins may use all */
-#define SERVE_CONTROL_RESERVED 8u       /* of these for admins alone */
-#define SERVE_CONTROL_OF_UID 16u        /* of one uid that is no admin */
+#define SERVE_COPY_AT_ONCE (64u << 10)  /* bytes of an image for a decoder, which takes longer */
+#define SERVE_UNMAP_AT_ONCE (256u << 10)
+#define SERVE_MAX_LEAVING_BYTES (UINT64_C(512) << 20) /* given back and counted for nobody */
+#define SERVE_LATER_EVENTS 8u      /* after which what waits for a quiet loop is not put off */
+#define SERVE_MAX_SITE_QUEUE 1024u /* requests that may wait for one site */
+#define SERVE_MAX_CONTROL 64u      /* control connections, of which admins may use all */
+#define SERVE_CONTROL_RESERVED 8u  /* of these for admins alone */
+#define SERVE_CONTROL_OF_UID 16u   /* of one uid that is no admin */
 #define SERVE_MAX_CONTROL_QUEUE (4u << 20) /* bytes of answers that a client has not read */
 #define SERVE_MAX_KEYS_BYTES (1u << 20)    /* of a list of trusted keys */
 #define SERVE_ACCEPT_PAUSE_NS (100 * NS_PER_MS)

@@ -5,6 +5,7 @@
 #include <sys/types.h>
 
 #include "ops/config.h"
+#include "serve/later.h"
 
 /*
  * What one user may hold of data.sock, over all its sessions. Limits are those of the configuration
@@ -20,7 +21,8 @@ struct quota_user {
 	uint64_t n_bytes;
 	uint64_t full_ns;  /* when its allowance of requests is whole again */
 	int64_t credit_ns; /* of the loop's time, as of credit_at_ns */
-	uint64_t credit_at_ns, later_turn;
+	uint64_t credit_at_ns;
+	uint64_t turns[N_LATER];
 	struct quota_user *next;
 };
 

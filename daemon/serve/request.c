@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <math.h>
 #include <stdarg.h>
-#include <sys/mman.h>
 
 #include "serve/limits.h"
 #include "serve/selection.h"
@@ -116,7 +115,7 @@ static void request_release(struct serve *serve, struct request *request)
 	if (request->timer)
 		(void)sd_event_source_set_enabled(request->timer, SD_EVENT_OFF);
 	if (request->decoded) {
-		(void)munmap(request->decoded, request->decoded_bytes);
+		hand_unmap(serve->hand, request->decoded, request->decoded_bytes);
 		serve->decoder.n_bytes -= request->decoded_bytes;
 	}
 	request->decoded = NULL;
@@ -146,10 +145,8 @@ void request_complete(struct serve *serve, struct request *request)
 /* Takes a request back from wherever it waits. False: the inference thread has it. */
 static bool recall(struct serve *serve, struct request *request)
 {
-	if (request->reading.waits) {
-		reading_forget(serve, request);
-		return true;
-	}
+	if (request->reading.waits || serve->reading.request == request)
+		return reading_forget(serve, request);
 	if (request->job_id > 0) {
 		decoder_forget(serve, request);
 		return true;

@@ -51,7 +51,7 @@ struct request {
 	void *decoded;          /* mapping of ingest's pixels, or NULL */
 	size_t decoded_bytes;
 
-	/* Of its bytes that the loop reads in parts. */
+	/* Of its bytes that are read in parts (reading.h). */
 	struct later_item reading;
 	uint64_t n_read;
 	struct checksum *checksum; /* of an echo */

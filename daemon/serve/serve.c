@@ -418,6 +418,8 @@ static int make_loop(struct serve *serve)
 	if (r >= 0)
 		r = sd_event_new(&serve->event);
 	if (r >= 0)
+		r = hand_new(&serve->hand, serve->event, "kamend-memory");
+	if (r >= 0)
 		r = sd_event_add_signal(serve->event, NULL, SIGTERM, on_terminate, serve);
 	if (r >= 0)
 		r = sd_event_add_signal(serve->event, NULL, SIGINT, on_terminate, serve);
@@ -529,6 +531,7 @@ static void close_serving(struct serve *serve)
 		request_reap(serve);
 	}
 	sites_close(serve);
+	hand_free(TAKE_PTR(serve->hand));
 	quota_done(&serve->quotas);
 }
 
@@ -575,7 +578,8 @@ static void serve_init(
 	};
 	decoder_init(&serve->decoder);
 	raise_limit();
-	later_init(&serve->later);
+	later_init(&serve->later, LATER_LOOP);
+	reading_init(&serve->reading);
 	roles_init(serve);
 	peer_policy_read(&serve->policy);
 }

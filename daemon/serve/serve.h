@@ -9,6 +9,7 @@
 #include "serve/control.h"
 #include "serve/decoder.h"
 #include "serve/feed.h"
+#include "serve/hand.h"
 #include "serve/handover.h"
 #include "serve/inference.h"
 #include "serve/later.h"
@@ -48,6 +49,8 @@ struct serve {
 	struct quota_table quotas;
 	struct spin spin;
 	struct later later;
+	struct hand *hand; /* memory that is read or given back */
+	struct reading reading;
 	struct control control;
 	struct decoder decoder;
 	struct admission admission;

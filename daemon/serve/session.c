@@ -15,6 +15,48 @@
 
 /* ---- life */
 
+static void uncount_bytes(struct session *session)
+{
+	session->serve->sessions.n_bytes -= session->n_bytes;
+	quota_free_bytes(session->user, session->n_bytes);
+	session->n_bytes = 0;
+}
+
+static void session_gone(struct session *session)
+{
+	session->serve->sessions.n_leaving -= session->n_leaving;
+	uncount_bytes(session);
+	quota_leave(&session->serve->quotas, session->user, clock_now_ns());
+	session_shm_done(&session->shm);
+	free(session);
+}
+
+static bool leave_some(struct errand *errand)
+{
+	struct session *session =
+		(struct session *)((char *)errand - offsetof(struct session, leaving));
+
+	return session_shm_done_part(&session->shm);
+}
+
+static void on_left(struct errand *errand)
+{
+	session_gone((struct session *)((char *)errand - offsetof(struct session, leaving)));
+}
+
+/* A client that comes back at once has its place; who comes and goes without end waits for it. */
+static void leave(struct session *session)
+{
+	struct session_list *list = &session->serve->sessions;
+
+	session->n_leaving = session->n_bytes;
+	list->n_leaving += session->n_leaving;
+	if (list->n_leaving <= SERVE_MAX_LEAVING_BYTES)
+		uncount_bytes(session);
+	session->leaving = (struct errand){ .run = leave_some, .done = on_left };
+	hand_give(session->serve->hand, &session->leaving);
+}
+
 static void session_free(struct session *session)
 {
 	for (uint32_t i = 0; i < session->n_requests; i++)
@@ -22,13 +64,12 @@ static void session_free(struct session *session)
 	sd_event_source_disable_unref(session->io);
 	sd_event_source_disable_unref(session->doorbell);
 	sd_event_source_disable_unref(session->hello);
-	session->serve->sessions.n_bytes -= session->n_bytes;
-	quota_free_bytes(session->user, session->n_bytes);
-	quota_leave(&session->serve->quotas, session->user, clock_now_ns());
-	session_shm_done(&session->shm);
 	closep(&session->fd);
 	free(session->requests);
-	free(session);
+	if (session->shm.frames_bytes > SERVE_UNMAP_AT_ONCE)
+		leave(session);
+	else
+		session_gone(session);
 }
 
 static void session_link(struct session *session)
@@ -70,7 +111,7 @@ static void session_close(struct session *session)
 	session->io = sd_event_source_disable_unref(session->io);
 	session->doorbell = sd_event_source_disable_unref(session->doorbell);
 	session->hello = sd_event_source_disable_unref(session->hello);
-	later_forget(serve, &session->turn);
+	later_forget(&serve->later, &session->turn);
 	session_forget(session);
 	/* systemd may have a copy, with which it would stay open; a next serve takes that over. */
 	if (!serve->handover.is_leaving)
@@ -250,7 +291,7 @@ void session_comes_back(struct session *session)
 		.run = take_turn,
 		.owner = session,
 	};
-	later_add(session->serve, &session->turn);
+	later_add(&session->serve->later, &session->turn);
 }
 
 /* Whoever has had its share of the loop waits until others have had theirs. */
@@ -704,7 +745,7 @@ void sessions_stop(struct serve *serve)
 	for (struct session *session = list->head; session; session = next) {
 		next = session->next;
 		session->doorbell = sd_event_source_disable_unref(session->doorbell);
-		later_forget(serve, &session->turn);
+		later_forget(&serve->later, &session->turn);
 		spin_forget(session);
 		if (session->said_hello)
 			take_submissions(session, UINT64_MAX);
@@ -724,7 +765,7 @@ void sessions_pause(struct serve *serve, bool is_paused)
 		(void)sd_event_source_set_enabled(session->doorbell, enabled);
 		if (is_paused) {
 			spin_forget(session);
-			later_forget(serve, &session->turn);
+			later_forget(&serve->later, &session->turn);
 		} else {
 			session_comes_back(session);
 		}

@@ -4,6 +4,7 @@
 
 #include <systemd/sd-event.h>
 
+#include "serve/hand.h"
 #include "serve/peer.h"
 #include "serve/quota.h"
 #include "serve/request.h"
@@ -45,6 +46,8 @@ void session_shm_private(struct session_shm *shm);
 int session_shm_resume(
 	struct session_shm *shm, int old_results_fd, struct session_recovery *ret_recovery);
 void session_shm_done(struct session_shm *shm);
+/** A part of that, where it would take long. True: there is more; call session_shm_done() at the end. */
+bool session_shm_done_part(struct session_shm *shm);
 /** Next submission copied out. 1, 0: none, -EBADMSG: the client's cursor is a lie. */
 int session_shm_take(struct session_shm *shm, struct shm_request *ret_request);
 /** How far we have read: the checked copy is put down, then the client learns that there is room. */
@@ -84,7 +87,9 @@ struct session {
 	uint64_t since_ns;               /* that it waits */
 	bool owes_word;                  /* that it was resumed: its socket was full */
 	uint64_t number; /* of what outlives this process (session_resume.h), 0: it does not */
-	int refusal;     /* told in answer to its hello: a packet sent earlier may find no reader */
+	struct errand leaving; /* its memory, which goes last, so many bytes */
+	uint64_t n_leaving;
+	int refusal; /* told in answer to its hello: a packet sent earlier may find no reader */
 	struct session *next, *previous;
 };
 
@@ -92,6 +97,7 @@ struct session_list {
 	struct session *head;
 	uint32_t n, n_welcome; /* connected; of these, with a session */
 	uint64_t n_bytes;      /* of all regions */
+	uint64_t n_leaving;    /* of sessions that have ended and are given back */
 	int listen_fd;
 	sd_event_source *listen, *listen_pause;
 	uint64_t n_accepted, n_refused, n_dropped;

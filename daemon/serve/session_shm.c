@@ -195,6 +195,19 @@ int session_shm_resume(
 	return r;
 }
 
+bool session_shm_done_part(struct session_shm *shm)
+{
+	bool has_more = shm->frames && hand_unmap_piece((void *)shm->frames, &shm->frames_bytes);
+
+	if (has_more)
+		return true;
+	shm->frames = NULL;
+	/* The last one frees the pages, unless the client has them still. */
+	closep(&shm->frames_fd);
+	shm->frames_fd = -1;
+	return false;
+}
+
 void session_shm_done(struct session_shm *shm)
 {
 	if (shm->results)

@@ -91,7 +91,7 @@ static bool look(struct serve *serve)
 		/* Who is put off here gets its turn below, once everybody was looked at. */
 		if (session)
 			(void)session_look(session);
-		else if (later_waits(serve))
+		else if (later_waits(&serve->later))
 			return true;
 		now = clock_now_ns();
 	}
@@ -113,11 +113,11 @@ int spin_loop(struct serve *serve)
 	if (r < 0)
 		log_info("the loop has the usual time slice: %s", strerror(-r));
 	do {
-		is_awake = look(serve) || later_waits(serve);
+		is_awake = look(serve) || later_waits(&serve->later);
 		r = sd_event_run(serve->event, is_awake ? 0 : UINT64_MAX);
 		if (r < 0)
 			return r;
-		later_run(serve, r > 0);
+		later_run(&serve->later, r > 0);
 	} while (sd_event_get_state(serve->event) != SD_EVENT_FINISHED);
 	r = sd_event_get_exit_code(serve->event, &code);
 	return r < 0 ? r : code;

@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <unistd.h>
 /* cmocka wants the four above */
 #include <cmocka.h>
@@ -12,7 +13,7 @@
 #include "serve/limits.h"
 #include "serve/serve.h"
 
-#define MANY_EVENTS 10000u
+#define FOR_EVER_NS (20 * NS_PER_S)
 
 /* A serve with no more of it than the loop needs, and sessions that nobody is at the other end of. */
 static struct serve *make_serve(void)
@@ -21,12 +22,15 @@ static struct serve *make_serve(void)
 
 	assert_non_null(serve);
 	assert_true(sd_event_new(&serve->event) >= 0);
-	later_init(&serve->later);
+	later_init(&serve->later, LATER_LOOP);
+	reading_init(&serve->reading);
+	assert_int_equal(hand_new(&serve->hand, serve->event, "hand"), 0);
 	return serve;
 }
 
 static void free_serve(struct serve *serve)
 {
+	hand_free(serve->hand);
 	sd_event_unref(serve->event);
 	free(serve);
 }
@@ -51,7 +55,7 @@ static struct session *make_session(
 
 static void free_session(struct session *session)
 {
-	later_forget(session->serve, &session->turn);
+	later_forget(&session->serve->later, &session->turn);
 	session_shm_done(&session->shm);
 	free(session->requests);
 	free(session);
@@ -73,6 +77,7 @@ static void submit(struct session *session, const struct shm_request *wire)
 struct ringer {
 	struct session *session;
 	unsigned n_events;
+	uint64_t end_ns;
 };
 
 /* There is always one more event; ends the loop when the session has its answer. */
@@ -83,14 +88,15 @@ static int on_event(sd_event_source *source, int fd, uint32_t revents, void *use
 
 	(void)fd;
 	(void)revents;
-	if (is_answered || ++ringer->n_events == MANY_EVENTS)
+	ringer->n_events++;
+	if (is_answered || clock_now_ns() > ringer->end_ns)
 		return sd_event_exit(sd_event_source_get_event(source), is_answered);
 	return 0;
 }
 
 static unsigned run_beside_events(struct serve *serve, struct session *session)
 {
-	struct ringer ringer = { .session = session };
+	struct ringer ringer = { .session = session, .end_ns = clock_now_ns() + FOR_EVER_NS };
 	int fd = eventfd(1, EFD_CLOEXEC);
 
 	assert_true(fd >= 0);
@@ -125,9 +131,9 @@ static void what_is_read_in_parts_is_read_beside_events_without_end(void **state
 	(void)state;
 	submit(session, &large);
 	assert_true(session_look(session));
-	assert_true(session->requests->reading.waits);
-	assert_true(run_beside_events(serve, session) < 100);
-	assert_false(later_waits(serve));
+	assert_ptr_equal(serve->reading.request, session->requests);
+	(void)run_beside_events(serve, session);
+	assert_false(later_waits(&serve->reading.waiting));
 	free_session(session);
 	free_serve(serve);
 }
@@ -140,6 +146,7 @@ static void whose_frames_are_read_in_parts_take_turns(void **state)
 	struct quota_user *const users[] = { NULL, &a, &b };
 	struct serve *serve = make_serve();
 	struct session *sessions[3];
+	unsigned n_parts[3] = { 0 };
 
 	(void)state;
 	for (unsigned n = 1; n <= 3; n++) {
@@ -147,17 +154,102 @@ static void whose_frames_are_read_in_parts_take_turns(void **state)
 		submit(sessions[n - 1], &large);
 		assert_true(session_look(sessions[n - 1]));
 		/* Whoever comes later is not before those who have read for long, nor behind. */
-		for (unsigned i = 0; i < 4 * n; i++)
-			later_run(serve, false);
+		for (unsigned i = 0; i < 4 * n; i++) {
+			for (unsigned k = 0; k < n; k++)
+				n_parts[k] += serve->reading.request == sessions[k]->requests;
+			assert_true(sd_event_run(serve->event, UINT64_MAX) > 0);
+		}
+		/* One part is being read while somebody comes. */
 		for (unsigned i = 0; i < n; i++)
-			assert_int_equal(sessions[i]->requests->n_read,
-				4 * (n - i) * (uint64_t)SERVE_READ_BYTES);
+			assert_in_range(n_parts[i], 4 * (n - i) - 1, 4 * (n - i) + 1);
 	}
+	hand_settle(serve->hand);
 	for (unsigned i = 0; i < 3; i++) {
-		reading_forget(serve, sessions[i]->requests);
+		assert_int_equal(sessions[i]->shm.completions.cursor, 1);
 		free_session(sessions[i]);
 	}
 	free_serve(serve);
+}
+
+static void who_is_gone_while_a_part_is_read_is_freed_afterwards(void **state)
+{
+	const struct shm_request large = { .id = 7, .verb = SHM_ECHO, .n_bytes = 4u << 20 };
+	struct serve *serve = make_serve();
+	struct session *session = make_session(serve, NULL, large.n_bytes);
+
+	(void)state;
+	submit(session, &large);
+	assert_true(session_look(session));
+	request_abandon(serve, session->requests);
+	/* Held by the part; nobody is told, and nothing of it is read any more. */
+	assert_int_equal(session->n_busy, 1);
+	hand_settle(serve->hand);
+	assert_int_equal(session->n_busy, 0);
+	assert_null(session->requests->checksum);
+	assert_true(session->requests->n_read <= SERVE_READ_BYTES);
+	assert_int_equal(serve->n_pending, 0);
+	free_session(session);
+	free_serve(serve);
+}
+
+/* ---- the hand */
+
+struct count {
+	struct errand errand;
+	unsigned n, n_done, *order;
+};
+
+static bool count_down(struct errand *errand)
+{
+	return --((struct count *)errand)->n > 0;
+}
+
+static void count_done(struct errand *errand)
+{
+	struct count *count = (struct count *)errand;
+
+	count->n_done = ++*count->order;
+}
+
+static void errands_take_turns_and_all_of_them_end(void **state)
+{
+	unsigned order = 0;
+	struct count counts[3] = { { .n = 5 }, { .n = 1 }, { .n = 2 } };
+	sd_event *event = NULL;
+	struct hand *hand;
+
+	(void)state;
+	assert_true(sd_event_new(&event) >= 0);
+	assert_int_equal(hand_new(&hand, event, "hand"), 0);
+	for (unsigned i = 0; i < 3; i++) {
+		counts[i].errand = (struct errand){ NULL, count_down, count_done };
+		counts[i].order = &order;
+	}
+	for (unsigned i = 0; i < 3; i++)
+		hand_give(hand, &counts[i].errand);
+	hand_free(hand);
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(counts[i].n, 0);
+	assert_int_equal(order, 3);
+	assert_true(counts[1].n_done < counts[2].n_done || counts[0].n_done < counts[2].n_done);
+	sd_event_unref(event);
+}
+
+static void memory_is_given_back_in_pieces_to_the_last_page(void **state)
+{
+	static const size_t sizes[] = { 4096, 1u << 20, (1u << 20) + 4096, (3u << 20) - 4096 };
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_SIZE(sizes); i++) {
+		size_t n = sizes[i];
+		void *at = mmap(NULL, n, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+		assert_ptr_not_equal(at, MAP_FAILED);
+		while (hand_unmap_piece(at, &n))
+			assert_int_equal(msync(at, n, MS_ASYNC), 0);
+		assert_int_equal(n, 0);
+		assert_int_equal(msync(at, 4096, MS_ASYNC), -1);
+	}
 }
 
 static void sessions_that_are_looked_at_take_turns(void **state)
@@ -200,6 +292,9 @@ int main(void)
 		cmocka_unit_test(who_comes_back_is_served_beside_events_without_end),
 		cmocka_unit_test(what_is_read_in_parts_is_read_beside_events_without_end),
 		cmocka_unit_test(whose_frames_are_read_in_parts_take_turns),
+		cmocka_unit_test(who_is_gone_while_a_part_is_read_is_freed_afterwards),
+		cmocka_unit_test(errands_take_turns_and_all_of_them_end),
+		cmocka_unit_test(memory_is_given_back_in_pieces_to_the_last_page),
 		cmocka_unit_test(sessions_that_are_looked_at_take_turns),
 	};
 
