@@ -40,6 +40,14 @@ struct rng rng_stream(uint64_t seed, uint32_t a, uint32_t b, uint32_t c)
 	};
 }
 
+struct rng rng_stream_at(uint64_t seed, uint32_t a, uint32_t b, uint32_t c, uint32_t block)
+{
+	struct rng rng = rng_stream(seed, a, b, c);
+
+	rng.counter[0] = block;
+	return rng;
+}
+
 uint32_t rng_u32(struct rng *rng)
 {
 	if (rng->n_used == 4) {

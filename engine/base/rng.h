@@ -18,6 +18,8 @@ struct rng {
 };
 
 struct rng rng_stream(uint64_t seed, uint32_t a, uint32_t b, uint32_t c);
+/** The same stream from its number 4 `block` on. */
+struct rng rng_stream_at(uint64_t seed, uint32_t a, uint32_t b, uint32_t c, uint32_t block);
 
 uint32_t rng_u32(struct rng *rng);
 /** Uniform in [0, 1), 24 bits. */

@@ -26,7 +26,12 @@ int pass_new(struct pass **ret_pass, struct vit *vit, uint32_t n, uint32_t n_at_
 	pass->n_at_once = n_at_once > 0 && n_at_once < n ? n_at_once : n;
 	pass->n_pixels = (size_t)3 * options->px * options->px;
 	pass->width = vit_shape(vit)->width;
-	r = vit_tape_new(&pass->tape, vit, pass->n_at_once, options->px, options->precision);
+	r = vit_tape_open(&pass->tape, vit,
+		&(struct vit_tape_options){
+			.batch = pass->n_at_once,
+			.px = options->px,
+			.precision = options->precision,
+		});
 	if (r < 0)
 		return r;
 	vit_tape_end_at(pass->tape, options->first_block);
@@ -95,7 +100,7 @@ static int backward_part(struct pass *pass, const struct slot *slot, uint32_t fi
 
 	memset(pass->out, 0, pass->n_at_once * pass->width * sizeof(float));
 	memcpy(pass->out, d_embeddings + first * pass->width, n * sizeof(float));
-	return vit_tape_backward(pass->tape, slot, pass->out, grad);
+	return vit_tape_backward(pass->tape, slot, pass->out, grad, NULL);
 }
 
 int pass_backward(
@@ -105,7 +110,7 @@ int pass_backward(
 	int r;
 
 	if (!pass->arena)
-		return vit_tape_backward(pass->tape, slot, d_embeddings, grad);
+		return vit_tape_backward(pass->tape, slot, d_embeddings, grad, NULL);
 	/* The tape still holds the last part. */
 	r = backward_part(pass, slot, last, d_embeddings, grad);
 	for (uint32_t first = 0; r == 0 && first < last; first += pass->n_at_once) {

@@ -122,13 +122,16 @@ size_t recipe_tape_bytes(const struct recipe *recipe, const struct vit *vit)
 {
 	bool in_parts = recipe->at_once > 0 && recipe->at_once < recipe->batch;
 	uint32_t n = in_parts ? recipe->at_once : recipe->batch;
-	uint32_t n_large = objective_kind(recipe->objective)->n_large;
-	size_t n_bytes = vit_tape_bytes(vit, n_large * n, recipe->large_px, recipe->precision);
+	struct vit_tape_options options = {
+		.batch = objective_kind(recipe->objective)->n_large * n,
+		.px = recipe->large_px,
+		.precision = recipe->precision,
+	};
+	size_t n_bytes = vit_tape_bytes(vit, &options);
 
-	if (recipe->n_small > 0)
-		n_bytes += vit_tape_bytes(
-			vit, recipe->n_small * n, recipe->small_px, recipe->precision);
-	return n_bytes;
+	options.batch = recipe->n_small * n;
+	options.px = recipe->small_px;
+	return recipe->n_small > 0 ? n_bytes + vit_tape_bytes(vit, &options) : n_bytes;
 }
 
 void recipe_fit(struct recipe *recipe, const struct vit *vit, size_t max_bytes)

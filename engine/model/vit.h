@@ -83,26 +83,76 @@ int vit_logits(const struct vit *vit, const float *embeddings, uint32_t n, float
 /** A plan that keeps what the backward pass needs. In f32 the same output as vit_forward() to 1e-5;
  * in bf16 (mean cosine of the ViT-Tiny's embeddings .9999) with a slot that has SLOT_BF16. */
 struct vit_tape;
-/** precision and errors as vit_plan_new(); -EINVAL also: no learning in int8 */
-int vit_tape_new(struct vit_tape **ret_tape, struct vit *vit, uint32_t batch, uint32_t px,
-	enum precision precision);
-/** What one of them holds, in bytes; 0: there is none of this size. */
-size_t vit_tape_bytes(const struct vit *vit, uint32_t batch, uint32_t px, enum precision precision);
+struct vit_tape_options {
+	uint32_t batch;
+	uint32_t px;       /* of the images; 0: tokens enter, and no pixels */
+	uint32_t n_tokens; /* px 0: tokens of an image, the first taken for its class token */
+	enum precision precision;
+	/* Patches of an image that enter beside the class token, which always does; 0: all. */
+	uint32_t n_kept;
+	bool all_out;      /* every token leaves through the last norm, not the class token alone */
+	bool forward_only; /* there is no way back, and the memory of one block does for all */
+	bool borrows;      /* the pixels are vit_tape_read()'s: the tape has no room for them */
+	bool drops;        /* vit_tape_drop() may be called */
+};
+/** precision and errors as vit_plan_new(); -EINVAL also: no learning in int8, more patches kept than
+ * there are, or options that exclude each other */
+int vit_tape_open(
+	struct vit_tape **ret_tape, struct vit *vit, const struct vit_tape_options *options);
+/** What one of them holds, in bytes; 0: there is none of this kind. */
+size_t vit_tape_bytes(const struct vit *vit, const struct vit_tape_options *options);
 void vit_tape_free(struct vit_tape *tape);
 DEFINE_CLEANUP(struct vit_tape *, vit_tape_free)
-float *vit_tape_input(struct vit_tape *tape); /* (batch, 3, px, px) */
-/** @return 0, -EINVAL: the slot is of another precision, -EIO: oneDNN refused */
-int vit_tape_forward(struct vit_tape *tape, const struct slot *slot, float *embeddings);
+/** (batch, 3, px, px), or (batch, n_tokens, width), positions added; NULL: it borrows. */
+float *vit_tape_input(struct vit_tape *tape);
+/** Of a tape that borrows: what the next forwards read, (batch, 3, px, px). */
+void vit_tape_read(struct vit_tape *tape, const float *pixels);
+/** Which patches of each image enter, in this order: (batch, n_kept) indices into its grid, set by the
+ * caller before a forward. NULL: all do. */
+uint32_t *vit_tape_kept(struct vit_tape *tape);
+/** T': tokens of an image that enter, the class token among them. */
+uint32_t vit_tape_n_tokens(const struct vit_tape *tape);
+/**
+ * What the next forwards put in the place of patches' embeddings, before positions are added.
+ *
+ * @param replaced  (batch, grid^2), by the patch's place in the grid, kept or not; NULL: none
+ * @param vector    (width); both are borrowed
+ */
+void vit_tape_replace(struct vit_tape *tape, const bool *replaced, const float *vector);
+
+/** Dropping of what a block's two branches (attention's projection, the second layer of the MLP) add
+ * to the residual: single values, and whole branches of an image. What is left is scaled up. */
+struct vit_drop {
+	float rate, path; /* below 1: of the values; of the branches */
+	/* Row i of a tape's batch is image images[r % n_images] with r = first + i, and draws from
+	 * rng_stream(seed, step, image, stream + r / n_images). */
+	uint64_t seed;
+	uint32_t step, stream;
+	const uint32_t *images; /* borrowed */
+	uint32_t n_images, first;
+};
+/** What the next forward drops, and its way back; NULL: nothing. */
+void vit_tape_drop(struct vit_tape *tape, const struct vit_drop *drop);
+
+/**
+ * @param out  (batch, width): class tokens after the last norm, or (batch, T', width)
+ * @return 0, -EINVAL: the slot is of another precision, or a patch is kept that is none, -EIO: oneDNN
+ *         refused
+ */
+int vit_tape_forward(struct vit_tape *tape, const struct slot *slot, float *out);
 /** The way back ends at this block (0 at first): what lies below gets no gradient. */
 void vit_tape_end_at(struct vit_tape *tape, uint32_t block);
 /**
- * @param d_embeddings  (batch, width)
- * @param grad          flat, in the layout's order: dL/dW' of every maskable tensor is added to it
- * @return 0, -EINVAL: the slot is not one for SLOT_LEARN in the tape's precision, -EIO: oneDNN
- *         refused
+ * @param d_out    like out
+ * @param grad     flat, in the layout's order: dL/dW' of every maskable tensor is added to it
+ * @param d_entry  (batch, T', width), overwritten: of what entered the first block, in whatever block
+ *                 the way back were to end else; what was replaced and what positions were added is
+ *                 trained by that. NULL: not wanted
+ * @return 0, -EINVAL: the slot is not one for SLOT_LEARN in the tape's precision, or the tape has no
+ *         way back, -EIO: oneDNN refused
  */
-int vit_tape_backward(
-	struct vit_tape *tape, const struct slot *slot, const float *d_embeddings, float *grad);
+int vit_tape_backward(struct vit_tape *tape, const struct slot *slot, const float *d_out,
+	float *grad, float *d_entry);
 
 /** The same forward in plain C, one image, straight from the base: the slow twin.
  * pixels (3, px, px), embedding (width); mask NULL: all kept. */

@@ -110,14 +110,17 @@ int vit_run_norm(struct op *op, const struct vit_norm *norm, const float *src, f
 	return op_run(op);
 }
 
-/* The product adds to its destination: put the residual there. */
-static void seed_residual(
-	const struct vit_block *block, uint32_t width, const float *src, float *dst)
+/* The product adds to its destination: put the residual there, or nothing where src is NULL. */
+static void seed(const struct vit_block *block, uint32_t width, const float *src, float *dst)
 {
 	const struct vit_extent *e = &block->extent;
 
 	if (src == dst)
 		return;
+	if (!src) {
+		memset(dst, 0, (size_t)e->n * e->n_queries * width * sizeof(float));
+		return;
+	}
 	if (e->n_queries == e->n_tokens) {
 		memcpy(dst, src, (size_t)e->n * e->n_tokens * width * sizeof(float));
 		return;
@@ -176,7 +179,9 @@ int vit_block_forward(struct vit_block *block, const struct vit *vit, const stru
 	uint32_t b, const struct vit_block_data *data)
 {
 	const uint32_t width = vit->shape.width;
-	const struct slot_entry *layers = slot_entry(slot, vit_layer_index(b, VIT_QKV));
+	const unsigned first = vit_layer_index(b, VIT_QKV);
+	const struct slot_entry *layers = slot_entry(slot, first);
+	const struct vit_drop *drop = data->drop;
 	const size_t n_rows = (size_t)block->extent.n * block->extent.n_queries;
 	int r;
 
@@ -196,8 +201,11 @@ int vit_block_forward(struct vit_block *block, const struct vit *vit, const stru
 	if (r < 0)
 		return r;
 
-	seed_residual(block, width, data->x, data->mid);
+	seed(block, width, drop ? NULL : data->x, data->mid);
 	r = run_layer(block->proj, &layers[VIT_PROJ], data->att, data->mid);
+	if (r == 0 && drop)
+		vit_drop_add(drop, &vit->shape, block->extent, first + VIT_PROJ, data->x,
+			block->extent.n_tokens, data->mid);
 	if (r == 0)
 		r = run_norm(&vit->shape, &(struct norm_run){
 						  .op = block->norm2,
@@ -213,7 +221,13 @@ int vit_block_forward(struct vit_block *block, const struct vit *vit, const stru
 	if (r < 0)
 		return r;
 
-	if (data->out != data->mid)
+	if (drop)
+		memset(data->out, 0, n_rows * width * sizeof(float));
+	else if (data->out != data->mid)
 		memcpy(data->out, data->mid, n_rows * width * sizeof(float));
-	return run_layer(block->fc2, &layers[VIT_FC2], data->hidden, data->out);
+	r = run_layer(block->fc2, &layers[VIT_FC2], data->hidden, data->out);
+	if (r == 0 && drop)
+		vit_drop_add(drop, &vit->shape, block->extent, first + VIT_FC2, data->mid,
+			block->extent.n_queries, data->out);
+	return r;
 }

@@ -198,10 +198,21 @@ static void run_norm1(const struct pass *p, uint32_t b, const struct vit_block_d
 	});
 }
 
+/* Of what a layer gave, from that of the sum: the same but for what was dropped. */
+static const void *branch_gradient(
+	const struct pass *p, enum vit_layer layer, const struct vit_block_data *data)
+{
+	if (!data->drop)
+		return p->d->g.rounded;
+	vit_drop_grad(data->drop, &p->vit->shape, p->grad->extent,
+		p->first_tensor / 2 + (unsigned)layer, p->d->g.values, p->d->dropped);
+	return p->d->dropped;
+}
+
 static int run_mlp(const struct pass *p, uint32_t b, const struct vit_block_data *data)
 {
 	const struct vit_grad_data *d = p->d;
-	int r = run_layer(p, VIT_FC2, data->hidden, d->g.rounded, d->hidden);
+	int r = run_layer(p, VIT_FC2, data->hidden, branch_gradient(p, VIT_FC2, data), d->hidden);
 
 	if (r == 0)
 		r = run_gelu(p, data);
@@ -226,7 +237,7 @@ int vit_block_backward(struct vit_block_grad *grad, const struct vit *vit, const
 
 	r = run_mlp(&p, b, data);
 	if (r == 0)
-		r = run_layer(&p, VIT_PROJ, data->att, d->g.rounded, d->att);
+		r = run_layer(&p, VIT_PROJ, data->att, branch_gradient(&p, VIT_PROJ, data), d->att);
 	if (r == 0)
 		r = vit_attention_backward(&grad->attention, vit, grad->extent, data, d);
 	if (r == 0)

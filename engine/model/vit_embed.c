@@ -105,6 +105,31 @@ void vit_columns(const struct vit_shape *shape, uint32_t n, uint32_t px, const f
 	}
 }
 
+void vit_columns_of(const struct vit_shape *shape, uint32_t n, uint32_t px, const float *pixels,
+	const uint32_t *kept, uint32_t n_kept, enum precision precision, void *dst)
+{
+	const uint32_t patch = shape->patch, grid = px / patch;
+	const size_t n_values = vit_patch_values(shape);
+	kern_cut_row_fn *cut = kern_row_fastest()->cut;
+
+	/* Over planes of patches: (n, n_kept, 3) */
+#pragma omp parallel for schedule(static) if ((size_t)n * n_kept * n_values > MANY)
+	for (size_t i = 0; i < (size_t)n * n_kept * 3; i++) {
+		const size_t row = i / 3, image = row / n_kept, c = i % 3;
+		const uint32_t gy = kept[row] / grid, gx = kept[row] % grid;
+		const size_t at = (row + image + 1) * n_values + c * patch * patch;
+		const float *src = pixels + ((image * 3 + c) * px + (size_t)gy * patch) * px +
+				   (size_t)gx * patch;
+
+		for (uint32_t y = 0; y < patch; y++, src += px)
+			if (precision == PRECISION_BF16)
+				cut((bf16 *)dst + at + (size_t)y * patch, src, patch, 1, n_values);
+			else
+				memcpy((float *)dst + at + (size_t)y * patch, src,
+					patch * sizeof(float));
+	}
+}
+
 static void add_row(float *restrict dst, const float *restrict src, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
@@ -112,17 +137,19 @@ static void add_row(float *restrict dst, const float *restrict src, size_t n)
 }
 
 void vit_add_positions(const struct vit_shape *shape, uint32_t n, uint32_t n_tokens,
-	const float *positions, float *tokens)
+	const float *positions, const uint32_t *kept, float *tokens)
 {
 	const size_t row = shape->width;
 
 #pragma omp parallel for schedule(static) if ((size_t)n * n_tokens * row > MANY)
 	for (size_t i = 0; i < (size_t)n * n_tokens; i++) {
-		const float *position = positions + i % n_tokens * row;
+		const size_t t = i % n_tokens;
+		/* Each image before and this one have a class token, which is not kept but there. */
+		const size_t at = kept && t ? 1 + kept[i - i / n_tokens - 1] : t;
 
-		if (i % n_tokens == 0)
-			memcpy(tokens + i * row, position, row * sizeof(float));
+		if (t == 0)
+			memcpy(tokens + i * row, positions, row * sizeof(float));
 		else
-			add_row(tokens + i * row, position, row);
+			add_row(tokens + i * row, positions + at * row, row);
 	}
 }

@@ -73,10 +73,13 @@ void vit_positions(const struct vit *vit, uint32_t grid, float *dst);
  * token would be nothing is written. */
 void vit_columns(const struct vit_shape *shape, uint32_t n, uint32_t px, const float *pixels,
 	enum precision precision, void *dst);
-/** Positions (T, width) on top of what the patches gave, tokens (n, T, width); the class token is its
- * position alone. */
+/** The same of n_kept patches an image alone: kept (n, n_kept), dst (n, 1 + n_kept, 3 patch^2). */
+void vit_columns_of(const struct vit_shape *shape, uint32_t n, uint32_t px, const float *pixels,
+	const uint32_t *kept, uint32_t n_kept, enum precision precision, void *dst);
+/** Positions on top of what the patches gave, tokens (n, T, width); the class token is its position
+ * alone. kept (n, T - 1): which patches they are, NULL: all, in their order. */
 void vit_add_positions(const struct vit_shape *shape, uint32_t n, uint32_t n_tokens,
-	const float *positions, float *tokens);
+	const float *positions, const uint32_t *kept, float *tokens);
 
 /* vit_block.c */
 
@@ -136,11 +139,23 @@ struct vit_block_data {
 	void *att;     /* (n, Q, D) */
 	float *mid;    /* (n, Q, D) x + attention; may be x where Q = T */
 	void *y2;      /* (n, Q, D) */
-	float *mean2, *var2; /* (n Q), tape only */
-	void *pre;           /* (n, Q, mlp) before the GELU; may be hidden */
-	void *hidden;        /* (n, Q, mlp) */
-	float *out;          /* (n, Q, D) mid + mlp; may be mid */
+	float *mean2, *var2;         /* (n Q), tape only */
+	void *pre;                   /* (n, Q, mlp) before the GELU; may be hidden */
+	void *hidden;                /* (n, Q, mlp) */
+	float *out;                  /* (n, Q, D) mid + mlp; may be mid */
+	const struct vit_drop *drop; /* NULL: none; then neither mid nor out is another buffer */
 };
+
+/* vit_drop.c: of what proj and fc2 give */
+
+/** branch (n, Q, D) becomes residual + what is kept of it; residual (n, Q, D), or the first Q tokens
+ * of (n, T, D) where it has more. */
+void vit_drop_add(const struct vit_drop *drop, const struct vit_shape *shape,
+	struct vit_extent extent, unsigned layer, const float *residual, uint32_t n_residual,
+	float *branch);
+/** The gradient of the branch from that of the sum, g (n, Q, D): dst in the extent's precision. */
+void vit_drop_grad(const struct vit_drop *drop, const struct vit_shape *shape,
+	struct vit_extent extent, unsigned layer, const float *g, void *dst);
 
 /* vit_attention.c */
 
@@ -226,19 +241,31 @@ struct vit_heads vit_carve_heads(
 
 /* vit_stem.c: pixels to tokens */
 struct vit_stem {
-	uint32_t n, px, grid, n_tokens;
+	uint32_t n, px, grid;
+	uint32_t n_tokens; /* that enter, the class token first */
 	enum precision precision;
-	float *input; /* (n, 3, px, px) */
+	bool borrows;        /* there is no input: pixels is set before each forward */
+	float *input;        /* (n, 3, px, px) */
+	const float *pixels; /* of the caller's; NULL: input */
+	uint32_t *kept;      /* (n, T - 1) patches that enter; NULL: all of the grid */
+	/* (n, grid^2) whose patches are replaced by the vector (D); NULL: none */
+	const bool *replaced;
+	const float *replacement;
 	/* (n T, 3 patch^2) in the precision. With a row for the class token: of 196 rows oneDNN makes
 	 * blocks of 49, which take half as long again. */
 	void *columns;
-	float *positions; /* (T, D) */
+	float *positions; /* (1 + grid^2, D) */
 	struct op *patch;
 };
 
 /** @return 0, or -EINVAL: px is no multiple of the patch, or too large */
 int vit_stem_size(struct vit_stem *stem, const struct vit *vit, uint32_t n, uint32_t px,
 	enum precision precision);
+/** Of tokens that come from elsewhere: the sizes alone. */
+int vit_stem_of_tokens(
+	struct vit_stem *stem, uint32_t n, uint32_t n_tokens, enum precision precision);
+/** Whether all patches that are kept lie in the grid. */
+bool vit_stem_is_whole(const struct vit_stem *stem);
 void vit_stem_carve(struct vit_stem *stem, const struct vit *vit, struct vit_carver *carver);
 int vit_stem_init(struct vit_stem *stem, const struct vit *vit);
 void vit_stem_done(struct vit_stem *stem);
@@ -255,6 +282,7 @@ struct vit_grad_data {
 	struct vit_heads heads; /* bf16 only */
 	void *qkv;              /* (n, T, 3 D); may be hidden */
 	void *probs;            /* (n, H, Q, T) */
+	void *dropped;          /* (n, Q, D): of what proj or fc2 gave, where some is dropped */
 	float *grad;            /* the caller's, of all maskable tensors */
 };
 
@@ -299,6 +327,12 @@ struct vit_nudge {
 	const float *direction; /* of the tensor's size */
 	double step;
 };
+/** What enters the first block, (T, D), positions added; T to ret_n. */
+int vit_reference_enter(
+	const struct vit *vit, const float *pixels, uint32_t px, double *tokens, uint32_t *ret_n);
+/** n tokens (n, D) through the blocks and the last norm, in place; nudge may be NULL. */
+int vit_reference_run(const struct vit *vit, const struct mask *mask, const struct vit_nudge *nudge,
+	double *tokens, size_t n);
 /** vit_reference() in double throughout; nudge may be NULL. */
 int vit_reference_nudged(const struct vit *vit, const struct mask *mask,
 	const struct vit_nudge *nudge, const float *pixels, uint32_t px, double *embedding);

@@ -144,43 +144,68 @@ static void embed(
 		}
 }
 
-int vit_reference_nudged(const struct vit *vit, const struct mask *mask,
-	const struct vit_nudge *nudge, const float *pixels, uint32_t px, double *embedding)
+int vit_reference_enter(
+	const struct vit *vit, const float *pixels, uint32_t px, double *tokens, uint32_t *ret_n)
 {
-	const struct vit_shape *shape = &vit->shape;
-	const size_t width = shape->width, n_in = vit_patch_values(shape);
-	const size_t wide = shape->mlp > 3 * width ? shape->mlp : 3 * width;
+	const size_t n_in = vit_patch_values(&vit->shape);
 	_cleanup_(freep) float *columns = NULL, *positions = NULL;
-	_cleanup_(freep) double *doubles = NULL;
 	struct vit_stem stem = { 0 };
-	struct pass p;
-	size_t n;
 	int r;
 
 	r = vit_stem_size(&stem, vit, 1, px, PRECISION_F32);
 	if (r < 0)
 		return r;
-	n = stem.n_tokens;
-	columns = calloc(n * n_in, sizeof(*columns));
-	positions = calloc(n * width, sizeof(*positions));
-	doubles = calloc(n * (3 * width + wide + 1) + wide, sizeof(*doubles));
-	if (!columns || !positions || !doubles)
+	columns = calloc(stem.n_tokens * n_in, sizeof(*columns));
+	positions = calloc((size_t)stem.n_tokens * vit->shape.width, sizeof(*positions));
+	if (!columns || !positions)
 		return -ENOMEM;
-	p = (struct pass){ .vit = vit, .mask = mask, .nudge = nudge, .n_tokens = n };
-	p.x = doubles;
-	p.y = p.x + n * width;
+	vit_columns(&vit->shape, 1, px, pixels, PRECISION_F32, columns);
+	vit_positions(vit, stem.grid, positions);
+	embed(vit, columns + n_in, positions, stem.n_tokens, tokens);
+	*ret_n = stem.n_tokens;
+	return 0;
+}
+
+int vit_reference_run(const struct vit *vit, const struct mask *mask, const struct vit_nudge *nudge,
+	double *tokens, size_t n)
+{
+	const struct vit_shape *shape = &vit->shape;
+	const size_t width = shape->width;
+	const size_t wide = shape->mlp > 3 * width ? shape->mlp : 3 * width;
+	struct pass p = { .vit = vit, .mask = mask, .nudge = nudge, .n_tokens = n };
+	_cleanup_(freep) double *doubles =
+		calloc(n * (2 * width + wide + 1) + wide, sizeof(*doubles));
+
+	if (!doubles)
+		return -ENOMEM;
+	p.x = tokens;
+	p.y = doubles;
 	p.out = p.y + n * width;
 	p.wide = p.out + n * width;
 	p.probs = p.wide + n * wide;
 	p.row = p.probs + n;
-
-	vit_columns(shape, 1, px, pixels, PRECISION_F32, columns);
-	vit_positions(vit, stem.grid, positions);
-	embed(vit, columns + n_in, positions, n, p.x);
 	for (uint32_t b = 0; b < shape->depth; b++)
 		run_block(&p, b);
-	norm_rows(&vit->norm, shape->norm_eps, p.x, 1, width, embedding);
+	norm_rows(&vit->norm, shape->norm_eps, tokens, n, width, tokens);
 	return 0;
+}
+
+int vit_reference_nudged(const struct vit *vit, const struct mask *mask,
+	const struct vit_nudge *nudge, const float *pixels, uint32_t px, double *embedding)
+{
+	const size_t grid = px / vit->shape.patch, width = vit->shape.width;
+	_cleanup_(freep) double *tokens = calloc((1 + grid * grid) * width, sizeof(*tokens));
+	uint32_t n;
+	int r;
+
+	if (!tokens)
+		return -ENOMEM;
+	r = vit_reference_enter(vit, pixels, px, tokens, &n);
+	if (r == 0)
+		r = vit_reference_run(vit, mask, nudge, tokens, n);
+	if (r == 0)
+		memcpy(embedding, tokens, width * sizeof(*embedding));
+	return r;
 }
 
 int vit_reference(const struct vit *vit, const struct mask *mask, const float *pixels, uint32_t px,

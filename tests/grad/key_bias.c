@@ -48,14 +48,17 @@ static void backward(struct pass *pass)
 
 	assert_int_equal(vit_slot_new(&slot, pass->tiny.vit, SLOT_LEARN), 0);
 	assert_int_equal(slot_apply(slot, pass->mask), 0);
-	assert_int_equal(vit_tape_new(&tape, pass->tiny.vit, N_BATCH, PX, PRECISION_F32), 0);
+	assert_int_equal(vit_tape_open(&tape, pass->tiny.vit,
+				 &(struct vit_tape_options){
+					 .batch = N_BATCH, .px = PX, .precision = PRECISION_F32 }),
+		0);
 	for (size_t i = 0; i < (size_t)N_BATCH * 3 * PX * PX; i++)
 		vit_tape_input(tape)[i] = rng_normal(&rng);
 	assert_int_equal(vit_tape_forward(tape, slot, embeddings), 0);
 	for (size_t i = 0; i < (size_t)N_BATCH * width; i++)
 		embeddings[N_BATCH * width + i] = rng_normal(&rng);
 	assert_int_equal(
-		vit_tape_backward(tape, slot, embeddings + N_BATCH * width, pass->grad), 0);
+		vit_tape_backward(tape, slot, embeddings + N_BATCH * width, pass->grad, NULL), 0);
 	scores_backward(pass->dscores, pass->grad, vit_weights(pass->tiny.vit), pass->mask, true);
 	assert_int_equal(layout->n_tensors, 8 * vit_shape(pass->tiny.vit)->depth);
 	free(embeddings);

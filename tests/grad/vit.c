@@ -54,11 +54,14 @@ static int setup(void **state)
 	random_pixels(model->weight, ARRAY_SIZE(model->weight), SEED + 1);
 	assert_int_equal(vit_slot_new(&model->slot, model->vit, SLOT_LEARN), 0);
 	assert_int_equal(slot_apply(model->slot, model->mask), 0);
-	assert_int_equal(vit_tape_new(&model->tape, model->vit, BATCH, PX, PRECISION_F32), 0);
+	assert_int_equal(vit_tape_open(&model->tape, model->vit,
+				 &(struct vit_tape_options){
+					 .batch = BATCH, .px = PX, .precision = PRECISION_F32 }),
+		0);
 	random_pixels(vit_tape_input(model->tape), (size_t)BATCH * 3 * PX * PX, SEED);
 	assert_int_equal(vit_tape_forward(model->tape, model->slot, embeddings), 0);
 	assert_int_equal(
-		vit_tape_backward(model->tape, model->slot, model->weight, model->grad), 0);
+		vit_tape_backward(model->tape, model->slot, model->weight, model->grad, NULL), 0);
 	*state = model;
 	return 0;
 }
@@ -186,11 +189,13 @@ static void a_second_backward_adds_the_same_bits(void **state)
 	float embeddings[BATCH * 24];
 
 	assert_int_equal(vit_tape_forward(model->tape, model->slot, embeddings), 0);
-	assert_int_equal(vit_tape_backward(model->tape, model->slot, model->weight, again), 0);
+	assert_int_equal(
+		vit_tape_backward(model->tape, model->slot, model->weight, again, NULL), 0);
 	assert_memory_equal(again, model->grad, n * sizeof(float));
 
 	memcpy(twice, again, n * sizeof(float));
-	assert_int_equal(vit_tape_backward(model->tape, model->slot, model->weight, twice), 0);
+	assert_int_equal(
+		vit_tape_backward(model->tape, model->slot, model->weight, twice, NULL), 0);
 	for (size_t i = 0; i < n; i++)
 		again[i] *= 2;
 	assert_true(relative_difference(twice, again, n) <= 1e-6);
@@ -223,7 +228,8 @@ static void a_slot_for_inference_cannot_go_backward(void **state)
 	_cleanup_(slot_freep) struct slot *slot = NULL;
 
 	assert_int_equal(vit_slot_new(&slot, model->vit, SLOT_INFER), 0);
-	assert_int_equal(vit_tape_backward(model->tape, slot, model->weight, model->grad), -EINVAL);
+	assert_int_equal(
+		vit_tape_backward(model->tape, slot, model->weight, model->grad, NULL), -EINVAL);
 }
 
 static double cosine(const float *a, const float *b, size_t n)
@@ -253,7 +259,10 @@ static void bf16_points_where_f32_does(void **state)
 		skip();
 	assert_int_equal(vit_slot_new(&slot, model->vit, SLOT_LEARN | SLOT_BF16), 0);
 	assert_int_equal(slot_apply(slot, model->mask), 0);
-	assert_int_equal(vit_tape_new(&tape, model->vit, BATCH, PX, PRECISION_BF16), 0);
+	assert_int_equal(vit_tape_open(&tape, model->vit,
+				 &(struct vit_tape_options){
+					 .batch = BATCH, .px = PX, .precision = PRECISION_BF16 }),
+		0);
 	memcpy(vit_tape_input(tape), vit_tape_input(model->tape),
 		(size_t)BATCH * 3 * PX * PX * sizeof(float));
 	assert_int_equal(vit_tape_forward(tape, slot, rounded), 0);
@@ -267,7 +276,7 @@ static void bf16_points_where_f32_does(void **state)
 	assert_int_equal(vit_forward(plan, slot, planned), 0);
 	assert_true(relative_difference(planned, rounded, BATCH * shape.width) <= 1e-5);
 
-	assert_int_equal(vit_tape_backward(tape, slot, model->weight, grad), 0);
+	assert_int_equal(vit_tape_backward(tape, slot, model->weight, grad, NULL), 0);
 	for (unsigned t = 0; t < layout->n_tensors; t++) {
 		const struct mask_tensor *tensor = &layout->tensors[t];
 		/* The key third of qkv's bias has no gradient but rounding. */
@@ -290,7 +299,8 @@ static void a_tape_takes_no_slot_of_another_precision(void **state)
 		skip();
 	assert_int_equal(vit_slot_new(&slot, model->vit, SLOT_LEARN | SLOT_BF16), 0);
 	assert_int_equal(vit_tape_forward(model->tape, slot, embeddings), -EINVAL);
-	assert_int_equal(vit_tape_backward(model->tape, slot, model->weight, model->grad), -EINVAL);
+	assert_int_equal(
+		vit_tape_backward(model->tape, slot, model->weight, model->grad, NULL), -EINVAL);
 	assert_int_equal(vit_plan_new(&plan, model->vit, BATCH, PX, PRECISION_F32), 0);
 	assert_int_equal(vit_forward(plan, slot, embeddings), -EINVAL);
 }
@@ -310,10 +320,20 @@ static void no_slow_implementation_is_chosen_for_a_real_model(void **state)
 	/* oneDNN 2.6 has no other softmax backward for less. */
 	if (strncmp(vit_isa(vit), "avx512", 6) != 0)
 		skip();
-	assert_int_equal(vit_tape_new(&large, vit, 8, 112, PRECISION_F32), 0);
-	assert_int_equal(vit_tape_new(&small, vit, 8, 64, PRECISION_F32), 0);
+	assert_int_equal(vit_tape_open(&large, vit,
+				 &(struct vit_tape_options){
+					 .batch = 8, .px = 112, .precision = PRECISION_F32 }),
+		0);
+	assert_int_equal(vit_tape_open(&small, vit,
+				 &(struct vit_tape_options){
+					 .batch = 8, .px = 64, .precision = PRECISION_F32 }),
+		0);
 	if (vit_has(vit, PRECISION_BF16))
-		assert_int_equal(vit_tape_new(&rounded, vit, 8, 112, PRECISION_BF16), 0);
+		assert_int_equal(
+			vit_tape_open(&rounded, vit,
+				&(struct vit_tape_options){
+					.batch = 8, .px = 112, .precision = PRECISION_BF16 }),
+			0);
 	assert_int_equal(onednn_n_slow(vit->onednn), 0);
 }
 

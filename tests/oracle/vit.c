@@ -158,7 +158,10 @@ static void plan_tape_and_reference_agree_on_vit_tiny(void **state)
 	float planned[192], taped[192], want[192];
 
 	assert_int_equal(vit_plan_new(&plan, model->vit, 1, SMALL, PRECISION_F32), 0);
-	assert_int_equal(vit_tape_new(&tape, model->vit, 1, SMALL, PRECISION_F32), 0);
+	assert_int_equal(vit_tape_open(&tape, model->vit,
+				 &(struct vit_tape_options){
+					 .batch = 1, .px = SMALL, .precision = PRECISION_F32 }),
+		0);
 	random_pixels(vit_plan_input(plan), n_pixels, 1);
 	random_pixels(vit_tape_input(tape), n_pixels, 1);
 	assert_int_equal(slot_apply(model->slot, mask), 0);

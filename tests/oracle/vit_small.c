@@ -114,12 +114,15 @@ static void score_gradients_are_those_of_autograd(void **state)
 	float embeddings[N_OUT], d_embeddings[N_OUT];
 
 	fill(d_embeddings, N_OUT, 2);
-	assert_int_equal(vit_tape_new(&tape, oracle->vit, BATCH, PX, PRECISION_F32), 0);
+	assert_int_equal(vit_tape_open(&tape, oracle->vit,
+				 &(struct vit_tape_options){
+					 .batch = BATCH, .px = PX, .precision = PRECISION_F32 }),
+		0);
 	fill(vit_tape_input(tape), (size_t)BATCH * 3 * PX * PX, 1);
 	assert_int_equal(slot_apply(oracle->slot, oracle->mask), 0);
 	assert_int_equal(vit_tape_forward(tape, oracle->slot, embeddings), 0);
 	expect(oracle, "masked", embeddings, N_OUT, 1e-5);
-	assert_int_equal(vit_tape_backward(tape, oracle->slot, d_embeddings, grad), 0);
+	assert_int_equal(vit_tape_backward(tape, oracle->slot, d_embeddings, grad, NULL), 0);
 
 	scores_backward(grad, grad, vit_weights(oracle->vit), oracle->mask, true);
 	for (unsigned t = 0; t < layout->n_tensors; t++)

@@ -489,7 +489,10 @@ static void a_budget_decides_how_many_images_are_held(void **state)
 	}
 	recipe_fit(&recipe, vit, 1);
 	assert_int_equal(recipe.at_once, 1);
-	assert_int_equal(vit_tape_bytes(vit, 2, 33, PRECISION_F32), 0);
+	assert_int_equal(vit_tape_bytes(vit,
+				 &(struct vit_tape_options){
+					 .batch = 2, .px = 33, .precision = PRECISION_F32 }),
+		0);
 }
 
 /* Without the term a score's gradient is its own product alone: where W is 0 nothing moves it. */

@@ -161,8 +161,14 @@ static void a_slot_of_another_precision_is_refused(void **state)
 
 	assert_int_equal(vit_slot_new(&slot, model->vit, SLOT_INFER), 0);
 	assert_int_equal(vit_forward(model->plan, slot, got), -EINVAL);
-	assert_int_equal(vit_tape_new(&tape, model->vit, 1, PX, PRECISION_INT8), -EINVAL);
-	assert_int_equal(vit_tape_bytes(model->vit, 1, PX, PRECISION_INT8), 0);
+	assert_int_equal(vit_tape_open(&tape, model->vit,
+				 &(struct vit_tape_options){
+					 .batch = 1, .px = PX, .precision = PRECISION_INT8 }),
+		-EINVAL);
+	assert_int_equal(vit_tape_bytes(model->vit,
+				 &(struct vit_tape_options){
+					 .batch = 1, .px = PX, .precision = PRECISION_INT8 }),
+		0);
 }
 
 int main(void)
