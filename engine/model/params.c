@@ -121,6 +121,19 @@ int params_encode(const struct params *params, const float *values, const char *
 	return safetensors_encode(tensors, params->n_tensors, metadata, ret_data, ret_n_bytes);
 }
 
+static bool ends_with(const char *text, const char *end)
+{
+	const size_t n = strlen(text), n_end = strlen(end);
+
+	return n >= n_end && strcmp(text + n - n_end, end) == 0;
+}
+
+bool param_is_norm_weight(const struct param *param)
+{
+	return ends_with(param->name, "norm.weight") || ends_with(param->name, "norm1.weight") ||
+	       ends_with(param->name, "norm2.weight");
+}
+
 static struct rng stream_of(const struct param *param, uint64_t seed)
 {
 	return rng_stream(seed, (uint32_t)param->offset, (uint32_t)(param->offset >> 32), 0);

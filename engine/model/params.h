@@ -48,6 +48,9 @@ struct param *params_find(const struct params *params, const char *name);
 int params_encode(const struct params *params, const float *values, const char *const *metadata,
 	void **ret_data, size_t *ret_n_bytes);
 
+/** Whether it is the weight of a norm, which starts at 1. */
+bool param_is_norm_weight(const struct param *param);
+
 /* Starts of one tensor's values, each from a stream of its own: (seed, offset). */
 
 /** Uniform within sqrt(6 / (n_in + n_out)), of a tensor (n_out, n_in...). */

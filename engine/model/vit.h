@@ -144,7 +144,8 @@ int vit_tape_forward(struct vit_tape *tape, const struct slot *slot, float *out)
 void vit_tape_end_at(struct vit_tape *tape, uint32_t block);
 /**
  * @param d_out    like out
- * @param grad     flat, in the layout's order: dL/dW' of every maskable tensor is added to it
+ * @param grad     flat, in the layout's order: dL/dW' of every maskable tensor is added to it; of a
+ *                 model that is learnt (model/vit_params.h) the gradients of all its values, n_values
  * @param d_entry  (batch, T', width), overwritten: of what entered the first block, in whatever block
  *                 the way back were to end else; what was replaced and what positions were added is
  *                 trained by that. NULL: not wanted

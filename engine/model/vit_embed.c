@@ -72,6 +72,42 @@ void vit_positions(const struct vit *vit, uint32_t grid, float *dst)
 				vit, grid, y, x, dst + (1 + (size_t)y * grid + x) * width);
 }
 
+/* The way back of resample_position(): what one place of the grid says about the native ones. */
+static void spread_position(
+	const struct vit *vit, uint32_t grid, uint32_t gy, uint32_t gx, const float *d, float *grad)
+{
+	const uint32_t width = vit->shape.width, native = vit->shape.grid;
+	uint32_t y[4], x[4];
+	double wy[4], wx[4];
+
+	taps_of(gy, grid, native, y, wy);
+	taps_of(gx, grid, native, x, wx);
+	for (int i = 0; i < 4; i++)
+		for (int j = 0; j < 4; j++) {
+			float *dst = grad + (1 + (size_t)y[i] * native + x[j]) * width;
+			const float w = (float)(wy[i] * wx[j]);
+
+			for (uint32_t k = 0; k < width; k++)
+				dst[k] += w * d[k];
+		}
+}
+
+void vit_positions_grad(const struct vit *vit, uint32_t grid, const float *d, float *grad)
+{
+	const uint32_t width = vit->shape.width;
+	const size_t n = (1 + (size_t)grid * grid) * width;
+
+	if (grid == vit->shape.grid) {
+		for (size_t i = 0; i < n; i++)
+			grad[i] += d[i];
+		return;
+	}
+	for (uint32_t i = 0; i < width; i++)
+		grad[i] += d[i];
+	for (uint32_t i = 0; i < grid * grid; i++)
+		spread_position(vit, grid, i / grid, i % grid, d + (1 + (size_t)i) * width, grad);
+}
+
 /* One row of pixels to the patches that it runs through. */
 static void cut_row(const struct vit_shape *shape, uint32_t grid, const float *src, float *dst)
 {

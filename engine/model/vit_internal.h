@@ -69,6 +69,8 @@ static inline size_t vit_patch_values(const struct vit_shape *shape)
 /** Position embedding for a grid of another side, class token first and added to its own position:
  * (1 + grid^2, width). Bicubic as PyTorch's interpolate(align_corners=False), a = -0.75. */
 void vit_positions(const struct vit *vit, uint32_t grid, float *dst);
+/** Its way back: d (1 + grid^2, width) adds to grad, (1 + native grid^2, width). */
+void vit_positions_grad(const struct vit *vit, uint32_t grid, const float *d, float *grad);
 /** Cuts (n, 3, px, px) into patches: (n, T, 3 patch^2), rounded to the precision. Where the class
  * token would be nothing is written. */
 void vit_columns(const struct vit_shape *shape, uint32_t n, uint32_t px, const float *pixels,
@@ -270,6 +272,21 @@ void vit_stem_carve(struct vit_stem *stem, const struct vit *vit, struct vit_car
 int vit_stem_init(struct vit_stem *stem, const struct vit *vit);
 void vit_stem_done(struct vit_stem *stem);
 int vit_stem_forward(struct vit_stem *stem, const struct vit *vit, float *tokens);
+
+/* vit_stem_grad.c: of a model that is learnt */
+struct vit_stem_grad {
+	void *d;          /* (n, T, D) in the precision: 0 where no pixels entered */
+	float *positions; /* (1 + grid^2, D) */
+	struct op *weight;
+};
+void vit_stem_grad_carve(struct vit_stem_grad *grad, const struct vit_stem *stem,
+	const struct vit *vit, struct vit_carver *carver);
+int vit_stem_grad_init(
+	struct vit_stem_grad *grad, const struct vit_stem *stem, const struct vit *vit);
+void vit_stem_grad_done(struct vit_stem_grad *grad);
+/** After a forward: d_tokens (n, T, D) of what entered the first block; adds to grad (n_values). */
+int vit_stem_backward(struct vit_stem_grad *stem_grad, const struct vit_stem *stem,
+	const struct vit *vit, const float *d_tokens, float *grad);
 
 /** Gradients on their way down; shared by all blocks. void: in the layers' precision. */
 struct vit_grad_data {

@@ -99,13 +99,6 @@ int vit_params_new(struct params **ret_params, const struct vit_shape *shape, bo
 	return 0;
 }
 
-static bool ends_with(const char *text, const char *end)
-{
-	const size_t n = strlen(text), n_end = strlen(end);
-
-	return n >= n_end && strcmp(text + n - n_end, end) == 0;
-}
-
 void vit_params_start(const struct params *params, const struct vit_shape *shape, float *values,
 	enum vit_start start, uint64_t seed)
 {
@@ -113,8 +106,7 @@ void vit_params_start(const struct params *params, const struct vit_shape *shape
 		const struct param *param = &params->tensors[i];
 
 		if (param->n_dims == 1)
-			param_start_with(param, values,
-				strstr(param->name, "norm") && ends_with(param->name, ".weight"));
+			param_start_with(param, values, param_is_norm_weight(param));
 		else if (strcmp(param->name, "pos_embed") == 0 && param->is_fixed)
 			sincos_positions(values + param->offset, shape->width, shape->grid);
 		else if (start == VIT_START_XAVIER && param->decays)

@@ -10,7 +10,8 @@ enum { MAX_PX = 4096, MAX_BATCH = 65536, MAX_TOKENS = 1 << 24 };
 int vit_stem_size(struct vit_stem *stem, const struct vit *vit, uint32_t n, uint32_t px,
 	enum precision precision)
 {
-	if (n == 0 || n > MAX_BATCH || px == 0 || px > MAX_PX || px % vit->shape.patch)
+	if (n == 0 || n > MAX_BATCH || px == 0 || px > MAX_PX || vit->shape.patch == 0 ||
+		px % vit->shape.patch)
 		return -EINVAL;
 	stem->n = n;
 	stem->precision = precision;
@@ -110,6 +111,9 @@ int vit_stem_forward(struct vit_stem *stem, const struct vit *vit, float *tokens
 	const float *pixels = stem->pixels ? stem->pixels : stem->input;
 	int r;
 
+	/* Else they are what they were. */
+	if (vit->params)
+		vit_positions(vit, stem->grid, stem->positions);
 	if (stem->kept)
 		vit_columns_of(&vit->shape, stem->n, stem->px, pixels, stem->kept,
 			stem->n_tokens - 1, stem->precision, stem->columns);

@@ -11,7 +11,8 @@ struct vit_tape {
 	struct arena *arena;
 	struct vit_tape_options options;
 	struct vit_stem stem;
-	struct vit_block blocks, last; /* every block but the last shares its ops */
+	struct vit_stem_grad stem_grad; /* of a model that is learnt, where pixels enter */
+	struct vit_block blocks, last;  /* every block but the last shares its ops */
 	struct vit_block_grad grads, last_grad;
 	struct vit_block_data *data; /* (depth) */
 	struct vit_grad_data d;
@@ -121,6 +122,11 @@ static void carve_gradients(struct vit_tape *tape, struct vit_carver *carver)
 		d->dropped = vit_carve_in(carver, all * shape->width, tape->precision);
 }
 
+static bool learns_stem(const struct vit_tape *tape)
+{
+	return tape->vit->params && tape->options.px > 0 && !tape->options.forward_only;
+}
+
 static void carve(struct vit_tape *tape, struct vit_carver *carver)
 {
 	const struct vit_shape *shape = &tape->vit->shape;
@@ -142,6 +148,8 @@ static void carve(struct vit_tape *tape, struct vit_carver *carver)
 	tape->variance = vit_carve(carver, rows);
 	if (!tape->options.forward_only)
 		carve_gradients(tape, carver);
+	if (learns_stem(tape))
+		vit_stem_grad_carve(&tape->stem_grad, &tape->stem, tape->vit, carver);
 }
 
 static int init_memory(struct vit_tape *tape)
@@ -194,6 +202,8 @@ static int init_ops(struct vit_tape *tape)
 		r = vit_block_init(&tape->last, vit, extent, true);
 	if (r == 0 && back)
 		r = vit_block_grad_init(&tape->last_grad, vit, extent);
+	if (r == 0 && learns_stem(tape))
+		r = vit_stem_grad_init(&tape->stem_grad, &tape->stem, vit);
 	if (r == 0)
 		r = op_norm_new(
 			&tape->norm, vit->onednn, (int64_t)n_leaving(tape), width, eps, true);
@@ -265,6 +275,7 @@ void vit_tape_free(struct vit_tape *tape)
 	if (!tape)
 		return;
 	vit_stem_done(&tape->stem);
+	vit_stem_grad_done(&tape->stem_grad);
 	vit_block_done(&tape->blocks);
 	vit_block_done(&tape->last);
 	vit_block_grad_done(&tape->grads);
@@ -335,15 +346,24 @@ void vit_tape_end_at(struct vit_tape *tape, uint32_t block)
 
 /* d_out to g, of what the last block gives. */
 static void run_norm_grad(
-	const struct vit_tape *tape, const float *d_out, const struct vit_operand *g)
+	const struct vit_tape *tape, const float *d_out, float *grad, const struct vit_operand *g)
 {
 	const struct vit *vit = tape->vit;
+	const float *x = tape->data[vit->shape.depth - 1].out;
 
+	vit_norm_sums(vit, grad, &vit->norm,
+		&(struct norm_sums){
+			.dy = d_out,
+			.x = x,
+			.mean = tape->mean,
+			.variance = tape->variance,
+			.rows = n_leaving(tape),
+		});
 	row_norm_grad(&(struct row_norm_grad){
 		.dst = g->values,
 		.rounded = tape->precision == PRECISION_F32 ? NULL : g->rounded,
 		.dy = d_out,
-		.x = tape->data[vit->shape.depth - 1].out,
+		.x = x,
 		.mean = tape->mean,
 		.variance = tape->variance,
 		.gamma = vit->norm.weight,
@@ -358,6 +378,8 @@ int vit_tape_backward(struct vit_tape *tape, const struct slot *slot, const floa
 {
 	const struct vit *vit = tape->vit;
 	const uint32_t last = vit->shape.depth - 1, end = d_entry ? 0 : tape->end;
+	/* A first norm that is learnt needs what only the way to the entry computes. */
+	const bool enters = d_entry || vit->params;
 	struct vit_grad_data d = tape->d;
 	int r;
 
@@ -369,13 +391,15 @@ int vit_tape_backward(struct vit_tape *tape, const struct slot *slot, const floa
 	d.g.values = tape->d_last;
 	if (tape->precision == PRECISION_F32)
 		d.g.rounded = tape->d_last;
-	run_norm_grad(tape, d_out, &d.g);
+	run_norm_grad(tape, d_out, grad, &d.g);
 	r = vit_block_backward(
-		&tape->last_grad, vit, slot, last, &tape->data[last], &d, last > end || d_entry);
+		&tape->last_grad, vit, slot, last, &tape->data[last], &d, last > end || enters);
 	d.g = tape->d.g;
 	for (uint32_t b = last; r == 0 && b-- > end;)
 		r = vit_block_backward(
-			&tape->grads, vit, slot, b, &tape->data[b], &d, b > end || d_entry);
+			&tape->grads, vit, slot, b, &tape->data[b], &d, b > end || enters);
+	if (r == 0 && end == 0 && learns_stem(tape))
+		r = vit_stem_backward(&tape->stem_grad, &tape->stem, vit, d.below, grad);
 	if (r == 0 && d_entry)
 		memcpy(d_entry, d.below, n_entering(tape) * vit->shape.width * sizeof(*d_entry));
 	return r;

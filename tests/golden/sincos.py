@@ -4,14 +4,16 @@ Run: python3 tests/golden/sincos.py"""
 import numpy as np
 from write import write
 
-WIDTH, GRID = 24, 4
-
 
 def waves(n, at):
     angles = np.outer(at, 1 / 10000 ** (np.arange(n // 2) / (n / 2)))
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
 
 
-columns, rows = np.meshgrid(np.arange(GRID), np.arange(GRID))
-grid = np.concatenate([waves(WIDTH // 2, columns.ravel()), waves(WIDTH // 2, rows.ravel())], axis=1)
-write("sincos.f32", np.zeros(WIDTH), grid)
+def grid_positions(width, grid):
+    columns, rows = np.meshgrid(np.arange(grid), np.arange(grid))
+    return np.concatenate([waves(width // 2, columns.ravel()), waves(width // 2, rows.ravel())], axis=1)
+
+
+if __name__ == "__main__":
+    write("sincos.f32", np.zeros(24), grid_positions(24, 4))
