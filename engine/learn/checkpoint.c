@@ -123,6 +123,6 @@ int round_resume(struct round *round, int dir_fd, const char *path, struct diag 
 	memcpy(round->state, data + sizeof(checkpoint), round->n_state * sizeof(float));
 	round->step = checkpoint.step;
 	round->is_started = checkpoint.is_started;
-	round_take_scores(round);
+	round->drive->resumed(round);
 	return 0;
 }

@@ -7,45 +7,135 @@
 
 struct pass {
 	struct vit_tape *tape;
-	struct arena *arena; /* NULL: all at once, and the tape's input is the input */
-	float *input;        /* (n, 3, px, px) */
-	float *out;          /* (n_at_once, width) of a part: embeddings or their gradient */
-	uint32_t n, n_at_once;
-	size_t n_pixels, width; /* of one view */
+	struct arena *arena; /* NULL: all at once, and the tape's own input is the input */
+	const float *pixels; /* (n, 3, px, px) */
+	float *input;        /* the same where they are the pass's own; else NULL */
+	float *part;         /* (n_at_once, O, width) of a part: outputs or their gradient */
+	float *d_entry;      /* (n_at_once, T', width) of a part */
+	uint32_t *kept;      /* (n, T' - 1) or NULL */
+	bool *replaced;      /* (n, n_patches) or NULL */
+	const float *replacement;
+	struct branch branch;
+	struct vit_drop drop;
+	uint32_t n, n_at_once, n_tokens, n_patches;
+	size_t n_pixels, n_out, n_entry; /* of one view */
 };
+
+static bool is_whole(const struct pass *pass)
+{
+	return pass->n_at_once == pass->n;
+}
+
+static bool drops(const struct branch *branch)
+{
+	return branch->drop > 0 || branch->drop_path > 0;
+}
+
+static uint32_t held(uint32_t n, uint32_t n_at_once)
+{
+	return n_at_once > 0 && n_at_once < n ? n_at_once : n;
+}
+
+static struct vit_tape_options tape_options(
+	uint32_t n, uint32_t n_at_once, const struct pass_options *options)
+{
+	const struct branch *branch = &options->branch;
+
+	return (struct vit_tape_options){
+		.batch = held(n, n_at_once),
+		.px = options->px,
+		.precision = options->precision,
+		.n_kept = branch->tokens == BRANCH_KEPT ? branch->n_kept : 0,
+		.all_out = branch->all_out,
+		.forward_only = branch->network == BRANCH_TEACHER,
+		/* A last part that is shorter would read beyond the end. */
+		.borrows = options->pixels && held(n, n_at_once) == n,
+		.drops = drops(branch),
+	};
+}
+
+size_t pass_bytes(
+	const struct vit *vit, uint32_t n, uint32_t n_at_once, const struct pass_options *options)
+{
+	struct vit_tape_options tape = tape_options(n, n_at_once, options);
+
+	return vit_tape_bytes(vit, &tape);
+}
+
+/* All that is floats; in parts the input too, where it is not the caller's. */
+static int lay_out(struct pass *pass, bool wants_entry)
+{
+	size_t n_part = is_whole(pass) ? 0 : pass->n_at_once;
+
+	return plot_lay_out(&pass->arena,
+		(const struct plot[]){
+			{ &pass->part, n_part * pass->n_out },
+			{ &pass->d_entry, wants_entry ? n_part * pass->n_entry : 0 },
+			{ &pass->input, pass->pixels ? 0 : pass->n * pass->n_pixels },
+		},
+		3);
+}
+
+static int set_pixels(struct pass *pass, const struct pass_options *options)
+{
+	int r;
+
+	pass->pixels = options->pixels;
+	if (is_whole(pass)) {
+		if (pass->pixels)
+			vit_tape_read(pass->tape, pass->pixels);
+		else
+			pass->input = vit_tape_input(pass->tape);
+		return 0;
+	}
+	r = lay_out(pass, options->branch.wants_entry);
+	if (r == 0 && !pass->pixels)
+		pass->pixels = pass->input;
+	return r;
+}
+
+static int set_tokens(struct pass *pass)
+{
+	if (pass->branch.tokens == BRANCH_KEPT) {
+		pass->kept = calloc((size_t)pass->n * (pass->n_tokens - 1), sizeof(*pass->kept));
+		return pass->kept ? 0 : -ENOMEM;
+	}
+	if (pass->branch.tokens == BRANCH_REPLACED) {
+		/* The tape reads a row for each of its own, behind a shorter part too. */
+		pass->replaced = calloc(((size_t)pass->n + pass->n_at_once) * pass->n_patches,
+			sizeof(*pass->replaced));
+		return pass->replaced ? 0 : -ENOMEM;
+	}
+	return 0;
+}
 
 int pass_new(struct pass **ret_pass, struct vit *vit, uint32_t n, uint32_t n_at_once,
 	const struct pass_options *options)
 {
 	_cleanup_(pass_freep) struct pass *pass = calloc(1, sizeof(*pass));
+	const struct vit_tape_options tape = tape_options(n, n_at_once, options);
+	const struct vit_shape *shape = vit_shape(vit);
 	int r;
 
 	if (!pass)
 		return -ENOMEM;
+	pass->branch = options->branch;
 	pass->n = n;
-	pass->n_at_once = n_at_once > 0 && n_at_once < n ? n_at_once : n;
+	pass->n_at_once = tape.batch;
 	pass->n_pixels = (size_t)3 * options->px * options->px;
-	pass->width = vit_shape(vit)->width;
-	r = vit_tape_open(&pass->tape, vit,
-		&(struct vit_tape_options){
-			.batch = pass->n_at_once,
-			.px = options->px,
-			.precision = options->precision,
-		});
+	pass->n_patches = (options->px / shape->patch) * (options->px / shape->patch);
+	r = vit_tape_open(&pass->tape, vit, &tape);
 	if (r < 0)
 		return r;
 	vit_tape_end_at(pass->tape, options->first_block);
-	pass->input = vit_tape_input(pass->tape);
-	if (pass->n_at_once < n) {
-		r = plot_lay_out(&pass->arena,
-			(const struct plot[]){
-				{ &pass->input, n * pass->n_pixels },
-				{ &pass->out, pass->n_at_once * pass->width },
-			},
-			2);
-		if (r < 0)
-			return r;
-	}
+	pass->n_tokens = vit_tape_n_tokens(pass->tape);
+	pass->n_entry = (size_t)pass->n_tokens * shape->width;
+	pass->n_out = tape.all_out ? pass->n_entry : shape->width;
+	r = set_pixels(pass, options);
+	if (r == 0)
+		r = set_tokens(pass);
+	if (r < 0)
+		return r;
 	*ret_pass = TAKE_PTR(pass);
 	return 0;
 }
@@ -56,6 +146,8 @@ void pass_free(struct pass *pass)
 		return;
 	vit_tape_free(pass->tape);
 	arena_free(pass->arena);
+	free(pass->kept);
+	free(pass->replaced);
 	free(pass);
 }
 
@@ -64,59 +156,112 @@ float *pass_input(struct pass *pass)
 	return pass->input;
 }
 
+uint32_t pass_n_tokens(const struct pass *pass)
+{
+	return pass->n_tokens;
+}
+
+uint32_t *pass_kept(struct pass *pass)
+{
+	return pass->kept;
+}
+
+bool *pass_replaced(struct pass *pass)
+{
+	return pass->replaced;
+}
+
+void pass_replace_by(struct pass *pass, const float *vector)
+{
+	pass->replacement = vector;
+}
+
+void pass_draw_by(struct pass *pass, const struct vit_drop *drop)
+{
+	pass->drop = *drop;
+	pass->drop.rate = pass->branch.drop;
+	pass->drop.path = pass->branch.drop_path;
+}
+
 static uint32_t part_size(const struct pass *pass, uint32_t first)
 {
 	return pass->n - first < pass->n_at_once ? pass->n - first : pass->n_at_once;
 }
 
-/* A last, shorter part leaves old views in the rows behind it: nobody reads those. */
-static int forward_part(struct pass *pass, const struct slot *slot, uint32_t first)
+/* What a tape's rows are of the pass's. Behind a last, shorter part lie old ones: nobody reads what
+ * becomes of those. */
+static void set_part(struct pass *pass, uint32_t first)
 {
-	memcpy(vit_tape_input(pass->tape), pass->input + first * pass->n_pixels,
-		part_size(pass, first) * pass->n_pixels * sizeof(float));
-	return vit_tape_forward(pass->tape, slot, pass->out);
+	const uint32_t n = part_size(pass, first), n_kept = pass->n_tokens - 1;
+
+	if (!is_whole(pass))
+		memcpy(vit_tape_input(pass->tape), pass->pixels + first * pass->n_pixels,
+			n * pass->n_pixels * sizeof(float));
+	if (pass->kept)
+		memcpy(vit_tape_kept(pass->tape), pass->kept + (size_t)first * n_kept,
+			(size_t)n * n_kept * sizeof(*pass->kept));
+	if (drops(&pass->branch)) {
+		pass->drop.first = first;
+		vit_tape_drop(pass->tape, &pass->drop);
+	}
 }
 
-int pass_forward(struct pass *pass, const struct slot *slot, float *embeddings)
+static int forward_part(struct pass *pass, const struct slot *slot, uint32_t first, float *out)
 {
-	if (!pass->arena)
-		return vit_tape_forward(pass->tape, slot, embeddings);
+	set_part(pass, first);
+	if (pass->replaced)
+		vit_tape_replace(pass->tape, pass->replaced + (size_t)first * pass->n_patches,
+			pass->replacement);
+	return vit_tape_forward(pass->tape, slot, out);
+}
+
+int pass_forward(struct pass *pass, const struct slot *slot, float *out)
+{
+	if (pass->replaced && !pass->replacement)
+		return -EINVAL;
+	if (is_whole(pass))
+		return forward_part(pass, slot, 0, out);
 	for (uint32_t first = 0; first < pass->n; first += pass->n_at_once) {
-		int r = forward_part(pass, slot, first);
+		int r = forward_part(pass, slot, first, pass->part);
 
 		if (r < 0)
 			return r;
-		memcpy(embeddings + first * pass->width, pass->out,
-			part_size(pass, first) * pass->width * sizeof(float));
+		memcpy(out + first * pass->n_out, pass->part,
+			part_size(pass, first) * pass->n_out * sizeof(float));
 	}
 	return 0;
 }
 
 /* The rows behind a shorter part have no say. */
 static int backward_part(struct pass *pass, const struct slot *slot, uint32_t first,
-	const float *d_embeddings, float *grad)
+	const float *d_out, float *grad, float *d_entry)
 {
-	size_t n = part_size(pass, first) * pass->width;
+	const uint32_t n = part_size(pass, first);
+	int r;
 
-	memset(pass->out, 0, pass->n_at_once * pass->width * sizeof(float));
-	memcpy(pass->out, d_embeddings + first * pass->width, n * sizeof(float));
-	return vit_tape_backward(pass->tape, slot, pass->out, grad, NULL);
+	memset(pass->part, 0, pass->n_at_once * pass->n_out * sizeof(float));
+	memcpy(pass->part, d_out + first * pass->n_out, n * pass->n_out * sizeof(float));
+	r = vit_tape_backward(pass->tape, slot, pass->part, grad, d_entry ? pass->d_entry : NULL);
+	if (r == 0 && d_entry)
+		memcpy(d_entry + first * pass->n_entry, pass->d_entry,
+			n * pass->n_entry * sizeof(float));
+	return r;
 }
 
 int pass_backward(
-	struct pass *pass, const struct slot *slot, const float *d_embeddings, float *grad)
+	struct pass *pass, const struct slot *slot, const float *d_out, float *grad, float *d_entry)
 {
 	uint32_t last = (pass->n - 1) / pass->n_at_once * pass->n_at_once;
 	int r;
 
-	if (!pass->arena)
-		return vit_tape_backward(pass->tape, slot, d_embeddings, grad, NULL);
+	if (is_whole(pass))
+		return vit_tape_backward(pass->tape, slot, d_out, grad, d_entry);
 	/* The tape still holds the last part. */
-	r = backward_part(pass, slot, last, d_embeddings, grad);
+	r = backward_part(pass, slot, last, d_out, grad, d_entry);
 	for (uint32_t first = 0; r == 0 && first < last; first += pass->n_at_once) {
-		r = forward_part(pass, slot, first);
+		r = forward_part(pass, slot, first, pass->part);
 		if (r == 0)
-			r = backward_part(pass, slot, first, d_embeddings, grad);
+			r = backward_part(pass, slot, first, d_out, grad, d_entry);
 	}
 	return r;
 }

@@ -118,20 +118,33 @@ bool recipe_wants_labels(enum recipe_objective objective)
 	return objective_kind(objective)->wants_labels;
 }
 
+/* Pixels, which all branches of a size share, and are there at once in any case. */
+static size_t view_bytes(
+	const struct recipe *recipe, const struct branch *branches, uint32_t n_branches, bool small)
+{
+	const size_t px = small ? recipe->small_px : recipe->large_px;
+
+	return objective_n_views(branches, n_branches, small) * recipe->batch * 3 * px * px *
+	       sizeof(float);
+}
+
 size_t recipe_tape_bytes(const struct recipe *recipe, const struct vit *vit)
 {
-	bool in_parts = recipe->at_once > 0 && recipe->at_once < recipe->batch;
-	uint32_t n = in_parts ? recipe->at_once : recipe->batch;
-	struct vit_tape_options options = {
-		.batch = objective_kind(recipe->objective)->n_large * n,
-		.px = recipe->large_px,
-		.precision = recipe->precision,
-	};
-	size_t n_bytes = vit_tape_bytes(vit, &options);
+	static const float pixels[1];
+	struct branch branches[BRANCHES_MAX] = { 0 };
+	uint32_t n_branches =
+		objective_kind(recipe->objective)->branches(recipe, vit_shape(vit), branches);
+	size_t n_bytes = view_bytes(recipe, branches, n_branches, false) +
+			 view_bytes(recipe, branches, n_branches, true);
 
-	options.batch = recipe->n_small * n;
-	options.px = recipe->small_px;
-	return recipe->n_small > 0 ? n_bytes + vit_tape_bytes(vit, &options) : n_bytes;
+	for (uint32_t b = 0; b < n_branches; b++) {
+		struct pass_options options = objective_pass(recipe, &branches[b]);
+
+		options.pixels = pixels; /* none of its own */
+		n_bytes += pass_bytes(vit, branches[b].n_views * recipe->batch,
+			branches[b].n_views * recipe->at_once, &options);
+	}
+	return n_bytes;
 }
 
 void recipe_fit(struct recipe *recipe, const struct vit *vit, size_t max_bytes)

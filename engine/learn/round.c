@@ -4,118 +4,187 @@
 #include <math.h>
 #include <string.h>
 
-#include "learn/embed.h"
 #include "learn/judge.h"
-#include "learn/optimiser.h"
 #include "learn/round_state.h"
-#include "learn/selection.h"
-#include "learn/update.h"
+#include "learn/streams.h"
 #include "learn/warm.h"
-#include "mask/scores.h"
 
 #define MIN_LOSSES 5u
 
-static uint32_t n_large(const struct round *round)
+static uint32_t n_rows(const struct round *round, uint32_t b)
 {
-	return round->objective->kind->n_large * round->recipe.batch;
+	return round->objective->branches[b].n_views * round->recipe.batch;
 }
 
-static uint32_t n_small(const struct round *round)
+static size_t n_pixels(const struct round *round, bool small)
 {
-	return round->recipe.n_small * round->recipe.batch;
+	const size_t px = small ? round->recipe.small_px : round->recipe.large_px;
+
+	return 3 * px * px;
+}
+
+/* Values of all views of a size. */
+static size_t n_views_pixels(const struct round *round, bool small)
+{
+	const struct objective *objective = round->objective;
+
+	return objective_n_views(objective->branches, objective->n_branches, small) *
+	       round->recipe.batch * n_pixels(round, small);
 }
 
 /* state is one run of floats, so that a checkpoint is one write. */
-static void map_state(struct round *round, size_t n_elements)
+static void map_state(struct round *round)
 {
-	float *p = round->state;
+	float *p = round->drive->map(round, round->state);
 
-	round->scores = p;
-	round->first = round->scores + n_elements;
-	p = round->first + n_elements;
-	if (round->recipe.optimiser == RECIPE_ADAM) {
-		round->second = p;
-		p += n_elements;
-	}
 	round->objective->kind->map(round->objective, p);
 	round->losses = p + round->objective->n_state;
+	round->figures = round->losses + round->n_losses;
+}
+
+/* A branch's size; its arrays are there only after the plots are laid out. */
+static struct objective_rows rows_of(const struct round *round, uint32_t b)
+{
+	const struct branch *branch = &round->objective->branches[b];
+	const struct recipe *recipe = &round->recipe;
+	uint32_t grid = (branch->is_small ? recipe->small_px : recipe->large_px) /
+			vit_shape(round->vit)->patch;
+
+	return (struct objective_rows){
+		.n_rows = n_rows(round, b),
+		.n_patches = grid * grid,
+		.n_tokens = 1 + (branch->tokens == BRANCH_KEPT ? branch->n_kept : grid * grid),
+	};
+}
+
+static bool is_class_student(const struct branch *branch)
+{
+	return branch->network == BRANCH_STUDENT && !branch->all_out;
+}
+
+/* Rows of the students of which the class token alone leaves. */
+static size_t n_class_rows(const struct round *round)
+{
+	size_t n = 0;
+
+	for (uint32_t b = 0; b < round->objective->n_branches; b++)
+		if (is_class_student(&round->objective->branches[b]))
+			n += n_rows(round, b);
+	return n;
+}
+
+/* All floats of a step, but for the branches' own. */
+enum { PLOT_STATE, PLOT_GRAD, PLOT_LARGE, PLOT_SMALL, PLOT_FIGURES, PLOT_F, PLOT_D_F, N_PLOTS };
+enum { N_BRANCH_PLOTS = 3 };
+
+static uint32_t plot_branches(struct round *round, struct plot *plots)
+{
+	const size_t width = vit_shape(round->vit)->width;
+	uint32_t n = 0;
+
+	for (uint32_t b = 0; b < round->objective->n_branches; b++) {
+		const struct branch *branch = &round->objective->branches[b];
+		struct objective_rows *rows = &round->passed.branches[b];
+		size_t n_entry, n_out;
+
+		*rows = rows_of(round, b);
+		n_entry = (size_t)rows->n_rows * rows->n_tokens * width;
+		n_out = branch->all_out ? n_entry : rows->n_rows * width;
+		if (!is_class_student(branch))
+			plots[n++] = (struct plot){ &round->outputs[b], n_out };
+		if (branch->network == BRANCH_STUDENT && branch->all_out)
+			plots[n++] = (struct plot){ &rows->d_out, n_out };
+		if (branch->wants_entry)
+			plots[n++] = (struct plot){ &round->d_entry[b], n_entry };
+	}
+	return n;
+}
+
+/* What each branch reads and writes of it. */
+static void set_rows(struct round *round, float *f, float *d_f)
+{
+	const size_t width = vit_shape(round->vit)->width;
+
+	for (uint32_t b = 0; b < round->objective->n_branches; b++) {
+		const struct branch *branch = &round->objective->branches[b];
+		struct objective_rows *rows = &round->passed.branches[b];
+
+		if (is_class_student(branch)) {
+			round->outputs[b] = f;
+			rows->d_out = d_f;
+			f += rows->n_rows * width;
+			d_f += rows->n_rows * width;
+		}
+		rows->out = round->outputs[b];
+		rows->d_entry = round->d_entry[b];
+		rows->pixels = (branch->is_small ? round->small : round->large) +
+			       (size_t)branch->first_view * round->recipe.batch *
+				       n_pixels(round, branch->is_small);
+	}
 }
 
 static int allocate(struct round *round)
 {
 	const struct recipe *recipe = &round->recipe;
-	size_t n_features =
-		(size_t)(n_large(round) + n_small(round)) * vit_shape(round->vit)->width;
-	size_t n_elements = vit_layout(round->vit)->n_elements;
-	size_t n_moments = recipe->optimiser == RECIPE_ADAM ? 2 : 1;
+	const size_t n_f = n_class_rows(round) * vit_shape(round->vit)->width;
+	struct plot plots[N_PLOTS + N_BRANCH_PLOTS * BRANCHES_MAX];
+	float *f, *d_f;
 	int r;
 
+	round->n_figures = objective_n_figures(round->objective->kind);
 	round->n_losses = recipe->steps / 10 > MIN_LOSSES ? recipe->steps / 10 : MIN_LOSSES;
-	round->n_state = (1 + n_moments) * n_elements + round->objective->n_state + round->n_losses;
+	round->n_state = round->drive->n_state(round) + round->objective->n_state +
+			 (size_t)round->n_losses * (1 + round->n_figures);
 	round->images = calloc(recipe->batch, sizeof(*round->images));
 	if (!round->images)
 		return -ENOMEM;
-	r = plot_lay_out(&round->arena,
-		(const struct plot[]){
-			{ &round->state, round->n_state },
-			{ &round->grad, n_elements },
-			{ &round->f, n_features },
-			{ &round->d_f, n_features },
-		},
-		4);
+	plots[PLOT_STATE] = (struct plot){ &round->state, round->n_state };
+	plots[PLOT_GRAD] = (struct plot){ &round->grad, vit_layout(round->vit)->n_elements };
+	plots[PLOT_LARGE] = (struct plot){ &round->large, n_views_pixels(round, false) };
+	plots[PLOT_SMALL] = (struct plot){ &round->small, n_views_pixels(round, true) };
+	plots[PLOT_FIGURES] = (struct plot){ &round->passed.figures, round->n_figures };
+	plots[PLOT_F] = (struct plot){ &f, n_f };
+	plots[PLOT_D_F] = (struct plot){ &d_f, n_f };
+	r = plot_lay_out(&round->arena, plots, N_PLOTS + plot_branches(round, plots + N_PLOTS));
 	if (r < 0)
 		return r;
-	map_state(round, n_elements);
+	round->passed.images = round->images;
+	set_rows(round, f, d_f);
+	map_state(round);
 	return 0;
 }
 
-void round_take_scores(struct round *round)
+static int build_pass(struct round *round, uint32_t b)
 {
+	const struct branch *branch = &round->objective->branches[b];
 	const struct recipe *recipe = &round->recipe;
-
-	if (recipe->mask == RECIPE_TOPK)
-		scores_keep_top(round->mask, round->scores, recipe->keep, round->selection);
-	else
-		mask_from_scores(round->mask, round->scores, recipe->score_threshold);
-}
-
-static int start_mask(struct round *round)
-{
+	struct objective_rows *rows = &round->passed.branches[b];
+	struct pass_options options = objective_pass(recipe, branch);
 	int r;
 
-	r = mask_new(&round->mask, vit_layout(round->vit));
+	options.pixels = rows->pixels;
+	r = pass_new(&round->passes[b], round->vit, rows->n_rows, branch->n_views * recipe->at_once,
+		&options);
 	if (r < 0)
 		return r;
-	r = selection_new(&round->selection, round->vit, &round->recipe);
-	if (r < 0)
-		return r;
-	selection_start(round->scores, round->vit, &round->recipe);
-	round_take_scores(round);
+	rows->kept = pass_kept(round->passes[b]);
+	rows->replaced = pass_replaced(round->passes[b]);
 	return 0;
 }
 
 static int build(struct round *round)
 {
-	const struct recipe *recipe = &round->recipe;
-	struct pass_options options = {
-		.px = recipe->large_px,
-		.first_block = recipe->first_block,
-		.precision = recipe->precision,
-	};
-	int r;
+	const struct objective *objective = round->objective;
+	struct recipe recipe = round->recipe;
+	int r = 0;
 
-	r = vit_slot_new(&round->slot, round->vit, slot_use_in(SLOT_LEARN, recipe->precision));
+	for (uint32_t b = 0; r == 0 && b < objective->n_branches; b++)
+		r = build_pass(round, b);
 	if (r < 0)
 		return r;
-	r = pass_new(&round->large, round->vit, n_large(round),
-		round->objective->kind->n_large * recipe->at_once, &options);
-	options.px = recipe->small_px;
-	if (r == 0 && recipe->n_small > 0)
-		r = pass_new(&round->small, round->vit, n_small(round),
-			recipe->n_small * recipe->at_once, &options);
-	if (r < 0)
-		return r;
-	return views_new(&round->views, recipe, round->objective->kind->n_large, &round->prep,
+	recipe.n_small = objective_n_views(objective->branches, objective->n_branches, true);
+	return views_new(&round->views, &recipe,
+		objective_n_views(objective->branches, objective->n_branches, false), &round->prep,
 		&round->source);
 }
 
@@ -134,8 +203,55 @@ static void add_labels(struct image_source *source)
 	source->manifest = digest_final(&state);
 }
 
+/* The source becomes its labelled images; labels are of those alone. */
+static int leave_labelled(struct round *round)
+{
+	const struct image_source *whole = &round->whole;
+	uint32_t n = 0;
+
+	round->labelled = calloc(whole->n, sizeof(*round->labelled));
+	round->labels = calloc(whole->n, sizeof(*round->labels));
+	if (!round->labelled || !round->labels)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < whole->n; i++)
+		if (whole->labels[i] < whole->n_classes) {
+			round->labels[n] = whole->labels[i];
+			round->labelled[n++] = i;
+		}
+	if (n < 2)
+		return -EINVAL;
+	round->part = (struct embed_part){ whole, round->labelled, n };
+	round->source = embed_part_source(&round->part);
+	round->source.labels = round->labels;
+	round->source.n_classes = whole->n_classes;
+	return 0;
+}
+
+static int take_labels(struct round *round, const struct objective_kind *kind, struct diag *diag)
+{
+	int r = 0;
+
+	if (!kind->wants_labels || !round->source.labels)
+		return 0;
+	add_labels(&round->source);
+	round->whole = round->source;
+	if (kind->labelled_only)
+		r = leave_labelled(round);
+	if (r == -EINVAL)
+		return diag_set(
+			diag, EINVAL, "objective %s: fewer than two labelled images", kind->name);
+	return r;
+}
+
 int round_new(struct round **ret_round, struct vit *vit, const struct recipe *recipe,
 	const struct prep *prep, const struct image_source *source, struct diag *diag)
+{
+	return round_new_of(ret_round, NULL, vit, recipe, prep, source, diag);
+}
+
+int round_new_of(struct round **ret_round, const struct objective_kind *kind, struct vit *vit,
+	const struct recipe *recipe, const struct prep *prep, const struct image_source *source,
+	struct diag *diag)
 {
 	_cleanup_(round_freep) struct round *round = NULL;
 	int r;
@@ -154,15 +270,20 @@ int round_new(struct round **ret_round, struct vit *vit, const struct recipe *re
 	r = prep_check(&round->prep, vit_shape(vit)->patch, diag);
 	if (r < 0)
 		return r;
-	r = objective_new(&round->objective,
-		&(struct objective_setup){ recipe, source, vit_shape(vit)->width }, diag);
+	if (!kind)
+		kind = objective_kind(recipe->objective);
+	r = take_labels(round, kind, diag);
+	if (r == 0)
+		r = objective_new_of(&round->objective, kind,
+			&(struct objective_setup){ &round->recipe, &round->source, vit }, diag);
 	if (r < 0)
 		return r;
-	if (round->objective->kind->wants_labels)
-		add_labels(&round->source);
+	round->drive = &drive_scores;
+	round->has_teacher =
+		objective_has_teacher(round->objective->branches, round->objective->n_branches);
 	r = allocate(round);
 	if (r == 0)
-		r = start_mask(round);
+		r = round->drive->make(round);
 	if (r < 0)
 		return diag_set(diag, -r, "round: no memory for its state");
 	r = build(round);
@@ -177,13 +298,14 @@ void round_free(struct round *round)
 	if (!round)
 		return;
 	views_free(round->views);
-	pass_free(round->small);
-	pass_free(round->large);
-	slot_free(round->slot);
+	for (uint32_t b = 0; b < BRANCHES_MAX; b++)
+		pass_free(round->passes[b]);
+	if (round->drive)
+		round->drive->free(round);
 	objective_free(round->objective);
-	mask_free(round->selection);
-	mask_free(round->mask);
 	arena_free(round->arena);
+	free(round->labelled);
+	free(round->labels);
 	free(round->images);
 	free(round);
 }
@@ -207,7 +329,11 @@ const float *round_scores(const struct round *round)
 
 void round_start_at(struct round *round, const float *scores)
 {
-	memcpy(round->scores, scores, vit_layout(round->vit)->n_elements * sizeof(*scores));
+	const size_t n_bytes = vit_layout(round->vit)->n_elements * sizeof(*scores);
+
+	memcpy(round->scores, scores, n_bytes);
+	if (round->has_teacher)
+		memcpy(round->teacher, scores, n_bytes);
 	round_take_scores(round);
 	round->goes_on = true;
 }
@@ -248,119 +374,134 @@ int round_start(struct round *round)
 	return 0;
 }
 
-/* All views through the network: f. */
-static int forward(struct round *round)
+/* Every branch through one of the networks. */
+static int forward(struct round *round, enum branch_network network)
 {
-	size_t n = (size_t)n_large(round) * vit_shape(round->vit)->width;
-	int r;
+	const struct objective *objective = round->objective;
+	const struct slot *slot = network == BRANCH_TEACHER ? round->teacher_slot : round->slot;
+	int r = 0;
 
-	r = slot_apply(round->slot, round->mask);
-	if (r < 0)
-		return r;
-	r = pass_forward(round->large, round->slot, round->f);
-	if (r < 0 || !round->small)
-		return r;
-	return pass_forward(round->small, round->slot, round->f + n);
+	for (uint32_t b = 0; r == 0 && b < objective->n_branches; b++) {
+		if (objective->branches[b].network != network)
+			continue;
+		pass_replace_by(round->passes[b], round->passed.branches[b].replacement);
+		pass_draw_by(round->passes[b],
+			&(struct vit_drop){
+				.seed = round->recipe.seed,
+				.step = round->step,
+				.stream = STREAM_DROP + 16 * b + objective->branches[b].first_view,
+				.images = round->images,
+				.n_images = round->recipe.batch,
+			});
+		r = pass_forward(round->passes[b], slot, round->outputs[b]);
+	}
+	return r;
 }
 
 static int backward(struct round *round)
 {
-	size_t n = (size_t)n_large(round) * vit_shape(round->vit)->width;
-	int r;
+	const struct objective *objective = round->objective;
+	int r = 0;
 
 	memset(round->grad, 0, vit_layout(round->vit)->n_elements * sizeof(*round->grad));
-	r = pass_backward(round->large, round->slot, round->d_f, round->grad);
-	if (r < 0 || !round->small)
-		return r;
-	return pass_backward(round->small, round->slot, round->d_f + n, round->grad);
+	for (uint32_t b = 0; r == 0 && b < objective->n_branches; b++)
+		if (objective->branches[b].network == BRANCH_STUDENT)
+			r = pass_backward(round->passes[b], round->slot,
+				round->passed.branches[b].d_out, round->grad, round->d_entry[b]);
+	return r;
 }
 
-static void update(struct round *round)
+/* Of a ring of rows of n values, value i. One step's loss is noisy, and a full queue of old embeddings
+ * moves it. */
+static double late_mean(const struct round *round, const float *ring, uint32_t n, uint32_t i)
 {
-	const struct recipe *recipe = &round->recipe;
-
-	update_scores(&(struct update){
-		.scores = round->scores,
-		.first = round->first,
-		.second = round->second,
-		.grad = round->grad,
-		.weights = vit_weights(round->vit),
-		.mask = round->mask,
-		.selection = round->selection,
-		.lr = schedule_warm(
-			recipe->score_lr, round->step, recipe->steps, recipe_warm_steps(recipe)),
-		.step = round->step + 1,
-		.alpha_term = recipe->alpha_term,
-		.bits = recipe->mask == RECIPE_THRESHOLD,
-		.threshold = recipe->score_threshold,
-	});
-	if (recipe->mask != RECIPE_THRESHOLD)
-		round_take_scores(round);
-}
-
-/* One step's loss is noisy, and a full queue of old embeddings moves it. */
-static double late_loss(const struct round *round)
-{
-	uint32_t n = round->step < round->n_losses ? round->step : round->n_losses;
+	uint32_t n_done = round->step < round->n_losses ? round->step : round->n_losses;
 	double sum = 0;
 
-	for (uint32_t i = 0; i < n; i++)
-		sum += round->losses[i];
-	return n > 0 ? sum / n : 0;
+	for (uint32_t row = 0; row < n_done; row++)
+		sum += ring[row * n + i];
+	return n_done > 0 ? sum / n_done : 0;
 }
 
 static struct round_progress progress_of(const struct round *round)
 {
 	const struct mask_layout *layout = round->mask->layout;
+	struct round_progress progress;
 	uint64_t n_on = 0;
 
 	for (unsigned t = 0; t < layout->n_tensors; t++)
 		n_on += round->mask->n_on[t];
-	return (struct round_progress){
+	progress = (struct round_progress){
 		.step = round->step,
 		.steps = round->recipe.steps,
-		.loss_ratio = (float)(late_loss(round) / round->objective->scale),
+		.loss_ratio =
+			(float)(late_mean(round, round->losses, 1, 0) / round->objective->scale),
 		.density = mask_density(round->mask),
 		.lowest_density = mask_lowest_density(round->mask),
 		.n_flips = layout->n_elements - n_on,
+		.n_figures = round->n_figures,
 	};
+	for (uint32_t i = 0; i < round->n_figures; i++)
+		progress.figures[i] = (struct objective_figure){
+			.name = round->objective->kind->figures[i],
+			.value = (float)late_mean(round, round->figures, round->n_figures, i),
+		};
+	return progress;
+}
+
+/* What the step leaves: only from here on is anything changed that a repeated one would see. */
+static void leave(struct round *round, double loss)
+{
+	const struct objective_kind *kind = round->objective->kind;
+	const uint32_t at = round->step % round->n_losses;
+	float decay = -1;
+
+	round->losses[at] = (float)loss;
+	for (uint32_t i = 0; i < round->n_figures; i++)
+		round->figures[at * round->n_figures + i] = round->passed.figures[i];
+	kind->update(round->objective, &round->passed);
+	round->drive->update(round);
+	if (round->has_teacher && kind->teacher_decay)
+		decay = kind->teacher_decay(round->objective, round->step);
+	if (decay >= 0)
+		round->drive->teach(round, decay);
+	round->step++;
 }
 
 int round_learn(struct round *round)
 {
 	struct objective *objective = round->objective;
-	const struct objective_batch batch = { round->step, round->f, round->images };
 	double loss;
 	int r;
 
-	r = forward(round);
-	if (r < 0)
-		return r;
-	r = objective->kind->loss(objective, &batch, round->d_f, &loss);
+	round->passed.step = round->step;
+	r = round->drive->apply(round);
+	if (r == 0 && round->has_teacher)
+		r = forward(round, BRANCH_TEACHER);
+	if (r == 0 && objective->kind->choose)
+		r = objective->kind->choose(objective, &round->passed);
+	if (r == 0)
+		r = forward(round, BRANCH_STUDENT);
+	if (r == 0)
+		r = objective->kind->loss(objective, &round->passed, &loss);
 	if (r < 0)
 		return r;
 	if (!isfinite(loss))
 		return -EDOM;
 	r = backward(round);
-	if (r < 0)
-		return r;
-	/* Only from here on is anything changed that a repeated step would see. */
-	round->losses[round->step % round->n_losses] = (float)loss;
-	objective->kind->update(objective, &batch);
-	update(round);
-	round->step++;
-	return 0;
+	if (r == 0)
+		leave(round, loss);
+	return r;
 }
 
 int round_step(struct round *round, struct round_progress *ret_progress)
 {
-	float *small = round->small ? pass_input(round->small) : NULL;
 	int r;
 
 	if (round->step < round->recipe.steps) {
 		r = round->is_started ? 0 : round_start(round);
 		if (r == 0)
-			r = views_fill(round->views, round->step, pass_input(round->large), small);
+			r = views_fill(round->views, round->step, round->large, round->small);
 		if (r == 0) {
 			views_images(round->views, round->step, round->images);
 			r = round_learn(round);

@@ -16,12 +16,21 @@ struct image_source {
 	uint32_t n_classes;
 };
 
+/** What an objective says of its steps beside the loss. */
+#define ROUND_MAX_FIGURES 8u
+struct objective_figure {
+	const char *name; /* static */
+	float value;      /* the mean of the last steps so far, as the loss's */
+};
+
 struct round_progress {
 	uint32_t step, steps; /* step: how many are done */
 	/* loss / ln K, the mean of the last steps so far: a tenth of all, 5 at least */
 	float loss_ratio;
 	double density, lowest_density;
 	uint64_t n_flips; /* bits that are off */
+	uint32_t n_figures;
+	struct objective_figure figures[ROUND_MAX_FIGURES];
 };
 
 /**

@@ -15,6 +15,9 @@ enum stream {
 	STREAM_SELECTION,     /* (seed, tensor, 0): which bits may flip */
 	STREAM_HEAD,          /* (seed, 0, 0): the random head of supervised */
 	STREAM_MIXTURE,       /* (seed, 0, 0): first centres of a cascade's mixture */
+	/* (seed, step, image), + 16 * branch + view: what a view's pass drops; which patches it keeps. */
+	STREAM_DROP = 0x400,
+	STREAM_KEEP = 0x500,
 };
 
 #endif

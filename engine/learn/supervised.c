@@ -20,6 +20,15 @@ static size_t n_weights(const struct supervised *supervised)
 	return (size_t)supervised->n_classes * supervised->width;
 }
 
+static uint32_t supervised_branches(
+	const struct recipe *recipe, const struct vit_shape *shape, struct branch *branches)
+{
+	(void)shape;
+	branches[0] = (struct branch){ .n_views = 1 };
+	branches[1] = (struct branch){ .is_small = true, .n_views = recipe->n_small };
+	return recipe->n_small > 0 ? 2 : 1;
+}
+
 static void supervised_free(struct objective *objective)
 {
 	struct supervised *supervised = supervised_of(objective);
@@ -76,8 +85,8 @@ static int supervised_make(struct objective **ret_objective, const struct object
 	supervised->recipe = *setup->recipe;
 	supervised->labels = setup->source->labels;
 	supervised->n_classes = setup->source->n_classes;
-	supervised->width = setup->width;
-	supervised->n_views = objective_supervised.n_large + setup->recipe->n_small;
+	supervised->width = vit_shape(setup->vit)->width;
+	supervised->n_views = 1 + setup->recipe->n_small;
 	supervised->base.n_state =
 		(setup->recipe->optimiser == RECIPE_ADAM ? 3 : 2) * n_weights(supervised);
 	supervised->base.scale = log(supervised->n_classes);
@@ -163,9 +172,10 @@ double supervised_loss(const float *o, const uint32_t *labels, uint32_t n, uint3
 	return n_known > 0 ? loss / n_known : 0;
 }
 
-static int supervised_step_loss(struct objective *objective, const struct objective_batch *batch,
-	float *d_f, double *ret_loss)
+static int supervised_step_loss(
+	struct objective *objective, const struct objective_batch *batch, double *ret_loss)
 {
+	const float *f = batch->branches[0].out; /* (n_views, batch, width): both branches' */
 	struct supervised *supervised = supervised_of(objective);
 	uint32_t n_batch = supervised->recipe.batch, n_rows = supervised->n_views * n_batch;
 	_cleanup_(freep) uint32_t *labels = malloc(n_rows * sizeof(*labels));
@@ -175,11 +185,12 @@ static int supervised_step_loss(struct objective *objective, const struct object
 		return -ENOMEM;
 	for (uint32_t i = 0; i < n_rows; i++)
 		labels[i] = supervised->labels[batch->images[i % n_batch]];
-	head_score(&head, batch->f, n_rows, supervised->o);
+	head_score(&head, f, n_rows, supervised->o);
 	*ret_loss = supervised_loss(
 		supervised->o, labels, n_rows, supervised->n_classes, supervised->d_o);
 	memset(supervised->gradients, 0, n_weights(supervised) * sizeof(float));
-	head_score_backward(supervised->gradients, d_f, &head, batch->f, supervised->d_o, n_rows);
+	head_score_backward(
+		supervised->gradients, batch->branches[0].d_out, &head, f, supervised->d_o, n_rows);
 	return 0;
 }
 
@@ -203,8 +214,8 @@ static void supervised_update(struct objective *objective, const struct objectiv
 
 const struct objective_kind objective_supervised = {
 	.name = "supervised",
-	.n_large = 1,
 	.wants_labels = true,
+	.branches = supervised_branches,
 	.make = supervised_make,
 	.free = supervised_free,
 	.map = supervised_map,

@@ -18,6 +18,16 @@ static uint32_t n_views(const struct recipe *recipe)
 	return SWAV_TARGETS + recipe->n_small;
 }
 
+/* All large views through one pass, all small ones through another. */
+static uint32_t swav_branches(
+	const struct recipe *recipe, const struct vit_shape *shape, struct branch *branches)
+{
+	(void)shape;
+	branches[0] = (struct branch){ .n_views = SWAV_TARGETS };
+	branches[1] = (struct branch){ .is_small = true, .n_views = recipe->n_small };
+	return recipe->n_small > 0 ? 2 : 1;
+}
+
 static void swav_free(struct objective *objective)
 {
 	arena_free(swav_of(objective)->arena);
@@ -34,8 +44,8 @@ static int swav_make(struct objective **ret_objective, const struct objective_se
 	if (!swav)
 		return -ENOMEM;
 	swav->recipe = *recipe;
-	swav->n_head = head_size(setup->width, recipe->head_dim, recipe->n_prototypes);
-	swav->head.width = setup->width;
+	swav->head.width = vit_shape(setup->vit)->width;
+	swav->n_head = head_size(swav->head.width, recipe->head_dim, recipe->n_prototypes);
 	swav->base.n_state =
 		2 * swav->n_head + (size_t)SWAV_TARGETS * recipe->queue * recipe->head_dim;
 	swav->base.scale = log(recipe->n_prototypes);
@@ -118,9 +128,10 @@ static void assign(struct swav_objective *swav)
 	}
 }
 
-static int swav_step_loss(struct objective *objective, const struct objective_batch *batch,
-	float *d_f, double *ret_loss)
+static int swav_step_loss(
+	struct objective *objective, const struct objective_batch *batch, double *ret_loss)
 {
+	const float *f = batch->branches[0].out; /* (n_views, batch, width): both branches' */
 	struct swav_objective *swav = swav_of(objective);
 	const struct recipe *recipe = &swav->recipe;
 	const struct swav_shape shape = { recipe->batch, n_views(recipe), recipe->n_prototypes,
@@ -130,12 +141,12 @@ static int swav_step_loss(struct objective *objective, const struct objective_ba
 		head_map(swav->gradients, swav->head.width, recipe->head_dim, recipe->n_prototypes);
 
 	fill_queues(swav, batch->step);
-	head_project(&swav->head, batch->f, rows, swav->z, swav->lengths);
+	head_project(&swav->head, f, rows, swav->z, swav->lengths);
 	head_score(&swav->head, swav->z, rows, swav->o);
 	assign(swav);
 	*ret_loss = swav_loss(&shape, swav->o, swav->q, swav->d_o);
-	head_backward(&gradients, d_f, &swav->head, batch->f, swav->z, swav->lengths, swav->d_o,
-		rows, swav->d_z);
+	head_backward(&gradients, batch->branches[0].d_out, &swav->head, f, swav->z, swav->lengths,
+		swav->d_o, rows, swav->d_z);
 	return 0;
 }
 
@@ -160,8 +171,8 @@ static const struct head *swav_head(const struct objective *objective)
 
 const struct objective_kind objective_swav = {
 	.name = "swav",
-	.n_large = SWAV_TARGETS,
 	.wants_features = true,
+	.branches = swav_branches,
 	.make = swav_make,
 	.free = swav_free,
 	.map = swav_map,

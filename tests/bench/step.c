@@ -109,8 +109,8 @@ static int save(struct round *round, uint32_t n_steps, const char *path)
 	for (uint32_t i = 0; i < n_steps && good; i++) {
 		r = round_step(round, &progress);
 		/* The views stay where they are until the next step. */
-		good = r >= 0 && put(file, pass_input(round->large), n_large) &&
-		       put(file, pass_input(round->small), n_small) &&
+		good = r >= 0 && put(file, round->large, n_large) &&
+		       put(file, round->small, n_small) &&
 		       put(file, &round->losses[i % round->n_losses], 1);
 		if (good)
 			printf("step %u loss %.6f density %.6f\n", i,

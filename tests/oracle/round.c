@@ -163,9 +163,8 @@ static void run(struct round *round, const float *losses)
 	for (uint32_t step = 0; step < STEPS; step++) {
 		double got;
 
-		fill(pass_input(round->large), (size_t)2 * B * 3 * LARGE * LARGE, step, 1);
-		fill(pass_input(round->small), (size_t)N_SMALL * B * 3 * SMALL * SMALL, step,
-			50000);
+		fill(round->large, (size_t)2 * B * 3 * LARGE * LARGE, step, 1);
+		fill(round->small, (size_t)N_SMALL * B * 3 * SMALL * SMALL, step, 50000);
 		assert_int_equal(round_learn(round), 0);
 		got = round->losses[step % round->n_losses];
 		print_message("step %u: loss %.6f, wanted %.6f\n", step, got, (double)losses[step]);

@@ -400,8 +400,9 @@ static void gradients_in_parts_equal_those_at_once(void **state)
 		for (unsigned twice = 0; twice < 2; twice++) {
 			memset(grad, 0, n * sizeof(*grad));
 			assert_int_equal(pass_forward(pass, slot, at_once ? again : embeddings), 0);
-			assert_int_equal(
-				pass_backward(pass, slot, d_embeddings, at_once ? grad : want), 0);
+			assert_int_equal(pass_backward(pass, slot, d_embeddings,
+						 at_once ? grad : want, NULL),
+				0);
 			if (!at_once)
 				break;
 			print_message("embeddings %.1e, gradient %.1e\n",
@@ -440,7 +441,8 @@ static void the_way_back_ends_at_the_first_block(void **state)
 		for (size_t i = 0; i < (size_t)N * 3 * PX * PX; i++)
 			pass_input(pass)[i] = rng_normal(&pixels);
 		assert_int_equal(pass_forward(pass, slot, embeddings), 0);
-		assert_int_equal(pass_backward(pass, slot, d_embeddings, block ? grad : want), 0);
+		assert_int_equal(
+			pass_backward(pass, slot, d_embeddings, block ? grad : want, NULL), 0);
 	}
 	for (size_t i = 0; i < first; i++)
 		assert_true(grad[i] == 0);

@@ -31,6 +31,8 @@ static void loss_and_gradients_equal_autograd(void **state)
 	};
 	uint32_t labels[ROWS], images[ROWS];
 	struct image_source source = { .n = ROWS, .labels = labels, .n_classes = CLASSES };
+	const struct vit_shape shape = { WIDTH, 1, 2, WIDTH, .patch = 8, .grid = 2 };
+	struct tiny_vit tiny;
 	_cleanup_(objective_freep) struct objective *objective = NULL;
 	struct objective_batch batch = { .images = images };
 	float memory[2 * CLASSES * WIDTH] = { 0 }, d_f[ROWS * WIDTH];
@@ -47,15 +49,17 @@ static void loss_and_gradients_equal_autograd(void **state)
 		labels[images[i]] = i < ROWS - UNKNOWN ? i * 7 % CLASSES : UINT32_MAX;
 	}
 	assert_int_equal(golden_open(&golden, "tests/golden/supervised.f32"), 0);
+	assert_int_equal(tiny_vit_of_shape(&tiny, &shape, 1), 0);
 	assert_int_equal(objective_new(&objective,
-				 &(struct objective_setup){ &recipe, &source, WIDTH }, &diag),
+				 &(struct objective_setup){ &recipe, &source, tiny.vit }, &diag),
 		0);
 	assert_int_equal(objective->n_state, ARRAY_SIZE(memory));
 	assert_float_equal(objective->scale, log(CLASSES), 1e-9);
 	objective->kind->map(objective, memory);
 	assert_int_equal(objective->kind->start(objective, NULL, 0), 0);
 	supervised = (struct supervised *)objective;
-	batch.f = golden_take(&golden, (size_t)ROWS * WIDTH);
+	batch.branches[0].d_out = d_f;
+	batch.branches[0].out = golden_take(&golden, (size_t)ROWS * WIDTH);
 	memcpy(supervised->weights, golden_take(&golden, CLASSES * WIDTH),
 		sizeof(float) * CLASSES * WIDTH);
 	scores = golden_take(&golden, CLASSES * WIDTH);
@@ -66,7 +70,7 @@ static void loss_and_gradients_equal_autograd(void **state)
 	assert_non_null(want);
 	assert_int_equal(golden.used, golden.n);
 
-	assert_int_equal(objective->kind->loss(objective, &batch, d_f, &loss), 0);
+	assert_int_equal(objective->kind->loss(objective, &batch, &loss), 0);
 	assert_float_equal(loss, *want_loss, 1e-5);
 	for (unsigned i = 0; i < ROWS * WIDTH; i++)
 		assert_float_equal(d_f[i], want_d_f[i], 1e-6);
@@ -74,6 +78,7 @@ static void loss_and_gradients_equal_autograd(void **state)
 	objective->kind->update(objective, &batch);
 	for (unsigned i = 0; i < CLASSES * WIDTH; i++)
 		assert_float_equal(scores[i] - supervised->scores[i], want[i], 1e-5);
+	tiny_vit_done(&tiny);
 	golden_done(&golden);
 }
 
