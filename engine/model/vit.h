@@ -56,13 +56,24 @@ int vit_slot_new(struct slot **ret_slot, struct vit *vit, enum slot_use use);
 
 /** Primitives and memories for one (batch, px): built once, nothing is allocated per image. */
 struct vit_plan;
+struct vit_plan_options {
+	uint32_t batch, px;
+	/** What the products read; the residual, norms and all sums are f32 either way. In int8 that is
+	 * the layers' products; attention's and the patches' are in bf16 where the CPU has it, else in f32. */
+	enum precision precision;
+	/** The last block is computed for every token, no longer for the class token alone, after which
+	 * vit_plan_tokens() has them. The embeddings keep their bits. */
+	bool tokens_out;
+	/** As tokens_out, and vit_plan_features() has what few-shot classification compares. */
+	bool pooled;
+};
 /**
- * @param precision  what the products read; the residual, norms and all sums are f32 either way. In
- *                   int8 that is the layers' products; attention's and the patches' are in bf16 where
- *                   the CPU has it, else in f32
  * @return 0, -EINVAL: px is no multiple of the patch, or too large, -EOPNOTSUPP: !vit_has(),
  *         -ENOMEM, -EIO
  */
+int vit_plan_open(
+	struct vit_plan **ret_plan, struct vit *vit, const struct vit_plan_options *options);
+/** Of embeddings alone. */
 int vit_plan_new(struct vit_plan **ret_plan, struct vit *vit, uint32_t batch, uint32_t px,
 	enum precision precision);
 void vit_plan_free(struct vit_plan *plan);
@@ -76,6 +87,13 @@ float *vit_plan_input(struct vit_plan *plan);
  *         then undefined)
  */
 int vit_forward(struct vit_plan *plan, const struct slot *slot, float *embeddings);
+/** Of the last vit_forward(), the plan's, until the next one: (batch, 1 + grid^2, width), every token
+ * after the last norm, the class token first. NULL: opened without tokens_out. */
+const float *vit_plan_tokens(const struct vit_plan *plan);
+/** Likewise (batch, 2 width): the class token and the patches as it looks at them, both after the last
+ * norm and of length 1. A patch weighs what the class token's attention in the last block gives it,
+ * mean over the heads, of what all patches get. NULL: opened without pooled. */
+const float *vit_plan_features(const struct vit_plan *plan);
 
 /** Head of the pretrained classes, for checks only: logits (n, n_classes). -ENODATA: no head. */
 int vit_logits(const struct vit *vit, const float *embeddings, uint32_t n, float *logits);
@@ -159,6 +177,10 @@ int vit_tape_backward(struct vit_tape *tape, const struct slot *slot, const floa
  * pixels (3, px, px), embedding (width); mask NULL: all kept. */
 int vit_reference(const struct vit *vit, const struct mask *mask, const float *pixels, uint32_t px,
 	float *embedding);
+/** What a plan with tokens_out and pooled gives of one image: tokens (1 + grid^2, width), feature
+ * (2 width). */
+int vit_reference_tokens(const struct vit *vit, const struct mask *mask, const float *pixels,
+	uint32_t px, float *tokens, float *feature);
 /** Runs a small input through vit_forward() and vit_reference(), with and without a mask.
  * @return 0, -EIO: oneDNN fails here (diag says how far off), -ENOMEM */
 int vit_selftest(struct vit *vit, enum precision precision, struct diag *diag);

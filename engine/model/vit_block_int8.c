@@ -100,10 +100,10 @@ static struct row_norm norm_of(const struct vit *vit, const struct vit_norm *nor
 	};
 }
 
-void vit_block_int8_begin(const struct vit *vit, size_t rows, const struct vit_block_data *data,
-	const struct vit_int8 *int8)
+void vit_block_int8_begin(const struct vit *vit, uint32_t b, size_t rows,
+	const struct vit_block_data *data, const struct vit_int8 *int8)
 {
-	const struct row_norm norm = norm_of(vit, &vit->norm1[0]);
+	const struct row_norm norm = norm_of(vit, &vit->norm1[b]);
 
 	row_int8_norm(&(struct row_int8_norm){
 		.x = data->x,

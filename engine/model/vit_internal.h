@@ -220,9 +220,9 @@ struct vit_int8 {
 };
 
 int vit_block_int8_init(struct vit_block *block, const struct vit *vit, struct vit_extent extent);
-/** Of data->x (rows, D) what the first block reads. */
-void vit_block_int8_begin(const struct vit *vit, size_t rows, const struct vit_block_data *data,
-	const struct vit_int8 *int8);
+/** Of data->x (rows, D) what block b reads; a block leaves it for the next one. */
+void vit_block_int8_begin(const struct vit *vit, uint32_t b, size_t rows,
+	const struct vit_block_data *data, const struct vit_int8 *int8);
 int vit_block_int8_forward(struct vit_block *block, const struct vit *vit, const struct slot *slot,
 	uint32_t b, const struct vit_block_data *data, const struct vit_int8 *int8);
 
@@ -335,6 +335,25 @@ void vit_block_grad_done(struct vit_block_grad *grad);
 /** @param below  false: the block is the first, what lies below it is frozen */
 int vit_block_backward(struct vit_block_grad *grad, const struct vit *vit, const struct slot *slot,
 	uint32_t b, const struct vit_block_data *data, const struct vit_grad_data *d, bool below);
+
+/* vit_pool.c */
+
+/** Rows of softmax that the class tokens of n images have of every head: (n, H, stride) of which
+ * n_tokens count. */
+struct vit_class_probs {
+	const void *probs;
+	enum precision precision;
+	uint32_t n, n_heads, n_tokens, stride;
+};
+/** weights (n, n_tokens - 1): mean over the heads, of what all patches get. */
+void vit_pool_weights(const struct vit_class_probs *probs, float *weights);
+/**
+ * @param embedding  (width) class token
+ * @param patches    (n_patches, width)
+ * @param feature    (2 width): both of length 1, or 0 where there is no direction
+ */
+void vit_pool(const float *embedding, const float *patches, const float *weights,
+	uint32_t n_patches, uint32_t width, float *feature);
 
 /* vit_reference.c */
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <string.h>
 
 #include "model/vit_internal.h"
 #include "model/vit_team.h"
@@ -15,6 +16,12 @@ struct vit_plan {
 	struct vit_int8 int8;
 	struct op *norm;
 	struct vit_team *team; /* NULL: blocks do it; else they have nothing */
+
+	bool tokens_out, pooled, whole; /* whole: all tokens pass the last block */
+	struct op *norm_all;            /* whole only */
+	float *tokens;                  /* (n, T, D) the blocks' or the team's */
+	float *weights;                 /* (n, T - 1), and */
+	float *features;                /* (n, 2 D): pooled only */
 };
 
 static struct vit_extent extent_of(const struct vit_plan *plan, bool last)
@@ -64,6 +71,10 @@ static void carve(struct vit_plan *plan, struct vit_carver *carver)
 	bf16 *att = NULL;
 
 	vit_stem_carve(&plan->stem, plan->vit, carver);
+	if (plan->pooled) {
+		plan->weights = vit_carve(carver, rows - n);
+		plan->features = vit_carve(carver, n * 2 * shape->width);
+	}
 	if (plan->team)
 		return;
 	if (precision != PRECISION_F32)
@@ -110,12 +121,17 @@ static int init_ops(struct vit_plan *plan)
 	if (r == 0)
 		r = op_norm_new(&plan->norm, vit->onednn, plan->stem.n, vit->shape.width,
 			vit->shape.norm_eps, false);
+	if (r == 0 && plan->whole)
+		r = op_norm_new(&plan->norm_all, vit->onednn,
+			(int64_t)plan->stem.n * plan->stem.n_tokens, vit->shape.width,
+			vit->shape.norm_eps, false);
 	return r;
 }
 
-int vit_plan_new(struct vit_plan **ret_plan, struct vit *vit, uint32_t batch, uint32_t px,
-	enum precision precision)
+int vit_plan_open(
+	struct vit_plan **ret_plan, struct vit *vit, const struct vit_plan_options *options)
 {
+	const enum precision precision = options->precision;
 	_cleanup_(vit_plan_freep) struct vit_plan *plan = calloc(1, sizeof(*plan));
 	struct vit_carver carver = { 0 };
 	int r;
@@ -127,9 +143,12 @@ int vit_plan_new(struct vit_plan **ret_plan, struct vit *vit, uint32_t batch, ui
 	plan->vit = vit;
 	plan->precision = precision;
 	plan->between = onednn_between(vit->onednn, precision);
-	r = vit_stem_size(&plan->stem, vit, batch, px, plan->between);
+	plan->tokens_out = options->tokens_out;
+	plan->pooled = options->pooled;
+	plan->whole = options->tokens_out || options->pooled;
+	r = vit_stem_size(&plan->stem, vit, options->batch, options->px, plan->between);
 	if (r == 0 && plan->between == precision)
-		r = vit_team_new(&plan->team, vit, &plan->stem);
+		r = vit_team_new(&plan->team, vit, &plan->stem, plan->whole);
 	if (r < 0 && r != -EOPNOTSUPP)
 		return r;
 	carve(plan, &carver);
@@ -141,9 +160,17 @@ int vit_plan_new(struct vit_plan **ret_plan, struct vit *vit, uint32_t batch, ui
 	r = init_ops(plan);
 	if (r < 0)
 		return r;
+	plan->tokens = plan->team ? vit_team_tokens(plan->team) : plan->data.x;
 
 	*ret_plan = TAKE_PTR(plan);
 	return 0;
+}
+
+int vit_plan_new(struct vit_plan **ret_plan, struct vit *vit, uint32_t batch, uint32_t px,
+	enum precision precision)
+{
+	return vit_plan_open(ret_plan, vit,
+		&(struct vit_plan_options){ .batch = batch, .px = px, .precision = precision });
 }
 
 void vit_plan_free(struct vit_plan *plan)
@@ -155,6 +182,7 @@ void vit_plan_free(struct vit_plan *plan)
 	vit_block_done(&plan->blocks);
 	vit_block_done(&plan->last);
 	op_free(plan->norm);
+	op_free(plan->norm_all);
 	arena_free(plan->arena);
 	free(plan);
 }
@@ -172,19 +200,53 @@ static int forward_block(struct vit_plan *plan, struct vit_block *block, const s
 		       : vit_block_forward(block, plan->vit, slot, b, data);
 }
 
+static void begin(struct vit_plan *plan, uint32_t b)
+{
+	if (plan->precision == PRECISION_INT8)
+		vit_block_int8_begin(plan->vit, b, (size_t)plan->stem.n * plan->stem.n_tokens,
+			&plan->data, &plan->int8);
+}
+
+/* What the last block's class tokens have just looked at. */
+static void weigh_blocks(struct vit_plan *plan)
+{
+	vit_pool_weights(
+		&(struct vit_class_probs){
+			.probs = plan->last_data.probs,
+			.precision = plan->between,
+			.n = plan->stem.n,
+			.n_heads = plan->vit->shape.n_heads,
+			.n_tokens = plan->stem.n_tokens,
+			.stride = plan->last.extent.n_keys,
+		},
+		plan->weights);
+}
+
+/* The last block once more, in place: what the class tokens had of it lies elsewhere. */
+static int run_rest(struct vit_plan *plan, const struct slot *slot)
+{
+	const uint32_t b = plan->vit->shape.depth - 1;
+
+	if (plan->pooled)
+		weigh_blocks(plan);
+	begin(plan, b);
+	return forward_block(plan, &plan->blocks, slot, b, &plan->data);
+}
+
 static int run_blocks(struct vit_plan *plan, const struct slot *slot, const float **ret_tokens)
 {
 	const struct vit *vit = plan->vit;
 	const uint32_t depth = vit->shape.depth;
 	int r = vit_stem_forward(&plan->stem, vit, plan->data.x);
 
-	if (r == 0 && plan->precision == PRECISION_INT8)
-		vit_block_int8_begin(
-			vit, (size_t)plan->stem.n * plan->stem.n_tokens, &plan->data, &plan->int8);
+	if (r == 0)
+		begin(plan, 0);
 	for (uint32_t b = 0; r == 0 && b + 1 < depth; b++)
 		r = forward_block(plan, &plan->blocks, slot, b, &plan->data);
 	if (r == 0)
 		r = forward_block(plan, &plan->last, slot, depth - 1, &plan->last_data);
+	if (r == 0 && plan->whole)
+		r = run_rest(plan, slot);
 	*ret_tokens = plan->last_data.out;
 	return r;
 }
@@ -192,10 +254,37 @@ static int run_blocks(struct vit_plan *plan, const struct slot *slot, const floa
 static int run_team(struct vit_plan *plan, const struct slot *slot, const float **ret_tokens)
 {
 	const struct vit_stem *stem = &plan->stem;
+	struct vit_class_probs probs;
+	int r;
 
 	vit_columns(
 		&plan->vit->shape, stem->n, stem->px, stem->input, stem->precision, stem->columns);
-	return vit_team_forward(plan->team, slot, ret_tokens);
+	r = vit_team_forward(plan->team, slot, ret_tokens);
+	if (r < 0 || !plan->pooled)
+		return r;
+	probs = vit_team_class_probs(plan->team);
+	vit_pool_weights(&probs, plan->weights);
+	return 0;
+}
+
+/* All tokens after the last norm, and what is made of them. */
+static int run_whole(struct vit_plan *plan, const float *embeddings)
+{
+	const size_t n_tokens = plan->stem.n_tokens, width = plan->vit->shape.width;
+	int r = vit_run_norm(
+		plan->norm_all, &plan->vit->norm, plan->tokens, NULL, NULL, plan->tokens);
+
+	for (size_t i = 0; r == 0 && i < plan->stem.n; i++) {
+		float *tokens = plan->tokens + i * n_tokens * width;
+
+		/* Products of other sizes may round otherwise: one class token, one value. */
+		memcpy(tokens, embeddings + i * width, width * sizeof(float));
+		if (plan->pooled)
+			vit_pool(tokens, tokens + width, plan->weights + i * (n_tokens - 1),
+				(uint32_t)n_tokens - 1, (uint32_t)width,
+				plan->features + i * 2 * width);
+	}
+	return r;
 }
 
 int vit_forward(struct vit_plan *plan, const struct slot *slot, float *embeddings)
@@ -209,5 +298,17 @@ int vit_forward(struct vit_plan *plan, const struct slot *slot, float *embedding
 	r = plan->team ? run_team(plan, slot, &tokens) : run_blocks(plan, slot, &tokens);
 	if (r == 0)
 		r = vit_run_norm(plan->norm, &vit->norm, tokens, NULL, NULL, embeddings);
+	if (r == 0 && plan->whole)
+		r = run_whole(plan, embeddings);
 	return r < 0 ? -EIO : 0;
+}
+
+const float *vit_plan_tokens(const struct vit_plan *plan)
+{
+	return plan->tokens_out ? plan->tokens : NULL;
+}
+
+const float *vit_plan_features(const struct vit_plan *plan)
+{
+	return plan->features;
 }

@@ -16,6 +16,7 @@ struct pass {
 	double *wide;        /* (T, max(3 D, mlp)) */
 	double *row;         /* (max(n_in)) of a weight */
 	double *probs;       /* (T) */
+	double *looks; /* (T) what the first token looks at in the last block, sum over heads */
 };
 
 static void norm_rows(const struct vit_norm *norm, double eps, const double *src, size_t n_rows,
@@ -73,7 +74,8 @@ static void linear(const struct pass *p, unsigned layer, const double *src, size
 	}
 }
 
-/* One query of one head, whose values begin at offset: from wide (T, 3 D) to dst (D / H) */
+/* One query of one head, whose values begin at offset: from wide (T, 3 D) to dst (D / H), and what
+ * it looked at to probs */
 static void attend(const struct pass *p, size_t query, size_t offset, double *dst)
 {
 	const size_t width = p->vit->shape.width, head = width / p->vit->shape.n_heads;
@@ -93,13 +95,19 @@ static void attend(const struct pass *p, size_t query, size_t offset, double *ds
 		p->probs[t] = exp(p->probs[t] - max);
 		total += p->probs[t];
 	}
+	for (size_t t = 0; t < p->n_tokens; t++)
+		p->probs[t] /= total;
 	for (size_t i = 0; i < head; i++) {
-		double sum = 0;
-
+		dst[i] = 0;
 		for (size_t t = 0; t < p->n_tokens; t++)
-			sum += p->probs[t] * p->wide[t * 3 * width + 2 * width + offset + i];
-		dst[i] = sum / total;
+			dst[i] += p->probs[t] * p->wide[t * 3 * width + 2 * width + offset + i];
 	}
+}
+
+static void add_to(double *sums, const double *values, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		sums[i] += values[i];
 }
 
 static void run_block(const struct pass *p, uint32_t b)
@@ -112,8 +120,11 @@ static void run_block(const struct pass *p, uint32_t b)
 	norm_rows(&p->vit->norm1[b], eps, p->x, n, width, p->y);
 	linear(p, layer + VIT_QKV, p->y, width, 3 * width, p->wide);
 	for (size_t query = 0; query < n; query++)
-		for (size_t offset = 0; offset < width; offset += head)
+		for (size_t offset = 0; offset < width; offset += head) {
 			attend(p, query, offset, p->y + query * width + offset);
+			if (query == 0 && b + 1 == p->vit->shape.depth)
+				add_to(p->looks, p->probs, n);
+		}
 	linear(p, layer + VIT_PROJ, p->y, width, width, p->out);
 	for (size_t i = 0; i < n * width; i++)
 		p->x[i] += p->out[i];
@@ -166,15 +177,16 @@ int vit_reference_enter(
 	return 0;
 }
 
-int vit_reference_run(const struct vit *vit, const struct mask *mask, const struct vit_nudge *nudge,
-	double *tokens, size_t n)
+/* looks (n): of the pass, unless NULL */
+static int run(const struct vit *vit, const struct mask *mask, const struct vit_nudge *nudge,
+	double *tokens, size_t n, double *looks)
 {
 	const struct vit_shape *shape = &vit->shape;
 	const size_t width = shape->width;
 	const size_t wide = shape->mlp > 3 * width ? shape->mlp : 3 * width;
 	struct pass p = { .vit = vit, .mask = mask, .nudge = nudge, .n_tokens = n };
 	_cleanup_(freep) double *doubles =
-		calloc(n * (2 * width + wide + 1) + wide, sizeof(*doubles));
+		calloc(n * (2 * width + wide + 2) + wide, sizeof(*doubles));
 
 	if (!doubles)
 		return -ENOMEM;
@@ -183,11 +195,20 @@ int vit_reference_run(const struct vit *vit, const struct mask *mask, const stru
 	p.out = p.y + n * width;
 	p.wide = p.out + n * width;
 	p.probs = p.wide + n * wide;
-	p.row = p.probs + n;
+	p.looks = p.probs + n;
+	p.row = p.looks + n;
 	for (uint32_t b = 0; b < shape->depth; b++)
 		run_block(&p, b);
 	norm_rows(&vit->norm, shape->norm_eps, tokens, n, width, tokens);
+	if (looks)
+		memcpy(looks, p.looks, n * sizeof(*looks));
 	return 0;
+}
+
+int vit_reference_run(const struct vit *vit, const struct mask *mask, const struct vit_nudge *nudge,
+	double *tokens, size_t n)
+{
+	return run(vit, mask, nudge, tokens, n, NULL);
 }
 
 int vit_reference_nudged(const struct vit *vit, const struct mask *mask,
@@ -222,6 +243,46 @@ int vit_reference(const struct vit *vit, const struct mask *mask, const float *p
 		return r;
 	for (uint32_t d = 0; d < width; d++)
 		embedding[d] = (float)values[d];
+	return 0;
+}
+
+static void put_direction(float *dst, const double *src, size_t n)
+{
+	double sum = 0;
+
+	for (size_t i = 0; i < n; i++)
+		sum += src[i] * src[i];
+	for (size_t i = 0; i < n; i++)
+		dst[i] = (float)(src[i] / sqrt(sum));
+}
+
+int vit_reference_tokens(const struct vit *vit, const struct mask *mask, const float *pixels,
+	uint32_t px, float *tokens, float *feature)
+{
+	const size_t grid = px / vit->shape.patch, width = vit->shape.width;
+	const size_t n_tokens = 1 + grid * grid;
+	_cleanup_(freep) double *values =
+		calloc((n_tokens + 1) * width + n_tokens, sizeof(*values));
+	double *pooled = values + n_tokens * width, *looks = pooled + width, total = 0;
+	uint32_t n;
+	int r;
+
+	if (!values)
+		return -ENOMEM;
+	r = vit_reference_enter(vit, pixels, px, values, &n);
+	if (r == 0)
+		r = run(vit, mask, NULL, values, n, looks);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < n_tokens * width; i++)
+		tokens[i] = (float)values[i];
+	for (size_t t = 1; t < n_tokens; t++)
+		total += looks[t];
+	for (size_t t = 1; t < n_tokens; t++)
+		for (size_t d = 0; d < width; d++)
+			pooled[d] += looks[t] / total * values[t * width + d];
+	put_direction(feature, values, width);
+	put_direction(feature + width, pooled, width);
 	return 0;
 }
 

@@ -26,6 +26,9 @@ static void carve(struct vit_team *team, struct vit_carver *carver)
 	team->last = vit_carve(carver, team->n * shape->width);
 	team->last_y = vit_carve_in(carver, team->n * shape->width, precision);
 	team->last_hidden = vit_carve_in(carver, team->n * shape->mlp, precision);
+	if (team->whole)
+		team->class_probs = vit_carve_in(
+			carver, (size_t)team->n * shape->n_heads * team->n_keys, precision);
 	for (unsigned l = 0; l < team->n_lanes; l++) {
 		struct team_lane *lane = &team->lanes[l];
 
@@ -74,7 +77,8 @@ static int lanes_init(struct vit_team *team)
 	return r;
 }
 
-int vit_team_new(struct vit_team **ret_team, const struct vit *vit, const struct vit_stem *stem)
+int vit_team_new(
+	struct vit_team **ret_team, const struct vit *vit, const struct vit_stem *stem, bool whole)
 {
 	const unsigned n_lanes = (unsigned)omp_get_max_threads();
 	_cleanup_(vit_team_freep) struct vit_team *team =
@@ -93,6 +97,7 @@ int vit_team_new(struct vit_team **ret_team, const struct vit *vit, const struct
 	team->n_keys = vit_n_keys(team->precision, stem->n_tokens);
 	team->narrow = kern_row_fastest();
 	team->wide = kern_wide_fastest();
+	team->whole = whole;
 	team->n_lanes = n_lanes;
 	team->by_images = shares_images(team->n, n_lanes);
 	r = lanes_init(team);
@@ -404,6 +409,8 @@ static int fc2(const struct step *step, unsigned l)
 }
 
 static phase_fn *const block_phases[] = { norm1, qkv, attend, proj, norm2, fc1, fc2 };
+/* Of the last block once more, for all tokens: what they ask with, and are asked for, is there. */
+static phase_fn *const rest_phases[] = { attend, proj, norm2, fc1, fc2 };
 
 static void step_to(struct step *step, const struct slot *slot, uint32_t block)
 {
@@ -436,16 +443,34 @@ static void forward_columns(struct vit_team *team, const struct slot *slot)
 		for (unsigned i = 0; i < ARRAY_SIZE(block_phases); i++)
 			run_phase(&step, block_phases[i]);
 	}
+	step.last = false;
+	for (unsigned i = 0; team->whole && i < ARRAY_SIZE(rest_phases); i++)
+		run_phase(&step, rest_phases[i]);
 }
 
 /* ---- lanes that share images */
 
-static int run_block(const struct step *step, unsigned l)
+static int run_phases(
+	const struct step *step, unsigned l, phase_fn *const phases[], unsigned n_phases)
 {
 	int r = 0;
 
-	for (unsigned i = 0; i < ARRAY_SIZE(block_phases) && r == 0; i++)
-		r = block_phases[i](step, l);
+	for (unsigned i = 0; i < n_phases && r == 0; i++)
+		r = phases[i](step, l);
+	return r;
+}
+
+/* The lane's images one after the other. */
+static int run_each(const struct step *all, unsigned l, phase_fn *const phases[], unsigned n_phases)
+{
+	struct step one = *all;
+	int r = 0;
+
+	for (uint32_t i = all->first; i < all->end && r == 0; i++) {
+		one.first = i;
+		one.end = i + 1;
+		r = run_phases(&one, l, phases, n_phases);
+	}
 	return r;
 }
 
@@ -457,21 +482,12 @@ static int forward_images(struct vit_team *team, const struct slot *slot, unsign
 	int r = embed(&all, l);
 
 	for (uint32_t b = 0; b < team->vit->shape.depth && r == 0; b++) {
-		struct step one;
-
 		step_to(&all, slot, b);
-		if (all.last) {
-			r = run_block(&all, l);
-			continue;
-		}
-		one = all;
-		for (uint32_t i = all.first; i < all.end && r == 0; i++) {
-			one.first = i;
-			one.end = i + 1;
-			r = run_block(&one, l);
-		}
+		r = all.last ? run_phases(&all, l, block_phases, ARRAY_SIZE(block_phases))
+			     : run_each(&all, l, block_phases, ARRAY_SIZE(block_phases));
 	}
-	return r;
+	all.last = false;
+	return r < 0 || !team->whole ? r : run_each(&all, l, rest_phases, ARRAY_SIZE(rest_phases));
 }
 
 int vit_team_forward(struct vit_team *team, const struct slot *slot, const float **ret_tokens)
@@ -493,4 +509,21 @@ int vit_team_forward(struct vit_team *team, const struct slot *slot, const float
 		r = team->lanes[l].error;
 	*ret_tokens = team->last;
 	return r;
+}
+
+float *vit_team_tokens(struct vit_team *team)
+{
+	return team->x;
+}
+
+struct vit_class_probs vit_team_class_probs(const struct vit_team *team)
+{
+	return (struct vit_class_probs){
+		.probs = team->class_probs,
+		.precision = team->precision,
+		.n = team->n,
+		.n_heads = team->vit->shape.n_heads,
+		.n_tokens = team->n_tokens,
+		.stride = team->n_keys,
+	};
 }

@@ -16,12 +16,19 @@
 struct vit_team;
 
 /** Reads stem's columns and positions, which must outlive it. As many lanes as OpenMP has threads.
+ * @param whole  every token passes the last block too, see vit_team_tokens()
  * @return 0, -EOPNOTSUPP: not in this precision, or not by columns, -ENOMEM, -EIO */
-int vit_team_new(struct vit_team **ret_team, const struct vit *vit, const struct vit_stem *stem);
+int vit_team_new(
+	struct vit_team **ret_team, const struct vit *vit, const struct vit_stem *stem, bool whole);
 void vit_team_free(struct vit_team *team);
 DEFINE_CLEANUP(struct vit_team *, vit_team_free)
 
 /** stem's columns to the class tokens (n, D) before the last norm, which are the team's. */
 int vit_team_forward(struct vit_team *team, const struct slot *slot, const float **ret_tokens);
+
+/** Of a whole team's last forward: all tokens (n, T, D) before the last norm, which the caller may
+ * change, and the class tokens' attention in the last block. Both are the team's. */
+float *vit_team_tokens(struct vit_team *team);
+struct vit_class_probs vit_team_class_probs(const struct vit_team *team);
 
 #endif

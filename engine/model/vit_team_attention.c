@@ -30,6 +30,13 @@ static void give(struct vit_team *team, struct team_lane *lane, const struct tea
 			(const char *)lane->panel + i * n_bytes, n_bytes);
 }
 
+/* Of the last block's only row of logits. */
+static void keep(struct vit_team *team, const struct team_lane *lane, size_t item)
+{
+	memcpy(team_at(team, team->class_probs, item * team->n_keys), lane->probs,
+		team->n_keys * precision_bytes(team->precision));
+}
+
 int team_attend(struct vit_team *team, struct team_lane *lane, size_t item, bool last)
 {
 	const size_t head = team->vit->shape.width / team->vit->shape.n_heads;
@@ -49,6 +56,8 @@ int team_attend(struct vit_team *team, struct team_lane *lane, size_t item, bool
 			if (r < 0)
 				return r;
 			soften(team, lane, heads->n_rows);
+			if (last && team->whole)
+				keep(team, lane, i);
 			r = op_run_on(heads->mix, lane->probs, team_at(team, team->v, i * n_k),
 				lane->panel);
 			if (r == 0)

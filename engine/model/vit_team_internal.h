@@ -62,6 +62,8 @@ struct vit_team {
 	 * their own: a lane may be there while another is not. */
 	float *last;
 	void *last_y, *last_hidden;
+	void *class_probs; /* (n, H, n_keys), or NULL: not whole */
+	bool whole;        /* all tokens pass the last block, after the class tokens */
 	const struct kern_row_impl *narrow;
 	const struct kern_wide_impl *wide;
 	unsigned n_lanes;

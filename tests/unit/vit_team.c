@@ -163,7 +163,7 @@ static void a_real_models_pass_is_a_teams(void **state)
 
 			assert_int_equal(vit_stem_size(&stem, vit, 1, 224, p), 0);
 			if (vit_has(vit, p))
-				assert_int_equal(vit_team_new(&team, vit, &stem), 0);
+				assert_int_equal(vit_team_new(&team, vit, &stem, false), 0);
 		}
 	}
 }
