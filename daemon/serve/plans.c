@@ -9,8 +9,7 @@
 
 struct plan {
 	struct vit_plan *plan;
-	uint32_t batch, px;
-	enum precision precision;
+	struct vit_plan_options options;
 	uint64_t last;
 };
 
@@ -65,7 +64,7 @@ static struct plan *room_for_plan(struct plans *plans, uint64_t wanted)
 				unused = p;
 				continue;
 			}
-			held += plan_pixels(p->batch, p->px);
+			held += plan_pixels(p->options.batch, p->options.px);
 			if (!oldest || p->last < oldest->last)
 				oldest = p;
 		}
@@ -76,8 +75,14 @@ static struct plan *room_for_plan(struct plans *plans, uint64_t wanted)
 	}
 }
 
-int plans_take(struct plans *plans, uint32_t batch, uint32_t px, enum precision precision,
-	struct vit_plan **ret_plan)
+static bool is_same(const struct vit_plan_options *a, const struct vit_plan_options *b)
+{
+	return a->batch == b->batch && a->px == b->px && a->precision == b->precision &&
+	       a->tokens_out == b->tokens_out && a->pooled == b->pooled;
+}
+
+int plans_take(
+	struct plans *plans, const struct vit_plan_options *options, struct vit_plan **ret_plan)
 {
 	struct plan *made;
 	int r;
@@ -85,19 +90,17 @@ int plans_take(struct plans *plans, uint32_t batch, uint32_t px, enum precision 
 	for (unsigned i = 0; i < MAX_PLANS; i++) {
 		struct plan *p = &plans->plans[i];
 
-		if (p->plan && p->batch == batch && p->px == px && p->precision == precision) {
+		if (p->plan && is_same(&p->options, options)) {
 			p->last = ++plans->clock;
 			*ret_plan = p->plan;
 			return 0;
 		}
 	}
-	made = room_for_plan(plans, plan_pixels(batch, px));
-	r = vit_plan_new(&made->plan, plans->vit, batch, px, precision);
+	made = room_for_plan(plans, plan_pixels(options->batch, options->px));
+	r = vit_plan_open(&made->plan, plans->vit, options);
 	if (r < 0)
 		return r;
-	made->batch = batch;
-	made->px = px;
-	made->precision = precision;
+	made->options = *options;
 	made->last = ++plans->clock;
 	atomic_fetch_add(plans->n_made, 1);
 	*ret_plan = made->plan;

@@ -15,7 +15,7 @@ int plans_new(
 void plans_free(struct plans *plans);
 
 /** A plan that stays until the next call. @return 0, -ENOMEM, -EIO: oneDNN refused */
-int plans_take(struct plans *plans, uint32_t batch, uint32_t px, enum precision precision,
-	struct vit_plan **ret_plan);
+int plans_take(
+	struct plans *plans, const struct vit_plan_options *options, struct vit_plan **ret_plan);
 
 #endif

@@ -63,13 +63,18 @@ static int prepare(struct worker *worker, struct request *const *batch, uint32_t
 static int forward(struct worker *worker, struct request *const *batch, uint32_t n,
 	const struct serving *serving)
 {
+	const struct vit_plan_options options = {
+		.batch = n,
+		.px = serving->prep.input_px,
+		.precision = serving->precision,
+	};
 	struct vit_plan *plan;
 	struct slot *slot;
 	int r;
 
 	r = slots_take(worker->slots, serving->set, 0, serving->precision, &slot);
 	if (r == 0)
-		r = plans_take(worker->plans, n, serving->prep.input_px, serving->precision, &plan);
+		r = plans_take(worker->plans, &options, &plan);
 	if (r == 0)
 		r = prepare(worker, batch, n, serving, vit_plan_input(plan));
 	return r < 0 ? r : vit_forward(plan, slot, worker->embeddings);
@@ -97,6 +102,10 @@ static int look(void *owner, uint32_t m, const uint32_t *images, uint32_t n, flo
 {
 	const struct sight *sight = owner;
 	struct worker *worker = sight->worker;
+	struct vit_plan_options options = {
+		.px = sight->serving->prep.input_px,
+		.precision = sight->serving->precision,
+	};
 	size_t size = input_size(sight->serving), width = vit_shape(worker->vit)->width;
 	struct slot *slot;
 	uint32_t n_now;
@@ -109,8 +118,8 @@ static int look(void *owner, uint32_t m, const uint32_t *images, uint32_t n, flo
 		struct vit_plan *plan;
 
 		n_now = part_of(n - i);
-		r = plans_take(worker->plans, n_now, sight->serving->prep.input_px,
-			sight->serving->precision, &plan);
+		options.batch = n_now;
+		r = plans_take(worker->plans, &options, &plan);
 		if (r < 0)
 			break;
 		for (uint32_t k = 0; k < n_now; k++)
@@ -317,6 +326,11 @@ static void give_up_samples(struct worker *worker, struct scheduler *scheduler)
 /* So that the first request finds a packed model. */
 static int warm_up(struct worker *worker)
 {
+	const struct vit_plan_options options = {
+		.batch = 1,
+		.px = vit_native_prep(worker->vit).input_px,
+		.precision = worker->precision,
+	};
 	_cleanup_(mask_set_freep) struct mask_set *base = NULL;
 	struct vit_plan *plan;
 	struct slot *slot;
@@ -328,8 +342,7 @@ static int warm_up(struct worker *worker)
 	r = slots_take(worker->slots, base, 0, worker->precision, &slot);
 	if (r < 0)
 		return r;
-	return plans_take(
-		worker->plans, 1, vit_native_prep(worker->vit).input_px, worker->precision, &plan);
+	return plans_take(worker->plans, &options, &plan);
 }
 
 /* The other one, too, if the CPU has it: versions are served in that one that were judged in it. */
