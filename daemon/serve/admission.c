@@ -2,6 +2,7 @@
 #include "serve/admission.h"
 
 #include <errno.h>
+#include <stddef.h>
 
 #include "ops/log.h"
 #include "serve/need.h"
@@ -81,19 +82,24 @@ void admission_trim(struct serve *serve, struct site *site)
 		log_error("site %s: cannot trim its replay store: %s", site->name, strerror(-r));
 }
 
-void admission_commit(struct serve *serve)
+/* Nobody knows what the disk has of them: their rows go before ingest deletes their blobs. */
+static void take_back(struct serve *serve, const struct admission_batch *batch)
+{
+	for (uint32_t i = 0; i < batch->n; i++) {
+		const struct admitted *row = &batch->rows[i];
+
+		if (row->outcome == KAMEN__OUTCOME__ACCEPTED)
+			(void)state_take_back(serve->state, row->site->name, &row->hash);
+	}
+}
+
+static void tell_all(struct serve *serve, struct admission_batch *batch, int r)
 {
 	struct admission *a = &serve->admission;
 	struct site *last = NULL;
-	uint32_t n = a->n;
-	int r;
+	uint32_t n = batch->n;
 
-	if (a->timer)
-		(void)sd_event_source_set_enabled(a->timer, SD_EVENT_OFF);
-	if (n == 0 && !state_batch_open(serve->state))
-		return;
-	a->n = 0;
-	r = state_commit(serve->state);
+	batch->n = 0;
 	if (r < 0) {
 		a->n_failed++;
 		log_error("cannot commit %u images: %s", n, strerror(-r));
@@ -101,7 +107,7 @@ void admission_commit(struct serve *serve)
 		a->n_commits++;
 	}
 	for (uint32_t i = 0; i < n; i++) {
-		struct admitted *row = &a->rows[i];
+		struct admitted *row = &batch->rows[i];
 
 		if (r >= 0 && row->site != last) {
 			last = row->site;
@@ -117,14 +123,119 @@ void admission_commit(struct serve *serve)
 	}
 	if (r >= 0 && n > 0)
 		need_soon(serve);
+	if (batch->is_audited)
+		serve_log_audit(serve);
+	batch->is_audited = false;
 	serve_check_drained(serve);
+}
+
+/* ---- the disk, by a thread of its own */
+
+static bool sync_disk(struct errand *errand)
+{
+	struct admission *a =
+		(struct admission *)((char *)errand - offsetof(struct admission, sync));
+
+	a->sync_r = state_disk_sync(a->disk);
+	return false;
+}
+
+static bool check_disk(struct errand *errand)
+{
+	struct admission *a =
+		(struct admission *)((char *)errand - offsetof(struct admission, checkpoint));
+
+	/* What cannot be written back now stays in the log, where it is as safe. */
+	(void)state_disk_checkpoint(a->disk);
+	return false;
+}
+
+static void on_checked(struct errand *errand)
+{
+	struct admission *a =
+		(struct admission *)((char *)errand - offsetof(struct admission, checkpoint));
+
+	a->is_checking = false;
+}
+
+static void begin_commit(struct serve *serve);
+
+static void on_synced(struct errand *errand)
+{
+	struct serve *serve =
+		(struct serve *)((char *)errand - offsetof(struct serve, admission.sync));
+	struct admission *a = &serve->admission;
+
+	a->is_writing = false;
+	if (a->sync_r < 0)
+		take_back(serve, a->writing);
+	tell_all(serve, a->writing, a->sync_r);
+	if (a->is_due)
+		begin_commit(serve);
+	if (!a->is_checking && state_disk_is_due(a->disk)) {
+		a->is_checking = true;
+		a->checkpoint = (struct errand){ .run = check_disk, .done = on_checked };
+		hand_give(a->hand, &a->checkpoint);
+	}
+}
+
+static void begin_commit(struct serve *serve)
+{
+	struct admission *a = &serve->admission;
+	struct admission_batch *batch = a->open;
+	int r;
+
+	a->is_due = a->is_writing;
+	if (a->is_writing)
+		return;
+	if (a->timer)
+		(void)sd_event_source_set_enabled(a->timer, SD_EVENT_OFF);
+	if (batch->n == 0 && !state_batch_open(serve->state))
+		return;
+	r = state_commit(serve->state);
+	if (r < 0 || !a->disk) {
+		tell_all(serve, batch, r);
+		return;
+	}
+	a->open = a->writing;
+	a->writing = batch;
+	a->is_writing = true;
+	a->sync = (struct errand){ .run = sync_disk, .done = on_synced };
+	hand_give(a->hand, &a->sync);
+}
+
+void admission_commit(struct serve *serve)
+{
+	struct admission *a = &serve->admission;
+
+	do {
+		begin_commit(serve);
+		hand_settle(a->hand);
+	} while (a->is_writing || a->open->n > 0);
+}
+
+void admission_init(struct admission *admission)
+{
+	*admission = (struct admission){ .n_failed = 0 };
+	admission->open = &admission->batches[0];
+	admission->writing = &admission->batches[1];
+}
+
+int admission_open(struct serve *serve, struct diag *diag)
+{
+	struct admission *a = &serve->admission;
+	int r = hand_new(&a->hand, serve->event, "kamend-disk");
+
+	if (r < 0)
+		return diag_set(diag, -r, "no thread for the disk: %s", strerror(-r));
+	return state_disk_open(&a->disk, serve->state, diag);
 }
 
 static int on_commit_due(sd_event_source *source, uint64_t usec, void *userdata)
 {
 	(void)source;
 	(void)usec;
-	admission_commit(userdata);
+	begin_commit(userdata);
 	return 0;
 }
 
@@ -140,6 +251,18 @@ static int plan_commit(struct serve *serve)
 	if (r < 0)
 		return r;
 	return sd_event_source_set_enabled(a->timer, SD_EVENT_ONESHOT);
+}
+
+/* Whoever comes later does not put off whom the timer was set for. */
+static void commit_soon(struct serve *serve)
+{
+	struct admission *a = &serve->admission;
+	int enabled = SD_EVENT_OFF;
+
+	if (a->timer)
+		(void)sd_event_source_get_enabled(a->timer, &enabled);
+	if (enabled == SD_EVENT_OFF && plan_commit(serve) < 0)
+		admission_commit(serve);
 }
 
 static void reject(struct serve *serve, uint64_t id, int code, const char *reason)
@@ -173,13 +296,31 @@ void admission_admit(struct serve *serve, const Kamen__Admit *admit)
 			r == -EROFS ? "the site is frozen: it takes no images" : strerror(-r));
 		return;
 	}
-	a->rows[a->n++] = (struct admitted){
+	a->open->rows[a->open->n++] = (struct admitted){
 		.id = admit->id,
 		.outcome = r > 0 ? KAMEN__OUTCOME__ACCEPTED : KAMEN__OUTCOME__DUPLICATE,
 		.site = site_ref(site),
+		.hash = row.hash,
 	};
-	if (a->n == SERVE_COMMIT_ROWS || (a->n == 1 && plan_commit(serve) < 0))
+	if (a->open->n == SERVE_COMMIT_ROWS)
 		admission_commit(serve);
+	else if (a->open->n == 1)
+		commit_soon(serve);
+}
+
+void admission_audit(
+	struct serve *serve, const struct site *site, const char *what, const char *detail)
+{
+	struct admission *a = &serve->admission;
+	int r = state_audit_soon(serve->state, site->name, what, detail);
+
+	if (r < 0) {
+		log_error("audit: %s is not recorded: %s", what, strerror(-r));
+		return;
+	}
+	a->open->is_audited = true;
+	if (a->open->n == 0)
+		commit_soon(serve);
 }
 
 /* ---- counts */
@@ -190,8 +331,8 @@ static void count(struct serve *serve, const char *site, uint64_t n_rejected, ui
 		return;
 	if (state_count_refused(serve->state, site, n_rejected, n_gaps) < 0)
 		log_error("site %s: cannot count what was refused", site);
-	else if (serve->admission.n == 0 && plan_commit(serve) < 0)
-		admission_commit(serve);
+	else if (serve->admission.open->n == 0)
+		commit_soon(serve);
 }
 
 void admission_refused(struct serve *serve, const Kamen__Refused *refused)
@@ -321,6 +462,12 @@ void admission_send_sites(struct serve *serve)
 
 void admission_done(struct serve *serve)
 {
+	struct admission *a = &serve->admission;
+
+	if (!serve->state)
+		return;
 	admission_commit(serve);
-	serve->admission.timer = sd_event_source_disable_unref(serve->admission.timer);
+	a->timer = sd_event_source_disable_unref(a->timer);
+	hand_free(TAKE_PTR(a->hand));
+	state_disk_free(TAKE_PTR(a->disk));
 }

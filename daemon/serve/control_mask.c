@@ -339,14 +339,10 @@ static int import(struct serve *serve, struct site *site, int fd, const char *wh
 static void refuse(struct serve *serve, const struct site *site, const char *who, const char *why)
 {
 	char detail[640];
-	int r;
 
 	(void)snprintf(detail, sizeof(detail), "by %s: %.590s", who, why);
-	r = state_audit(serve->state, site->name, "mask.refuse", detail);
-	if (r < 0)
-		log_error("audit: a refused import is not recorded: %s", strerror(-r));
+	admission_audit(serve, site, "mask.refuse", detail);
 	log_notice("site %s: import refused (%s): %s", site->name, who, why);
-	serve_log_audit(serve);
 }
 
 void control_mask_import(struct control_client *client, const Kamen__Request *request)

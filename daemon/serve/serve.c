@@ -474,6 +474,8 @@ static int open_parts(struct serve *serve)
 		log_error("%s", diag.text[0] ? diag.text : strerror(-r));
 		return EXIT_FAILURE;
 	}
+	if (admission_open(serve, &diag) < 0)
+		log_warning("%s: the loop waits for the disk itself", diag.text);
 	begin_phase(serve, "checking the audit chain");
 	verify_audit(serve);
 	begin_phase(serve, "reading the model");
@@ -512,8 +514,7 @@ static void close_serving(struct serve *serve)
 	restart_cancel(serve);
 	/* What systemd has stored is for the next one, or goes when the unit has stopped. */
 	serve->handover.is_leaving = true;
-	if (serve->serving)
-		admission_done(serve);
+	admission_done(serve);
 	sessions_stop(serve);
 	sessions_close(serve);
 	control_stop(serve);
@@ -580,6 +581,7 @@ static void serve_init(
 	raise_limit();
 	later_init(&serve->later, LATER_LOOP);
 	reading_init(&serve->reading);
+	admission_init(&serve->admission);
 	roles_init(serve);
 	peer_policy_read(&serve->policy);
 }

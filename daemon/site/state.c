@@ -145,15 +145,31 @@ void state_batch_fail(struct state *state, int r)
 	roll_back(state);
 }
 
+int state_relax(struct state *state, bool is_relaxed)
+{
+	const char *text = is_relaxed ? "PRAGMA synchronous = NORMAL" : "PRAGMA synchronous = FULL";
+	int r;
+
+	if (state->is_relaxed == is_relaxed)
+		return 0;
+	/* Not a statement to be kept: it takes effect when it is prepared. */
+	r = statement_error(state, sqlite3_exec(state->db, text, NULL, NULL, NULL));
+	if (r >= 0)
+		state->is_relaxed = is_relaxed;
+	return r;
+}
+
 int state_begin(struct state *state)
 {
-	if (!sqlite3_get_autocommit(state->db)) {
-		int r = statement_run(state, SQL_COMMIT, "");
+	int r;
 
+	if (!sqlite3_get_autocommit(state->db)) {
+		r = statement_run(state, SQL_COMMIT, "");
 		if (r < 0)
 			state_batch_fail(state, r);
 	}
-	return statement_run(state, SQL_BEGIN, "");
+	r = state_relax(state, false);
+	return r < 0 ? r : statement_run(state, SQL_BEGIN, "");
 }
 
 int state_end(struct state *state, int r)

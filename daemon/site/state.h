@@ -185,11 +185,16 @@ int state_site_reset(struct state *state, const char *site, const char *who);
  */
 int state_admit(struct state *state, const struct image_row *row);
 /**
- * Ends the batch: one fsync. On failure nothing of the batch is accepted. A verb that needs its own
- * transaction commits an open batch first; what came of that is still told here.
+ * Ends the batch: one fsync, or none where there is a state_disk.h. On failure nothing of the batch is
+ * accepted. A verb that needs its own transaction commits an open batch first; what came of that is
+ * still told here.
  */
 int state_commit(struct state *state);
 bool state_batch_open(const struct state *state);
+/** A row of a batch whose sync has failed, if it is there: its blob goes. */
+int state_take_back(struct state *state, const char *site, const struct digest *hash);
+/** Joins the open batch, so commit it soon: as state_audit(), but the row is one of the batch's. */
+int state_audit_soon(struct state *state, const char *site, const char *what, const char *detail);
 /** Joins the open batch, so commit it soon; without a crash nothing is lost. */
 int state_count_refused(
 	struct state *state, const char *site, uint64_t n_rejected, uint64_t n_gaps);

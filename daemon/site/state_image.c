@@ -15,7 +15,9 @@ static int join_batch(struct state *state)
 		return state->batch_error;
 	if (!sqlite3_get_autocommit(state->db))
 		return 0;
-	r = statement_run(state, SQL_BEGIN, "");
+	r = state_relax(state, state->is_deferred);
+	if (r == 0)
+		r = statement_run(state, SQL_BEGIN, "");
 	if (r == 0)
 		state->batch_open = true;
 	return r;
@@ -71,6 +73,32 @@ int state_admit(struct state *state, const struct image_row *row)
 	if (r < 0)
 		return r;
 	return leave_batch(state, add_image(state, row));
+}
+
+int state_audit_soon(struct state *state, const char *site, const char *what, const char *detail)
+{
+	int r = join_batch(state);
+
+	return r < 0 ? r : leave_batch(state, audit_add(state, site, what, detail));
+}
+
+int state_take_back(struct state *state, const char *site, const struct digest *hash)
+{
+	sqlite3_stmt *statement;
+	int64_t id, image = 0;
+	int r = state_begin(state);
+
+	if (r < 0)
+		return r;
+	r = site_id(state, site, &id);
+	if (r == 0)
+		r = statement_get(state, &statement, SQL_IMAGE_FIND, "ih", id, hash);
+	if (r == 0 && (r = statement_step(state, statement)) > 0) {
+		image = sqlite3_column_int64(statement, 0);
+		(void)sqlite3_reset(statement);
+		r = statement_run(state, SQL_IMAGE_DELETE, "i", image);
+	}
+	return state_end(state, r);
 }
 
 int state_count_refused(struct state *state, const char *site, uint64_t n_rejected, uint64_t n_gaps)

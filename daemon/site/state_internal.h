@@ -89,6 +89,8 @@ struct state {
 	bool batch_open; /* something waits for state_commit() */
 	SLIST_HEAD(, evict_rest) rests;
 	int batch_error; /* the open batch is lost already: state_commit() has to say so */
+	/* Batches leave the sync to state_disk.h; what SQLite was told last. */
+	bool is_deferred, is_relaxed;
 };
 
 /* ---- statement.c */
@@ -111,6 +113,8 @@ int statement_digest(sqlite3_stmt *statement, int column, struct digest *ret_dig
 
 /* ---- transactions: state.c. An open batch is committed before another transaction begins. */
 int state_begin(struct state *state);
+/** Outside of any: whether commits wait for the disk from now on. */
+int state_relax(struct state *state, bool is_relaxed);
 /** Commits where r >= 0, else rolls back. @return r, or what the commit said */
 int state_end(struct state *state, int r);
 /** The open batch, if any, is lost: remembered until state_commit(). */

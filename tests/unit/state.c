@@ -614,6 +614,80 @@ static void an_older_database_is_upgraded(void **state)
 
 #define with_state(test) cmocka_unit_test_setup_teardown(test, fixture_setup, fixture_teardown)
 
+/* How far the log is written back: pages of it, and of these done. */
+static int log_pages(struct fixture *fixture, int *ret_done)
+{
+	int n = 0;
+
+	assert_int_equal(sqlite3_wal_checkpoint_v2(
+				 fixture->state->db, NULL, SQLITE_CHECKPOINT_PASSIVE, &n, ret_done),
+		SQLITE_OK);
+	return n;
+}
+
+static void batches_leave_the_disk_to_somebody_else(void **state)
+{
+	struct fixture *fixture = *state;
+	struct image_row row;
+	struct site_row site;
+	struct digest head, hash;
+	uint64_t n;
+	int done;
+
+	assert_int_equal(state_disk_open(&fixture->disk, fixture->state, NULL), 0);
+	assert_int_equal(state_site_create(fixture->state, "a", &fixture->defaults), 0);
+	assert_false(fixture->state->is_relaxed);
+	fixture_fill(fixture, "a", 0, 2);
+	assert_true(fixture->state->is_relaxed);
+	/* A decision in between is durable by itself, and what the batch had is committed before it. */
+	row = fixture_image(fixture, "a", 2);
+	assert_int_equal(state_admit(fixture->state, &row), 1);
+	assert_int_equal(state_audit_soon(fixture->state, "a", "mask.refuse", "by nobody"), 0);
+	assert_int_equal(state_audit(fixture->state, "a", "test", ""), 0);
+	assert_false(fixture->state->is_relaxed);
+	assert_int_equal(state_commit(fixture->state), 0);
+	assert_int_equal(state_disk_sync(fixture->disk), 0);
+	assert_int_equal(state_audit_verify(fixture->state, &n, &head, NULL), 0);
+	assert_int_equal(n, 3);
+
+	/* What a failed sync leaves behind goes again, once. */
+	hash = fixture_hash(2);
+	assert_int_equal(state_take_back(fixture->state, "a", &hash), 0);
+	assert_int_equal(state_take_back(fixture->state, "a", &hash), 0);
+	assert_int_equal(state_site_get(fixture->state, "a", &site), 0);
+	assert_int_equal(site.n_images, 2);
+	state_disk_free(TAKE_PTR(fixture->disk));
+	fixture_fill(fixture, "a", 3, 4);
+	assert_false(fixture->state->is_relaxed);
+	assert_true(log_pages(fixture, &done) > 0);
+}
+
+static void the_log_is_written_back_by_who_waits_for_the_disk(void **state)
+{
+	struct fixture *fixture = *state;
+	int n_pages, done = 0;
+
+	assert_int_equal(state_disk_open(&fixture->disk, fixture->state, NULL), 0);
+	assert_int_equal(state_site_create(fixture->state, "a", &fixture->defaults), 0);
+	for (uint32_t i = 0; i < 2000 && !state_disk_is_due(fixture->disk); i++)
+		assert_int_equal(state_audit_soon(fixture->state, "a", "test", "") |
+					 state_commit(fixture->state),
+			0);
+	assert_true(state_disk_is_due(fixture->disk));
+	assert_int_equal(state_disk_checkpoint(fixture->disk), 0);
+	n_pages = log_pages(fixture, &done);
+	assert_true(n_pages >= 1000);
+	assert_int_equal(done, n_pages);
+	/* The log begins anew. */
+	fixture_fill(fixture, "a", 0, 1);
+	assert_false(state_disk_is_due(fixture->disk));
+	state_disk_free(TAKE_PTR(fixture->disk));
+	fixture_reopen(fixture);
+	assert_int_equal(
+		state_audit_verify(fixture->state, &(uint64_t){ 0 }, &(struct digest){ 0 }, NULL),
+		0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -636,6 +710,8 @@ int main(void)
 		with_state(a_damaged_page_is_found_at_open),
 		with_state(a_lost_database_does_not_cost_the_masks),
 		with_state(an_older_database_is_upgraded),
+		with_state(batches_leave_the_disk_to_somebody_else),
+		with_state(the_log_is_written_back_by_who_waits_for_the_disk),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -91,6 +91,8 @@ void fixture_fill(struct fixture *fixture, const char *site, uint32_t from, uint
 		assert_int_equal(state_admit(fixture->state, &row), 1);
 	}
 	assert_int_equal(state_commit(fixture->state), 0);
+	if (fixture->disk)
+		assert_int_equal(state_disk_sync(fixture->disk), 0);
 }
 
 uint32_t fixture_count_files(const struct fixture *fixture, const char *site, const char *folder)

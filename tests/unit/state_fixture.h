@@ -3,11 +3,13 @@
 #define KAMEN_TESTS_STATE_FIXTURE_H
 
 #include "site/state.h"
+#include "site/state_disk.h"
 
 /** A state folder below /tmp with one open state; every test gets its own. */
 struct fixture {
 	char dir[64];
 	struct state *state;
+	struct state_disk *disk; /* NULL: commits wait for the disk themselves */
 	struct site_settings defaults;
 };
 
