@@ -206,6 +206,7 @@ static json_t *mask_object(const Kamen__Mask *m)
 	put_text(o, "withdrawn", m->withdrawn);
 	put(o, "shadow", shadow_object(m->shadow));
 	put(o, "figures", figures_object(m));
+	put_int(o, "hardness_bytes", m->has_hardness_bytes, m->hardness_bytes);
 	return o;
 }
 

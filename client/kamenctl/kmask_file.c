@@ -9,6 +9,7 @@
 #include "base/blob.h"
 #include "base/cleanup.h"
 #include "cascade/mask_set.h"
+#include "learn/hardness.h"
 #include "mask/kmask_diff.h"
 #include "key_pair.h"
 #include "mask/kmask_sign.h"
@@ -84,6 +85,31 @@ int kmask_file_verify(
 	memcpy(said.prep, header.prep.bytes, sizeof(said.prep));
 	memcpy(said.mask, header.id.bytes, sizeof(said.mask));
 	memcpy(said.signer, header.signer.bytes, sizeof(said.signer));
+	*ret_said = said;
+	return 0;
+}
+
+/* All other files of ours begin with a magic of their own; this one with the length of its header. */
+bool kmask_file_is_khard(const void *data, size_t n_bytes)
+{
+	return n_bytes > 8 && ((const char *)data)[8] == '{';
+}
+
+int kmask_file_verify_khard(
+	const void *data, size_t n_bytes, struct khard_said *ret_said, struct kmask_why *why)
+{
+	struct khard_said said = { .n_bytes = n_bytes };
+	struct diag diag = { 0 };
+	struct hardness_info info;
+	int r = hardness_check(&info, data, n_bytes, &diag);
+
+	if (r < 0)
+		return say(why, r, &diag);
+	memcpy(said.base, info.base.bytes, sizeof(said.base));
+	memcpy(said.mask, info.mask.bytes, sizeof(said.mask));
+	said.width = info.width;
+	said.grid = info.grid;
+	said.depth = info.depth;
 	*ret_said = said;
 	return 0;
 }

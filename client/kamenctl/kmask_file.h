@@ -36,6 +36,15 @@ int kmask_file_write(const char *path, const void *data, size_t n_bytes);
 /** Sums, signature, and that the bits are those of mask_digest. */
 int kmask_file_verify(
 	const void *data, size_t n_bytes, struct kmask_said *ret_said, struct kmask_why *why);
+/** What a .khard says of itself (hardness.h). */
+struct khard_said {
+	uint8_t base[32], mask[32];
+	uint32_t width, grid, depth;
+	size_t n_bytes;
+};
+bool kmask_file_is_khard(const void *data, size_t n_bytes);
+int kmask_file_verify_khard(
+	const void *data, size_t n_bytes, struct khard_said *ret_said, struct kmask_why *why);
 /** Whether a list has the signer. @return 1, 0, or what reading it said */
 int kmask_file_trusts(const char *keys, const uint8_t signer[32], struct kmask_why *why);
 

@@ -101,13 +101,18 @@ int mask_export_run(struct ctl *ctl, int argc, char **argv)
 	_cleanup_(control_freep) struct control *control = NULL;
 	_cleanup_(freep) void *data = NULL;
 	Kamen__SiteVersion message = KAMEN__SITE_VERSION__INIT;
+	const char *hardness = NULL;
+	const struct option_spec specs[] = {
+		{ "hardness", NULL, "its .khard instead", &hardness, NULL },
+	};
 	json_t *row = NULL;
 	size_t n_bytes = 0;
 	int first, status, r;
 
-	if (!options_parse(ctl, argc, argv, NULL, 0, 3, 3, &first, &status))
+	if (!options_parse(ctl, argc, argv, specs, 1, 3, 3, &first, &status))
 		return status;
 	status = mask_version_take(ctl, argv[first], argv[first + 1], &message);
+	message.has_hardness = message.hardness = hardness != NULL;
 	if (status == EXIT_DONE)
 		status = control_open(ctl, &control);
 	if (status == EXIT_DONE)

@@ -112,6 +112,22 @@ static int trust(
 			       path, keys);
 }
 
+static int verify_khard(const struct ctl *ctl, const char *path, const void *data, size_t n_bytes)
+{
+	struct khard_said said;
+	struct kmask_why why;
+
+	if (kmask_file_verify_khard(data, n_bytes, &said, &why) < 0)
+		return ctl_fail(ctl, EXIT_FAILED, "%s: %s", path, why.text);
+	return output_row(ctl,
+		json_pack("{s:s, s:s, s:s, s:I, s:i, s:i, s:i, s:o, s:o}", "file", path, "state",
+			"intact", "kind", "hardness", "bytes", (json_int_t)said.n_bytes, "width",
+			(int)said.width, "grid", (int)said.grid, "depth", (int)said.depth,
+			"base_digest", output_hex(said.base, sizeof(said.base)), "mask_digest",
+			output_hex(said.mask, sizeof(said.mask))),
+		true);
+}
+
 int mask_verify_run(struct ctl *ctl, int argc, char **argv)
 {
 	_cleanup_(freep) void *data = NULL;
@@ -129,6 +145,8 @@ int mask_verify_run(struct ctl *ctl, int argc, char **argv)
 	status = mask_read(ctl, argv[first], &data, &n_bytes);
 	if (status != EXIT_DONE)
 		return status;
+	if (!keys && kmask_file_is_khard(data, n_bytes))
+		return verify_khard(ctl, argv[first], data, n_bytes);
 	if (kmask_file_verify(data, n_bytes, &said, &why) < 0)
 		return ctl_fail(ctl, EXIT_FAILED, "%s: %s", argv[first], why.text);
 	status = keys ? trust(ctl, argv[first], keys, &said) : EXIT_DONE;

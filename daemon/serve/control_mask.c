@@ -180,13 +180,30 @@ void control_mask_rollback(struct control_client *client, const Kamen__Request *
 
 /* ---- files */
 
+/* @return a descriptor, -ENODATA: there is none of that kind, or another errno */
+static int open_export(struct serve *serve, const struct site *site, const struct version_row *row,
+	bool is_hardness)
+{
+	char path[512], name[32];
+	int fd, r;
+
+	if (is_hardness && row->hardness_bytes == 0)
+		return -ENODATA;
+	(void)snprintf(
+		name, sizeof(name), is_hardness ? "masks/%u.khard" : "masks/%u", row->version);
+	r = is_hardness ? state_path(serve->state, path, site->name, name)
+			: state_mask_path(serve->state, path, site->name, name);
+	if (r < 0)
+		return r;
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	return fd < 0 ? -errno : fd;
+}
+
 void control_mask_export(struct control_client *client, const Kamen__Request *request)
 {
 	_cleanup_(closep) int fd = -1;
 	struct version_row row;
-	char path[512], name[32];
 	struct site *site;
-	int r;
 
 	if (find_version(client, request->id, request->mask_export, &site, &row) < 0)
 		return;
@@ -201,15 +218,16 @@ void control_mask_export(struct control_client *client, const Kamen__Request *re
 			"one mask at a time: first read the answers so far");
 		return;
 	}
-	(void)snprintf(name, sizeof(name), "masks/%u", row.version);
-	r = state_mask_path(client->serve->state, path, site->name, name);
-	if (r >= 0) {
-		fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-		r = fd < 0 ? -errno : 0;
+	fd = open_export(client->serve, site, &row, request->mask_export->hardness);
+	if (fd == -ENODATA) {
+		control_error(client, request->id, fd,
+			"version %u of site %s has no hardness map: its objective learns none",
+			row.version, site->name);
+		return;
 	}
-	if (r < 0) {
-		control_error(client, request->id, r, "version %u of site %s has no file: %s",
-			row.version, site->name, strerror(-r));
+	if (fd < 0) {
+		control_error(client, request->id, fd, "version %u of site %s has no file: %s",
+			row.version, site->name, strerror(-fd));
 		return;
 	}
 	reply_mask(client, request->id, true, &row, fd);

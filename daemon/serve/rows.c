@@ -154,6 +154,8 @@ void mask_message_fill(struct mask_message *out, const struct version_row *row)
 	fill_origin(m, row);
 	gate_message_fill(&out->gate, row);
 	m->gate = &out->gate.gate;
+	m->has_hardness_bytes = row->hardness_bytes > 0;
+	m->hardness_bytes = row->hardness_bytes;
 	fill_figures(out, row);
 	fill_live(out, row);
 }

@@ -16,7 +16,8 @@
  *   state.db
  *   sites/SITE/replay/BLOB.kimg     canonical images (ingest/blob.h), one row each
  *   sites/SITE/masks/VERSION.kmask  or VERSION.kcas where it is a cascade; VERSION.kref (references
- *                                   of that version), VERSION.manifest, 0.kref (of the base)
+ *                                   of that version), VERSION.manifest, 0.kref (of the base),
+ *                                   VERSION.khard where its objective learns what is hard
  *   sites/SITE/round/               manifest, checkpoint and results while a round runs; import.kmask
  *                                   where a foreign mask is to be judged
  *
@@ -108,6 +109,7 @@ struct version_row {
 	enum version_state state;
 	double density, lowest_density, loss_ratio, seconds;
 	uint64_t n_bytes, n_elements, n_flips, seed, created_us;
+	uint64_t hardness_bytes; /* of its .khard, 0: it has none */
 	uint32_t steps, n_images, threads;
 	uint32_t kept_step; /* the step whose mask it is */
 	char isa[32];

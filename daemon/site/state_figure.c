@@ -9,6 +9,7 @@
 /* Figures by name: whoever measures one more adds a name, not a column. */
 #define ENTROPY "prototype_entropy"
 #define NEIGHBOURS "neighbours"
+#define HARDNESS "hardness.bytes" /* of its .khard */
 #define OF_OBJECTIVE "objective." /* and its own name */
 
 static const struct figure_field shadow_figures[] = {
@@ -92,7 +93,8 @@ static int put(struct state *state, int64_t id, uint32_t version, const char *na
 	return statement_run(state, SQL_FIGURE_PUT, "iitd", id, (int64_t)version, name, value);
 }
 
-int figures_put(struct state *state, int64_t id, const struct version_row *row)
+int figures_put(
+	struct state *state, int64_t id, const struct version_row *row, uint64_t hardness_bytes)
 {
 	const struct judgement_row *candidate = &row->candidate;
 	int r = 0;
@@ -101,6 +103,8 @@ int figures_put(struct state *state, int64_t id, const struct version_row *row)
 		r = put(state, id, row->version, ENTROPY, (double)candidate->entropy);
 	if (r >= 0 && candidate->has_neighbours)
 		r = put(state, id, row->version, NEIGHBOURS, (double)candidate->neighbours);
+	if (r >= 0 && hardness_bytes > 0)
+		r = put(state, id, row->version, HARDNESS, (double)hardness_bytes);
 	for (size_t i = 0; row->shots.n > 0 && i < ARRAY_SIZE(shots_figures) && r >= 0; i++)
 		r = put(state, id, row->version, shots_figures[i].name,
 			figure_get(&row->shots, &shots_figures[i]));
@@ -132,6 +136,8 @@ static void take(struct version_row *row, const char *name, double value)
 	} else if (strcmp(name, NEIGHBOURS) == 0) {
 		row->candidate.has_neighbours = true;
 		row->candidate.neighbours = (float)value;
+	} else if (strcmp(name, HARDNESS) == 0) {
+		row->hardness_bytes = count_of(value, 0x1p53);
 	}
 	if (strncmp(name, OF_OBJECTIVE, strlen(OF_OBJECTIVE)) == 0)
 		take_objective(row, name + strlen(OF_OBJECTIVE), value);

@@ -162,7 +162,9 @@ double figure_get(const void *row, const struct figure_field *field);
 void figure_set(void *row, const struct figure_field *field, double value);
 
 /** Inside a transaction: what the gate measured beside the columns of the version. */
-int figures_put(struct state *state, int64_t id, const struct version_row *row);
+/* hardness_bytes: of the file that comes with it, 0: none does. */
+int figures_put(
+	struct state *state, int64_t id, const struct version_row *row, uint64_t hardness_bytes);
 /** Fills what lies in tables of its own. */
 int figures_read(struct state *state, struct version_row *row);
 /** Inside a transaction. */

@@ -104,7 +104,7 @@ static int remove_rows(struct state *state, const char *site, uint32_t n_keep, s
 
 static void remove_files(struct state *state, const char *site, const struct prune *prune)
 {
-	static const char *const suffixes[] = { "kmask", "kcas", "kref", "manifest" };
+	static const char *const suffixes[] = { "kmask", "kcas", "kref", "khard", "manifest" };
 	_cleanup_(closep) int fd = sweep_open_folder(state, site, "masks");
 	char name[32];
 

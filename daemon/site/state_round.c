@@ -274,7 +274,8 @@ int state_round_list(struct state *state, struct version_row **ret_rows, uint32_
 /* What the learner left in the round folder, read once: what is checked is what is kept. */
 struct results {
 	void *set, *candidate, *base, *manifest;
-	size_t set_bytes, candidate_bytes, base_bytes, manifest_bytes;
+	void *hardness; /* NULL: its objective learns none */
+	size_t set_bytes, candidate_bytes, base_bytes, manifest_bytes, hardness_bytes;
 	const char *suffix; /* of the set's file */
 };
 
@@ -284,6 +285,7 @@ static void results_done(struct results *results)
 	free(results->candidate);
 	free(results->base);
 	free(results->manifest);
+	free(results->hardness);
 }
 
 static int read_results(struct state *state, const char *site, struct results *results)
@@ -307,7 +309,11 @@ static int read_results(struct state *state, const char *site, struct results *r
 	if (r == 0)
 		r = blob_read(fd, "candidate.manifest", MAX_MANIFEST, &results->manifest,
 			&results->manifest_bytes);
-	return r;
+	if (r < 0)
+		return r;
+	r = blob_read(fd, "candidate.khard", HARDNESS_MAX_BYTES, &results->hardness,
+		&results->hardness_bytes);
+	return r == -ENOENT ? 0 : r;
 }
 
 static int check_manifest(const struct results *results, const struct version_row *row)
@@ -323,6 +329,21 @@ static int check_manifest(const struct results *results, const struct version_ro
 	return digest_equal(&digest, &row->manifest) ? 0 : -EBADMSG;
 }
 
+static int check_hardness(const struct results *results, const struct version_row *row)
+{
+	struct hardness_info info;
+	int r;
+
+	if (!results->hardness)
+		return 0;
+	r = hardness_check(&info, results->hardness, results->hardness_bytes, NULL);
+	if (r < 0)
+		return r;
+	return digest_equal(&info.base, &row->base) && digest_equal(&info.mask, &row->mask)
+		       ? 0
+		       : -EBADMSG;
+}
+
 static int check_results(const struct results *results, const struct version_row *row)
 {
 	_cleanup_(reference_freep) struct reference *candidate = NULL, *base = NULL;
@@ -332,6 +353,8 @@ static int check_results(const struct results *results, const struct version_row
 	r = mask_set_verify(results->set, results->set_bytes, &header, NULL);
 	if (r == 0)
 		r = check_manifest(results, row);
+	if (r == 0)
+		r = check_hardness(results, row);
 	if (r < 0)
 		return r;
 	if (!digest_equal(&header.base, &row->base) || !digest_equal(&header.prep, &row->prep) ||
@@ -372,6 +395,9 @@ static int keep_results(struct state *state, const struct version_row *row,
 	if (r == 0)
 		r = keep_file(
 			fd, row->version, "manifest", results->manifest, results->manifest_bytes);
+	if (r == 0 && results->hardness)
+		r = keep_file(
+			fd, row->version, "khard", results->hardness, results->hardness_bytes);
 	/* A person may take what drifted for usual, and promotes; a round by itself may not. */
 	if (r == 0 && !is_drifted)
 		r = keep_file(fd, 0, "kref", results->base, results->base_bytes);
@@ -395,8 +421,8 @@ static int store_version(struct state *state, int64_t id, const struct version_r
 		row->recipe_text, row->prep_text, id, (int64_t)row->version);
 }
 
-static int end(
-	struct state *state, const struct version_row *row, enum version_state to, size_t n_bytes)
+static int end(struct state *state, const struct version_row *row, enum version_state to,
+	const struct results *results)
 {
 	char detail[1280];
 	int64_t id;
@@ -405,10 +431,10 @@ static int end(
 	r = site_id(state, row->site, &id);
 	if (r < 0)
 		return r;
-	r = store_version(state, id, row, to, n_bytes);
+	r = store_version(state, id, row, to, results->set_bytes);
 	if (r < 0)
 		return r;
-	r = figures_put(state, id, row);
+	r = figures_put(state, id, row, results->hardness_bytes);
 	if (r < 0)
 		return r;
 	r = statement_run(state, SQL_SITE_PIN, "ii", (int64_t)0, id);
@@ -451,8 +477,8 @@ int state_round_end(struct state *state, const struct version_row *row)
 	r = state_begin(state);
 	if (r < 0)
 		return r;
-	r = state_end(state,
-		end(state, row, row->passed ? VERSION_CANDIDATE : VERSION_HELD, results.set_bytes));
+	r = state_end(
+		state, end(state, row, row->passed ? VERSION_CANDIDATE : VERSION_HELD, &results));
 	if (r < 0)
 		return r;
 	remove_folder(state, row->site);

@@ -263,7 +263,8 @@ static bool mask_file_wanted(
 
 	if (sscanf(name, "%" SCNu32 ".%15s", &version, suffix) != 2 ||
 		(strcmp(suffix, "kmask") != 0 && strcmp(suffix, "kcas") != 0 &&
-			strcmp(suffix, "kref") != 0 && strcmp(suffix, "manifest") != 0))
+			strcmp(suffix, "kref") != 0 && strcmp(suffix, "khard") != 0 &&
+			strcmp(suffix, "manifest") != 0))
 		return false;
 	(void)snprintf(again, sizeof(again), "%" PRIu32 ".%s", version, suffix);
 	if (strcmp(name, again) != 0)

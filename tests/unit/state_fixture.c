@@ -154,6 +154,27 @@ static struct digest put_manifest(struct fixture *fixture, const char *site)
 static const char *const names[] = { "a.weight", "a.bias" };
 static const size_t sizes[] = { 1000, 70 };
 
+void fixture_hardness(struct fixture *fixture, const struct version_row *row)
+{
+	const struct hardness_info info = {
+		.base = row->base,
+		.mask = row->mask,
+		.width = FIXTURE_WIDTH,
+		.grid = 2,
+		.inner = 8,
+		.depth = 1,
+		.n_heads = 2,
+		.n_mlp = 16,
+	};
+	_cleanup_(freep) float *values = calloc(hardness_n_values(&info), sizeof(*values));
+	_cleanup_(freep) void *data = NULL;
+	size_t n_bytes;
+
+	assert_non_null(values);
+	assert_int_equal(hardness_encode(&info, values, &data, &n_bytes), 0);
+	put(fixture, row->site, "round/candidate.khard", data, n_bytes);
+}
+
 struct version_row fixture_results(
 	struct fixture *fixture, const char *site, uint32_t version, bool passed)
 {

@@ -24,6 +24,8 @@ struct image_row fixture_image(struct fixture *fixture, const char *site, uint32
 /** Admits and commits images [from, to); asserts that all are new. */
 void fixture_fill(struct fixture *fixture, const char *site, uint32_t from, uint32_t to);
 uint32_t fixture_count_files(const struct fixture *fixture, const char *site, const char *folder);
+/** Puts a .khard into the round folder, of that base and mask. */
+void fixture_hardness(struct fixture *fixture, const struct version_row *row);
 /** Puts a learner's results into the round folder and fills the row that describes them. */
 struct version_row fixture_results(
 	struct fixture *fixture, const char *site, uint32_t version, bool passed);

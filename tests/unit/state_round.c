@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "site/manifest.h"
@@ -334,6 +335,41 @@ static void what_is_withdrawn_is_known_by_its_bits(void **state)
 	assert_int_equal(state_promote(fixture->state, "a", 2, "me"), 0);
 }
 
+static void a_hardness_file_goes_with_its_mask(void **state)
+{
+	struct fixture *fixture = *state;
+	struct version_row row, other, back;
+	char path[512];
+	uint32_t version;
+	size_t n;
+
+	assert_int_equal(state_site_create(fixture->state, "h", &fixture->defaults), 0);
+	fixture_fill(fixture, "h", 0, 40);
+	version = begin(fixture, "h");
+	row = fixture_results(fixture, "h", version, true);
+	other = row;
+	other.mask = digest_of("another", 7);
+	fixture_hardness(fixture, &other);
+	assert_int_equal(state_round_end(fixture->state, &row), -EBADMSG);
+	fixture_hardness(fixture, &row);
+	assert_int_equal(state_round_end(fixture->state, &row), 0);
+	assert_int_equal(state_version_get(fixture->state, "h", version, &back), 0);
+	free(read_file(fixture, "h", "masks/1.khard", &n));
+	assert_int_equal(back.hardness_bytes, n);
+	/* The next one has none, and the sweep leaves the first one's alone. */
+	(void)end(fixture, "h", true);
+	fixture_reopen(fixture);
+	assert_int_equal(state_version_get(fixture->state, "h", 2, &back), 0);
+	assert_int_equal(back.hardness_bytes, 0);
+	free(read_file(fixture, "h", "masks/1.khard", &n));
+	/* With the version it goes. */
+	assert_int_equal(state_version_prune(fixture->state, "h", 1, 0, &version), 0);
+	assert_int_equal(version, 1);
+	assert_int_equal(state_path(fixture->state, path, "h", "masks/1.khard"), 0);
+	assert_int_equal(access(path, F_OK), -1);
+	assert_int_equal(state_site_delete(fixture->state, "h", "me"), 0);
+}
+
 static void figures_are_kept_with_their_version(void **state)
 {
 	const struct shadow_row shadow = { 100, 97, 3, 2, .51, .49, .93, .004 };
@@ -572,6 +608,7 @@ int main(void)
 		with_state(an_import_brings_its_mask_to_the_round_folder),
 		with_state(promotion_and_rollback_are_audited),
 		with_state(what_is_withdrawn_is_known_by_its_bits),
+		with_state(a_hardness_file_goes_with_its_mask),
 		with_state(figures_are_kept_with_their_version),
 		with_state(a_round_for_drift_widens_nothing),
 		with_state(a_kill_at_any_moment_loses_nothing_accepted),
