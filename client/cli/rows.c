@@ -269,6 +269,22 @@ static json_t *label_class_object(const Kamen__LabelClass *c)
 	return o;
 }
 
+static json_t *hard_image_object(const Kamen__HardImage *h)
+{
+	json_t *o = json_object();
+
+	put_text(o, "site", h->site);
+	put_bytes(o, "hash", &h->hash, 1);
+	put_number(o, "hardness", 1, h->hardness);
+	put_text(o, "class", h->label);
+	put_text(o, "part_id", h->part_id);
+	put_text(o, "source", h->source);
+	put_text(o, "sender", h->sender);
+	put_int(o, "capture_us", h->has_capture_us, h->capture_us);
+	put_int(o, "arrived_us", h->has_arrived_us, h->arrived_us);
+	return o;
+}
+
 static json_t *text_object(const Kamen__Text *t)
 {
 	json_t *o = json_object();
@@ -310,6 +326,8 @@ json_t *output_object(const Kamen__Reply *reply)
 		return reproduced_object(reply->reproduced);
 	case KAMEN__REPLY__ROW_LABEL_CLASS:
 		return label_class_object(reply->label_class);
+	case KAMEN__REPLY__ROW_HARD_IMAGE:
+		return hard_image_object(reply->hard_image);
 	case KAMEN__REPLY__ROW_TEXT:
 		return text_object(reply->text);
 	default:

@@ -15,6 +15,7 @@ int site_pause_run(struct ctl *ctl, int argc, char **argv);
 int site_freeze_run(struct ctl *ctl, int argc, char **argv);
 int site_resume_run(struct ctl *ctl, int argc, char **argv);
 int site_reset_run(struct ctl *ctl, int argc, char **argv);
+int site_hardest_run(struct ctl *ctl, int argc, char **argv);
 int top_run(struct ctl *ctl, int argc, char **argv);
 int push_run(struct ctl *ctl, int argc, char **argv);
 int learn_run(struct ctl *ctl, int argc, char **argv);

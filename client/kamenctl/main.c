@@ -19,6 +19,8 @@ static const struct command commands[] = {
 		site_freeze_run },
 	{ "site", "resume", "SITE", "end a pause or a freeze", site_resume_run },
 	{ "site", "reset", "SITE --yes", "back to the base; its versions stay", site_reset_run },
+	{ "site", "hardest", "SITE", "the images that were hardest for its last hpm round",
+		site_hardest_run },
 	{ "", "top", "", "what every site does, live", top_run },
 	{ "", "push", "SITE PATH...", "unlabelled images to learn from", push_run },
 	{ "label", "list", "SITE", "the classes of a site and how many images have them",

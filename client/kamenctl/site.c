@@ -242,3 +242,27 @@ int site_delete_run(struct ctl *ctl, int argc, char **argv)
 	return yes_run(ctl, argc, argv, "do it: images, masks and settings are gone",
 		KAMEN__REQUEST__VERB_SITE_DELETE);
 }
+
+int site_hardest_run(struct ctl *ctl, int argc, char **argv)
+{
+	const char *count = NULL;
+	const struct option_spec specs[] = {
+		{ "count", "N", "how many, 20; at most 1000", &count, NULL },
+	};
+	Kamen__Request request = KAMEN__REQUEST__INIT;
+	Kamen__SiteHardest message = KAMEN__SITE_HARDEST__INIT;
+	unsigned long long n = 0;
+	int first, status;
+
+	if (!options_parse(ctl, argc, argv, specs, 1, 1, 1, &first, &status) ||
+		!name_ok(ctl, argv[first], &status))
+		return status;
+	if (count && (!number_parse(count, 1000, &n) || n == 0))
+		return ctl_fail(ctl, EXIT_USAGE, "--count %s: 1 to 1000", count);
+	message.site = argv[first];
+	message.has_count = count != NULL;
+	message.count = (uint32_t)n;
+	request.verb_case = KAMEN__REQUEST__VERB_SITE_HARDEST;
+	request.site_hardest = &message;
+	return control_run(ctl, &request, -1, false);
+}

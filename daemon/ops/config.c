@@ -88,6 +88,7 @@ static const struct setting site_settings[] = {
 	SITE(learn_on_drift, ON_OFF),
 	SITE(keep_versions, COUNT, .min = 1, .max = 1000),
 	SITE(replay_thin, DOUBLE, .zero = true, .min = .9, .max = 1),
+	SITE(replay, CHOICE, .choices = "uniform|hard"),
 };
 
 const char *const config_site_keys[] = {
@@ -117,6 +118,7 @@ const char *const config_site_keys[] = {
 	"learn_on_drift",
 	"keep_versions",
 	"replay_thin",
+	"replay",
 	NULL,
 };
 
@@ -170,6 +172,7 @@ void config_default(struct config *ret_config)
 			.learn_min_images = 32,
 			.keep_versions = 10,
 			.replay_thin = .999,
+			.replay = "uniform",
 		},
 	};
 }

@@ -42,6 +42,7 @@ struct site_settings {
 	char learn_at[8];       /* a round a day at HH:MM local time; "": not for that */
 	bool learn_on_drift;    /* a round when the drift alarm rises; default false */
 	uint32_t keep_versions; /* so many of the last versions stay, default 10 */
+	char replay[8];         /* uniform, hard: what is kept of the older images */
 	double replay_thin;     /* near-duplicate above this cosine, default .999; 0: never */
 };
 

@@ -77,7 +77,8 @@ void admission_trim(struct serve *serve, struct site *site)
 
 	if (!site || site->gone)
 		return;
-	r = state_evict(serve->state, site->name, site->settings.replay_bytes);
+	r = state_evict(serve->state, site->name, site->settings.replay_bytes,
+		strcmp(site->settings.replay, "hard") == 0);
 	if (r < 0)
 		log_error("site %s: cannot trim its replay store: %s", site->name, strerror(-r));
 }

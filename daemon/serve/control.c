@@ -175,6 +175,7 @@ static const struct control_verb verbs[] = {
 	{ KAMEN__REQUEST__VERB_TOP, false, control_top },
 	{ KAMEN__REQUEST__VERB_LABEL_SET, true, control_label_set },
 	{ KAMEN__REQUEST__VERB_LABEL_LIST, false, control_label_list },
+	{ KAMEN__REQUEST__VERB_SITE_HARDEST, false, control_site_hardest },
 	{ KAMEN__REQUEST__VERB_RESTART, true, control_restart },
 };
 

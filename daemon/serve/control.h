@@ -83,6 +83,7 @@ void control_mask_import(struct control_client *client, const Kamen__Request *re
 void control_audit_show(struct control_client *client, const Kamen__Request *request);
 void control_restart(struct control_client *client, const Kamen__Request *request);
 void control_label_set(struct control_client *client, const Kamen__Request *request);
+void control_site_hardest(struct control_client *client, const Kamen__Request *request);
 void control_label_list(struct control_client *client, const Kamen__Request *request);
 void control_metrics(struct control_client *client, const Kamen__Request *request);
 

@@ -246,3 +246,53 @@ void control_site_delete(struct control_client *client, const Kamen__Request *re
 	reply.site = &message.site;
 	control_reply(client, request->id, true, &reply, -1);
 }
+
+/* ---- its hardest images */
+
+static void reply_hard(struct control_client *client, uint64_t id, bool last, struct site *site,
+	struct hard_row *row)
+{
+	Kamen__HardImage out = KAMEN__HARD_IMAGE__INIT;
+	Kamen__Reply reply = KAMEN__REPLY__INIT;
+
+	out.site = site->name;
+	out.hash = (ProtobufCBinaryData){ DIGEST_BYTES, row->hash.bytes };
+	out.hardness = row->hardness;
+	out.source = row->source;
+	out.sender = row->sender[0] ? row->sender : NULL;
+	out.part_id = row->part_id[0] ? row->part_id : NULL;
+	out.label = row->label[0] ? row->label : NULL;
+	out.has_capture_us = row->capture_us > 0;
+	out.capture_us = row->capture_us;
+	out.has_arrived_us = true;
+	out.arrived_us = row->arrived_us;
+	reply.row_case = KAMEN__REPLY__ROW_HARD_IMAGE;
+	reply.hard_image = &out;
+	control_reply(client, id, last, &reply, -1);
+}
+
+void control_site_hardest(struct control_client *client, const Kamen__Request *request)
+{
+	const Kamen__SiteHardest *asked = request->site_hardest;
+	struct site *site = control_find_site(client, request->id, asked->site);
+	_cleanup_(freep) struct hard_row *rows = NULL;
+	uint32_t n = 0;
+	int r;
+
+	if (!site)
+		return;
+	if (asked->count < 1 || asked->count > SERVE_MAX_HARDEST) {
+		control_error(client, request->id, -EINVAL, "%u images: 1 to %u", asked->count,
+			SERVE_MAX_HARDEST);
+		return;
+	}
+	r = state_hardest(client->serve->state, site->name, asked->count, &rows, &n);
+	if (r < 0) {
+		control_error(client, request->id, r, "site %s: %s", site->name, strerror(-r));
+		return;
+	}
+	for (uint32_t i = 0; i < n && !client->closed; i++)
+		reply_hard(client, request->id, i + 1 == n, site, &rows[i]);
+	if (n == 0)
+		control_done(client, request->id);
+}

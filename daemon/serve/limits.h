@@ -33,6 +33,7 @@
 #define SERVE_HELLO_NS (5 * NS_PER_S)
 #define SERVE_DRAIN_NS (10 * NS_PER_S)
 #define SERVE_PAUSE_NS NS_PER_S /* for what is being computed when the daemon executes itself */
+#define SERVE_MAX_HARDEST 1000u /* rows of one answer */
 #define SERVE_MAX_LABELS 1000u  /* of one request */
 #define SERVE_COMMIT_ROWS 256u  /* rows of a group commit */
 #define SERVE_COMMIT_NS (5 * NS_PER_MS)

@@ -12,6 +12,7 @@
 #include "serve/reproduce.h"
 #include "serve/serve.h"
 #include "site/gate.h"
+#include "site/hard_list.h"
 #include "site/twins.h"
 
 /* Deaths of the learner at the same step before a round is given up. */
@@ -514,12 +515,31 @@ static int read_twins(struct serve *serve, const char *site, struct twins *ret_t
 	return r;
 }
 
-/* The round is over: what it has shown to be too much, and what has become too old. */
-static void tidy(struct serve *serve, struct site *site, const struct twins *twins)
+/* Of who brings none: what was known goes on. */
+static int read_hard(struct serve *serve, const char *site, struct hard_list *ret_list)
+{
+	_cleanup_(freep) void *data = NULL;
+	char path[512];
+	size_t n;
+	int r;
+
+	r = state_path(serve->state, path, site, "round/candidate.hard");
+	if (r >= 0)
+		r = blob_read(AT_FDCWD, path, HARD_LIST_MAX_BYTES, &data, &n);
+	if (r == -ENOENT)
+		return 0;
+	return r < 0 ? r : hard_list_read(ret_list, data, n);
+}
+
+/* The round is over: what it has shown to be too much or hard, and what has become too old. */
+static void tidy(struct serve *serve, struct site *site, const struct twins *twins,
+	const struct hard_list *hard)
 {
 	uint32_t n_thinned = 0, n_pruned = 0;
 	int r = 0;
 
+	if (hard->n > 0 && state_hardness_put(serve->state, site->name, hard) < 0)
+		log_error("site %s: cannot keep how hard its images are", site->name);
 	if (twins->n > 0)
 		r = state_thin(serve->state, site->name, twins, site->settings.learn_min_images,
 			&n_thinned);
@@ -578,6 +598,7 @@ static void finish_again(struct serve *serve, const Kamen__LearnDone *done)
 
 void rounds_done(struct serve *serve, const Kamen__LearnDone *done)
 {
+	_cleanup_(hard_list_done) struct hard_list hard = { 0 };
 	_cleanup_(twins_done) struct twins twins = { 0 };
 	struct rounds *rounds = &serve->rounds;
 	struct diag diag = { .text = "" };
@@ -595,6 +616,8 @@ void rounds_done(struct serve *serve, const Kamen__LearnDone *done)
 	r = site ? learnt_read(&row, serve, rounds->head, done, &diag) : -ENOENT;
 	if (r >= 0 && read_twins(serve, done->site, &twins) < 0)
 		log_warning("site %s: its list of near-duplicates is damaged", done->site);
+	if (r >= 0 && read_hard(serve, done->site, &hard) < 0)
+		log_warning("site %s: its list of hard images is damaged", done->site);
 	if (r >= 0)
 		r = store(serve, &row);
 	if (r < 0) {
@@ -602,7 +625,7 @@ void rounds_done(struct serve *serve, const Kamen__LearnDone *done)
 		return;
 	}
 	settle(serve, site, &row);
-	tidy(serve, site, &twins);
+	tidy(serve, site, &twins, &hard);
 	serve_notify_status(serve);
 	rounds_kick(serve);
 }

@@ -37,6 +37,10 @@
 	" name TEXT NOT NULL, value REAL, PRIMARY KEY (site_id, name)) STRICT, WITHOUT ROWID;"
 #define AUDIT_INDEX "CREATE INDEX audit_of_site ON audit (site);"
 
+/* Of the images that the latest round of an objective that tells so has told of. */
+#define HARDNESS_INDEX \
+	"CREATE INDEX image_by_hardness ON image (site_id, hardness) WHERE hardness IS NOT NULL;"
+
 static const char schema[] =
 	"CREATE TABLE site ("
 	" id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, created_us INTEGER NOT NULL,"
@@ -63,7 +67,7 @@ static const char schema[] =
 	" hash BLOB NOT NULL, blob TEXT NOT NULL, n_bytes INTEGER NOT NULL,"
 	" width INTEGER NOT NULL, height INTEGER NOT NULL, n_channels INTEGER NOT NULL,"
 	" source TEXT NOT NULL, sender TEXT NOT NULL, part_id TEXT NOT NULL,"
-	" capture_us INTEGER NOT NULL, arrived_us INTEGER NOT NULL,"
+	" capture_us INTEGER NOT NULL, arrived_us INTEGER NOT NULL, hardness REAL,"
 	" UNIQUE (site_id, hash), UNIQUE (site_id, blob)) STRICT;"
 	"CREATE INDEX image_by_arrival ON image (site_id, id);"
 	"CREATE TRIGGER image_added AFTER INSERT ON image BEGIN"
@@ -97,7 +101,7 @@ static const char schema[] =
 	"CREATE TABLE audit ("
 	" seq INTEGER PRIMARY KEY, time_us INTEGER NOT NULL, site TEXT NOT NULL,"
 	" what TEXT NOT NULL, detail TEXT NOT NULL, prev BLOB NOT NULL, hash BLOB NOT NULL"
-	") STRICT;" AUDIT_INDEX LIVE_TABLE;
+	") STRICT;" AUDIT_INDEX LIVE_TABLE HARDNESS_INDEX;
 
 /* How a database of schema i + 1 becomes one of i + 2. No row is ever taken away. */
 static const char *const upgrades[STATE_SCHEMA - 1] = {
@@ -126,6 +130,7 @@ static const char *const upgrades[STATE_SCHEMA - 1] = {
 	"ALTER TABLE version ADD COLUMN objective TEXT NOT NULL DEFAULT '';",
 	"ALTER TABLE version ADD COLUMN drifted INTEGER NOT NULL DEFAULT 0;"
 	"UPDATE version SET drifted = 1 WHERE why LIKE 'drift,%';",
+	"ALTER TABLE image ADD COLUMN hardness REAL;" HARDNESS_INDEX,
 };
 
 /* ---- transactions */

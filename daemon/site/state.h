@@ -202,16 +202,31 @@ int state_count_refused(
 	struct state *state, const char *site, uint64_t n_rejected, uint64_t n_gaps);
 /**
  * Brings a site under its replay_bytes by deleting rows (then blobs): keeps the newest half and a
- * seeded uniform sample of the older, in which labelled images come before the others; images named
- * by a running round's manifest stay.
+ * seeded sample of the older, in which labelled images come before the others; images named
+ * by a running round's manifest stay. The sample is uniform, or prefers_hard: an image among the
+ * hardest is 16 times as likely to stay as one among the easiest.
  */
-int state_evict(struct state *state, const char *site, uint64_t max_bytes);
+int state_evict(struct state *state, const char *site, uint64_t max_bytes, bool prefers_hard);
 /**
  * Deletes near-duplicates, rows first: of each pair the second image. Only where both are
  * still there, none of a running round's, none with a label, and never below n_min images. Audited.
  */
 struct twins;
 int state_thin(struct state *state, const char *site, const struct twins *twins, uint64_t n_min,
+	uint32_t *ret_n);
+
+/** An image that was hard for the last version that tells such. */
+struct hard_row {
+	struct digest hash;
+	double hardness;
+	char source[8], sender[64], part_id[64], label[64]; /* label: its class; "": none */
+	uint64_t capture_us, arrived_us;
+};
+/** In place of all that was known of the site's images. */
+struct hard_list;
+int state_hardness_put(struct state *state, const char *site, const struct hard_list *list);
+/** At most n_max, the hardest first; *ret_rows malloc'ed. */
+int state_hardest(struct state *state, const char *site, uint32_t n_max, struct hard_row **ret_rows,
 	uint32_t *ret_n);
 
 /* ---- labels: the class of an image, said by a person; it goes with its image */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -117,13 +118,17 @@ int state_count_refused(struct state *state, const char *site, uint64_t n_reject
 
 /* ---- eviction */
 
+/* Of weights, between the easiest image and the hardest. */
+#define HARD_OCTAVES 4
+
 enum { RANK_PINNED, RANK_LABELLED, RANK_OTHER };
 
 struct stored {
 	int64_t id;
 	uint64_t n_bytes;
-	unsigned rank;     /* in the sample: of a round's images, labelled ones, the others */
-	uint64_t priority; /* of the uniform sample: a fixed draw an image, so that it nests */
+	unsigned rank;   /* in the sample: of a round's images, labelled ones, the others */
+	double draw;     /* of the sample: a fixed one an image, so that it nests */
+	double hardness; /* NAN: not known */
 	char blob[128];
 };
 
@@ -131,6 +136,12 @@ struct stored_list {
 	struct stored *rows; /* newest first */
 	size_t n, size;
 };
+
+/* Exponential: divided by a weight, the lowest of them are a sample by these weights. */
+static double draw_of(uint64_t random)
+{
+	return -log1p(-(double)(random >> 11) * 0x1p-53);
+}
 
 static int add_stored(struct stored_list *list, sqlite3_stmt *statement, uint64_t seed)
 {
@@ -155,7 +166,10 @@ static int add_stored(struct stored_list *list, sqlite3_stmt *statement, uint64_
 	if (statement_digest(statement, 1, &key.hash) < 0 ||
 		statement_text(statement, 2, row->blob, sizeof(row->blob)) < 0)
 		return -EBADMSG;
-	row->priority = digest_checksum(&key, sizeof(key));
+	row->draw = draw_of(digest_checksum(&key, sizeof(key)));
+	row->hardness = sqlite3_column_type(statement, 5) == SQLITE_NULL
+				? (double)NAN
+				: sqlite3_column_double(statement, 5);
 	row->rank = sqlite3_column_int(statement, 4) ? RANK_LABELLED : RANK_OTHER;
 	list->n++;
 	return 0;
@@ -181,9 +195,58 @@ static int by_rank(const void *a, const void *b)
 
 	if (x->rank != y->rank)
 		return x->rank < y->rank ? -1 : 1;
-	if (x->priority != y->priority)
-		return x->priority < y->priority ? -1 : 1;
+	if (x->draw != y->draw)
+		return x->draw < y->draw ? -1 : 1;
 	return x->id < y->id ? -1 : 1;
+}
+
+static int by_number(const void *a, const void *b)
+{
+	const double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+/* How many of them are below. */
+static size_t n_below(const double *sorted, size_t n, double value)
+{
+	size_t from = 0;
+
+	while (n > 0) {
+		size_t half = n / 2;
+
+		if (sorted[from + half] < value) {
+			from += half + 1;
+			n -= half + 1;
+		} else {
+			n = half;
+		}
+	}
+	return from;
+}
+
+/* By rank: the numbers themselves have no unit. An image of which nothing is known is in the middle. */
+static int prefer_hard(struct stored_list *list)
+{
+	_cleanup_(freep) double *sorted = calloc(list->n + 1, sizeof(*sorted));
+	size_t n = 0;
+
+	if (!sorted)
+		return -ENOMEM;
+	for (size_t i = 0; i < list->n; i++)
+		if (!isnan(list->rows[i].hardness))
+			sorted[n++] = list->rows[i].hardness;
+	qsort(sorted, n, sizeof(*sorted), by_number);
+	for (size_t i = 0; i < list->n && n > 1; i++) {
+		struct stored *row = &list->rows[i];
+		double share;
+
+		if (isnan(row->hardness))
+			continue;
+		share = (double)n_below(sorted, n, row->hardness) / (double)(n - 1);
+		row->draw /= exp2(HARD_OCTAVES * (share - .5));
+	}
+	return 0;
 }
 
 /*
@@ -286,7 +349,8 @@ void state_image_done(struct state *state)
 	}
 }
 
-static int evict(struct state *state, const char *site, int64_t id, int64_t pinned, uint64_t to)
+static int evict(struct state *state, const char *site, int64_t id, int64_t pinned, uint64_t to,
+	bool prefers_hard)
 {
 	_cleanup_(freep) struct stored *rows = NULL;
 	_cleanup_(closep) int fd = -1;
@@ -296,6 +360,8 @@ static int evict(struct state *state, const char *site, int64_t id, int64_t pinn
 
 	r = read_stored(state, id, &list);
 	rows = list.rows;
+	if (r == 0 && prefers_hard)
+		r = prefer_hard(&list);
 	if (r < 0)
 		return r;
 	from = choose(&list, to, pinned);
@@ -329,7 +395,7 @@ static int read_size(
 	return 0;
 }
 
-int state_evict(struct state *state, const char *site, uint64_t max_bytes)
+int state_evict(struct state *state, const char *site, uint64_t max_bytes, bool prefers_hard)
 {
 	struct evict_rest now = { .max_bytes = max_bytes };
 	uint64_t n_bytes;
@@ -339,7 +405,7 @@ int state_evict(struct state *state, const char *site, uint64_t max_bytes)
 	if (r < 0 || n_bytes <= max_bytes || is_at_rest(state, &now, n_bytes))
 		return r;
 	/* A little below the bound, so that a full store does not evict at every image. */
-	r = evict(state, site, now.site_id, now.pinned, max_bytes - max_bytes / 32);
+	r = evict(state, site, now.site_id, now.pinned, max_bytes - max_bytes / 32, prefers_hard);
 	if (r == 0)
 		r = read_size(state, site, &now, &n_bytes);
 	if (r < 0 || n_bytes <= max_bytes)

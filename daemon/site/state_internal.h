@@ -7,7 +7,7 @@
 
 #include "site/state.h"
 
-#define STATE_SCHEMA 10
+#define STATE_SCHEMA 11
 
 /* Every statement is prepared once, at its first use; statement.c holds the texts. */
 enum statement {
@@ -42,6 +42,9 @@ enum statement {
 	SQL_IMAGE_NEWEST_FIRST,
 	SQL_IMAGE_OLDEST_FIRST,
 	SQL_IMAGE_BLOBS,
+	SQL_HARDNESS_FORGET,
+	SQL_HARDNESS_PUT,
+	SQL_HARDEST,
 	SQL_LABEL_GET,
 	SQL_LABEL_PUT,
 	SQL_LABEL_DELETE,

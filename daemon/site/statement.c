@@ -60,13 +60,19 @@ static const char *const texts[SQL_N] = {
 	[SQL_IMAGE_DELETE] = "DELETE FROM image WHERE id = ?",
 	[SQL_IMAGE_FIND] = "SELECT id, blob FROM image WHERE site_id = ? AND hash = ?",
 	[SQL_IMAGE_NEWEST_FIRST] =
-		"SELECT id, hash, blob, n_bytes, image_id IS NOT NULL FROM image "
+		"SELECT id, hash, blob, n_bytes, image_id IS NOT NULL, hardness FROM image "
 		"LEFT JOIN label ON image_id = id WHERE image.site_id = ? ORDER BY id DESC",
 	[SQL_IMAGE_OLDEST_FIRST] =
 		"SELECT id, hash, blob, n_bytes, class FROM image "
 		"LEFT JOIN label ON image_id = id WHERE image.site_id = ? ORDER BY id",
 	[SQL_IMAGE_BLOBS] =
 		"SELECT id, hash, blob, n_bytes FROM image WHERE site_id = ? ORDER BY blob",
+	[SQL_HARDNESS_FORGET] = "UPDATE image SET hardness = NULL "
+				"WHERE site_id = ? AND hardness IS NOT NULL",
+	[SQL_HARDNESS_PUT] = "UPDATE image SET hardness = ? WHERE site_id = ? AND hash = ?",
+	[SQL_HARDEST] = "SELECT hash, hardness, source, sender, part_id, capture_us, arrived_us, "
+			"class FROM image LEFT JOIN label ON image_id = id WHERE image.site_id = ? "
+			"AND hardness IS NOT NULL ORDER BY hardness DESC, id DESC LIMIT ?",
 	[SQL_LABEL_GET] = "SELECT class FROM label WHERE image_id = ?",
 	[SQL_LABEL_PUT] = "INSERT OR REPLACE INTO label (image_id, site_id, class, time_us) "
 			  "VALUES (?, ?, ?, ?)",

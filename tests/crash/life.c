@@ -136,7 +136,7 @@ static void evict(struct fixture *fixture, struct ledger *ledger, unsigned site,
 	struct site_model *next = next_of(ledger, site);
 
 	ledger->is_evicting = true;
-	assert_int_equal(state_evict(fixture->state, life_sites[site], max_bytes), 0);
+	assert_int_equal(state_evict(fixture->state, life_sites[site], max_bytes, false), 0);
 	next->images = read_images(fixture, life_sites[site]);
 	assert_true(next->images != 0 && next->images != ledger->now.sites[site].images);
 	told(fixture, ledger);

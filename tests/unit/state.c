@@ -268,9 +268,9 @@ static void eviction_keeps_the_newest_half(void **state)
 
 	assert_int_equal(state_site_create(fixture->state, "a", &fixture->defaults), 0);
 	fixture_fill(fixture, "a", 0, 200);
-	assert_int_equal(state_evict(fixture->state, "a", 200 * FIXTURE_BLOB_BYTES), 0);
+	assert_int_equal(state_evict(fixture->state, "a", 200 * FIXTURE_BLOB_BYTES, false), 0);
 	assert_int_equal(fixture_count_files(fixture, "a", "replay"), 200);
-	assert_int_equal(state_evict(fixture->state, "a", 100 * FIXTURE_BLOB_BYTES), 0);
+	assert_int_equal(state_evict(fixture->state, "a", 100 * FIXTURE_BLOB_BYTES, false), 0);
 	assert_int_equal(state_site_get(fixture->state, "a", &site), 0);
 	assert_in_range(site.replay_bytes, 90 * FIXTURE_BLOB_BYTES, 100 * FIXTURE_BLOB_BYTES);
 	assert_int_equal(fixture_count_files(fixture, "a", "replay"), site.n_images);
@@ -281,7 +281,7 @@ static void eviction_keeps_the_newest_half(void **state)
 	}
 	assert_int_equal(n_new, 48);
 	assert_int_equal(n_old, site.n_images - 48);
-	assert_int_equal(state_evict(fixture->state, "none", 1), -ENOENT);
+	assert_int_equal(state_evict(fixture->state, "none", 1, false), -ENOENT);
 }
 
 static void eviction_spares_what_a_round_learns_from(void **state)
@@ -297,12 +297,12 @@ static void eviction_spares_what_a_round_learns_from(void **state)
 				 &(struct round_wish){ "a test", 32, 5, 1 }, &version, &diag),
 		0);
 	fixture_fill(fixture, "a", 40, 80);
-	assert_int_equal(state_evict(fixture->state, "a", 10 * FIXTURE_BLOB_BYTES), 0);
+	assert_int_equal(state_evict(fixture->state, "a", 10 * FIXTURE_BLOB_BYTES, false), 0);
 	assert_int_equal(state_site_get(fixture->state, "a", &site), 0);
 	assert_in_range(site.n_images, 40, 46);
 	assert_int_equal(fixture_count_files(fixture, "a", "replay"), site.n_images);
 	assert_int_equal(state_round_fail(fixture->state, "a", version, "stopped"), 0);
-	assert_int_equal(state_evict(fixture->state, "a", 10 * FIXTURE_BLOB_BYTES), 0);
+	assert_int_equal(state_evict(fixture->state, "a", 10 * FIXTURE_BLOB_BYTES, false), 0);
 	assert_int_equal(state_site_get(fixture->state, "a", &site), 0);
 	assert_in_range(site.n_images, 1, 10);
 }
@@ -329,20 +329,20 @@ static void a_store_that_a_round_holds_is_not_looked_at_for_every_image(void **s
 				 &(struct round_wish){ "a test", 32, 5, 1 }, &version, &diag),
 		0);
 	fixture_fill(fixture, "a", 100, 140);
-	assert_int_equal(state_evict(fixture->state, "a", bound), 0);
+	assert_int_equal(state_evict(fixture->state, "a", bound, false), 0);
 	assert_int_equal(n_images(fixture), 131);
 	fixture_fill(fixture, "a", 140, 141);
-	assert_int_equal(state_evict(fixture->state, "a", bound), 0);
+	assert_int_equal(state_evict(fixture->state, "a", bound, false), 0);
 	assert_int_equal(n_images(fixture), 132);
 	fixture_fill(fixture, "a", 141, 142);
-	assert_int_equal(state_evict(fixture->state, "a", bound), 0);
+	assert_int_equal(state_evict(fixture->state, "a", bound, false), 0);
 	assert_int_equal(n_images(fixture), 131);
 	/* Another bound, or the round's end: at once. */
 	fixture_fill(fixture, "a", 142, 143);
-	assert_int_equal(state_evict(fixture->state, "a", bound / 2), 0);
+	assert_int_equal(state_evict(fixture->state, "a", bound / 2, false), 0);
 	assert_int_equal(n_images(fixture), 115);
 	assert_int_equal(state_round_fail(fixture->state, "a", version, "stopped"), 0);
-	assert_int_equal(state_evict(fixture->state, "a", bound / 2), 0);
+	assert_int_equal(state_evict(fixture->state, "a", bound / 2, false), 0);
 	assert_in_range(n_images(fixture), 16, 32);
 }
 
@@ -600,6 +600,8 @@ static void an_older_database_is_upgraded(void **state)
 			       "ALTER TABLE site DROP COLUMN held;"
 			       "ALTER TABLE site DROP COLUMN n_new;"
 			       "ALTER TABLE site DROP COLUMN round_us;"
+			       "DROP INDEX image_by_hardness;"
+			       "ALTER TABLE image DROP COLUMN hardness;"
 			       "PRAGMA user_version = 1"),
 		SQLITE_OK);
 	fixture_reopen(fixture);

@@ -101,7 +101,7 @@ static void a_label_goes_with_its_image_and_its_site(void **state)
 
 	make_site(fixture, 10);
 	(void)set(fixture, 0, 10, "ok");
-	assert_int_equal(state_evict(fixture->state, "a", 4 * FIXTURE_BLOB_BYTES), 0);
+	assert_int_equal(state_evict(fixture->state, "a", 4 * FIXTURE_BLOB_BYTES, false), 0);
 	assert_int_equal(count(fixture, "ok"), site_of(fixture).n_images);
 	/* The image that comes back is a new one. */
 	for (uint32_t i = 0; i < 10; i++) {
@@ -167,12 +167,12 @@ static void eviction_takes_images_without_a_label_first(void **state)
 	make_site(fixture, 200);
 	/* Among the oldest, which a sample of a tenth would mostly lose. */
 	(void)set(fixture, 0, 20, "ok");
-	assert_int_equal(state_evict(fixture->state, "a", 60 * FIXTURE_BLOB_BYTES), 0);
+	assert_int_equal(state_evict(fixture->state, "a", 60 * FIXTURE_BLOB_BYTES, false), 0);
 	assert_in_range(site_of(fixture).n_images, 50, 60);
 	assert_int_equal(count(fixture, "ok"), 20);
 	/* They are bounded too: the newest half of the store is for the newest. */
 	(void)set(fixture, 150, 200, "ok");
-	assert_int_equal(state_evict(fixture->state, "a", 20 * FIXTURE_BLOB_BYTES), 0);
+	assert_int_equal(state_evict(fixture->state, "a", 20 * FIXTURE_BLOB_BYTES, false), 0);
 	assert_in_range(site_of(fixture).n_images, 15, 20);
 	assert_true(site_of(fixture).replay_bytes <= 20 * FIXTURE_BLOB_BYTES);
 	assert_int_equal(count(fixture, "ok"), site_of(fixture).n_images);

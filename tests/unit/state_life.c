@@ -146,7 +146,7 @@ static void new_images_are_counted_from_the_last_round(void **state)
 	assert_true(site_of(fixture).round_us >= made_us);
 	fixture_fill(fixture, "a", 40, 80);
 	/* An image that is evicted was new all the same. */
-	assert_int_equal(state_evict(fixture->state, "a", 10 * FIXTURE_BLOB_BYTES), 0);
+	assert_int_equal(state_evict(fixture->state, "a", 10 * FIXTURE_BLOB_BYTES, false), 0);
 	fixture_reopen(fixture);
 	assert_int_equal(state_need_list(fixture->state, &needs, &n), 0);
 	assert_int_equal(n, 1);
@@ -219,7 +219,8 @@ static void the_older_half_is_a_sample_of_the_whole_past(void **state)
 	assert_int_equal(state_site_create(fixture->state, "a", &fixture->defaults), 0);
 	for (uint32_t i = 0; i < N; i += STEP) {
 		fixture_fill(fixture, "a", i, i + STEP);
-		assert_int_equal(state_evict(fixture->state, "a", BOUND * FIXTURE_BLOB_BYTES), 0);
+		assert_int_equal(
+			state_evict(fixture->state, "a", BOUND * FIXTURE_BLOB_BYTES, false), 0);
 	}
 	for (uint32_t i = 0; i < N - BOUND / 2; i++) {
 		struct digest hash = fixture_hash(i);
@@ -299,17 +300,17 @@ static void what_was_learnt_can_be_learnt_again_while_its_images_are_there(void 
 	assert_string_equal(row.why, "test");
 	/* Its images are held, also against later ones. */
 	fixture_fill(fixture, "a", 40, 60);
-	assert_int_equal(state_evict(fixture->state, "a", 4 * FIXTURE_BLOB_BYTES), 0);
+	assert_int_equal(state_evict(fixture->state, "a", 4 * FIXTURE_BLOB_BYTES, false), 0);
 	assert_in_range(site_of(fixture).n_images, 40, 42);
 	/* Nor does the end of a round that was begun meanwhile let them go. */
 	assert_int_equal(learn(fixture, true), 2);
 	fixture_fill(fixture, "a", 60, 80);
-	assert_int_equal(state_evict(fixture->state, "a", 4 * FIXTURE_BLOB_BYTES), 0);
+	assert_int_equal(state_evict(fixture->state, "a", 4 * FIXTURE_BLOB_BYTES, false), 0);
 	assert_in_range(site_of(fixture).n_images, 40, 42);
 	assert_int_equal(state_reproduce_end(fixture->state, "a"), 0);
 	assert_int_equal(state_reproduce_begin(fixture->state, "a", 1, &row, &diag), 0);
 	fixture_reopen(fixture);
-	assert_int_equal(state_evict(fixture->state, "a", 4 * FIXTURE_BLOB_BYTES), 0);
+	assert_int_equal(state_evict(fixture->state, "a", 4 * FIXTURE_BLOB_BYTES, false), 0);
 	assert_in_range(site_of(fixture).n_images, 1, 4);
 	assert_int_equal(state_reproduce_begin(fixture->state, "a", 1, &row, &diag), -ENODATA);
 	assert_non_null(strstr(diag.text, "are gone"));

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <string.h>
+
+#include "site/hard_list.h"
+#include "site/state_internal.h"
+
+/* What another version said of images that this list has not is forgotten: no two versions' numbers
+ * can be compared. */
+static int put_all(struct state *state, const char *site, const struct hard_list *list)
+{
+	int64_t id;
+	int r;
+
+	r = site_id(state, site, &id);
+	if (r >= 0)
+		r = statement_run(state, SQL_HARDNESS_FORGET, "i", id);
+	for (uint32_t i = 0; r >= 0 && i < list->n; i++)
+		r = statement_run(state, SQL_HARDNESS_PUT, "dih", (double)list->images[i].hardness,
+			id, &list->images[i].hash);
+	return r;
+}
+
+int state_hardness_put(struct state *state, const char *site, const struct hard_list *list)
+{
+	int r = state_begin(state);
+
+	return r < 0 ? r : state_end(state, put_all(state, site, list));
+}
+
+static int read_row(sqlite3_stmt *statement, struct hard_row *ret_row)
+{
+	const char *name = (const char *)sqlite3_column_text(statement, 7);
+	struct hard_row row = {
+		.hardness = sqlite3_column_double(statement, 1),
+		.capture_us = (uint64_t)sqlite3_column_int64(statement, 5),
+		.arrived_us = (uint64_t)sqlite3_column_int64(statement, 6),
+	};
+
+	if (statement_digest(statement, 0, &row.hash) < 0 ||
+		statement_text(statement, 2, row.source, sizeof(row.source)) < 0 ||
+		statement_text(statement, 3, row.sender, sizeof(row.sender)) < 0 ||
+		statement_text(statement, 4, row.part_id, sizeof(row.part_id)) < 0 ||
+		(name && statement_text(statement, 7, row.label, sizeof(row.label)) < 0))
+		return -EBADMSG;
+	*ret_row = row;
+	return 0;
+}
+
+int state_hardest(struct state *state, const char *site, uint32_t n_max, struct hard_row **ret_rows,
+	uint32_t *ret_n)
+{
+	_cleanup_(freep) struct hard_row *rows = calloc((size_t)n_max + 1, sizeof(*rows));
+	sqlite3_stmt *statement;
+	uint32_t n = 0;
+	int64_t id;
+	int r;
+
+	if (!rows)
+		return -ENOMEM;
+	r = site_id(state, site, &id);
+	if (r >= 0)
+		r = statement_get(state, &statement, SQL_HARDEST, "ii", id, (int64_t)n_max);
+	while (r >= 0 && (r = statement_step(state, statement)) > 0) {
+		r = read_row(statement, &rows[n++]);
+		if (r < 0)
+			(void)sqlite3_reset(statement);
+	}
+	if (r < 0)
+		return r;
+	*ret_rows = TAKE_PTR(rows);
+	*ret_n = n;
+	return 0;
+}
