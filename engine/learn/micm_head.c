@@ -5,10 +5,10 @@
 
 #include "base/rng.h"
 #include "classify/cosine.h"
-#include "learn/micm_dense.h"
 #include "learn/micm_head.h"
 #include "learn/plot.h"
 #include "learn/streams.h"
+#include "model/dense.h"
 #include "onednn/op.h"
 
 /* Rows that go through a product at a time: how many there are differs from step to step. */
@@ -19,7 +19,7 @@
 struct micm_head {
 	struct micm_head_shape shape;
 	uint32_t max_rows; /* whole ROWS */
-	struct micm_dense *first, *second, *third, *last;
+	struct dense *first, *second, *third, *last;
 	struct op *gelu, *gelu_backward;
 	struct arena *arena;
 
@@ -87,29 +87,21 @@ void micm_head_draw(const struct micm_head_shape *shape, float *flat, uint64_t s
 		values.gain[k] = 1;
 }
 
-static int make_ops(struct micm_head *head, struct onednn *onednn)
+static int make_ops(struct micm_head *head, struct vit *vit)
 {
 	const struct micm_head_shape *shape = &head->shape;
-	const struct {
-		struct micm_dense **dense;
-		uint32_t n_in, n_out;
-		bool bias;
-	} layers[] = {
-		{ &head->first, shape->width, shape->hidden, true },
-		{ &head->second, shape->hidden, shape->hidden, true },
-		{ &head->third, shape->hidden, shape->dim, true },
-		{ &head->last, shape->dim, shape->n_outputs, false },
-	};
+	struct onednn *onednn = vit_onednn(vit);
 	int r;
 
-	for (size_t i = 0; i < ARRAY_SIZE(layers); i++) {
-		r = micm_dense_new(layers[i].dense, onednn,
-			&(struct micm_dense_shape){
-				layers[i].n_in, layers[i].n_out, ROWS, layers[i].bias });
-		if (r < 0)
-			return r;
-	}
-	r = op_gelu_new(&head->gelu, onednn, ROWS, shape->hidden);
+	r = dense_new(&head->first, vit, ROWS, shape->hidden, shape->width);
+	if (r == 0)
+		r = dense_new(&head->second, vit, ROWS, shape->hidden, shape->hidden);
+	if (r == 0)
+		r = dense_new(&head->third, vit, ROWS, shape->dim, shape->hidden);
+	if (r == 0)
+		r = dense_new(&head->last, vit, ROWS, shape->n_outputs, shape->dim);
+	if (r == 0)
+		r = op_gelu_new(&head->gelu, onednn, ROWS, shape->hidden);
 	return r < 0 ? r : op_gelu_backward_new(&head->gelu_backward, onednn, ROWS, shape->hidden);
 }
 
@@ -140,8 +132,8 @@ static int allocate(struct micm_head *head)
 		15);
 }
 
-int micm_head_new(struct micm_head **ret_head, struct onednn *onednn,
-	const struct micm_head_shape *shape, uint32_t max_rows)
+int micm_head_new(struct micm_head **ret_head, struct vit *vit, const struct micm_head_shape *shape,
+	uint32_t max_rows)
 {
 	_cleanup_(micm_head_freep) struct micm_head *head = calloc(1, sizeof(*head));
 	int r;
@@ -152,7 +144,7 @@ int micm_head_new(struct micm_head **ret_head, struct onednn *onednn,
 	head->max_rows = (max_rows + ROWS - 1) / ROWS * ROWS;
 	r = allocate(head);
 	if (r == 0)
-		r = make_ops(head, onednn);
+		r = make_ops(head, vit);
 	if (r < 0)
 		return r;
 	*ret_head = TAKE_PTR(head);
@@ -165,10 +157,10 @@ void micm_head_free(struct micm_head *head)
 		return;
 	op_free(head->gelu_backward);
 	op_free(head->gelu);
-	micm_dense_free(head->last);
-	micm_dense_free(head->third);
-	micm_dense_free(head->second);
-	micm_dense_free(head->first);
+	dense_free(head->last);
+	dense_free(head->third);
+	dense_free(head->second);
+	dense_free(head->first);
 	arena_free(head->arena);
 	free(head);
 }
@@ -241,20 +233,19 @@ static int forward_block(struct micm_head *head, const struct micm_head_values *
 	float *z = head->z + row * shape->dim;
 	int r;
 
-	r = micm_dense_forward(
-		head->first, values->w1, values->b1, head->x + row * shape->width, a1);
+	r = dense_forward(head->first, values->w1, values->b1, head->x + row * shape->width, a1);
 	if (r == 0)
 		r = gelu(head, a1, h1);
 	if (r == 0)
-		r = micm_dense_forward(head->second, values->w2, values->b2, h1, a2);
+		r = dense_forward(head->second, values->w2, values->b2, h1, a2);
 	if (r == 0)
 		r = gelu(head, a2, h2);
 	if (r == 0)
-		r = micm_dense_forward(head->third, values->w3, values->b3, h2, z);
+		r = dense_forward(head->third, values->w3, values->b3, h2, z);
 	if (r < 0)
 		return r;
 	normalise_rows(head, row);
-	return micm_dense_forward(
+	return dense_forward(
 		head->last, head->effective, NULL, z, head->o + row * shape->n_outputs);
 }
 
@@ -308,24 +299,24 @@ static int backward_block(struct micm_head *head, const struct micm_head_values 
 	const size_t hidden = row * shape->hidden;
 	int r;
 
-	r = micm_dense_backward(head->last, head->effective, head->z + row * shape->dim,
-		head->d_o + row * shape->n_outputs, head->d_z, head->d_effective, NULL);
+	r = dense_backward(head->last, head->effective, head->z + row * shape->dim,
+		head->d_o + row * shape->n_outputs, head->d_effective, NULL, head->d_z);
 	if (r < 0)
 		return r;
 	normalise_backward(head, row);
-	r = micm_dense_backward(head->third, values->w3, head->h2 + hidden, head->d_z, head->d_h2,
-		grad->w3, grad->b3);
+	r = dense_backward(head->third, values->w3, head->h2 + hidden, head->d_z, grad->w3,
+		grad->b3, head->d_h2);
 	if (r == 0)
 		r = gelu_backward(head, head->a2 + hidden, head->d_h2);
 	if (r == 0)
-		r = micm_dense_backward(head->second, values->w2, head->h1 + hidden, head->d_h2,
-			head->d_h1, grad->w2, grad->b2);
+		r = dense_backward(head->second, values->w2, head->h1 + hidden, head->d_h2,
+			grad->w2, grad->b2, head->d_h1);
 	if (r == 0)
 		r = gelu_backward(head, head->a1 + hidden, head->d_h1);
 	if (r < 0)
 		return r;
-	return micm_dense_backward(head->first, values->w1, head->x + row * shape->width,
-		head->d_h1, head->d_x + row * shape->width, grad->w1, grad->b1);
+	return dense_backward(head->first, values->w1, head->x + row * shape->width, head->d_h1,
+		grad->w1, grad->b1, head->d_x + row * shape->width);
 }
 
 static void last_backward(struct micm_head *head, const struct micm_head_values *values,

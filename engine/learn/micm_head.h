@@ -2,10 +2,7 @@
 #ifndef KAMEN_LEARN_MICM_HEAD_H
 #define KAMEN_LEARN_MICM_HEAD_H
 
-#include <stddef.h>
-#include <stdint.h>
-
-#include "onednn/onednn.h"
+#include "model/vit.h"
 
 /**
  * The projection head of MICM (algorithms.md 4.2), for class tokens and patches alike, of student
@@ -33,9 +30,9 @@ struct micm_head_values micm_head_map(const struct micm_head_shape *shape, float
  * linear layer usually begins. */
 void micm_head_draw(const struct micm_head_shape *shape, float *flat, uint64_t seed);
 
-/** For up to max_rows rows at a time. @return 0, -ENOMEM, -EIO */
-int micm_head_new(struct micm_head **ret_head, struct onednn *onednn,
-	const struct micm_head_shape *shape, uint32_t max_rows);
+/** For up to max_rows rows at a time, on the model's oneDNN, which must outlive it. @return 0, -ENOMEM, -EIO */
+int micm_head_new(struct micm_head **ret_head, struct vit *vit, const struct micm_head_shape *shape,
+	uint32_t max_rows);
 void micm_head_free(struct micm_head *head);
 DEFINE_CLEANUP(struct micm_head *, micm_head_free)
 

@@ -96,6 +96,19 @@ struct recipe recipe_default(const struct vit *vit, const struct prep *prep, uin
 		.sinkhorn_eps = .05f,
 		.sinkhorn_iterations = 3,
 		.alpha_term = true,
+		.micm_hidden = 256,
+		.micm_warm = true,
+		.micm_class = 1,
+		.micm_patch = 1,
+		.micm_pixel = 1,
+		.micm_pseudo = .7f,
+		.micm_mask = .5f,
+		.micm_teacher = .5f,
+		.micm_first_temperature = .04f,
+		.micm_last_temperature = .05f,
+		.micm_rise = .3f,
+		.micm_lr = 5e-4f,
+		.micm_weight_decay = .04f,
 	};
 
 	recipe_set_views(&recipe, RECIPE_SWAV);
@@ -179,6 +192,8 @@ int recipe_check(
 	const struct recipe *recipe, const struct vit *vit, uint32_t n_images, struct diag *diag)
 {
 	const struct vit_shape *shape = vit_shape(vit);
+	const bool warm = recipe->objective == RECIPE_MICM && recipe->micm_warm;
+	const uint32_t micm_hidden = warm ? 2 * recipe->head_dim : 2;
 	const struct bound bounds[] = {
 		{ "images", n_images, 4, UINT32_MAX },
 		{ "batch", recipe->batch, 2, n_images },
@@ -188,6 +203,7 @@ int recipe_check(
 		{ "small_px", recipe->small_px, shape->patch, UINT32_MAX },
 		{ "large_px beyond whole patches", recipe->large_px % shape->patch, 0, 0 },
 		{ "small_px beyond whole patches", recipe->small_px % shape->patch, 0, 0 },
+		{ "micm_hidden", recipe->micm_hidden, micm_hidden, UINT32_MAX },
 		{ "last_block", recipe->last_block, recipe->first_block, shape->depth - 1 },
 	};
 	int r;

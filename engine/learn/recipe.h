@@ -12,7 +12,7 @@
 #include "model/vit.h"
 
 /** What the round learns by (objective.h). */
-enum recipe_objective { RECIPE_SWAV, RECIPE_SUPERVISED };
+enum recipe_objective { RECIPE_SWAV, RECIPE_SUPERVISED, RECIPE_MICM };
 enum recipe_optimiser { RECIPE_ADAM, RECIPE_SGD };
 /** How scores become bits (algorithms.md 1.2): above the threshold, or the highest of a tensor. */
 enum recipe_mask { RECIPE_THRESHOLD, RECIPE_TOPK };
@@ -60,6 +60,17 @@ struct recipe {
 	uint32_t experts;
 	enum cascade_mode cascade; /* which of its embeddings are fused */
 	bool alpha_term;
+	/* Of micm (micm.h): its head's hidden layers have so many units; warm: it begins as swav's. */
+	uint32_t micm_hidden;
+	bool micm_warm;
+	/* What its losses weigh: class, patch and pixels, and neighbours in the last share of the steps,
+	 * which is stage two. */
+	float micm_class, micm_patch, micm_pixel, micm_pseudo, micm_second;
+	float micm_mask;    /* half of the large views have .1 to this share of their patches masked */
+	float micm_teacher; /* of the teacher's moving average: cosine from this to 1 */
+	/* The teacher's temperature: from first to last, linearly over this share of the steps. */
+	float micm_first_temperature, micm_last_temperature, micm_rise;
+	float micm_lr, micm_weight_decay; /* AdamW's for the head; the decay grows tenfold */
 };
 
 /** How far a score may travel in a round, steps * score_lr / 2: once over the way from its start to

@@ -31,7 +31,7 @@
 
 const struct recipe_field recipe_fields[] = {
 	SEED(seed),
-	CHOICE(objective, "swav|supervised"),
+	CHOICE(objective, "swav|supervised|micm"),
 	COUNT(steps, 1, 100000),
 	COUNT(batch, 2, 1024),
 	CHOICE(precision, "f32|bf16"),
@@ -67,6 +67,20 @@ const struct recipe_field recipe_fields[] = {
 	COUNT(experts, 0, CASCADE_MAX_EXPERTS),
 	CHOICE(cascade, "conditional|unconditional"),
 	SWITCH(alpha_term),
+	COUNT(micm_hidden, 2, 8192),
+	SWITCH(micm_warm),
+	REAL(micm_class, 0, 100),
+	REAL(micm_patch, 0, 100),
+	REAL(micm_pixel, 0, 100),
+	REAL(micm_pseudo, 0, 100),
+	REAL(micm_second, 0, 1),
+	REAL(micm_mask, 0, .9),
+	REAL(micm_teacher, 0, 1),
+	REAL(micm_first_temperature, .01f, 10),
+	REAL(micm_last_temperature, .01f, 10),
+	REAL(micm_rise, 0, 1),
+	REAL(micm_lr, 0, 1),
+	REAL(micm_weight_decay, 0, 1),
 	{ NULL, RECIPE_SEED, 0, 0, 0, NULL },
 };
 

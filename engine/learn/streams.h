@@ -18,6 +18,8 @@ enum stream {
 	/* (seed, step, image), + 16 * branch + view: what a view's pass drops; which patches it keeps. */
 	STREAM_DROP = 0x400,
 	STREAM_KEEP = 0x500,
+	/* (seed, step, image), + view: which patches of a large view micm masks. */
+	STREAM_BLOCKS = 0x600,
 };
 
 #endif

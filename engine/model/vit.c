@@ -477,6 +477,16 @@ const struct params *vit_params(const struct vit *vit)
 	return vit->params;
 }
 
+const float *vit_patch_bias(const struct vit *vit)
+{
+	return vit->patch_bias;
+}
+
+struct onednn *vit_onednn(const struct vit *vit)
+{
+	return vit->onednn;
+}
+
 const char *vit_isa(const struct vit *vit)
 {
 	return onednn_isa(vit->onednn);

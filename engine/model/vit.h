@@ -51,6 +51,11 @@ const char *vit_isa(const struct vit *vit);
 /** Whether this CPU multiplies in it fast. */
 bool vit_has(const struct vit *vit, enum precision precision);
 
+/** (width) what a patch gives whose pixels are all 0, the mean colour; NULL: the model has no stem. */
+const float *vit_patch_bias(const struct vit *vit);
+/** Its own, for layers that are learnt beside it. */
+struct onednn *vit_onednn(const struct vit *vit);
+
 /** Errors as slot_new(). */
 int vit_slot_new(struct slot **ret_slot, struct vit *vit, enum slot_use use);
 

@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "base/rng.h"
+#include "fixture/tiny_vit.h"
 #include "learn/micm_head.h"
 #include "learn/micm_loss.h"
 
@@ -97,7 +98,7 @@ static void check_slope(struct scene *scene, float *values, const float *grad, s
 
 static void gradients_equal_central_differences(void **state)
 {
-	_cleanup_(onednn_freep) struct onednn *onednn = NULL;
+	struct tiny_vit tiny;
 	static struct scene scene;
 	float d_x[ROWS * D];
 	double length = 0;
@@ -105,8 +106,8 @@ static void gradients_equal_central_differences(void **state)
 	(void)state;
 	print_message("seed %u\n", SEED);
 	set_up_scene(&scene);
-	assert_int_equal(onednn_new(&onednn), 0);
-	assert_int_equal(micm_head_new(&scene.head, onednn, &head_shape, ROWS), 0);
+	assert_int_equal(tiny_vit_new(&tiny, SEED), 0);
+	assert_int_equal(micm_head_new(&scene.head, tiny.vit, &head_shape, ROWS), 0);
 	(void)loss_of(&scene);
 	assert_int_equal(micm_head_backward(scene.head, scene.values, ROWS, scene.grad), 0);
 	memcpy(d_x, micm_head_d_input(scene.head), sizeof(d_x));
@@ -119,6 +120,7 @@ static void gradients_equal_central_differences(void **state)
 		check_slope(&scene, scene.x, d_x, ARRAY_SIZE(scene.x), i);
 	}
 	micm_head_free(scene.head);
+	tiny_vit_done(&tiny);
 	free(scene.grad);
 	free(scene.values);
 }

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "fixture/tiny_vit.h"
 #include "golden/golden.h"
 #include "learn/micm_head.h"
 #include "learn/micm_loss.h"
@@ -54,7 +55,7 @@ static void check_array(struct golden *golden, const char *what, const float *go
 
 static void check_head(struct golden *golden)
 {
-	_cleanup_(onednn_freep) struct onednn *onednn = NULL;
+	struct tiny_vit tiny;
 	_cleanup_(micm_head_freep) struct micm_head *head = NULL;
 	const size_t n = micm_head_size(&head_shape);
 	_cleanup_(freep) float *values = malloc(n * sizeof(*values));
@@ -62,8 +63,8 @@ static void check_head(struct golden *golden)
 
 	assert_non_null(values);
 	assert_non_null(grad);
-	assert_int_equal(onednn_new(&onednn), 0);
-	assert_int_equal(micm_head_new(&head, onednn, &head_shape, ROWS), 0);
+	assert_int_equal(tiny_vit_new(&tiny, SEED), 0);
+	assert_int_equal(micm_head_new(&head, tiny.vit, &head_shape, ROWS), 0);
 	/* What a longer run before left behind has no say. */
 	for (size_t i = 0; i < (size_t)ROWS * D; i++)
 		micm_head_input(head)[i] = 3;
@@ -79,6 +80,8 @@ static void check_head(struct golden *golden)
 	assert_int_equal(micm_head_backward(head, values, ROWS, grad), 0);
 	check_array(golden, "head, input", micm_head_d_input(head), ROWS * D);
 	check_array(golden, "head, values", grad, n);
+	micm_head_free(TAKE_PTR(head));
+	tiny_vit_done(&tiny);
 }
 
 static void check_pseudo(struct golden *golden, const float *raw, const float *t)

@@ -1,0 +1,324 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <math.h>
+#include <string.h>
+
+#include "learn/micm.h"
+#include "learn/micm_mask.h"
+#include "learn/streams.h"
+
+/* dst += scale * x */
+static void add_scaled(float *dst, const float *x, float scale, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		dst[i] += scale * x[i];
+}
+
+/* Rows of the head: classes of all views, view by view, then masked patches. */
+static uint32_t n_classes(const struct micm *micm)
+{
+	return micm->n_views * micm->recipe.batch;
+}
+
+static void list_masked(struct micm *micm, uint32_t sample, const bool *masked)
+{
+	for (uint32_t i = 0; i < micm->n_tokens - 1; i++)
+		if (masked[i]) {
+			micm->samples[micm->n_masked] = sample;
+			micm->patches[micm->n_masked++] = i;
+		}
+}
+
+int micm_choose(struct objective *objective, struct objective_batch *batch)
+{
+	struct micm *micm = micm_of(objective);
+	const struct recipe *recipe = &micm->recipe;
+	const uint32_t n_patches = micm->n_tokens - 1;
+	struct objective_rows *large = &batch->branches[MICM_LARGE];
+
+	micm->n_masked = 0;
+	for (uint32_t row = 0; row < large->n_rows; row++) {
+		uint32_t view = row / recipe->batch, image = batch->images[row % recipe->batch];
+		struct rng rng = rng_stream(recipe->seed, batch->step, image, STREAM_BLOCKS + view);
+		uint32_t n = micm_mask_count(&rng, n_patches, recipe->micm_mask);
+		bool *masked = large->replaced + (size_t)row * n_patches;
+
+		micm_mask_draw(&rng, micm->grid, n, masked);
+		list_masked(micm, row, masked);
+	}
+	large->replacement = micm->values + micm_mask_token_at(micm);
+	return 0;
+}
+
+/* One of the teacher's outputs: token `token` of a sample. */
+static void take_target(
+	struct micm *micm, uint32_t sample, uint32_t token, const float *o, uint32_t *n_taken)
+{
+	const uint32_t k = micm->head_shape.n_outputs;
+
+	micm_add_rows(token == 0 ? micm->class_sum : micm->patch_sum, o, 1, k);
+	if (token == 0) {
+		memcpy(micm->raw + (size_t)sample * k, o, k * sizeof(*o));
+	} else if (*n_taken < micm->n_masked && micm->samples[*n_taken] == sample &&
+		   micm->patches[*n_taken] == token - 1) {
+		memcpy(micm->patch_t + (size_t)*n_taken * k, o, k * sizeof(*o));
+		(*n_taken)++;
+	}
+}
+
+/* All of the teacher's tokens through its head: centres are of all, targets of what is asked. */
+static int teach(struct micm *micm, const struct objective_rows *teacher)
+{
+	const uint32_t n = teacher->n_rows * micm->n_tokens, k = micm->head_shape.n_outputs;
+	const uint32_t most = n_classes(micm);
+	uint32_t n_taken = 0;
+
+	memset(micm->class_sum, 0, k * sizeof(*micm->class_sum));
+	memset(micm->patch_sum, 0, k * sizeof(*micm->patch_sum));
+	for (uint32_t first = 0; first < n; first += most) {
+		uint32_t n_rows = n - first < most ? n - first : most;
+		const float *o = micm_head_outputs(micm->head);
+		int r;
+
+		memcpy(micm_head_input(micm->head), teacher->out + (size_t)first * micm->width,
+			(size_t)n_rows * micm->width * sizeof(float));
+		r = micm_head_forward(micm->head, micm->teacher, n_rows);
+		if (r < 0)
+			return r;
+		for (uint32_t i = 0; i < n_rows; i++)
+			take_target(micm, (first + i) / micm->n_tokens,
+				(first + i) % micm->n_tokens, o + (size_t)i * k, &n_taken);
+	}
+	return 0;
+}
+
+static void sharpen(struct micm *micm, uint32_t step)
+{
+	float temperature = micm_temperature(&micm->recipe, step);
+	const uint32_t k = micm->head_shape.n_outputs;
+
+	micm_sharpen(micm->t, micm->raw, micm->centre, MICM_TARGETS * micm->recipe.batch, k,
+		temperature);
+	micm_sharpen(
+		micm->patch_t, micm->patch_t, micm->patch_centre, micm->n_masked, k, temperature);
+}
+
+/* Where row `row` of the head comes from, and its gradient goes to: in out or d_out of a branch. */
+static size_t place(const struct micm *micm, uint32_t row, enum micm_branch *ret_branch)
+{
+	const uint32_t n_large = MICM_TARGETS * micm->recipe.batch;
+
+	*ret_branch = MICM_LARGE;
+	if (row < n_large)
+		return (size_t)row * micm->n_tokens * micm->width;
+	if (row >= n_classes(micm)) {
+		uint32_t i = row - n_classes(micm);
+
+		return ((size_t)micm->samples[i] * micm->n_tokens + 1 + micm->patches[i]) *
+		       micm->width;
+	}
+	*ret_branch = MICM_SMALL;
+	return (size_t)(row - n_large) * micm->width;
+}
+
+static void gather(struct micm *micm, const struct objective_batch *batch, uint32_t n)
+{
+	float *x = micm_head_input(micm->head);
+
+	for (uint32_t row = 0; row < n; row++) {
+		enum micm_branch branch;
+		size_t at = place(micm, row, &branch);
+
+		memcpy(x + (size_t)row * micm->width, batch->branches[branch].out + at,
+			micm->width * sizeof(*x));
+	}
+}
+
+static void scatter(struct micm *micm, const struct objective_batch *batch, uint32_t n)
+{
+	const float *d_x = micm_head_d_input(micm->head);
+
+	for (uint32_t row = 0; row < n; row++) {
+		enum micm_branch branch;
+		size_t at = place(micm, row, &branch);
+
+		add_scaled(batch->branches[branch].d_out + at, d_x + (size_t)row * micm->width, 1,
+			micm->width);
+	}
+}
+
+static void scale_rows(float *d_o, float weight, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		d_o[i] *= weight;
+}
+
+/* What the head's outputs cost, and their gradient. Stage two asks for neighbours instead. */
+static double ask_head(struct micm *micm, const struct objective_batch *batch)
+{
+	const struct recipe *recipe = &micm->recipe;
+	const struct micm_shape shape = { recipe->batch, micm->n_views, micm->head_shape.n_outputs,
+		recipe->temperature };
+	const size_t n_class = (size_t)n_classes(micm) * shape.n_outputs;
+	const size_t n_patch = (size_t)micm->n_masked * shape.n_outputs;
+	const float *o = micm_head_outputs(micm->head);
+	float *d_o = micm_head_d_outputs(micm->head);
+
+	if (micm_is_second(recipe, batch->step)) {
+		double loss;
+
+		memset(d_o, 0, (n_class + n_patch) * sizeof(*d_o));
+		loss = micm_pseudo_loss(&shape, o, micm->raw, micm->t, micm->nearest, d_o);
+		batch->figures[MICM_FIGURE_PSEUDO] = (float)loss;
+		scale_rows(d_o, recipe->micm_pseudo, n_class);
+		return recipe->micm_pseudo * loss;
+	}
+	batch->figures[MICM_FIGURE_CLASS] = (float)micm_class_loss(&shape, o, micm->t, d_o);
+	batch->figures[MICM_FIGURE_PATCH] = (float)micm_patch_loss(
+		&shape, micm->samples, o + n_class, micm->patch_t, micm->n_masked, d_o + n_class);
+	scale_rows(d_o, recipe->micm_class, n_class);
+	scale_rows(d_o + n_class, recipe->micm_patch, n_patch);
+	return (double)recipe->micm_class * batch->figures[MICM_FIGURE_CLASS] +
+	       (double)recipe->micm_patch * batch->figures[MICM_FIGURE_PATCH];
+}
+
+/* The pixels of one patch, channel by channel. */
+static void cut_patch(const struct micm *micm, const float *pixels, uint32_t patch, float *dst)
+{
+	const size_t px = micm->recipe.large_px, p = micm->patch;
+	const float *corner = pixels + patch / micm->grid * p * px + patch % micm->grid * p;
+
+	for (uint32_t c = 0; c < 3; c++)
+		for (uint32_t y = 0; y < p; y++)
+			memcpy(dst + (c * p + y) * p, corner + c * px * px + y * px,
+				p * sizeof(*dst));
+}
+
+/* Masked patches first, first + 1..., up to MICM_ROWS of them: x and wanted; 0 behind the last. */
+static uint32_t gather_patches(
+	struct micm *micm, const struct objective_rows *large, uint32_t first)
+{
+	const uint32_t n = micm->n_masked - first < MICM_ROWS ? micm->n_masked - first : MICM_ROWS;
+	const size_t n_view = (size_t)3 * micm->recipe.large_px * micm->recipe.large_px;
+
+	memset(micm->x, 0, (size_t)MICM_ROWS * micm->width * sizeof(*micm->x));
+	for (uint32_t i = 0; i < n; i++) {
+		uint32_t sample = micm->samples[first + i], patch = micm->patches[first + i];
+		size_t at = (size_t)sample * micm->n_tokens + 1 + patch;
+
+		memcpy(micm->x + (size_t)i * micm->width, large->out + at * micm->width,
+			micm->width * sizeof(*micm->x));
+		cut_patch(micm, large->pixels + sample * n_view, patch,
+			micm->wanted + (size_t)i * micm->n_pixels);
+	}
+	return n;
+}
+
+/* One block of masked patches; their gradient is added to d_out. The error of the prediction becomes
+ * its gradient in place. */
+static int tell_block(
+	struct micm *micm, const struct objective_rows *large, uint32_t first, double *loss)
+{
+	const size_t n_all = (size_t)large->n_rows * (micm->n_tokens - 1) * micm->n_pixels;
+	const uint32_t n = gather_patches(micm, large, first);
+	float *w = micm->values + micm_telling_at(micm), *grad = micm->grad + micm_telling_at(micm);
+	const size_t n_w = (size_t)micm->n_pixels * micm->width, told = (size_t)n * micm->n_pixels;
+	int r;
+
+	r = dense_forward(micm->telling, w, w + n_w, micm->x, micm->told);
+	if (r < 0)
+		return r;
+	*loss += micm_pixel_loss(micm->told, micm->wanted, told, n_all, micm->told);
+	scale_rows(micm->told, micm->recipe.micm_pixel, told);
+	memset(micm->told + told, 0,
+		((size_t)MICM_ROWS * micm->n_pixels - told) * sizeof(*micm->told));
+	r = dense_backward(micm->telling, w, micm->x, micm->told, grad, grad + n_w, micm->d_x);
+	for (uint32_t i = 0; r == 0 && i < n; i++) {
+		size_t at = (size_t)micm->samples[first + i] * micm->n_tokens + 1 +
+			    micm->patches[first + i];
+
+		add_scaled(large->d_out + at * micm->width, micm->d_x + (size_t)i * micm->width, 1,
+			micm->width);
+	}
+	return r;
+}
+
+static int tell_pixels(struct micm *micm, const struct objective_rows *large, double *ret_loss)
+{
+	double loss = 0;
+	int r = 0;
+
+	for (uint32_t first = 0; r == 0 && first < micm->n_masked; first += MICM_ROWS)
+		r = tell_block(micm, large, first, &loss);
+	*ret_loss = loss;
+	return r;
+}
+
+/* Mean over the teacher's class targets, as a share of ln K. */
+static float entropy(const struct micm *micm)
+{
+	const size_t k = micm->head_shape.n_outputs, n = (size_t)MICM_TARGETS * micm->recipe.batch;
+	double sum = 0;
+
+	for (size_t i = 0; i < n * k; i++)
+		if (micm->t[i] > 0)
+			sum -= (double)micm->t[i] * log((double)micm->t[i]);
+	return (float)(sum / (double)n / log((double)k));
+}
+
+static void clear(struct micm *micm, const struct objective_batch *batch)
+{
+	const struct objective_rows *large = &batch->branches[MICM_LARGE];
+
+	memset(micm->grad, 0, micm->params->n_values * sizeof(*micm->grad));
+	memset(batch->figures, 0, MICM_N_FIGURES * sizeof(*batch->figures));
+	memset(large->d_out, 0,
+		(size_t)large->n_rows * micm->n_tokens * micm->width * sizeof(float));
+	if (micm->n_views > MICM_TARGETS)
+		memset(batch->branches[MICM_SMALL].d_out, 0,
+			(size_t)batch->branches[MICM_SMALL].n_rows * micm->width * sizeof(float));
+}
+
+int micm_step_loss(
+	struct objective *objective, const struct objective_batch *batch, double *ret_loss)
+{
+	struct micm *micm = micm_of(objective);
+	const struct objective_rows *large = &batch->branches[MICM_LARGE];
+	const uint32_t n = n_classes(micm) + micm->n_masked;
+	double loss, pixels = 0;
+	int r;
+
+	clear(micm, batch);
+	r = teach(micm, &batch->branches[MICM_TEACHER]);
+	if (r < 0)
+		return r;
+	sharpen(micm, batch->step);
+	gather(micm, batch, n);
+	r = micm_head_forward(micm->head, micm->values, n);
+	if (r < 0)
+		return r;
+	loss = ask_head(micm, batch);
+	/* It overwrites the head's part of grad. */
+	r = micm_head_backward(micm->head, micm->values, n, micm->grad);
+	if (r < 0)
+		return r;
+	scatter(micm, batch, n);
+	if (micm->recipe.micm_pixel > 0)
+		r = tell_pixels(micm, large, &pixels);
+	batch->figures[MICM_FIGURE_PIXEL] = (float)pixels;
+	batch->figures[MICM_FIGURE_ENTROPY] = entropy(micm);
+	batch->figures[MICM_FIGURE_MASKED] =
+		(float)micm->n_masked / (float)(large->n_rows * (micm->n_tokens - 1));
+	*ret_loss = loss + (double)micm->recipe.micm_pixel * pixels;
+	return r;
+}
+
+void micm_mask_token_backward(struct micm *micm, const struct objective_rows *large)
+{
+	float *grad = micm->grad + micm_mask_token_at(micm);
+
+	for (uint32_t i = 0; i < micm->n_masked; i++) {
+		size_t at = (size_t)micm->samples[i] * micm->n_tokens + 1 + micm->patches[i];
+
+		add_scaled(grad, large->d_entry + at * micm->width, 1, micm->width);
+	}
+}
