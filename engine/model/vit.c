@@ -203,6 +203,9 @@ static int load_rest(struct loader *l)
 	if (patch > 0) {
 		vit->class_token = load(l, "cls_token", 3, (uint64_t[]){ 1, 1, width });
 		vit->positions = load(l, "pos_embed", 3, (uint64_t[]){ 1, n_positions, width });
+		if (shape->class_block > 0)
+			vit->late_positions = load(
+				l, "pos_embed_class", 3, (uint64_t[]){ 1, n_positions, width });
 		vit->patch_weight = load(
 			l, "patch_embed.proj.weight", 4, (uint64_t[]){ width, 3, patch, patch });
 		vit->patch_bias = load_vector(l, "patch_embed.proj.bias", width);
@@ -272,6 +275,24 @@ static int read_heads(struct loader *l, struct vit_shape *shape)
 	return 0;
 }
 
+/* Behind the depth: at least one block must see it. */
+static int read_class_block(struct loader *l, struct vit_shape *shape)
+{
+	const char *text = safetensors_metadata(l->st, "class_block");
+	char *end = NULL;
+	unsigned long block;
+
+	if (!text)
+		return 0;
+	block = strtoul(text, &end, 10);
+	if (end == text || *end || block >= shape->depth)
+		return diag_set(l->diag, EBADMSG,
+			"metadata class_block: no block of %" PRIu32 " has a class token behind %s",
+			shape->depth, text);
+	shape->class_block = (uint32_t)block;
+	return 0;
+}
+
 static int read_shape(struct loader *l, struct vit_shape *shape)
 {
 	const struct tensor *fc1, *head;
@@ -301,7 +322,7 @@ static int read_shape(struct loader *l, struct vit_shape *shape)
 		return diag_set(l->diag, EBADMSG, "tensor head.weight: shape");
 	shape->n_classes = head ? (uint32_t)head->dims[0] : 0;
 	shape->norm_eps = NORM_EPS;
-	return 0;
+	return read_class_block(l, shape);
 }
 
 static size_t names_bytes(const struct vit_shape *shape)
@@ -470,6 +491,11 @@ const struct digest *vit_digest(const struct vit *vit)
 const float *const *vit_weights(const struct vit *vit)
 {
 	return vit->weights;
+}
+
+const float *vit_values(const struct vit *vit)
+{
+	return vit->values;
 }
 
 const struct params *vit_params(const struct vit *vit)

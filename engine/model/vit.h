@@ -7,13 +7,17 @@
 #include "model/base.h"
 #include "onednn/onednn.h"
 
-/** Shape of a ViT of the timm/DeiT/AugReg family: pre-norm, class token first, exact GELU. */
+/** Shape of a ViT of the timm/DeiT/AugReg family: pre-norm, class token first, exact GELU; or of
+ * MICM's, whose class token enters behind the first blocks. */
 struct vit_shape {
 	uint32_t width, depth, n_heads, mlp;
 	uint32_t patch;     /* 0: blocks and the last norm alone, whose input is tokens */
 	uint32_t grid;      /* side of the native position grid: native px = grid * patch */
 	uint32_t n_classes; /* 0: no head */
 	float norm_eps;
+	/* Blocks that see the patches alone; before the next one the class token enters and a second
+	 * table of positions is added (metadata class_block, tensor pos_embed_class). 0: none */
+	uint32_t class_block;
 };
 
 /**

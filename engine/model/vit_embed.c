@@ -34,11 +34,11 @@ static void taps_of(uint32_t i, uint32_t n_out, uint32_t n_in, uint32_t ret_at[4
 	}
 }
 
-static void resample_position(
-	const struct vit *vit, uint32_t grid, uint32_t gy, uint32_t gx, float *dst)
+static void resample_position(const struct vit *vit, const float *table, uint32_t grid, uint32_t gy,
+	uint32_t gx, float *dst)
 {
 	const uint32_t width = vit->shape.width, native = vit->shape.grid;
-	const float *grid_rows = vit->positions + width;
+	const float *grid_rows = table + width;
 	uint32_t y[4], x[4];
 	double wy[4], wx[4];
 
@@ -55,21 +55,25 @@ static void resample_position(
 	}
 }
 
-void vit_positions(const struct vit *vit, uint32_t grid, float *dst)
+void vit_positions_of(const struct vit *vit, const float *table, uint32_t grid, float *dst)
 {
 	const uint32_t width = vit->shape.width;
 
 	for (uint32_t d = 0; d < width; d++)
-		dst[d] = vit->class_token[d] + vit->positions[d];
+		dst[d] = vit->class_token[d] + table[d];
 	if (grid == vit->shape.grid) {
-		memcpy(dst + width, vit->positions + width,
-			(size_t)grid * grid * width * sizeof(float));
+		memcpy(dst + width, table + width, (size_t)grid * grid * width * sizeof(float));
 		return;
 	}
 	for (uint32_t y = 0; y < grid; y++)
 		for (uint32_t x = 0; x < grid; x++)
 			resample_position(
-				vit, grid, y, x, dst + (1 + (size_t)y * grid + x) * width);
+				vit, table, grid, y, x, dst + (1 + (size_t)y * grid + x) * width);
+}
+
+void vit_positions(const struct vit *vit, uint32_t grid, float *dst)
+{
+	vit_positions_of(vit, vit->positions, grid, dst);
 }
 
 /* The way back of resample_position(): what one place of the grid says about the native ones. */

@@ -48,6 +48,7 @@ struct vit {
 	struct vit_norm norm;                 /* the last one */
 	const float *class_token;             /* (width) */
 	const float *positions;               /* (1 + grid^2, width) */
+	const float *late_positions;          /* the same, added where a late class token enters */
 	const float *patch_weight;            /* (width, 3, patch, patch) */
 	const float *patch_bias;              /* (width) */
 	const float *head_weight;             /* (n_classes, width) or NULL */
@@ -69,6 +70,8 @@ static inline size_t vit_patch_values(const struct vit_shape *shape)
 /** Position embedding for a grid of another side, class token first and added to its own position:
  * (1 + grid^2, width). Bicubic as PyTorch's interpolate(align_corners=False), a = -0.75. */
 void vit_positions(const struct vit *vit, uint32_t grid, float *dst);
+/** The same of one of the tables. */
+void vit_positions_of(const struct vit *vit, const float *table, uint32_t grid, float *dst);
 /** Its way back: d (1 + grid^2, width) adds to grad, (1 + native grid^2, width). */
 void vit_positions_grad(const struct vit *vit, uint32_t grid, const float *d, float *grad);
 /** Cuts (n, 3, px, px) into patches: (n, T, 3 patch^2), rounded to the precision. Where the class
@@ -284,8 +287,32 @@ void vit_stem_grad_carve(struct vit_stem_grad *grad, const struct vit_stem *stem
 int vit_stem_grad_init(
 	struct vit_stem_grad *grad, const struct vit_stem *stem, const struct vit *vit);
 void vit_stem_grad_done(struct vit_stem_grad *grad);
+/** What d_tokens (n, T, D) says of the class token and of a table of positions: added to grad
+ * (n_values). places (1 + grid^2, D): scratch. */
+void vit_places_grad(const struct vit_stem *stem, const struct vit *vit, const float *table,
+	const float *d_tokens, float *places, float *grad);
 /** After a forward: d_tokens (n, T, D) of what entered the first block; adds to grad (n_values). */
 int vit_stem_backward(struct vit_stem_grad *stem_grad, const struct vit_stem *stem,
+	const struct vit *vit, const float *d_tokens, float *grad);
+
+/* vit_late.c: a class token that enters behind the first blocks (shape.class_block). Their tokens are
+ * the patches alone, (n, T - 1, D) of a pass of T; what a stem puts in its place before is left out. */
+struct vit_late {
+	float *positions; /* (1 + grid^2, D) */
+};
+/** (n, T, D) to (n, T - 1, D), in place. */
+void vit_class_leave(void *rows, const struct vit_shape *shape, uint32_t n, uint32_t n_tokens,
+	enum precision precision);
+/** The other way, with 0 for the class tokens. */
+void vit_class_return(float *rows, const struct vit_shape *shape, uint32_t n, uint32_t n_tokens);
+void vit_late_carve(struct vit_late *late, const struct vit_stem *stem, const struct vit *vit,
+	struct vit_carver *carver);
+void vit_late_init(const struct vit_late *late, const struct vit_stem *stem, const struct vit *vit);
+/** tokens (n, T - 1, D) to (n, T, D), in place: class token and positions. */
+void vit_late_enter(const struct vit_late *late, const struct vit_stem *stem, const struct vit *vit,
+	float *tokens);
+/** Adds what d_tokens (n, T, D) says of both to grad (n_values), where they are learnt. */
+void vit_late_backward(const struct vit_late *late, const struct vit_stem *stem,
 	const struct vit *vit, const float *d_tokens, float *grad);
 
 /** Gradients on their way down; shared by all blocks. void: in the layers' precision. */

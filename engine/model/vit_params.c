@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "model/sincos.h"
+#include "model/vit_internal.h"
 
 enum { MAX_DEPTH = 256, MAX_WIDTH = 16384, MAX_GRID = 256, MAX_PATCH = 64 };
 
@@ -14,8 +15,8 @@ static bool is_sound(const struct vit_shape *s)
 {
 	return s->depth > 0 && s->depth <= MAX_DEPTH && s->width > 0 && s->width <= MAX_WIDTH &&
 	       s->mlp > 0 && s->mlp <= MAX_WIDTH && s->n_heads > 0 && s->width % s->n_heads == 0 &&
-	       s->n_classes == 0 && s->patch <= MAX_PATCH &&
-	       (s->patch == 0 || (s->grid > 0 && s->grid <= MAX_GRID));
+	       s->n_classes == 0 && s->patch <= MAX_PATCH && s->class_block < s->depth &&
+	       (s->patch == 0 ? s->class_block == 0 : s->grid > 0 && s->grid <= MAX_GRID);
 }
 
 static int add_layers(struct params *params, const struct vit_shape *shape, uint32_t block)
@@ -65,14 +66,19 @@ static int add_tokens(struct params *params, const char *name, uint64_t n, uint6
 static int add_stem(struct params *params, const struct vit_shape *shape, bool fixed_positions)
 {
 	const uint64_t width = shape->width, patch = shape->patch;
+	const uint64_t n_positions = 1 + (uint64_t)shape->grid * shape->grid;
 	int r;
 
 	r = add_tokens(params, "cls_token", 1, width);
 	if (r == 0)
-		r = add_tokens(params, "pos_embed", 1 + (uint64_t)shape->grid * shape->grid, width);
+		r = add_tokens(params, "pos_embed", n_positions, width);
 	if (r < 0)
 		return r;
 	params->tensors[params->n_tensors - 1].is_fixed = fixed_positions;
+	if (shape->class_block > 0)
+		r = add_tokens(params, "pos_embed_class", n_positions, width);
+	if (r < 0)
+		return r;
 	r = params_add(
 		params, "patch_embed.proj.weight", 4, (uint64_t[]){ width, 3, patch, patch });
 	return r < 0 ? r : params_add(params, "patch_embed.proj.bias", 1, &width);
@@ -109,6 +115,8 @@ void vit_params_start(const struct params *params, const struct vit_shape *shape
 			param_start_with(param, values, param_is_norm_weight(param));
 		else if (strcmp(param->name, "pos_embed") == 0 && param->is_fixed)
 			sincos_positions(values + param->offset, shape->width, shape->grid);
+		else if (strcmp(param->name, "pos_embed_class") == 0)
+			param_start_with(param, values, 0);
 		else if (start == VIT_START_XAVIER && param->decays)
 			param_start_xavier(param, values, seed);
 		else
@@ -116,14 +124,30 @@ void vit_params_start(const struct params *params, const struct vit_shape *shape
 	}
 }
 
+int vit_params_take(const struct params *params, const struct vit *vit, float *values)
+{
+	for (unsigned i = 0; i < params->n_tensors; i++) {
+		const struct param *param = &params->tensors[i];
+		const struct tensor *tensor =
+			vit->base ? safetensors_find(base_tensors(vit->base), param->name) : NULL;
+
+		if (!tensor || tensor->n_dims != param->n_dims ||
+			memcmp(tensor->dims, param->dims, param->n_dims * sizeof(*param->dims)))
+			return -EINVAL;
+		tensor_to_f32(values + param->offset, tensor);
+	}
+	return 0;
+}
+
 int vit_params_encode(const struct params *params, const struct vit_shape *shape,
 	const float *values, const struct prep *prep, void **ret_data, size_t *ret_n_bytes)
 {
-	char heads[16], side[16], crop[24], mean[64], std[64];
+	char heads[16], side[16], crop[24], mean[64], std[64], block[16];
 	const char *metadata[] = { "num_heads", heads, "input_size", side, "crop_mode",
 		prep->resize == PREP_SQUASH ? "squash" : "center", "crop_pct", crop, "mean", mean,
-		"std", std, NULL };
+		"std", std, shape->class_block ? "class_block" : NULL, block, NULL };
 
+	(void)snprintf(block, sizeof(block), "%" PRIu32, shape->class_block);
 	(void)snprintf(heads, sizeof(heads), "%" PRIu32, shape->n_heads);
 	(void)snprintf(side, sizeof(side), "%" PRIu32, prep->input_px);
 	(void)snprintf(crop, sizeof(crop), "%.9g", (double)prep->crop);

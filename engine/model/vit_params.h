@@ -20,7 +20,7 @@ enum vit_start {
 	VIT_START_XAVIER, /* MAE's: weights uniform by Xavier */
 };
 /** Values to start at: biases 0, norms 1, tokens normal with deviation .02; positions too, or, where
- * they are fixed, of sines (model/sincos.h). */
+ * they are fixed, of sines (model/sincos.h), and those added with a late class token 0. */
 void vit_params_start(const struct params *params, const struct vit_shape *shape, float *values,
 	enum vit_start start, uint64_t seed);
 
@@ -28,8 +28,13 @@ void vit_params_start(const struct params *params, const struct vit_shape *shape
  * back gives gradients of all its values (vit_tape_backward()). -EINVAL (diag), -ENOMEM, -EIO */
 int vit_over(struct vit **ret_vit, const struct vit_shape *shape, bool fixed_positions,
 	const float *values, struct diag *diag);
+/** The values of a frozen model of the list's shape, for another to go on from. -EINVAL: it is not of
+ * that shape */
+int vit_params_take(const struct params *params, const struct vit *vit, float *values);
 /** Other values. Slots are then to be packed anew: slot_reload(). -EINVAL: it is frozen, -EIO */
 int vit_load(struct vit *vit, const float *values);
+/** Its present values; NULL: it is frozen. */
+const float *vit_values(const struct vit *vit);
 /** What is learnt of it; NULL: nothing, it is frozen. */
 const struct params *vit_params(const struct vit *vit);
 

@@ -11,6 +11,9 @@ struct vit_plan {
 	struct vit_stem stem;
 	struct vit_block blocks, last; /* every block but the last shares its buffers and ops */
 	struct vit_block_data data, last_data;
+	struct vit_late late; /* class_block > 0 only: what comes before has its own */
+	struct vit_block early;
+	struct vit_block_data early_data;
 	enum precision precision; /* of the layers */
 	enum precision between;   /* of what is no layer */
 	struct vit_int8 int8;
@@ -35,6 +38,16 @@ static struct vit_extent extent_of(const struct vit_plan *plan, bool last)
 	};
 }
 
+/* Of the blocks before a late class token. */
+static struct vit_extent early_extent(const struct vit_plan *plan)
+{
+	struct vit_extent extent = extent_of(plan, false);
+
+	extent.n_queries = --extent.n_tokens;
+	extent.n_keys = vit_n_keys(plan->between, extent.n_tokens);
+	return extent;
+}
+
 static size_t larger(size_t a, size_t b)
 {
 	return a > b ? a : b;
@@ -46,8 +59,10 @@ static void carve_int8(struct vit_plan *plan, struct vit_carver *carver)
 	const size_t rows = (size_t)plan->stem.n * plan->stem.n_tokens;
 	const struct vit_int8_parts all = vit_int8_parts(shape, extent_of(plan, false));
 	const struct vit_int8_parts last = vit_int8_parts(shape, extent_of(plan, true));
-	const size_t n_rest = larger((size_t)all.rest * plan->stem.n_tokens, last.rest);
-	const size_t n_qkv = (size_t)all.qkv * plan->stem.n_tokens * 3 * shape->width;
+	const struct vit_int8_parts early = vit_int8_parts(shape, early_extent(plan));
+	const size_t at_once = larger(all.rest, early.rest);
+	const size_t n_rest = larger(at_once * plan->stem.n_tokens, last.rest);
+	const size_t n_qkv = larger(all.qkv, early.qkv) * plan->stem.n_tokens * 3 * shape->width;
 	const size_t n_acc = larger(n_qkv, n_rest * larger(shape->mlp, shape->width));
 
 	plan->int8 = (struct vit_int8){
@@ -56,6 +71,18 @@ static void carve_int8(struct vit_plan *plan, struct vit_carver *carver)
 		.steps = vit_carve_bytes(carver, rows * sizeof(struct row_steps)),
 		.acc = vit_carve_bytes(carver, n_acc * sizeof(int32_t)),
 	};
+}
+
+/* All but the heads, whose padding must stay 0. */
+static void carve_early(struct vit_plan *plan, struct vit_carver *carver, bf16 *att)
+{
+	const struct vit_extent extent = early_extent(plan);
+	const size_t width = plan->vit->shape.width;
+
+	vit_late_carve(&plan->late, &plan->stem, plan->vit, carver);
+	plan->early_data = plan->data;
+	plan->early_data.heads = vit_carve_heads(carver, (size_t)extent.n * extent.n_tokens * width,
+		(size_t)extent.n * extent.n_keys * width, plan->between, att);
 }
 
 static void carve(struct vit_plan *plan, struct vit_carver *carver)
@@ -96,6 +123,8 @@ static void carve(struct vit_plan *plan, struct vit_carver *carver)
 	data->mid = data->x;
 	data->out = data->x;
 
+	if (shape->class_block > 0)
+		carve_early(plan, carver, att);
 	plan->last_data = *data;
 	plan->last_data.mid = vit_carve(carver, n * shape->width);
 	plan->last_data.out = plan->last_data.mid;
@@ -118,6 +147,10 @@ static int init_ops(struct vit_plan *plan)
 		r = init_block(plan, &plan->blocks, extent_of(plan, false));
 	if (r == 0 && !plan->team)
 		r = init_block(plan, &plan->last, extent_of(plan, true));
+	if (r == 0 && vit->shape.class_block > 0) {
+		vit_late_init(&plan->late, &plan->stem, vit);
+		r = init_block(plan, &plan->early, early_extent(plan));
+	}
 	if (r == 0)
 		r = op_norm_new(&plan->norm, vit->onednn, plan->stem.n, vit->shape.width,
 			vit->shape.norm_eps, false);
@@ -180,6 +213,7 @@ void vit_plan_free(struct vit_plan *plan)
 	vit_team_free(plan->team);
 	vit_stem_done(&plan->stem);
 	vit_block_done(&plan->blocks);
+	vit_block_done(&plan->early);
 	vit_block_done(&plan->last);
 	op_free(plan->norm);
 	op_free(plan->norm_all);
@@ -200,11 +234,11 @@ static int forward_block(struct vit_plan *plan, struct vit_block *block, const s
 		       : vit_block_forward(block, plan->vit, slot, b, data);
 }
 
-static void begin(struct vit_plan *plan, uint32_t b)
+static void begin(struct vit_plan *plan, uint32_t b, uint32_t n_tokens)
 {
 	if (plan->precision == PRECISION_INT8)
-		vit_block_int8_begin(plan->vit, b, (size_t)plan->stem.n * plan->stem.n_tokens,
-			&plan->data, &plan->int8);
+		vit_block_int8_begin(
+			plan->vit, b, (size_t)plan->stem.n * n_tokens, &plan->data, &plan->int8);
 }
 
 /* What the last block's class tokens have just looked at. */
@@ -229,8 +263,22 @@ static int run_rest(struct vit_plan *plan, const struct slot *slot)
 
 	if (plan->pooled)
 		weigh_blocks(plan);
-	begin(plan, b);
+	begin(plan, b, plan->stem.n_tokens);
 	return forward_block(plan, &plan->blocks, slot, b, &plan->data);
+}
+
+/* From what the stem gave to what enters with the class token. */
+static int run_early(struct vit_plan *plan, const struct slot *slot)
+{
+	const struct vit_stem *stem = &plan->stem;
+	int r = 0;
+
+	vit_class_leave(plan->data.x, &plan->vit->shape, stem->n, stem->n_tokens, PRECISION_F32);
+	begin(plan, 0, stem->n_tokens - 1);
+	for (uint32_t b = 0; r == 0 && b < plan->vit->shape.class_block; b++)
+		r = forward_block(plan, &plan->early, slot, b, &plan->early_data);
+	vit_late_enter(&plan->late, stem, plan->vit, plan->data.x);
+	return r;
 }
 
 static int run_blocks(struct vit_plan *plan, const struct slot *slot, const float **ret_tokens)
@@ -239,9 +287,11 @@ static int run_blocks(struct vit_plan *plan, const struct slot *slot, const floa
 	const uint32_t depth = vit->shape.depth;
 	int r = vit_stem_forward(&plan->stem, vit, plan->data.x);
 
+	if (r == 0 && vit->shape.class_block > 0)
+		r = run_early(plan, slot);
 	if (r == 0)
-		begin(plan, 0);
-	for (uint32_t b = 0; r == 0 && b + 1 < depth; b++)
+		begin(plan, vit->shape.class_block, plan->stem.n_tokens);
+	for (uint32_t b = vit->shape.class_block; r == 0 && b + 1 < depth; b++)
 		r = forward_block(plan, &plan->blocks, slot, b, &plan->data);
 	if (r == 0)
 		r = forward_block(plan, &plan->last, slot, depth - 1, &plan->last_data);

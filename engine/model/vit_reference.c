@@ -177,6 +177,43 @@ int vit_reference_enter(
 	return 0;
 }
 
+/* The class token among p->n_tokens patches, and positions on top of all; room for one token more. */
+static int let_class_enter(struct pass *p)
+{
+	const size_t width = p->vit->shape.width, grid = (size_t)lround(sqrt((double)p->n_tokens));
+	_cleanup_(freep) float *positions = calloc((1 + grid * grid) * width, sizeof(*positions));
+
+	if (!positions)
+		return -ENOMEM;
+	if (grid * grid != p->n_tokens)
+		return -EINVAL;
+	vit_positions_of(p->vit, p->vit->late_positions, (uint32_t)grid, positions);
+	memmove(p->x + width, p->x, p->n_tokens * width * sizeof(*p->x));
+	memset(p->x, 0, width * sizeof(*p->x));
+	p->n_tokens++;
+	for (size_t i = 0; i < p->n_tokens * width; i++)
+		p->x[i] += positions[i];
+	return 0;
+}
+
+static int run_blocks(struct pass *p)
+{
+	const struct vit_shape *shape = &p->vit->shape;
+	int r = 0;
+
+	if (shape->class_block > 0) {
+		p->n_tokens--;
+		memmove(p->x, p->x + shape->width, p->n_tokens * shape->width * sizeof(*p->x));
+	}
+	for (uint32_t b = 0; r == 0 && b < shape->depth; b++) {
+		if (b > 0 && b == shape->class_block)
+			r = let_class_enter(p);
+		if (r == 0)
+			run_block(p, b);
+	}
+	return r;
+}
+
 /* looks (n): of the pass, unless NULL */
 static int run(const struct vit *vit, const struct mask *mask, const struct vit_nudge *nudge,
 	double *tokens, size_t n, double *looks)
@@ -187,6 +224,7 @@ static int run(const struct vit *vit, const struct mask *mask, const struct vit_
 	struct pass p = { .vit = vit, .mask = mask, .nudge = nudge, .n_tokens = n };
 	_cleanup_(freep) double *doubles =
 		calloc(n * (2 * width + wide + 2) + wide, sizeof(*doubles));
+	int r;
 
 	if (!doubles)
 		return -ENOMEM;
@@ -197,8 +235,9 @@ static int run(const struct vit *vit, const struct mask *mask, const struct vit_
 	p.probs = p.wide + n * wide;
 	p.looks = p.probs + n;
 	p.row = p.looks + n;
-	for (uint32_t b = 0; b < shape->depth; b++)
-		run_block(&p, b);
+	r = run_blocks(&p);
+	if (r < 0)
+		return r;
 	norm_rows(&vit->norm, shape->norm_eps, tokens, n, width, tokens);
 	if (looks)
 		memcpy(looks, p.looks, n * sizeof(*looks));

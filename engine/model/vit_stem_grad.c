@@ -72,22 +72,28 @@ static void add_row(float *restrict dst, const float *restrict src, size_t n)
 		dst[i] += src[i];
 }
 
-int vit_stem_backward(struct vit_stem_grad *stem_grad, const struct vit_stem *stem,
-	const struct vit *vit, const float *d_tokens, float *grad)
+void vit_places_grad(const struct vit_stem *stem, const struct vit *vit, const float *table,
+	const float *d_tokens, float *places, float *grad)
 {
 	const size_t width = vit->shape.width, n = (size_t)stem->n * stem->n_tokens;
 	const size_t n_places = 1 + (size_t)stem->grid * stem->grid;
 
-	memset(stem_grad->positions, 0, n_places * width * sizeof(float));
-	for (size_t i = 0; i < n; i++) {
+	memset(places, 0, n_places * width * sizeof(float));
+	for (size_t i = 0; i < n; i++)
+		add_row(places + place_of(stem, i) * width, d_tokens + i * width, width);
+	add_row(vit_grad_of(vit, grad, vit->class_token), places, width);
+	vit_positions_grad(vit, stem->grid, places, vit_grad_of(vit, grad, table));
+}
+
+int vit_stem_backward(struct vit_stem_grad *stem_grad, const struct vit_stem *stem,
+	const struct vit *vit, const float *d_tokens, float *grad)
+{
+	const size_t width = vit->shape.width, n = (size_t)stem->n * stem->n_tokens;
+
+	for (size_t i = 0; i < n; i++)
 		copy_row(stem_grad->d, i, d_tokens + i * width, width, stem->precision,
 			is_patch(stem, i));
-		add_row(stem_grad->positions + place_of(stem, i) * width, d_tokens + i * width,
-			width);
-	}
-	add_row(vit_grad_of(vit, grad, vit->class_token), stem_grad->positions, width);
-	vit_positions_grad(
-		vit, stem->grid, stem_grad->positions, vit_grad_of(vit, grad, vit->positions));
+	vit_places_grad(stem, vit, vit->positions, d_tokens, stem_grad->positions, grad);
 	row_column_sums(
 		vit_grad_of(vit, grad, vit->patch_bias), stem_grad->d, n, width, stem->precision);
 	return op_run_on(stem_grad->weight, stem_grad->d, stem->columns,

@@ -14,6 +14,9 @@ struct vit_tape {
 	struct vit_stem_grad stem_grad; /* of a model that is learnt, where pixels enter */
 	struct vit_block blocks, last;  /* every block but the last shares its ops */
 	struct vit_block_grad grads, last_grad;
+	struct vit_late late; /* class_block > 0 only; its first blocks have ops of their own */
+	struct vit_block early;
+	struct vit_block_grad early_grad;
 	struct vit_block_data *data; /* (depth) */
 	struct vit_grad_data d;
 	enum precision precision;
@@ -134,6 +137,8 @@ static void carve(struct vit_tape *tape, struct vit_carver *carver)
 
 	if (tape->options.px > 0)
 		vit_stem_carve(&tape->stem, tape->vit, carver);
+	if (tape->vit->shape.class_block > 0)
+		vit_late_carve(&tape->late, &tape->stem, tape->vit, carver);
 	if (tape->options.n_kept > 0)
 		tape->stem.kept = vit_carve_bytes(carver,
 			(size_t)tape->stem.n * tape->options.n_kept * sizeof(*tape->stem.kept));
@@ -175,6 +180,22 @@ static int init_memory(struct vit_tape *tape)
 	return 0;
 }
 
+/* Of the blocks before the class token enters. */
+static int init_early(struct vit_tape *tape, struct vit_extent extent)
+{
+	const struct vit *vit = tape->vit;
+	int r;
+
+	if (vit->shape.class_block == 0)
+		return 0;
+	extent.n_tokens = extent.n_queries = extent.n_keys = extent.n_tokens - 1;
+	vit_late_init(&tape->late, &tape->stem, vit);
+	r = vit_block_init(&tape->early, vit, extent, true);
+	return r < 0 || tape->options.forward_only
+		       ? r
+		       : vit_block_grad_init(&tape->early_grad, vit, extent);
+}
+
 static int init_ops(struct vit_tape *tape)
 {
 	const struct vit *vit = tape->vit;
@@ -196,6 +217,8 @@ static int init_ops(struct vit_tape *tape)
 		r = vit_block_init(&tape->blocks, vit, extent, true);
 	if (r == 0 && back)
 		r = vit_block_grad_init(&tape->grads, vit, extent);
+	if (r == 0)
+		r = init_early(tape, extent);
 	if (!tape->options.all_out)
 		extent.n_queries = 1;
 	if (r == 0)
@@ -217,6 +240,8 @@ static int set_options(
 	int r;
 
 	if (options->precision == PRECISION_INT8 || (options->forward_only && options->drops))
+		return -EINVAL;
+	if (options->px == 0 && vit->shape.class_block > 0)
 		return -EINVAL;
 	tape->vit = vit;
 	tape->options = *options;
@@ -277,6 +302,8 @@ void vit_tape_free(struct vit_tape *tape)
 	vit_stem_done(&tape->stem);
 	vit_stem_grad_done(&tape->stem_grad);
 	vit_block_done(&tape->blocks);
+	vit_block_done(&tape->early);
+	vit_block_grad_done(&tape->early_grad);
 	vit_block_done(&tape->last);
 	vit_block_grad_done(&tape->grads);
 	vit_block_grad_done(&tape->last_grad);
@@ -320,6 +347,25 @@ void vit_tape_drop(struct vit_tape *tape, const struct vit_drop *drop)
 		tape->data[b].drop = drop && tape->options.drops ? &tape->drop : NULL;
 }
 
+static int run_blocks(struct vit_tape *tape, const struct slot *slot)
+{
+	const struct vit *vit = tape->vit;
+	const uint32_t last = vit->shape.depth - 1, class_block = vit->shape.class_block;
+	const struct vit_stem *stem = &tape->stem;
+	int r = 0;
+
+	if (class_block > 0)
+		vit_class_leave(
+			tape->data[0].x, &vit->shape, stem->n, stem->n_tokens, PRECISION_F32);
+	for (uint32_t b = 0; r == 0 && b < class_block; b++)
+		r = vit_block_forward(&tape->early, vit, slot, b, &tape->data[b]);
+	if (class_block > 0)
+		vit_late_enter(&tape->late, stem, vit, tape->data[class_block].x);
+	for (uint32_t b = class_block; r == 0 && b < last; b++)
+		r = vit_block_forward(&tape->blocks, vit, slot, b, &tape->data[b]);
+	return r < 0 ? r : vit_block_forward(&tape->last, vit, slot, last, &tape->data[last]);
+}
+
 int vit_tape_forward(struct vit_tape *tape, const struct slot *slot, float *out)
 {
 	const struct vit *vit = tape->vit;
@@ -329,10 +375,8 @@ int vit_tape_forward(struct vit_tape *tape, const struct slot *slot, float *out)
 	if (slot_precision(slot) != tape->precision || !vit_stem_is_whole(&tape->stem))
 		return -EINVAL;
 	r = tape->options.px > 0 ? vit_stem_forward(&tape->stem, vit, tape->data[0].x) : 0;
-	for (uint32_t b = 0; r == 0 && b < last; b++)
-		r = vit_block_forward(&tape->blocks, vit, slot, b, &tape->data[b]);
 	if (r == 0)
-		r = vit_block_forward(&tape->last, vit, slot, last, &tape->data[last]);
+		r = run_blocks(tape, slot);
 	if (r == 0)
 		r = vit_run_norm(tape->norm, &vit->norm, tape->data[last].out, tape->mean,
 			tape->variance, out);
@@ -373,6 +417,18 @@ static void run_norm_grad(
 	});
 }
 
+/* Of what entered with the class token, d->below, to what the patches alone brought. */
+static void leave_class(const struct vit_tape *tape, const struct vit_grad_data *d)
+{
+	const struct vit_shape *shape = &tape->vit->shape;
+	const uint32_t n = tape->stem.n, n_tokens = tape->stem.n_tokens;
+
+	vit_late_backward(&tape->late, &tape->stem, tape->vit, d->below, d->grad);
+	vit_class_leave(d->below, shape, n, n_tokens, PRECISION_F32);
+	if (tape->precision != PRECISION_F32)
+		vit_class_leave(d->g.rounded, shape, n, n_tokens, tape->precision);
+}
+
 int vit_tape_backward(struct vit_tape *tape, const struct slot *slot, const float *d_out,
 	float *grad, float *d_entry)
 {
@@ -395,9 +451,16 @@ int vit_tape_backward(struct vit_tape *tape, const struct slot *slot, const floa
 	r = vit_block_backward(
 		&tape->last_grad, vit, slot, last, &tape->data[last], &d, last > end || enters);
 	d.g = tape->d.g;
-	for (uint32_t b = last; r == 0 && b-- > end;)
-		r = vit_block_backward(
-			&tape->grads, vit, slot, b, &tape->data[b], &d, b > end || enters);
+	for (uint32_t b = last; r == 0 && b-- > end;) {
+		const bool is_early = b < vit->shape.class_block;
+
+		if (b + 1 == vit->shape.class_block)
+			leave_class(tape, &d);
+		r = vit_block_backward(is_early ? &tape->early_grad : &tape->grads, vit, slot, b,
+			&tape->data[b], &d, b > end || enters);
+	}
+	if (end == 0 && vit->shape.class_block > 0)
+		vit_class_return(d.below, &vit->shape, tape->stem.n, tape->stem.n_tokens);
 	if (r == 0 && end == 0 && learns_stem(tape))
 		r = vit_stem_backward(&tape->stem_grad, &tape->stem, vit, d.below, grad);
 	if (r == 0 && d_entry)

@@ -87,7 +87,9 @@ int vit_team_new(
 
 	if (!team)
 		return -ENOMEM;
-	if (stem->precision != PRECISION_F32 && stem->precision != PRECISION_BF16)
+	/* Its lanes are of one number of tokens. */
+	if ((stem->precision != PRECISION_F32 && stem->precision != PRECISION_BF16) ||
+		vit->shape.class_block > 0)
 		return -EOPNOTSUPP;
 	team->vit = vit;
 	team->stem = stem;

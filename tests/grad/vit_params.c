@@ -32,6 +32,17 @@ static const struct vit_shape shape = {
 	.grid = 4,
 };
 
+/* The class token enters before the second of three. */
+static const struct vit_shape late_shape = {
+	.width = WIDTH,
+	.depth = 3,
+	.n_heads = 3,
+	.mlp = 40,
+	.patch = 8,
+	.grid = 4,
+	.class_block = 1,
+};
+
 struct way {
 	const char *name;
 	uint32_t px;
@@ -59,16 +70,16 @@ struct model {
 	float vector[WIDTH];
 };
 
-static int setup(void **state)
+static struct model *model_of(const struct vit_shape *model_shape)
 {
 	struct model *model = calloc(1, sizeof(*model));
 	struct rng rng = rng_stream(SEED, 0, 0, 0);
 	struct diag diag = { "" };
 
-	assert_int_equal(vit_params_new(&model->params, &shape, false), 0);
+	assert_int_equal(vit_params_new(&model->params, model_shape, false), 0);
 	model->values = calloc(model->params->n_values, sizeof(float));
 	model->grad = calloc(model->params->n_values, sizeof(float));
-	vit_params_start(model->params, &shape, model->values, VIT_START_XAVIER, SEED);
+	vit_params_start(model->params, model_shape, model->values, VIT_START_XAVIER, SEED);
 	for (size_t i = 0; i < model->params->n_values; i++)
 		model->values[i] += .05f * rng_normal(&rng);
 	random_pixels(model->pixels, ARRAY_SIZE(model->pixels), SEED);
@@ -82,22 +93,30 @@ static int setup(void **state)
 	}
 	for (int i = 0; i < BATCH * MAX_PATCHES; i++)
 		model->replaced[i] = rng_below(&rng, 2);
-	assert_int_equal(vit_over(&model->vit, &shape, false, model->values, &diag), 0);
+	assert_int_equal(vit_over(&model->vit, model_shape, false, model->values, &diag), 0);
 	assert_int_equal(vit_slot_new(&model->slot, model->vit, SLOT_LEARN), 0);
-	*state = model;
+	return model;
+}
+
+static int setup(void **state)
+{
+	*state = model_of(&shape);
 	return 0;
 }
 
-static int teardown(void **state)
+static void model_free(struct model *model)
 {
-	struct model *model = *state;
-
 	slot_free(model->slot);
 	vit_free(model->vit);
 	params_free(model->params);
 	free(model->values);
 	free(model->grad);
 	free(model);
+}
+
+static int teardown(void **state)
+{
+	model_free(*state);
 	return 0;
 }
 
@@ -207,21 +226,62 @@ static double check_tensor(
 	return error;
 }
 
+static void check_way(struct model *model, const struct way *way)
+{
+	double worst = 0, largest = 0;
+
+	learn(model, way);
+	for (size_t i = 0; i < model->params->n_values; i++)
+		largest = fmax(largest, fabs((double)model->grad[i]));
+	for (unsigned t = 0; t < model->params->n_tensors; t++) {
+		const struct param *param = &model->params->tensors[t];
+
+		worst = fmax(worst, check_tensor(model, way, param, largest));
+	}
+	print_message("%s: %g\n", way->name, worst);
+}
+
 static void every_value_has_its_gradient(void **state)
 {
-	struct model *model = *state;
+	for (size_t w = 0; w < ARRAY_SIZE(ways); w++)
+		check_way(*state, &ways[w]);
+}
 
-	for (size_t w = 0; w < ARRAY_SIZE(ways); w++) {
-		double worst = 0, largest = 0;
+static void so_it_has_where_the_class_token_is_late(void **state)
+{
+	struct model *model = model_of(&late_shape);
 
-		learn(model, &ways[w]);
-		for (size_t i = 0; i < model->params->n_values; i++)
-			largest = fmax(largest, fabs((double)model->grad[i]));
-		for (unsigned t = 0; t < model->params->n_tensors; t++)
-			worst = fmax(worst,
-				check_tensor(model, &ways[w], &model->params->tensors[t], largest));
-		print_message("%s: %g\n", ways[w].name, worst);
+	(void)state;
+	/* The twin knows no places of patches that are left out. */
+	for (size_t w = 0; w < ARRAY_SIZE(ways); w++)
+		if (!ways[w].kept)
+			check_way(model, &ways[w]);
+	model_free(model);
+}
+
+/* Every patch kept is no patch left out. */
+static void a_late_class_token_finds_the_places_of_what_is_kept(void **state)
+{
+	const struct vit_tape_options options[] = {
+		{ .batch = BATCH, .px = 32 },
+		{ .batch = BATCH, .px = 32, .n_kept = 16 },
+		{ .batch = BATCH, .px = 32, .n_kept = 16, .forward_only = true },
+	};
+	struct model *model = model_of(&late_shape);
+	float out[3][BATCH * WIDTH];
+
+	(void)state;
+	for (int i = 0; i < 3; i++) {
+		_cleanup_(vit_tape_freep) struct vit_tape *tape = NULL;
+
+		assert_int_equal(vit_tape_open(&tape, model->vit, &options[i]), 0);
+		memcpy(vit_tape_input(tape), model->pixels, sizeof(model->pixels));
+		for (uint32_t k = 0; i > 0 && k < BATCH * 16; k++)
+			vit_tape_kept(tape)[k] = (k * 5 + k / 16) % 16;
+		assert_int_equal(vit_tape_forward(tape, model->slot, out[i]), 0);
+		assert_true(relative_difference(out[i], out[0], BATCH * WIDTH) < 1e-5);
 	}
+	model_free(model);
 }
 
 static void what_entered_by_a_vector_teaches_no_patches(void **state)
@@ -352,6 +412,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_value_has_its_gradient),
+		cmocka_unit_test(so_it_has_where_the_class_token_is_late),
+		cmocka_unit_test(a_late_class_token_finds_the_places_of_what_is_kept),
 		cmocka_unit_test(what_entered_by_a_vector_teaches_no_patches),
 		cmocka_unit_test(the_way_back_ends_where_it_is_told),
 		cmocka_unit_test(in_bf16_it_is_the_same_but_for_rounding),

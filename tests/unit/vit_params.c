@@ -97,6 +97,27 @@ static void what_is_written_is_read_as_the_same_model(void **state)
 	assert_memory_equal(native.std, prep.std, sizeof(prep.std));
 }
 
+static void a_frozen_model_gives_its_values_to_go_on_from(void **state)
+{
+	_cleanup_(params_freep) struct params *params = NULL, *others = NULL;
+	_cleanup_(freep) float *values = NULL, *taken = NULL;
+	_cleanup_(base_freep) struct base *base = NULL;
+	_cleanup_(vit_freep) struct vit *vit = NULL;
+	const struct prep prep = { .input_px = PX, .crop = 1, .std = { 1, 1, 1 } };
+	struct vit_shape deeper = shape;
+
+	(void)state;
+	deeper.depth++;
+	assert_int_equal(vit_params_new(&params, &shape, false), 0);
+	assert_int_equal(vit_params_new(&others, &deeper, false), 0);
+	values = random_values(params, SEED);
+	taken = calloc(others->n_values, sizeof(*taken));
+	vit = vit_of_file(&base, params, values, &prep);
+	assert_int_equal(vit_params_take(params, vit, taken), 0);
+	assert_memory_equal(taken, values, params->n_values * sizeof(*values));
+	assert_int_equal(vit_params_take(others, vit, taken), -EINVAL);
+}
+
 static void other_values_make_another_model(void **state)
 {
 	_cleanup_(params_freep) struct params *params = NULL;
@@ -204,14 +225,149 @@ static void fixed_positions_equal_the_golden(void **state)
 	golden_done(&golden);
 }
 
+/* A model of a file, its class token behind the first block. */
+static struct vit *late_vit(struct base **ret_base)
+{
+	const struct prep prep = { .input_px = PX, .crop = 1, .std = { 1, 1, 1 } };
+	struct vit_shape late = shape;
+	_cleanup_(params_freep) struct params *params = NULL;
+	_cleanup_(freep) float *values = NULL;
+	_cleanup_(freep) void *data = NULL;
+	struct diag diag = { "" };
+	size_t n_bytes;
+
+	late.class_block = 1;
+	assert_int_equal(vit_params_new(&params, &late, false), 0);
+	values = random_values(params, SEED);
+	assert_int_equal(vit_params_encode(params, &late, values, &prep, &data, &n_bytes), 0);
+	if (base_from_fd(ret_base, sealed_memfd(data, n_bytes), &diag) < 0)
+		fail_msg("%s", diag.text);
+	return random_vit(*ret_base);
+}
+
+static double cosine(const float *a, const float *b, size_t n)
+{
+	double dot = 0, aa = 0, bb = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		dot += (double)a[i] * b[i];
+		aa += (double)a[i] * a[i];
+		bb += (double)b[i] * b[i];
+	}
+	return dot / sqrt(aa * bb);
+}
+
+static void check_late(struct vit *vit, enum precision precision, uint32_t px, double least)
+{
+	_cleanup_(vit_plan_freep) struct vit_plan *plan = NULL;
+	_cleanup_(slot_freep) struct slot *slot = NULL;
+	_cleanup_(mask_freep) struct mask *mask = random_mask(vit_layout(vit), SEED, .9f);
+	float got[BATCH * WIDTH], want[WIDTH];
+
+	assert_int_equal(vit_slot_new(&slot, vit, slot_use_in(SLOT_INFER, precision)), 0);
+	assert_int_equal(slot_apply(slot, mask), 0);
+	assert_int_equal(vit_plan_new(&plan, vit, BATCH, px, precision), 0);
+	/* The second time finds what the first one left in every buffer. */
+	for (uint64_t seed = 1; seed <= 2; seed++) {
+		random_pixels(vit_plan_input(plan), (size_t)BATCH * 3 * px * px, seed);
+		assert_int_equal(vit_forward(plan, slot, got), 0);
+		for (uint32_t i = 0; i < BATCH; i++) {
+			const float *pixels = vit_plan_input(plan) + (size_t)i * 3 * px * px;
+
+			assert_int_equal(vit_reference(vit, mask, pixels, px, want), 0);
+			assert_true(cosine(got + i * WIDTH, want, WIDTH) > least);
+		}
+	}
+}
+
+static void a_late_class_token_is_served_as_the_twin_says(void **state)
+{
+	_cleanup_(base_freep) struct base *base = NULL;
+	_cleanup_(vit_freep) struct vit *vit = late_vit(&base);
+	struct diag diag = { "" };
+
+	(void)state;
+	assert_int_equal(vit_shape(vit)->class_block, 1);
+	for (uint32_t px = 24; px <= 48; px += 8) {
+		check_late(vit, PRECISION_F32, px, 1 - 1e-9);
+		if (vit_has(vit, PRECISION_BF16))
+			check_late(vit, PRECISION_BF16, px, .999);
+		if (vit_has(vit, PRECISION_INT8))
+			check_late(vit, PRECISION_INT8, px, .99);
+	}
+	if (vit_selftest(vit, PRECISION_F32, &diag) < 0)
+		fail_msg("%s", diag.text);
+}
+
+static void all_tokens_and_pooled_features_know_it_too(void **state)
+{
+	_cleanup_(base_freep) struct base *base = NULL;
+	_cleanup_(vit_freep) struct vit *vit = late_vit(&base);
+	_cleanup_(slot_freep) struct slot *slot = NULL;
+	_cleanup_(vit_plan_freep) struct vit_plan *plan = NULL;
+	const struct vit_plan_options options = { BATCH, PX, PRECISION_F32, true, true };
+	enum { T = 17 };
+	float class_tokens[BATCH * WIDTH], tokens[BATCH * T * WIDTH];
+	double twin[T * WIDTH];
+	uint32_t n;
+
+	(void)state;
+	assert_int_equal(vit_slot_new(&slot, vit, SLOT_INFER), 0);
+	assert_int_equal(vit_plan_open(&plan, vit, &options), 0);
+	random_pixels(vit_plan_input(plan), (size_t)BATCH * 3 * PX * PX, SEED);
+	assert_int_equal(vit_forward(plan, slot, class_tokens), 0);
+	memcpy(tokens, vit_plan_tokens(plan), sizeof(tokens));
+	assert_int_equal(vit_reference_enter(vit, vit_plan_input(plan), PX, twin, &n), 0);
+	assert_int_equal(vit_reference_run(vit, NULL, NULL, twin, n), 0);
+	for (int i = 0; i < T * WIDTH; i++)
+		assert_true(fabs(tokens[i] - twin[i]) < 1e-4);
+}
+
+static void a_class_token_behind_all_blocks_is_refused(void **state)
+{
+	const struct {
+		const char *text;
+		int r;
+	} cases[] = {
+		{ "1", 0 },
+		{ "2", -EBADMSG },
+		{ "x", -EBADMSG },
+		{ "", -EBADMSG },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		const char *metadata[] = { "num_heads", "3", "class_block", cases[i].text, NULL };
+		_cleanup_(params_freep) struct params *params = NULL;
+		_cleanup_(freep) float *values = NULL;
+		_cleanup_(freep) void *data = NULL;
+		_cleanup_(base_freep) struct base *base = NULL;
+		_cleanup_(vit_freep) struct vit *vit = NULL;
+		struct vit_shape late = shape;
+		struct diag diag = { "" };
+		size_t n_bytes;
+
+		late.class_block = 1;
+		assert_int_equal(vit_params_new(&params, &late, false), 0);
+		values = random_values(params, SEED);
+		assert_int_equal(params_encode(params, values, metadata, &data, &n_bytes), 0);
+		assert_int_equal(base_from_fd(&base, sealed_memfd(data, n_bytes), &diag), 0);
+		assert_int_equal(vit_new(&vit, base, NULL, &diag), cases[i].r);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_is_written_is_read_as_the_same_model),
+		cmocka_unit_test(a_frozen_model_gives_its_values_to_go_on_from),
 		cmocka_unit_test(other_values_make_another_model),
 		cmocka_unit_test(the_list_begins_as_the_mask_layout),
 		cmocka_unit_test(starts_are_what_they_say),
 		cmocka_unit_test(fixed_positions_equal_the_golden),
+		cmocka_unit_test(a_late_class_token_is_served_as_the_twin_says),
+		cmocka_unit_test(all_tokens_and_pooled_features_know_it_too),
+		cmocka_unit_test(a_class_token_behind_all_blocks_is_refused),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
