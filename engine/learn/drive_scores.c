@@ -71,6 +71,7 @@ static int scores_make(struct round *round)
 {
 	int r;
 
+	round->teacher_vit = round->vit;
 	r = mask_new(&round->mask, vit_layout(round->vit));
 	if (r == 0)
 		r = selection_new(&round->selection, round->vit, &round->recipe);

@@ -7,6 +7,7 @@
 #include "learn/objective.h"
 #include "learn/recipe_field.h"
 #include "learn/warm.h"
+#include "model/vit_params.h"
 
 #define LARGE_INPUT_PX 192u
 #define SMALL_SHARE (4.f / 7) /* 64 of 112 */
@@ -109,6 +110,12 @@ struct recipe recipe_default(const struct vit *vit, const struct prep *prep, uin
 		.micm_rise = .3f,
 		.micm_lr = 5e-4f,
 		.micm_weight_decay = .04f,
+		.weight_lr = 5e-4f,
+		.weight_lr_end = 1e-5f,
+		.weight_decay = .05f,
+		.weight_decay_end = .05f,
+		.weight_beta2 = .95f,
+		.weight_clip = 3,
 	};
 
 	recipe_set_views(&recipe, RECIPE_SWAV);
@@ -124,6 +131,13 @@ void recipe_set_objective(struct recipe *recipe, enum recipe_objective objective
 	recipe->n_small = recipe->queue = 0;
 	recipe->score_spread = SUPERVISED_SPREAD;
 	recipe->score_lr *= SUPERVISED_TRAVEL / RECIPE_TRAVEL;
+}
+
+void recipe_set_weights(struct recipe *recipe)
+{
+	recipe->drive = RECIPE_WEIGHTS;
+	recipe->warm_up = .1f;
+	recipe->score_spread = 0;
 }
 
 bool recipe_wants_labels(enum recipe_objective objective)
@@ -226,6 +240,9 @@ int recipe_check(
 			n_images < recipe->experts + 2
 				? " of fewer images than they take"
 				: ", which are learnt by swav, not otherwise");
+	if (recipe->drive == RECIPE_WEIGHTS && (!vit_params(vit) || recipe->experts > 0))
+		return diag_set(diag, EINVAL, "recipe: drive = weights, %s",
+			recipe->experts > 0 ? "which no experts have" : "of a frozen model");
 	if (recipe->score_init - recipe->score_threshold < MIN_WAY)
 		return diag_set(diag, EINVAL, "recipe: score_init = %g, not above %g",
 			(double)recipe->score_init, (double)recipe->score_threshold);

@@ -13,6 +13,8 @@
 
 /** What the round learns by (objective.h). */
 enum recipe_objective { RECIPE_SWAV, RECIPE_SUPERVISED, RECIPE_MICM };
+/** What of the network moves: a score a maskable weight, or every weight of a model that is learnt. */
+enum recipe_drive { RECIPE_SCORES, RECIPE_WEIGHTS };
 enum recipe_optimiser { RECIPE_ADAM, RECIPE_SGD };
 /** How scores become bits (algorithms.md 1.2): above the threshold, or the highest of a tensor. */
 enum recipe_mask { RECIPE_THRESHOLD, RECIPE_TOPK };
@@ -71,6 +73,11 @@ struct recipe {
 	/* The teacher's temperature: from first to last, linearly over this share of the steps. */
 	float micm_first_temperature, micm_last_temperature, micm_rise;
 	float micm_lr, micm_weight_decay; /* AdamW's for the head; the decay grows tenfold */
+	enum recipe_drive drive;
+	/* Of RECIPE_WEIGHTS, by AdamW: the rate, which rises over warm_up and falls by a cosine to
+	 * its end; decay, which goes by another from one to the other; how long a gradient may be,
+	 * 0: as long as it is. optimiser, mask, layers, share and score_... do not matter. */
+	float weight_lr, weight_lr_end, weight_decay, weight_decay_end, weight_beta2, weight_clip;
 };
 
 /** How far a score may travel in a round, steps * score_lr / 2: once over the way from its start to
@@ -96,6 +103,8 @@ struct recipe recipe_default(const struct vit *vit, const struct prep *prep, uin
  * queue, looks at whole images (algorithms.md 1.7), and spreads the start of its scores. Once, after
  * steps and score_lr are set: the rate becomes a share of what it was. */
 void recipe_set_objective(struct recipe *recipe, enum recipe_objective objective);
+/** Changes what learning weights wants otherwise than learning scores; steps do not matter. */
+void recipe_set_weights(struct recipe *recipe);
 /** Changes how views are drawn to what an objective wants. */
 void recipe_set_views(struct recipe *recipe, enum recipe_objective objective);
 /** Whether an objective learns from labels. */

@@ -81,6 +81,13 @@ const struct recipe_field recipe_fields[] = {
 	REAL(micm_rise, 0, 1),
 	REAL(micm_lr, 0, 1),
 	REAL(micm_weight_decay, 0, 1),
+	CHOICE(drive, "scores|weights"),
+	REAL(weight_lr, 0, 10),
+	REAL(weight_lr_end, 0, 10),
+	REAL(weight_decay, 0, 10),
+	REAL(weight_decay_end, 0, 10),
+	REAL(weight_beta2, 0, .9999999f),
+	REAL(weight_clip, 0, 1e6),
 	{ NULL, RECIPE_SEED, 0, 0, 0, NULL },
 };
 

@@ -8,6 +8,7 @@
 #include "learn/round_state.h"
 #include "learn/streams.h"
 #include "learn/warm.h"
+#include "model/vit_params.h"
 
 #define MIN_LOSSES 5u
 
@@ -30,6 +31,14 @@ static size_t n_views_pixels(const struct round *round, bool small)
 
 	return objective_n_views(objective->branches, objective->n_branches, small) *
 	       round->recipe.batch * n_pixels(round, small);
+}
+
+/* What a way back gives: of a model that is learnt, of more than the maskable tensors. */
+static size_t n_gradients(const struct round *round)
+{
+	const struct params *params = vit_params(round->vit);
+
+	return params ? params->n_values : vit_layout(round->vit)->n_elements;
 }
 
 /* state is one run of floats, so that a checkpoint is one write. */
@@ -139,7 +148,7 @@ static int allocate(struct round *round)
 	if (!round->images)
 		return -ENOMEM;
 	plots[PLOT_STATE] = (struct plot){ &round->state, round->n_state };
-	plots[PLOT_GRAD] = (struct plot){ &round->grad, vit_layout(round->vit)->n_elements };
+	plots[PLOT_GRAD] = (struct plot){ &round->grad, n_gradients(round) };
 	plots[PLOT_LARGE] = (struct plot){ &round->large, n_views_pixels(round, false) };
 	plots[PLOT_SMALL] = (struct plot){ &round->small, n_views_pixels(round, true) };
 	plots[PLOT_FIGURES] = (struct plot){ &round->passed.figures, round->n_figures };
@@ -163,8 +172,9 @@ static int build_pass(struct round *round, uint32_t b)
 	int r;
 
 	options.pixels = rows->pixels;
-	r = pass_new(&round->passes[b], round->vit, rows->n_rows, branch->n_views * recipe->at_once,
-		&options);
+	r = pass_new(&round->passes[b],
+		branch->network == BRANCH_TEACHER ? round->teacher_vit : round->vit, rows->n_rows,
+		branch->n_views * recipe->at_once, &options);
 	if (r < 0)
 		return r;
 	rows->kept = pass_kept(round->passes[b]);
@@ -278,7 +288,7 @@ int round_new_of(struct round **ret_round, const struct objective_kind *kind, st
 			&(struct objective_setup){ &round->recipe, &round->source, vit }, diag);
 	if (r < 0)
 		return r;
-	round->drive = &drive_scores;
+	round->drive = recipe->drive == RECIPE_WEIGHTS ? &drive_weights : &drive_scores;
 	round->has_teacher =
 		objective_has_teacher(round->objective->branches, round->objective->n_branches);
 	r = allocate(round);
@@ -325,6 +335,11 @@ const struct head *round_head(const struct round *round)
 const float *round_scores(const struct round *round)
 {
 	return round->scores;
+}
+
+const float *round_weights(const struct round *round, bool teacher)
+{
+	return round->weights && teacher && round->has_teacher ? round->teacher : round->weights;
 }
 
 void round_start_at(struct round *round, const float *scores)
@@ -403,7 +418,7 @@ static int backward(struct round *round)
 	const struct objective *objective = round->objective;
 	int r = 0;
 
-	memset(round->grad, 0, vit_layout(round->vit)->n_elements * sizeof(*round->grad));
+	memset(round->grad, 0, n_gradients(round) * sizeof(*round->grad));
 	for (uint32_t b = 0; r == 0 && b < objective->n_branches; b++)
 		if (objective->branches[b].network == BRANCH_STUDENT)
 			r = pass_backward(round->passes[b], round->slot,

@@ -62,7 +62,11 @@ int round_resume(struct round *round, int dir_fd, const char *path, struct diag 
 const struct mask *round_mask(const struct round *round);
 /** The present head over prototypes, NULL: the objective has none; the round keeps it. */
 const struct head *round_head(const struct round *round);
-/** The present scores (n_elements of the layout), behind round_mask(); the round keeps them. */
+/** The present weights (n_values of the model) where those are driven, else NULL; the round keeps
+ * them. teacher: their moving average, where the objective has one. */
+const float *round_weights(const struct round *round, bool teacher);
+/** The present scores (n_elements of the layout), behind round_mask(), NULL where weights are driven;
+ * the round keeps them. */
 const float *round_scores(const struct round *round);
 /** Starts at the scores of another round of this model instead of the recipe's own, and the head at
  * what they make of it: an expert of a cascade. Before the first step and before a resume. */

@@ -30,6 +30,8 @@ struct drive {
 
 /** drive_scores.c: one score a maskable weight */
 extern const struct drive drive_scores;
+/** drive_weights.c: every value of a model that is learnt (model/vit_params.h), by AdamW */
+extern const struct drive drive_weights;
 
 /** What a round is made of; its checkpoint is `step` and the floats of `state`. */
 struct round {
@@ -52,7 +54,9 @@ struct round {
 	/* The drive's. */
 	struct slot *slot, *teacher_slot; /* teacher: NULL without */
 	struct mask *mask, *teacher_mask;
-	struct mask *selection; /* on where a bit may flip; NULL: everywhere */
+	struct mask *selection;  /* on where a bit may flip; NULL: everywhere */
+	struct vit *teacher_vit; /* what the teacher's branches pass; scores: the same model */
+	struct params *params;   /* weights: what of it moves */
 
 	uint32_t step;   /* done */
 	bool is_started; /* the objective is */
@@ -61,9 +65,10 @@ struct round {
 
 	float *state; /* (n_state), in this order: */
 	size_t n_state;
-	float *scores;         /* (n_elements) */
-	float *first, *second; /* (n_elements) moments; second: NULL with SGD */
-	float *teacher;        /* (n_elements) the scores' moving average; NULL: there is none */
+	/* N is n_elements of the mask layout where scores are driven, else n_values of the model. */
+	float *scores, *weights; /* (N) one of them, the other NULL */
+	float *first, *second;   /* (N) moments; second: NULL with SGD */
+	float *teacher;          /* (N) the moving average of what is driven; NULL: there is none */
 	/* What the objective keeps, then: */
 	float *losses;     /* (n_losses) ring: step s (from 0) at s % n_losses */
 	float *figures;    /* (n_losses, n_figures) likewise */
@@ -73,7 +78,7 @@ struct round {
 	/* Scratch of one step. */
 	uint32_t *images;              /* (batch) */
 	float *large, *small;          /* (views of that size, batch, 3, px, px) */
-	float *grad;                   /* (n_elements) */
+	float *grad;                   /* of a model that is learnt (n_values), else (n_elements) */
 	float *d_entry[BRANCHES_MAX];  /* what of the batch is const there */
 	float *outputs[BRANCHES_MAX];  /* (rows, O, width) */
 	struct objective_batch passed; /* what lies in all of these */
