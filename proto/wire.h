@@ -71,6 +71,8 @@ int wire_site_name_check(const char *site);
 #define WIRE_CLASS_BYTES 64u
 /** Classes of a site. */
 #define WIRE_MAX_CLASSES 1000u
+/** Images that one of the classes which a site tells apart is shown by. */
+#define WIRE_MAX_SUPPORTS 16u
 /**
  * @return 0, or -EINVAL unless UTF-8 of 1 to 63 bytes without control characters and without a space
  *         at either end: it stands in lines, tables and CSV

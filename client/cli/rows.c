@@ -285,6 +285,17 @@ static json_t *hard_image_object(const Kamen__HardImage *h)
 	return o;
 }
 
+static json_t *class_object(const Kamen__Class *c)
+{
+	json_t *o = json_object();
+
+	put_text(o, "site", c->site);
+	put_text(o, "class", c->name);
+	put_int(o, "images", 1, c->images);
+	put_int(o, "created_us", c->has_created_us, c->created_us);
+	return o;
+}
+
 static json_t *text_object(const Kamen__Text *t)
 {
 	json_t *o = json_object();
@@ -328,6 +339,8 @@ json_t *output_object(const Kamen__Reply *reply)
 		return label_class_object(reply->label_class);
 	case KAMEN__REPLY__ROW_HARD_IMAGE:
 		return hard_image_object(reply->hard_image);
+	case KAMEN__REPLY__ROW_CLASS_:
+		return class_object(reply->class_);
 	case KAMEN__REPLY__ROW_TEXT:
 		return text_object(reply->text);
 	default:

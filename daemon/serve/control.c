@@ -177,6 +177,9 @@ static const struct control_verb verbs[] = {
 	{ KAMEN__REQUEST__VERB_LABEL_LIST, false, control_label_list },
 	{ KAMEN__REQUEST__VERB_SITE_HARDEST, false, control_site_hardest },
 	{ KAMEN__REQUEST__VERB_RESTART, true, control_restart },
+	{ KAMEN__REQUEST__VERB_CLASS_ADD, true, control_class_add },
+	{ KAMEN__REQUEST__VERB_CLASS_LIST, false, control_class_list },
+	{ KAMEN__REQUEST__VERB_CLASS_REMOVE, true, control_class_remove },
 };
 
 static void hello(struct control_client *client, const Kamen__Request *request)

@@ -60,7 +60,7 @@ void control_done(struct control_client *client, uint64_t id);
 void control_error(struct control_client *client, uint64_t id, int code, const char *format, ...)
 	__attribute__((format(printf, 4, 5)));
 
-/* ---- verbs: control_site.c, control_life.c, control_mask.c, control_label.c, control_audit.c, control_learn.c, control_top.c,
+/* ---- verbs: control_site.c, control_life.c, control_mask.c, control_label.c, control_class.c, control_audit.c, control_learn.c, control_top.c,
  * metrics_serve.c, reproduce.c, restart.c */
 void control_status(struct control_client *client, const Kamen__Request *request);
 void control_site_create(struct control_client *client, const Kamen__Request *request);
@@ -87,6 +87,10 @@ void control_site_hardest(struct control_client *client, const Kamen__Request *r
 void control_label_list(struct control_client *client, const Kamen__Request *request);
 void control_metrics(struct control_client *client, const Kamen__Request *request);
 
+void control_class_add(struct control_client *client, const Kamen__Request *request);
+void control_class_list(struct control_client *client, const Kamen__Request *request);
+void control_class_remove(struct control_client *client, const Kamen__Request *request);
+
 /* ---- what the learner has to say, to everybody who waits for it */
 void control_learn_progress(struct serve *serve, const Kamen__Progress *progress);
 void control_learn_done(struct serve *serve, const struct version_row *row);
@@ -107,6 +111,13 @@ void control_who(const struct control_client *client, char ret_who[CONTROL_WHO_B
 /** One row, the last. */
 void control_reply_site(struct control_client *client, uint64_t id, const struct site *site);
 void control_reply_mask(struct control_client *client, uint64_t id, const struct version_row *row);
+void control_reply_class(struct control_client *client, uint64_t id, const struct site *site,
+	const char *name, uint32_t n_supports);
+
+/* ---- state.db has another champion: puts it in force and answers with it */
+void control_mask_changed(
+	struct control_client *client, uint64_t id, struct site *site, uint32_t version);
+void control_site_was_reset(struct control_client *client, uint64_t id, struct site *site);
 /** Whether everything that was sent has been read. */
 bool control_has_read(const struct control_client *client);
 /** The site that a request names; answers the error itself and returns NULL where there is none. */

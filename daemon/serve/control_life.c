@@ -72,41 +72,27 @@ void control_site_hold(struct control_client *client, const Kamen__Request *requ
 void control_site_reset(struct control_client *client, const Kamen__Request *request)
 {
 	const Kamen__SiteDelete *reset = request->site_reset;
-	struct serve *serve = client->serve;
-	struct diag diag = { .text = "" };
-	struct site *site;
-	char who[CONTROL_WHO_BYTES];
-	int r;
+	struct site *site = control_find_site(client, request->id, reset->site);
 
-	site = control_find_site(client, request->id, reset->site);
 	if (!site)
 		return;
-	if (!reset->yes) {
+	if (!reset->yes)
 		control_error(client, request->id, -EINVAL,
 			"resetting site %s takes it back to the base: say yes", site->name);
-		return;
-	}
-	control_who(client, who);
-	r = site_check_servable(serve, site, 0, &diag);
-	if (r >= 0)
-		r = state_site_reset(serve->state, site->name, who);
-	if (r < 0) {
-		control_error(client, request->id, r, "site %s: %s", site->name,
-			r == -EROFS    ? "it is frozen: resume it first"
-			: diag.text[0] ? diag.text
-				       : strerror(-r));
-		return;
-	}
-	rounds_cancel(serve, site->name, "the site was reset");
-	log_notice("site %s was reset to the base by %s", site->name, who);
-	serve_log_audit(serve);
-	r = site_publish(serve, site);
+	else
+		changes_reset(client, request->id, site);
+}
+
+void control_site_was_reset(struct control_client *client, uint64_t id, struct site *site)
+{
+	struct serve *serve = client->serve;
+	int r = site_publish(serve, site);
+
 	serve_notify_status(serve);
 	if (r < 0)
-		control_error(client, request->id, r, "site %s is reset, but: %s", site->name,
-			strerror(-r));
+		control_error(client, id, r, "site %s is reset, but: %s", site->name, strerror(-r));
 	else
-		control_reply_site(client, request->id, site);
+		control_reply_site(client, id, site);
 }
 
 /* ---- versions */

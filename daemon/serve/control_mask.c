@@ -6,7 +6,6 @@
 #include "ops/log.h"
 #include "serve/control.h"
 #include "serve/limits.h"
-#include "serve/promotion.h"
 #include "serve/rows.h"
 #include "serve/serve.h"
 #include "serve/shadow.h"
@@ -118,7 +117,8 @@ void control_mask_show(struct control_client *client, const Kamen__Request *requ
 
 /* ---- changes of champion */
 
-static void changed(struct control_client *client, uint64_t id, struct site *site, uint32_t version)
+void control_mask_changed(
+	struct control_client *client, uint64_t id, struct site *site, uint32_t version)
 {
 	struct serve *serve = client->serve;
 	struct version_row row;
@@ -143,39 +143,19 @@ static void changed(struct control_client *client, uint64_t id, struct site *sit
 void control_mask_promote(struct control_client *client, const Kamen__Request *request)
 {
 	const Kamen__SiteVersion *named = request->mask_promote;
-	struct diag diag = { .text = "" };
 	struct version_row row;
 	struct site *site;
-	char who[CONTROL_WHO_BYTES];
-	int r;
 
-	if (find_version(client, request->id, named, &site, &row) < 0)
-		return;
-	control_who(client, who);
-	r = promotion_make(client->serve, site, named->version, who, &diag);
-	if (r < 0)
-		control_error(client, request->id, r, "%s", diag.text);
-	else
-		changed(client, request->id, site, named->version);
+	if (find_version(client, request->id, named, &site, &row) >= 0)
+		changes_promote(client, request->id, site, named->version);
 }
 
 void control_mask_rollback(struct control_client *client, const Kamen__Request *request)
 {
-	struct diag diag = { .text = "" };
-	struct site *site;
-	uint32_t version;
-	char who[CONTROL_WHO_BYTES];
-	int r;
+	struct site *site = control_find_site(client, request->id, request->mask_rollback->site);
 
-	site = control_find_site(client, request->id, request->mask_rollback->site);
-	if (!site)
-		return;
-	control_who(client, who);
-	r = promotion_take_back(client->serve, site, who, &version, &diag);
-	if (r < 0)
-		control_error(client, request->id, r, "%s", diag.text);
-	else
-		changed(client, request->id, site, version);
+	if (site)
+		changes_roll_back(client, request->id, site);
 }
 
 /* ---- files */

@@ -75,6 +75,9 @@ void feed_result(struct serve *serve, const struct request *request, const struc
 	result.reason = (char *)answer->reason;
 	wire_put_float(&result.has_novelty, &result.novelty, answer->novelty);
 	wire_put_float(&result.has_distance, &result.distance, answer->distance);
+	wire_put_float(&result.has_score, &result.score, answer->score);
+	if (answer->label[0])
+		result.label = (char *)(uintptr_t)answer->label;
 	result.has_version = result.has_queue_ns = result.has_compute_ns = true;
 	result.version = answer->version;
 	result.queue_ns = answer->queue_ns;

@@ -5,7 +5,6 @@
 
 #include "ops/log.h"
 #include "serve/need.h"
-#include "serve/promotion.h"
 #include "serve/serve.h"
 
 #define WITHDRAW_RETRY_NS (10 * NS_PER_S)
@@ -195,5 +194,5 @@ void live_answer(struct serve *serve, const struct request *request, const struc
 	if (!falls || clock_now_ns() < live->withdraw_ns)
 		return;
 	live->withdraw_ns = clock_now_ns() + WITHDRAW_RETRY_NS;
-	promotion_withdraw(serve, site, row->version, reason);
+	changes_withdraw(serve, site, row->version, reason);
 }

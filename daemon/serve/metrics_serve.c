@@ -209,6 +209,19 @@ static void write_live(struct metrics_text *out, const struct site_table *table)
 	}
 }
 
+static void write_changes(struct metrics_text *out, const struct changes *changes)
+{
+	metrics_help(out, "kamen_changes_failed_total", "counter",
+		"Changes of classes and champions that were refused or failed");
+	metrics_value(out, "kamen_changes_failed_total", NULL, (double)changes->n_failed);
+	metrics_help(out, "kamen_supports_embedded_total", "counter",
+		"Stored images that a version looked at for a site's classes");
+	metrics_value(out, "kamen_supports_embedded_total", NULL, (double)changes->n_images);
+	metrics_help(out, "kamen_supports_failed_total", "counter",
+		"Of these, that could not be read or embedded");
+	metrics_value(out, "kamen_supports_failed_total", NULL, (double)changes->n_images_failed);
+}
+
 static void write_sites(struct metrics_text *out, struct serve *serve)
 {
 	static const struct {
@@ -218,6 +231,10 @@ static void write_sites(struct metrics_text *out, struct serve *serve)
 		{ "kamen_requests_failed_total", "counter", "Answered by an error" },
 		{ "kamen_requests_late_total", "counter", "Answered at their deadline" },
 		{ "kamen_champion_version", "gauge", "Version that serves, 0: the base" },
+		{ "kamen_classes", "gauge", "Classes that the site tells apart" },
+		{ "kamen_classified_total", "counter", "Answers with a class" },
+		{ "kamen_unclassified_total", "counter",
+			"Answers of a site with classes: of none" },
 	};
 	const struct site_table *table = &serve->sites;
 	char labels[96];
@@ -227,7 +244,8 @@ static void write_sites(struct metrics_text *out, struct serve *serve)
 		for (uint32_t i = 0; i < table->n; i++) {
 			const struct site *s = table->sites[i];
 			const double values[] = { (double)s->n_requests, (double)s->n_failed,
-				(double)s->n_late, s->champion };
+				(double)s->n_late, s->champion, s->n_classes, (double)s->n_labelled,
+				(double)s->n_unlike };
 
 			(void)snprintf(labels, sizeof(labels), "site=\"%s\"", s->name);
 			metrics_value(out, rows[k].name, labels, values[k]);
@@ -280,6 +298,7 @@ void control_metrics(struct control_client *client, const Kamen__Request *reques
 	write_roles(&out, serve);
 	write_learning(&out, serve);
 	write_sites(&out, serve);
+	write_changes(&out, &serve->changes);
 	if (out.error < 0)
 		control_error(client, request->id, out.error, "no memory for the metrics");
 	else

@@ -48,24 +48,33 @@ int promotion_take_back(struct serve *serve, struct site *site, const char *who,
 	return 0;
 }
 
-void promotion_auto(struct serve *serve, struct site *site, const struct version_row *row)
+int promotion_reset(struct serve *serve, struct site *site, const char *who, struct diag *diag)
 {
-	struct diag diag = { .text = "" };
+	int r = site_check_servable(serve, site, 0, diag);
+
+	if (r >= 0)
+		r = state_site_reset(serve->state, site->name, who);
+	if (r == -EROFS)
+		return diag_set(diag, EROFS, "it is frozen: resume it first");
+	if (r < 0)
+		return diag->text[0] ? r : diag_set(diag, -r, "%s", strerror(-r));
+	rounds_cancel(serve, site->name, "the site was reset");
+	log_notice("site %s was reset to the base by %s", site->name, who);
+	serve_log_audit(serve);
+	return 0;
+}
+
+bool promotion_is_due(struct serve *serve, struct site *site, const struct version_row *row)
+{
 	int r;
 
 	if (!row->passed || strcmp(site->settings.policy, "auto") != 0)
-		return;
+		return false;
 	r = state_is_withdrawn(serve->state, site->name, &row->mask);
-	if (r > 0)
-		r = diag_set(&diag, EPERM, "a version of the same mask was rolled back");
-	else if (r == 0)
-		r = promotion_make(serve, site, row->version, "policy auto", &diag);
-	if (r < 0) {
+	if (r != 0)
 		log_error("site %s: version %u stays a candidate: %s", site->name, row->version,
-			diag.text[0] ? diag.text : strerror(-r));
-		return;
-	}
-	serve->rounds.n_promoted++;
+			r > 0 ? "a version of the same mask was rolled back" : strerror(-r));
+	return r == 0;
 }
 
 void promotion_withdraw(

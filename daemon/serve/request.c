@@ -24,7 +24,7 @@ void request_reset(struct request *request)
 	request->job_next = NULL;
 	request->next = NULL;
 	request->sample = NULL;
-	request->answer = (struct answer){ .novelty = NAN, .distance = NAN };
+	request->answer = (struct answer){ .novelty = NAN, .distance = NAN, .score = NAN };
 	atomic_store(&request->state, REQUEST_PENDING);
 }
 
@@ -41,6 +41,8 @@ static void count(const struct request *request, const struct answer *answer)
 		site->n_failed++;
 	else if (request->wire.verb == SHM_INFER)
 		site->n_verdicts[answer->verdict]++;
+	site->n_labelled += answer->label[0] != '\0';
+	site->n_unlike += answer->label[0] == '\0' && !isnan(answer->score);
 	histogram_add(&site->latency, clock_now_ns() - request->received_ns);
 }
 
@@ -90,6 +92,7 @@ static bool give_up(struct request *request, int code, const char *reason)
 		.reason = reason,
 		.novelty = NAN,
 		.distance = NAN,
+		.score = NAN,
 		.queue_ns = clock_now_ns() - request->received_ns,
 	};
 
@@ -169,6 +172,7 @@ void request_reap(struct serve *serve)
 		request_finish(serve, q);
 	}
 	shadow_reap(serve);
+	changes_reap(serve);
 }
 
 /* ---- deadline */

@@ -558,21 +558,22 @@ static void tidy(struct serve *serve, struct site *site, const struct twins *twi
 static void settle(struct serve *serve, struct site *site, struct version_row *row)
 {
 	struct rounds *rounds = &serve->rounds;
+	/* What has drifted may be a fault: that it is usual now is for a person to say. */
+	bool may_promote = !rounds->head->drifted;
 	int r, q;
 
 	rounds->n_done++;
 	/* First what the round wrote: a promotion takes the snapshot that it has checked. */
 	r = site_renew(serve, site);
-	/* What has drifted may be a fault: that it is usual now is for a person to say. */
-	if (!rounds->head->drifted)
-		promotion_auto(serve, site, row);
-	q = site_publish(serve, site);
-	r = r < 0 ? r : q;
-	/* The promotion may have changed what the row says. */
-	(void)state_version_get(serve->state, row->site, row->version, row);
 	/* Nothing of it is held any more, and the next image may not come for long. */
 	admission_trim(serve, site);
 	pop(rounds);
+	if (may_promote && promotion_is_due(serve, site, row)) {
+		changes_promote_learnt(serve, site, row->version);
+		return;
+	}
+	q = site_publish(serve, site);
+	r = r < 0 ? r : q;
 	if (r < 0)
 		control_learn_unserved(serve, row, r);
 	else

@@ -15,6 +15,8 @@ struct scheduler {
 	struct site_queue *active, **active_tail; /* in order of their turn */
 	struct request *done, **done_tail;
 	struct shadow_sample *samples; /* handed back */
+	struct embedding *embeddings,
+		*embedded; /* to be looked at, first come first; handed back */
 	uint32_t n_waiting, max_batch;
 	uint64_t delay_ns, quantum;
 	struct pace pace;
@@ -223,6 +225,52 @@ void scheduler_give_sample(struct scheduler *scheduler, struct shadow_sample *sa
 	scheduler->samples = sample;
 	unlock(scheduler);
 	scheduler_wake(scheduler);
+}
+
+static void append(struct embedding **list, struct embedding *embedding)
+{
+	embedding->next = NULL;
+	while (*list)
+		list = &(*list)->next;
+	*list = embedding;
+}
+
+void scheduler_embed(struct scheduler *scheduler, struct embedding *embedding)
+{
+	lock(scheduler);
+	append(&scheduler->embeddings, embedding);
+	(void)pthread_cond_signal(&scheduler->filled);
+	unlock(scheduler);
+}
+
+struct embedding *scheduler_take_embedding(struct scheduler *scheduler)
+{
+	struct embedding *embedding;
+
+	lock(scheduler);
+	embedding = scheduler->embeddings;
+	if (embedding)
+		scheduler->embeddings = embedding->next;
+	unlock(scheduler);
+	return embedding;
+}
+
+void scheduler_give_embedding(struct scheduler *scheduler, struct embedding *embedding)
+{
+	lock(scheduler);
+	append(&scheduler->embedded, embedding);
+	unlock(scheduler);
+	scheduler_wake(scheduler);
+}
+
+struct embedding *scheduler_reap_embeddings(struct scheduler *scheduler)
+{
+	struct embedding *embedded;
+
+	lock(scheduler);
+	embedded = TAKE_PTR(scheduler->embedded);
+	unlock(scheduler);
+	return embedded;
 }
 
 bool scheduler_is_idle(struct scheduler *scheduler)
@@ -531,7 +579,7 @@ int scheduler_take(struct scheduler *scheduler, bool waits, struct request **ret
 		bool can;
 
 		if (!s->active) {
-			if (s->stopping || !waits)
+			if (s->stopping || !waits || s->embeddings)
 				break;
 			(void)pthread_cond_wait(&s->filled, &s->lock);
 			continue;

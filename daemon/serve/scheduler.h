@@ -2,6 +2,7 @@
 #ifndef KAMEN_SERVE_SCHEDULER_H
 #define KAMEN_SERVE_SCHEDULER_H
 
+#include "serve/embedding.h"
 #include "serve/request.h"
 #include "serve/sites.h"
 
@@ -43,6 +44,10 @@ void scheduler_set_priority(
 	struct scheduler *scheduler, struct site_queue *queue, uint32_t priority);
 /** The present champion, referenced. */
 struct serving *scheduler_champion(struct scheduler *scheduler, struct site_queue *queue);
+/** Has images looked at (embedding.h) while nothing waits; it is lent until it was handed back. */
+void scheduler_embed(struct scheduler *scheduler, struct embedding *embedding);
+/** Takes what has been handed back of these. */
+struct embedding *scheduler_reap_embeddings(struct scheduler *scheduler);
 /** Takes one request out; false: it is with the inference thread, or was handed back. */
 bool scheduler_remove(struct scheduler *scheduler, struct request *request);
 /** Takes everything out that waits for a site. */
@@ -53,7 +58,7 @@ void scheduler_set_delay(struct scheduler *scheduler, uint64_t delay_ns);
 void scheduler_stop(struct scheduler *scheduler);
 
 /* ---- inference thread */
-/** A batch: a power of two, at most max_batch. waits: until there is one.
+/** A batch: a power of two, at most max_batch. waits: until there is one, or images to look at.
  * @return its size, 0: stop, -EAGAIN: nothing waits, and the caller does not want to, either */
 int scheduler_take(struct scheduler *scheduler, bool waits, struct request **ret_batch,
 	struct serving **ret_serving);
@@ -63,6 +68,9 @@ void scheduler_give(struct scheduler *scheduler, struct request *const *batch, u
 bool scheduler_is_idle(struct scheduler *scheduler);
 /** Hands a shadow's sample back. */
 void scheduler_give_sample(struct scheduler *scheduler, struct shadow_sample *sample);
+/** The next images to look at, or NULL. */
+struct embedding *scheduler_take_embedding(struct scheduler *scheduler);
+void scheduler_give_embedding(struct scheduler *scheduler, struct embedding *embedding);
 /** How long a batch of n took, of as many forwards as an image takes there. */
 void scheduler_learn(struct scheduler *scheduler, const struct serving *serving, uint32_t n,
 	uint64_t compute_ns);

@@ -531,6 +531,7 @@ static void close_serving(struct serve *serve)
 			inference_finish(serve->inference);
 		request_reap(serve);
 	}
+	changes_close(serve);
 	sites_close(serve);
 	hand_free(TAKE_PTR(serve->hand));
 	quota_done(&serve->quotas);

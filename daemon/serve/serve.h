@@ -6,6 +6,7 @@
 
 #include "ops/config.h"
 #include "serve/admission.h"
+#include "serve/changes.h"
 #include "serve/control.h"
 #include "serve/decoder.h"
 #include "serve/feed.h"
@@ -56,6 +57,7 @@ struct serve {
 	struct admission admission;
 	struct feed feed;
 	struct rounds rounds;
+	struct changes changes;
 	struct role roles[N_ROLES];
 	struct handover handover;
 	struct restart restart;

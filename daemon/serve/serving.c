@@ -16,9 +16,29 @@ void serving_unref(struct serving *serving)
 {
 	if (!serving || atomic_fetch_sub(&serving->n_refs, 1) > 1)
 		return;
-	mask_set_free(serving->set);
-	reference_free(serving->reference);
+	class_set_free(serving->classes);
+	if (!serving->lender) {
+		mask_set_free(serving->set);
+		reference_free(serving->reference);
+	}
+	serving_unref(serving->lender);
 	free(serving);
+}
+
+int serving_with_classes(
+	struct serving **ret_serving, struct serving *serving, struct class_set *classes)
+{
+	struct serving *other = malloc(sizeof(*other));
+
+	if (!other)
+		return -ENOMEM;
+	memcpy(other, serving, sizeof(*other));
+	atomic_store(&other->n_refs, 1);
+	other->classes = classes;
+	/* Always the first one, or a chain would grow with every class. */
+	other->lender = serving_ref(serving->lender ? serving->lender : serving);
+	*ret_serving = other;
+	return 0;
 }
 
 static int load_mask(struct serving *serving, const struct serving_model *model, const char *path,

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "engine.h"
+#include "serve/class_set.h"
 
 /**
  * What one version of a site is served with: an immutable snapshot, made by the loop thread, read
@@ -22,12 +23,18 @@ struct serving {
 	struct reference *reference; /* NULL: nothing is known about what is normal */
 	bool has_foreign_reference;  /* there is one, of a space that this is not served in */
 	double threshold;            /* NG at or above this novelty */
+	struct class_set *classes;   /* NULL: none, or what they look like here is not known */
+	struct serving *lender;      /* whose mask set and references these are; NULL: its own */
 };
 
 struct serving *serving_ref(struct serving *serving);
 /** NULL is fine. */
 void serving_unref(struct serving *serving);
 DEFINE_CLEANUP(struct serving *, serving_unref)
+
+/** The same with other classes, which it takes over; nothing is copied. Made by the loop. */
+int serving_with_classes(
+	struct serving **ret_serving, struct serving *serving, struct class_set *classes);
 
 /** What the model is, as far as a snapshot depends on it. Borrowed. */
 struct serving_model {

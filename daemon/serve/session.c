@@ -173,11 +173,11 @@ static void write_result(
 	out->hardness_side = answer->hardness_side;
 	out->novelty = answer->novelty;
 	out->distance = answer->distance;
-	out->score = NAN;
+	out->score = answer->score;
 	out->outcome = answer->outcome;
 	out->checksum = answer->checksum;
 	memcpy(out->space, answer->space.bytes, sizeof(out->space));
-	memset(out->label, 0, sizeof(out->label));
+	memcpy(out->label, answer->label, sizeof(out->label));
 	memset(out->reason, 0, sizeof(out->reason));
 	if (answer->reason)
 		(void)snprintf(out->reason, sizeof(out->reason), "%s", answer->reason);

@@ -197,6 +197,24 @@ static enum precision judged_in(struct serve *serve, const struct site *site, ui
 	return model->precision;
 }
 
+/* As a snapshot tells them apart; NULL: it has none, or its supports are not all embedded there. */
+static struct class_set *read_classes(
+	struct serve *serve, const struct site *site, const struct serving *serving)
+{
+	_cleanup_(features_done) struct features features = { 0 };
+	struct class_set *classes = NULL;
+	int r;
+
+	r = state_features_read(
+		serve->state, site->name, &serving->space, embedding_dim(serving), &features);
+	if (r >= 0)
+		r = class_set_new(&classes, &features);
+	if (r < 0 && r != -ENODATA)
+		log_error("site %s: its classes are not told apart by version %u: %s", site->name,
+			serving->version, strerror(-r));
+	return classes;
+}
+
 static int load(struct serve *serve, const struct site *site, uint32_t version,
 	const struct wanted *how, bool with_reference, struct serving **ret_serving,
 	struct diag *diag)
@@ -218,6 +236,8 @@ static int load(struct serve *serve, const struct site *site, uint32_t version,
 		version > 0 ? mask : NULL, with_reference ? reference : NULL, diag);
 	if (r < 0 && !diag->text[0])
 		(void)diag_set(diag, -r, "%s", strerror(-r));
+	if (r >= 0)
+		(*ret_serving)->classes = read_classes(serve, site, *ret_serving);
 	return r;
 }
 
@@ -336,6 +356,10 @@ static int publish(struct serve *serve, struct site *site, bool renewed, struct 
 		scheduler_publish(serve->scheduler, &site->queue, serving);
 	}
 	shadow_choose(serve, site);
+	r = state_class_count(serve->state, site->name);
+	site->n_classes = r < 0 ? site->n_classes : (uint32_t)r;
+	if (site->n_classes > 0 && !site->queue.champion->classes)
+		changes_embed(serve, site, site->queue.champion->version);
 	return 0;
 }
 
@@ -360,6 +384,38 @@ int site_publish(struct serve *serve, struct site *site)
 int site_renew(struct serve *serve, struct site *site)
 {
 	return publish_and_log(serve, site, true);
+}
+
+/* NULL: it stays as it is. */
+static struct serving *with_fresh_classes(
+	struct serve *serve, const struct site *site, struct serving *serving)
+{
+	struct class_set *classes = read_classes(serve, site, serving);
+	struct serving *other = NULL;
+
+	if ((classes || serving->classes) && serving_with_classes(&other, serving, classes) < 0)
+		class_set_free(classes);
+	return other;
+}
+
+void site_renew_classes(struct serve *serve, struct site *site)
+{
+	struct serving *other;
+	int r = state_class_count(serve->state, site->name);
+
+	site->n_classes = r < 0 ? site->n_classes : (uint32_t)r;
+	for (unsigned i = 0; i < SITE_PINNED; i++) {
+		if (!site->pinned[i])
+			continue;
+		other = with_fresh_classes(serve, site, site->pinned[i]);
+		if (!other)
+			continue;
+		serving_unref(site->pinned[i]);
+		site->pinned[i] = other;
+	}
+	other = with_fresh_classes(serve, site, site->queue.champion);
+	if (other)
+		scheduler_publish(serve->scheduler, &site->queue, other);
 }
 
 static int wanted_prep(struct serve *serve, const struct site *site, uint32_t px,

@@ -45,6 +45,8 @@ struct site {
 	uint64_t due_since; /* turn + 1, 0: not due */
 	uint64_t n_new, n_images, retry_ns;
 
+	uint32_t n_classes;
+	uint64_t n_labelled, n_unlike; /* answers with a class, and of none */
 	struct feed_numbers numbers;
 	uint64_t n_requests, n_failed, n_late, n_verdicts[4];
 	struct histogram latency;
@@ -82,6 +84,9 @@ void sites_refresh(struct serve *serve);
 int site_publish(struct serve *serve, struct site *site);
 /** The same after a round, which has written new references of the base. */
 int site_renew(struct serve *serve, struct site *site);
+/** After a change of classes, or of what is known of their supports: snapshots that differ by no more.
+ */
+void site_renew_classes(struct serve *serve, struct site *site);
 /** Before state.db is changed: is it there and whole? What was read is what site_publish() takes. */
 int site_check_servable(
 	struct serve *serve, struct site *site, uint32_t version, struct diag *diag);

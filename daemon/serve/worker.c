@@ -38,6 +38,8 @@ struct worker {
 	size_t n_pixels;
 	const float *input;            /* of the last batch, until the next one */
 	struct shadow_sample *samples; /* to be computed while nothing waits */
+	struct embedding *embedding;   /* the same, and now and then although something does */
+	uint64_t embedded_ns;          /* when its last image was */
 };
 
 /* ---- one batch */
@@ -176,6 +178,17 @@ static void judge(struct answer *answer, const float *embedding, const struct se
 	answer->verdict = answer->novelty >= serving->threshold ? SHM_NG : SHM_OK;
 }
 
+static void classify(struct answer *answer, const float *feature, const struct serving *serving)
+{
+	const struct class_set *classes = serving->classes;
+	uint32_t of;
+
+	if (!classes)
+		return;
+	of = class_set_judge(classes, feature, &answer->score);
+	(void)snprintf(answer->label, sizeof(answer->label), "%s", classes->names[of]);
+}
+
 static void write_answer(struct request *request, const float *embedding, uint32_t width,
 	const struct serving *serving)
 {
@@ -186,6 +199,7 @@ static void write_answer(struct request *request, const float *embedding, uint32
 		memcpy(request->values, embedding, width * sizeof(float));
 		answer->n_embedding = width;
 	}
+	classify(answer, embedding, serving);
 	judge(answer, embedding, serving);
 	if (request->wire.flags & SHM_WANT_HARDNESS) {
 		answer->code = -ENODATA;
@@ -319,6 +333,82 @@ static void give_up_samples(struct worker *worker, struct scheduler *scheduler)
 		worker->samples = sample->next;
 		scheduler_give_sample(scheduler, sample);
 	}
+}
+
+/* ---- stored images, for a site's classes */
+
+static int embed(
+	struct worker *worker, struct embedding *job, const struct feature_row *row, float *values)
+{
+	struct sight sight = { .worker = worker, .serving = job->serving };
+	const struct mask_set_eye eye = { look, &sight };
+	_cleanup_(image_freep) struct image *image = NULL;
+	struct image_view view;
+	int r;
+
+	r = embedding_read(job, row, &image, job->n_failed == 0 ? &job->diag : NULL);
+	if (r >= 0)
+		r = pixels_for(worker, input_size(job->serving));
+	if (r < 0)
+		return r;
+	view = image_view(image);
+	r = prep_apply(&job->serving->prep, &view, worker->pixels, worker->scratch);
+	sight.pixels = worker->pixels;
+	if (r >= 0)
+		r = mask_set_embed(
+			worker->embeddings, job->serving->set, worker->set_scratch, &eye, 1);
+	if (r < 0)
+		return r;
+	cosine_normalise(values, worker->embeddings, 1, job->features->dim);
+	return 0;
+}
+
+/* False: that was all of it. */
+static bool embed_next(struct worker *worker)
+{
+	struct embedding *job = worker->embedding;
+	float *values = NULL;
+	struct feature_row *row = embedding_next(job, &values);
+	int r;
+
+	if (!row)
+		return false;
+	atomic_fetch_add(&worker->n_begun, 1);
+	r = embed(worker, job, row, values);
+	atomic_fetch_add(&worker->n_ended, 1);
+	if (r < 0 && job->n_failed == 0 && !job->diag.text[0])
+		(void)diag_set(&job->diag, -r, "stored image %s: %s", row->blob, strerror(-r));
+	row->is_known = row->is_new = r >= 0;
+	job->n_done += r >= 0;
+	job->n_failed += r < 0;
+	worker->embedded_ns = clock_now_ns();
+	return true;
+}
+
+/* One image, unless there is nothing else to do. */
+static void run_embedding(struct worker *worker, struct scheduler *scheduler)
+{
+	if (!worker->embedding)
+		worker->embedding = scheduler_take_embedding(scheduler);
+	while (worker->embedding) {
+		bool is_idle = scheduler_is_idle(scheduler);
+
+		if (!is_idle && clock_now_ns() - worker->embedded_ns < EMBEDDING_PATIENCE_NS)
+			return;
+		if (embed_next(worker)) {
+			if (!is_idle)
+				return;
+			continue;
+		}
+		worker->embedding->is_whole = true;
+		scheduler_give_embedding(scheduler, TAKE_PTR(worker->embedding));
+	}
+}
+
+static void give_up_embedding(struct worker *worker, struct scheduler *scheduler)
+{
+	if (worker->embedding)
+		scheduler_give_embedding(scheduler, TAKE_PTR(worker->embedding));
 }
 
 /* ---- the thread */
@@ -465,8 +555,10 @@ static void serve_batches(struct worker *worker, struct scheduler *scheduler)
 		uint32_t n;
 
 		run_samples(worker, scheduler);
-		/* Another worker may take what interrupted the samples: then they go on. */
-		taken = scheduler_take(scheduler, !worker->samples, batch, &serving);
+		run_embedding(worker, scheduler);
+		/* Another worker may take what interrupted these: then they go on. */
+		taken = scheduler_take(
+			scheduler, !worker->samples && !worker->embedding, batch, &serving);
 		if (taken == 0)
 			break;
 		if (taken < 0)
@@ -483,6 +575,7 @@ static void serve_batches(struct worker *worker, struct scheduler *scheduler)
 		serving_unref(serving);
 	}
 	give_up_samples(worker, scheduler);
+	give_up_embedding(worker, scheduler);
 }
 
 /* What it allocates from here on lies where it runs (first touch), and its OpenMP threads follow. */

@@ -41,6 +41,23 @@
 #define HARDNESS_INDEX \
 	"CREATE INDEX image_by_hardness ON image (site_id, hardness) WHERE hardness IS NOT NULL;"
 
+/* Classes by example: their supports, and what masks say of these and of the line's latest images. */
+#define CLASS_TABLES \
+	"CREATE TABLE class (" \
+	" id INTEGER PRIMARY KEY, site_id INTEGER NOT NULL REFERENCES site (id) ON DELETE " \
+	"CASCADE," \
+	" name TEXT NOT NULL, created_us INTEGER NOT NULL, UNIQUE (site_id, name)) STRICT;" \
+	"CREATE TABLE support (" \
+	" image_id INTEGER PRIMARY KEY REFERENCES image (id) ON DELETE CASCADE," \
+	" class_id INTEGER NOT NULL REFERENCES class (id) ON DELETE CASCADE," \
+	" brought INTEGER NOT NULL) STRICT;" \
+	"CREATE INDEX support_of_class ON support (class_id);" \
+	"CREATE TABLE feature (" \
+	" image_id INTEGER NOT NULL REFERENCES image (id) ON DELETE CASCADE," \
+	" site_id INTEGER NOT NULL REFERENCES site (id) ON DELETE CASCADE," \
+	" space BLOB NOT NULL, data BLOB NOT NULL, UNIQUE (image_id, space)) STRICT;" \
+	"CREATE INDEX feature_of_site ON feature (site_id);"
+
 static const char schema[] =
 	"CREATE TABLE site ("
 	" id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, created_us INTEGER NOT NULL,"
@@ -101,7 +118,7 @@ static const char schema[] =
 	"CREATE TABLE audit ("
 	" seq INTEGER PRIMARY KEY, time_us INTEGER NOT NULL, site TEXT NOT NULL,"
 	" what TEXT NOT NULL, detail TEXT NOT NULL, prev BLOB NOT NULL, hash BLOB NOT NULL"
-	") STRICT;" AUDIT_INDEX LIVE_TABLE HARDNESS_INDEX;
+	") STRICT;" AUDIT_INDEX LIVE_TABLE HARDNESS_INDEX CLASS_TABLES;
 
 /* How a database of schema i + 1 becomes one of i + 2. No row is ever taken away. */
 static const char *const upgrades[STATE_SCHEMA - 1] = {
@@ -131,6 +148,7 @@ static const char *const upgrades[STATE_SCHEMA - 1] = {
 	"ALTER TABLE version ADD COLUMN drifted INTEGER NOT NULL DEFAULT 0;"
 	"UPDATE version SET drifted = 1 WHERE why LIKE 'drift,%';",
 	"ALTER TABLE image ADD COLUMN hardness REAL;" HARDNESS_INDEX,
+	CLASS_TABLES,
 };
 
 /* ---- transactions */

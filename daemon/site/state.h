@@ -257,6 +257,73 @@ struct label_class {
 int state_label_list(
 	struct state *state, const char *site, struct label_class **ret_rows, uint32_t *ret_n);
 
+/* ---- classes: what a site tells apart, shown by a few images of each (supports). These stay, while
+ * their class does: another mask sees them anew. What came as a support alone is not learnt from: a
+ * person chose it, the line did not. */
+#define CLASS_MAX 64u          /* of a site */
+#define CLASS_MAX_SUPPORTS 16u /* of a class */
+#define FEATURE_MAX 4096u      /* numbers that a model says of an image */
+struct class_row {
+	char name[CLASSES_NAME_BYTES];
+	uint32_t n_supports;
+	uint64_t created_us;
+};
+/** How many it has, or a negative errno. */
+int state_class_count(struct state *state, const char *site);
+/** By name; *ret_rows malloc'ed. -ENOENT */
+int state_class_list(
+	struct state *state, const char *site, struct class_row **ret_rows, uint32_t *ret_n);
+
+#define FEATURE_OF_LINE UINT32_MAX
+#define FEATURE_N_LINE 64u
+/** An image that the classes of a site need in some space: a support, or one of the line's latest. */
+struct feature_row {
+	int64_t image;
+	char blob[128];
+	uint32_t class; /* index of its name, or FEATURE_OF_LINE */
+	bool is_known;  /* its values are there */
+	bool is_new;    /* and not stored yet */
+};
+struct features {
+	struct digest space;
+	uint32_t n_classes, n, dim;
+	char (*names)[CLASSES_NAME_BYTES]; /* (n_classes) by their bytes */
+	struct feature_row *rows; /* (n) supports class by class, then the line's, oldest first */
+	float *values;            /* (n, dim) */
+};
+void features_done(struct features *features);
+/** Those of the site's supports and of the FEATURE_N_LINE latest other images; without a class none.
+ * What is stored in another size is not known. -ENOENT, -EBADMSG */
+int state_features_read(struct state *state, const char *site, const struct digest *space,
+	uint32_t dim, struct features *ret_features);
+/** Stores what is new, of images that are still there. */
+int state_features_store(struct state *state, const char *site, const struct features *features);
+/** Forgets all but those of two spaces, and of the line's all but the latest. */
+int state_features_trim(
+	struct state *state, const char *site, const struct digest *a, const struct digest *b);
+
+struct class_wish {
+	const char *name;
+	const struct digest *hashes; /* (n) of its supports */
+	const bool *is_brought;      /* (n) it came as a support */
+	uint32_t n;
+	const char *who;
+};
+/**
+ * What adding the class would need: as state_features_read(), and behind the others' the wish's, of a
+ * class n_classes - 1 of its name.
+ *
+ * @return 0, -EEXIST: there is one of the name, or an image supports another, -E2BIG: too many,
+ *         -ENODATA: an image is not there, -EROFS: the site is frozen (diag)
+ */
+int state_class_plan(struct state *state, const char *site, const struct class_wish *wish,
+	const struct digest *space, uint32_t dim, struct features *ret_features, struct diag *diag);
+/** Class, supports and the audit row in one transaction. Errors as state_class_plan(). */
+int state_class_add(
+	struct state *state, const char *site, const struct class_wish *wish, struct diag *diag);
+/** The class, and the images that came for its sake and have no label. -ENODATA: there is none */
+int state_class_remove(struct state *state, const char *site, const char *name, const char *who);
+
 /* ---- rounds and versions */
 /**
  * Freezes a manifest: every image of the site, lines "L|H hash blob" sorted by hash; held out (H):

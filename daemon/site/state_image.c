@@ -126,7 +126,7 @@ enum { RANK_PINNED, RANK_LABELLED, RANK_OTHER };
 struct stored {
 	int64_t id;
 	uint64_t n_bytes;
-	unsigned rank;   /* in the sample: of a round's images, labelled ones, the others */
+	unsigned rank;   /* in the sample: a round's and supports, labelled ones, the others */
 	double draw;     /* of the sample: a fixed one an image, so that it nests */
 	double hardness; /* NAN: not known */
 	char blob[128];
@@ -170,7 +170,9 @@ static int add_stored(struct stored_list *list, sqlite3_stmt *statement, uint64_
 	row->hardness = sqlite3_column_type(statement, 5) == SQLITE_NULL
 				? (double)NAN
 				: sqlite3_column_double(statement, 5);
-	row->rank = sqlite3_column_int(statement, 4) ? RANK_LABELLED : RANK_OTHER;
+	row->rank = sqlite3_column_int(statement, 6)   ? RANK_PINNED
+		    : sqlite3_column_int(statement, 4) ? RANK_LABELLED
+						       : RANK_OTHER;
 	list->n++;
 	return 0;
 }
@@ -251,7 +253,7 @@ static int prefer_hard(struct stored_list *list)
 
 /*
  * Splits off what goes: behind the newest half of the bytes comes the sample, and of that what has
- * the highest draws and belongs to no round. Labels are a person's work: an image without one goes
+ * the highest draws and belongs to no round and no class. Labels are a person's work: an image without one goes
  * first. @return index of the first that goes, after sorting.
  */
 static size_t choose(struct stored_list *list, uint64_t max_bytes, int64_t pinned)
@@ -274,7 +276,7 @@ static size_t choose(struct stored_list *list, uint64_t max_bytes, int64_t pinne
 	for (kept = first; kept < list->n; kept++) {
 		const struct stored *row = &list->rows[kept];
 
-		if (row->id > pinned && n_bytes + row->n_bytes > max_bytes)
+		if (row->rank != RANK_PINNED && n_bytes + row->n_bytes > max_bytes)
 			break;
 		n_bytes += row->n_bytes;
 	}

@@ -7,7 +7,7 @@
 
 #include "site/state.h"
 
-#define STATE_SCHEMA 11
+#define STATE_SCHEMA 12
 
 /* Every statement is prepared once, at its first use; statement.c holds the texts. */
 enum statement {
@@ -50,6 +50,19 @@ enum statement {
 	SQL_LABEL_DELETE,
 	SQL_LABEL_CLASSES,
 	SQL_LABEL_COUNT,
+	SQL_CLASS_ADD,
+	SQL_CLASS_FIND,
+	SQL_CLASS_COUNT,
+	SQL_CLASS_DELETE,
+	SQL_CLASS_LIST,
+	SQL_SUPPORT_ADD,
+	SQL_SUPPORT_CLASS,
+	SQL_SUPPORT_BROUGHT,
+	SQL_FEATURE_PUT,
+	SQL_FEATURE_SUPPORTS,
+	SQL_FEATURE_LINE,
+	SQL_FEATURE_TRIM_SPACES,
+	SQL_FEATURE_TRIM_LINE,
 	SQL_VERSION_NEXT,
 	SQL_VERSION_ADD,
 	SQL_VERSION_STATE,
@@ -102,8 +115,13 @@ struct state {
 int statement_error(const struct state *state, int code);
 /**
  * Binds and hands out a statement that is ready to be stepped; it stays the state's. format: a
- * letter a parameter: i (int64_t), d (double), t (text), h (const struct digest *).
+ * letter a parameter: i (int64_t), d (double), t (text), h (const struct digest *), b (const struct
+ * statement_blob *).
  */
+struct statement_blob {
+	const void *data;
+	size_t n_bytes;
+};
 int statement_get(struct state *state, sqlite3_stmt **ret_statement, enum statement which,
 	const char *format, ...);
 /** Steps a statement that gives no rows to its end. */

@@ -29,13 +29,13 @@ static int find(struct state *state, int64_t site, const struct digest *hash, in
 	return r < 0 ? r : 1;
 }
 
-/* @return 1: it has a label, 0: it has none, or an error */
-static int is_labelled(struct state *state, int64_t image)
+/* @return 1: it has such a row, 0: it has none, or an error */
+static int has(struct state *state, enum statement which, int64_t image)
 {
 	sqlite3_stmt *statement;
 	int r;
 
-	r = statement_get(state, &statement, SQL_LABEL_GET, "i", image);
+	r = statement_get(state, &statement, which, "i", image);
 	if (r >= 0)
 		r = statement_step(state, statement);
 	if (r > 0)
@@ -61,7 +61,10 @@ static int thin_pair(struct state *state, int64_t site, int64_t pinned, const st
 		return r;
 	if (ids[0] == ids[1] || ids[1] <= pinned)
 		return 0;
-	r = is_labelled(state, ids[1]);
+	/* What a person has said of it keeps it. */
+	r = has(state, SQL_LABEL_GET, ids[1]);
+	if (r == 0)
+		r = has(state, SQL_SUPPORT_CLASS, ids[1]);
 	if (r != 0)
 		return r < 0 ? r : 0;
 	r = statement_run(state, SQL_IMAGE_DELETE, "i", ids[1]);

@@ -60,11 +60,15 @@ static const char *const texts[SQL_N] = {
 	[SQL_IMAGE_DELETE] = "DELETE FROM image WHERE id = ?",
 	[SQL_IMAGE_FIND] = "SELECT id, blob FROM image WHERE site_id = ? AND hash = ?",
 	[SQL_IMAGE_NEWEST_FIRST] =
-		"SELECT id, hash, blob, n_bytes, image_id IS NOT NULL, hardness FROM image "
-		"LEFT JOIN label ON image_id = id WHERE image.site_id = ? ORDER BY id DESC",
+		"SELECT id, hash, blob, n_bytes, label.image_id IS NOT NULL, "
+		"hardness, support.image_id IS NOT NULL FROM image LEFT JOIN label ON label.image_id = id "
+		"LEFT JOIN support ON support.image_id = id "
+		"WHERE image.site_id = ? ORDER BY id DESC",
 	[SQL_IMAGE_OLDEST_FIRST] =
 		"SELECT id, hash, blob, n_bytes, class FROM image "
-		"LEFT JOIN label ON image_id = id WHERE image.site_id = ? ORDER BY id",
+		"LEFT JOIN label ON label.image_id = id LEFT JOIN support ON "
+		"support.image_id = id AND support.brought WHERE image.site_id = ? "
+		"AND (support.image_id IS NULL OR class IS NOT NULL) ORDER BY id",
 	[SQL_IMAGE_BLOBS] =
 		"SELECT id, hash, blob, n_bytes FROM image WHERE site_id = ? ORDER BY blob",
 	[SQL_HARDNESS_FORGET] = "UPDATE image SET hardness = NULL "
@@ -80,6 +84,41 @@ static const char *const texts[SQL_N] = {
 	[SQL_LABEL_CLASSES] = "SELECT class, count(*) FROM label WHERE site_id = ? "
 			      "GROUP BY class ORDER BY class",
 	[SQL_LABEL_COUNT] = "SELECT count(DISTINCT class) FROM label WHERE site_id = ?",
+	[SQL_CLASS_ADD] = "INSERT INTO class (site_id, name, created_us) VALUES (?, ?, ?)",
+	[SQL_CLASS_FIND] = "SELECT id FROM class WHERE site_id = ? AND name = ?",
+	[SQL_CLASS_COUNT] = "SELECT count(*) FROM class WHERE site_id = ?",
+	[SQL_CLASS_DELETE] = "DELETE FROM class WHERE id = ?",
+	[SQL_CLASS_LIST] = "SELECT name, created_us, count(image_id) FROM class "
+			   "LEFT JOIN support ON class_id = class.id WHERE site_id = ? "
+			   "GROUP BY class.id ORDER BY name",
+	[SQL_SUPPORT_ADD] = "INSERT INTO support (image_id, class_id, brought) VALUES (?, ?, ?)",
+	[SQL_SUPPORT_CLASS] = "SELECT name FROM support JOIN class ON class.id = class_id "
+			      "WHERE image_id = ?",
+	[SQL_SUPPORT_BROUGHT] =
+		"SELECT image.id, blob FROM support JOIN image ON image.id = support.image_id "
+		"LEFT JOIN label ON label.image_id = image.id "
+		"WHERE class_id = ? AND brought AND class IS NULL",
+	/* An image that is gone by now needs none. */
+	[SQL_FEATURE_PUT] = "INSERT OR REPLACE INTO feature (image_id, site_id, space, data) "
+			    "SELECT id, site_id, ?3, ?4 FROM image WHERE id = ?1 AND site_id = ?2",
+	[SQL_FEATURE_SUPPORTS] =
+		"SELECT name, image.id, blob, data FROM class JOIN support ON class_id = class.id "
+		"JOIN image ON image.id = support.image_id LEFT JOIN feature ON "
+		"feature.image_id = image.id AND space = ?2 WHERE class.site_id = ?1 "
+		"ORDER BY name, image.id",
+	[SQL_FEATURE_LINE] =
+		"SELECT id, blob, data FROM (SELECT id, blob FROM image WHERE site_id = ?1 AND "
+		"NOT EXISTS (SELECT 1 FROM support WHERE image_id = id) "
+		"ORDER BY id DESC LIMIT ?3) LEFT JOIN feature ON image_id = id AND space = ?2 "
+		"ORDER BY id",
+	[SQL_FEATURE_TRIM_SPACES] = "DELETE FROM feature WHERE site_id = ?1 "
+				    "AND space <> ?2 AND space <> ?3",
+	[SQL_FEATURE_TRIM_LINE] =
+		"DELETE FROM feature WHERE site_id = ?1 "
+		"AND image_id NOT IN (SELECT image_id FROM support) AND image_id NOT IN "
+		"(SELECT id FROM image WHERE site_id = ?1 AND "
+		"NOT EXISTS (SELECT 1 FROM support WHERE image_id = id) "
+		"ORDER BY id DESC LIMIT ?2)",
 	[SQL_VERSION_NEXT] = "UPDATE site SET last_version = last_version + 1 WHERE id = ? "
 			     "RETURNING last_version",
 	[SQL_VERSION_ADD] = "INSERT INTO version (site_id, version, state, steps, seed, n_images, "
@@ -158,9 +197,14 @@ int statement_error(const struct state *state, int code)
 
 static int bind_one(sqlite3_stmt *statement, int at, char letter, va_list *values)
 {
+	const struct statement_blob *blob;
 	const struct digest *digest;
 
 	switch (letter) {
+	case 'b':
+		blob = va_arg(*values, const struct statement_blob *);
+		return sqlite3_bind_blob64(
+			statement, at, blob->data, blob->n_bytes, SQLITE_TRANSIENT);
 	case 'i':
 		return sqlite3_bind_int64(statement, at, va_arg(*values, int64_t));
 	case 'd':

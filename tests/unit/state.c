@@ -586,6 +586,7 @@ static void an_older_database_is_upgraded(void **state)
 			       "ALTER TABLE version DROP COLUMN margin_error;"
 			       "DROP TABLE figure; DROP TABLE withdrawal; DROP TABLE label;"
 			       "DROP TABLE live; DROP INDEX audit_of_site;"
+			       "DROP TABLE feature; DROP TABLE support; DROP TABLE class;"
 			       "ALTER TABLE version DROP COLUMN kept_step;"
 			       "ALTER TABLE version DROP COLUMN keep;"
 			       "ALTER TABLE version DROP COLUMN why;"

@@ -108,7 +108,7 @@ struct kamen_result {
 	int code; /* 0 or a negative errno: the request as a whole */
 	enum kamen_verdict verdict;
 	const char *reason;             /* "" where there is nothing to say */
-	const char *label;              /* "" until the site has classes */
+	const char *label;              /* of its class; "" until the site has some */
 	float score, novelty, distance; /* NaN: not known */
 	uint32_t version;               /* of the mask that answered, 0: the base */
 	uint32_t outcome;               /* KAMEN_PUSH: 0 accepted, 1 duplicate, 2 rejected */
