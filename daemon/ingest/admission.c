@@ -2,6 +2,7 @@
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -170,17 +171,44 @@ static uint64_t turn_of(const struct arrival *job)
 	return turn + 1;
 }
 
-void admission_take(struct arrival *job)
+static struct arrival *job_of(struct errand *errand)
 {
-	int r = job->source == ARRIVAL_INFER ? 0 : hash_content(job);
+	return (struct arrival *)((char *)errand - offsetof(struct arrival, errand));
+}
 
-	if (r < 0) {
-		fail(job, "the bytes cannot be read", r);
-		return;
-	}
+static void await_decoder(struct arrival *job)
+{
 	job->turn = turn_of(job);
 	job->state = ARRIVAL_WAITING;
 	ingest_kick(job->ingest);
+}
+
+static bool hash(struct errand *errand)
+{
+	struct arrival *job = job_of(errand);
+
+	job->r = hash_content(job);
+	return false;
+}
+
+static void on_hashed(struct errand *errand)
+{
+	struct arrival *job = job_of(errand);
+
+	if (job->r < 0)
+		fail(job, "the bytes cannot be read", job->r);
+	else
+		await_decoder(job);
+}
+
+void admission_take(struct arrival *job)
+{
+	if (job->source == ARRIVAL_INFER) {
+		await_decoder(job);
+		return;
+	}
+	job->errand = (struct errand){ .run = hash, .done = on_hashed };
+	hand_give(job->ingest->hand, &job->errand);
 }
 
 /* One of a kind, so that a duplicate never takes the place of a blob that has its row. */
@@ -200,8 +228,9 @@ static int blob_path(const struct arrival *job, char *path, size_t n_bytes)
 	return n < 0 || (size_t)n >= n_bytes ? -ENAMETOOLONG : 0;
 }
 
-static int write_blob(struct arrival *job, const struct decode_result *result, size_t *ret_n_bytes)
+static int write_blob(struct arrival *job)
 {
+	const struct decode_result *result = &job->decoded;
 	size_t n_pixels = (size_t)result->width * result->height * result->n_channels;
 	_cleanup_(image_freep) struct image *image = NULL;
 	_cleanup_(freep) void *data = NULL;
@@ -216,12 +245,11 @@ static int write_blob(struct arrival *job, const struct decode_result *result, s
 	if (r < 0)
 		return r;
 	view = image_view(image);
-	r = kimg_encode(&view, &data, ret_n_bytes);
+	r = kimg_encode(&view, &data, &job->n_blob);
 	if (r < 0)
 		return r;
-	name_blob(job);
 	r = blob_path(job, path, sizeof(path));
-	return r < 0 ? r : blob_write(AT_FDCWD, path, data, *ret_n_bytes);
+	return r < 0 ? r : blob_write(AT_FDCWD, path, data, job->n_blob);
 }
 
 static void drop_blob(const struct arrival *job)
@@ -232,8 +260,9 @@ static void drop_blob(const struct arrival *job)
 		(void)unlink(path);
 }
 
-static int ask_admission(struct arrival *job, const struct decode_result *result, size_t n_bytes)
+static int ask_admission(struct arrival *job)
 {
+	const struct decode_result *result = &job->decoded;
 	Kamen__RoleMessage message = KAMEN__ROLE_MESSAGE__INIT;
 	Kamen__Admit admit = KAMEN__ADMIT__INIT;
 
@@ -241,7 +270,7 @@ static int ask_admission(struct arrival *job, const struct decode_result *result
 	admit.site = job->site->name;
 	admit.hash = (ProtobufCBinaryData){ DIGEST_BYTES, job->hash.bytes };
 	admit.blob = job->blob;
-	admit.n_bytes = n_bytes;
+	admit.n_bytes = job->n_blob;
 	admit.width = result->width;
 	admit.height = result->height;
 	admit.n_channels = result->n_channels;
@@ -255,26 +284,46 @@ static int ask_admission(struct arrival *job, const struct decode_result *result
 	return outbox_put(job->ingest->outbox, &message, -1);
 }
 
-static void admit(struct arrival *job, const struct decode_result *result)
+static bool write_decoded(struct errand *errand)
 {
-	size_t n_bytes;
-	int r = write_blob(job, result, &n_bytes);
+	struct arrival *job = job_of(errand);
+
+	job->r = write_blob(job);
+	closep(&job->decoded.fd);
+	job->decoded.fd = -1;
+	return false;
+}
+
+static void on_written(struct errand *errand)
+{
+	struct arrival *job = job_of(errand);
+	int r = job->r;
 
 	if (r < 0) {
 		fail(job, "the image cannot be stored", r);
 		return;
 	}
 	job->state = ARRIVAL_ADMITTING;
+	r = ask_admission(job);
+	if (r < 0) {
+		drop_blob(job);
+		fail(job, "the image cannot be admitted", r);
+	}
+}
+
+/* Takes the descriptor. */
+static void admit(struct arrival *job, const struct decode_result *result)
+{
 	/* The bytes as they came are not needed any more, and may be large. */
 	closep(&job->fd);
 	job->fd = -1;
 	if (is_own(job))
 		arrival_reserve(job, 0);
-	r = ask_admission(job, result, n_bytes);
-	if (r < 0) {
-		drop_blob(job);
-		fail(job, "the image cannot be admitted", r);
-	}
+	name_blob(job);
+	job->decoded = *result;
+	job->state = ARRIVAL_WRITING;
+	job->errand = (struct errand){ .run = write_decoded, .done = on_written };
+	hand_give(job->ingest->hand, &job->errand);
 }
 
 static void on_decoded(void *user, const struct decode_result *result)
@@ -293,8 +342,10 @@ static void on_decoded(void *user, const struct decode_result *result)
 		arrival_free(job);
 	else if (result->code < 0)
 		admission_refuse(job, result->code, result->reason);
-	else
+	else {
 		admit(job, result);
+		fd = -1;
+	}
 	closep(&fd);
 }
 
@@ -308,12 +359,24 @@ static bool is_before(const struct arrival *a, const struct arrival *b)
 						    : a->turn < b->turn;
 }
 
+/* Nobody has all decoders: whoever asks next finds one that is idle, or is about to be. */
+static bool has_its_share(const struct arrival *job)
+{
+	const struct arrival *other;
+	unsigned n = 0;
+
+	TAILQ_FOREACH(other, &job->ingest->jobs, link)
+	n += other->state == ARRIVAL_DECODING && strcmp(other->sender, job->sender) == 0;
+	return n >= DECODER_N_WORKERS - 1;
+}
+
 static struct arrival *next_waiting(struct ingest *ingest)
 {
 	struct arrival *job, *first = NULL;
 
 	TAILQ_FOREACH(job, &ingest->jobs, link)
-	if (job->state == ARRIVAL_WAITING && (!first || is_before(job, first)))
+	if (job->state == ARRIVAL_WAITING && (!first || is_before(job, first)) &&
+		!has_its_share(job))
 		first = job;
 	return first;
 }

@@ -7,14 +7,15 @@
 enum arrival_source { ARRIVAL_SPOOL, ARRIVAL_ZMQ, ARRIVAL_PUSH, ARRIVAL_INFER };
 
 enum arrival_state {
-	ARRIVAL_READING, /* its source still collects the bytes */
+	ARRIVAL_READING, /* its source still collects the bytes, or they are hashed */
 	ARRIVAL_WAITING, /* for a worker of the decoder */
 	ARRIVAL_DECODING,
+	ARRIVAL_WRITING,   /* the blob, by the hand */
 	ARRIVAL_ADMITTING, /* the blob is on disk, serve is asked */
 };
 
 /**
- * One image on its way: READING -> WAITING -> DECODING -> ADMITTING -> gone. A refusal or an error
+ * One image on its way: READING -> WAITING -> DECODING -> WRITING -> ADMITTING -> gone. A refusal or an error
  * ends it at any point; whatever source it came from hears of the end.
  */
 struct arrival {
@@ -34,6 +35,11 @@ struct arrival {
 	char sender[64], part_id[64];
 	uint64_t capture_us;
 	void *source_data; /* a spool's read; freed by the source's end */
+	/* What the hand does for it: hashes, or writes what was decoded. Nobody else touches the job. */
+	struct errand errand;
+	struct decode_result decoded;
+	size_t n_blob;
+	int r;
 };
 
 /** @param n_reserved  counts against the room until the job ends or says how much it really is */

@@ -12,8 +12,7 @@
 #include "ingest/memfile.h"
 #include "ingest/packet.h"
 
-/* One for the files of a flood, one so that a request need not wait behind them. */
-enum { N_WORKERS = 2, WALL_FACTOR = 10 };
+enum { N_WORKERS = DECODER_N_WORKERS, WALL_FACTOR = 10 };
 
 struct decoder_worker {
 	struct decoder *decoder;

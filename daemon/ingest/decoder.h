@@ -16,6 +16,9 @@
  */
 struct decoder;
 
+/** Of which one sender has all but one at most (admission.c): who comes next need not wait. */
+#define DECODER_N_WORKERS 3
+
 enum decode_format { DECODE_ENCODED, DECODE_RGB8, DECODE_MONO8, DECODE_BGR8 };
 
 /** Of raw pixels. */

@@ -11,6 +11,7 @@
 #include "ingest/zap.h"
 #include "ingest/zmq_pull.h"
 #include "ops/log.h"
+#include "ops/slice.h"
 #include "role.h"
 
 enum {
@@ -225,6 +226,8 @@ static int start(struct ingest *ingest, decoder_image_fn *decode)
 	if (r >= 0)
 		r = decoder_attach(ingest->decoder, ingest->event);
 	if (r >= 0)
+		r = hand_new(&ingest->hand, ingest->event, "ingest-disk");
+	if (r >= 0)
 		r = sd_event_add_defer(ingest->event, &ingest->kick, on_kick, ingest);
 	if (r >= 0)
 		r = outbox_new(&ingest->outbox, ingest->event, ROLE_SOCKET);
@@ -241,11 +244,14 @@ static int start(struct ingest *ingest, decoder_image_fn *decode)
 	r = start_reader(ingest);
 	if (r >= 0)
 		r = start_zmq(ingest);
+	/* Behind the others' start: they keep the niceness. */
+	(void)slice_first();
 	return r < 0 ? r : say_ready(ingest);
 }
 
 static void stop(struct ingest *ingest)
 {
+	hand_free(TAKE_PTR(ingest->hand));
 	spool_reader_free(ingest->reader);
 	/* Jobs go with the process: files stay in their spool, blobs without a row are swept. */
 	while (!TAILQ_EMPTY(&ingest->jobs)) {
@@ -284,8 +290,10 @@ int ingest_run(const struct config *config, decoder_image_fn *decode)
 	TAILQ_INIT(&ingest.jobs);
 	LIST_INIT(&ingest.sites);
 	ignore_signals();
-	/* The decoders' too: a flood of images does not take the CPUs from inference. */
+	/* The decoders' too: a flood of images does not take the CPUs from inference; what a request
+	 * waits for is begun at once all the same. */
 	(void)setpriority(PRIO_PROCESS, 0, NICENESS);
+	(void)slice_shorten();
 	r = start(&ingest, decode);
 	if (r >= 0)
 		r = sd_event_loop(ingest.event);

@@ -10,11 +10,13 @@
 #include "ingest/outbox.h"
 #include "ingest/zmq_context.h"
 #include "ops/config.h"
+#include "ops/hand.h"
 
 /*
  * The role's objects and who owns them: ingest owns sites and jobs, a site its spool and its
  * stream, a job the bytes of one image. One thread, one loop; whoever frees room or a decoder's
- * worker calls ingest_kick(), and the loop then asks every source for more.
+ * worker calls ingest_kick(), and the loop then asks every source for more. Images to be kept are
+ * hashed and written by the loop's hand.
  */
 
 /* What may be in flight at once: a flood waits in its folder or at its sender. */
@@ -45,6 +47,8 @@ struct ingest {
 	sd_event_source *kick;
 	struct outbox *outbox;
 	struct decoder *decoder;
+	struct hand *
+		hand; /* what takes a disk or much of the CPU, so that requests need not wait for it */
 	struct spool_reader *reader;
 	struct wire *role_wire, *stream_wire;
 	struct zmq_context zmq;

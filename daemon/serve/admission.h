@@ -5,7 +5,7 @@
 #include <systemd/sd-event.h>
 
 #include "kamen.pb-c.h"
-#include "serve/hand.h"
+#include "ops/hand.h"
 #include "serve/limits.h"
 #include "serve/request.h"
 #include "site/state_disk.h"

@@ -2,7 +2,7 @@
 #ifndef KAMEN_SERVE_READING_H
 #define KAMEN_SERVE_READING_H
 
-#include "serve/hand.h"
+#include "ops/hand.h"
 #include "serve/later.h"
 
 struct request;

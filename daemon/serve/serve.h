@@ -10,7 +10,7 @@
 #include "serve/control.h"
 #include "serve/decoder.h"
 #include "serve/feed.h"
-#include "serve/hand.h"
+#include "ops/hand.h"
 #include "serve/handover.h"
 #include "serve/inference.h"
 #include "serve/later.h"

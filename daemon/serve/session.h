@@ -4,7 +4,7 @@
 
 #include <systemd/sd-event.h>
 
-#include "serve/hand.h"
+#include "ops/hand.h"
 #include "serve/peer.h"
 #include "serve/quota.h"
 #include "serve/request.h"

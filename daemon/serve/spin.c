@@ -109,7 +109,7 @@ int spin_loop(struct serve *serve)
 
 	serve->spin.may = has_several_cpus();
 	/* Inference keeps every CPU busy; what is due is to be told at once all the same. */
-	r = slice_shorten();
+	r = slice_first();
 	if (r < 0)
 		log_info("the loop has the usual time slice: %s", strerror(-r));
 	do {

@@ -6,6 +6,7 @@
 #include <omp.h>
 #include <pthread.h>
 
+#include "ops/slice.h"
 #include "serve/heartbeat.h"
 #include "serve/limits.h"
 #include "serve/plans.h"
@@ -597,6 +598,9 @@ static void *worker_run(void *arg)
 	int r;
 
 	(void)pthread_setname_np(pthread_self(), "inference");
+	/* Beside processes that never sleep a request does not wait for their slices; OpenMP's threads
+	 * inherit it. */
+	(void)slice_shorten();
 	r = keep_to_cpus(worker);
 	(void)pthread_mutex_lock(worker->options.packing);
 	if (r == 0)

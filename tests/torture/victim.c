@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -97,6 +98,8 @@ static void become(const struct victim *victim, const char *program, uid_t uid)
 	fd = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
 	if (fd < 0 || dup2(fd, STDOUT_FILENO) < 0 || dup2(fd, STDERR_FILENO) < 0)
 		_exit(127);
+	/* As the unit's LimitNICE= */
+	(void)setrlimit(RLIMIT_NICE, &(const struct rlimit){ 25, 25 });
 	if (uid != (uid_t)-1 &&
 		(setgroups(0, NULL) < 0 || setgid((gid_t)uid) < 0 || setuid(uid) < 0))
 		_exit(127);

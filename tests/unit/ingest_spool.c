@@ -428,7 +428,7 @@ static void serve_has_its_images_decoded(void **state)
 	assert_int_equal(refused->id, 8);
 }
 
-/* Two workers: what the quiet one asks last is answered third or fourth. */
+/* The flood has all workers but one: what the quiet one asks last is answered among the first. */
 static void senders_take_turns_at_the_decoder(void **state)
 {
 	enum { N_FLOOD = 24, QUIET = 100 };

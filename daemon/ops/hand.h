@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef KAMEN_SERVE_HAND_H
-#define KAMEN_SERVE_HAND_H
+#ifndef KAMEN_OPS_HAND_H
+#define KAMEN_OPS_HAND_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "serve/hand.h"
+#include "ops/hand.h"
 
 #include <errno.h>
 #include <pthread.h>
