@@ -59,11 +59,11 @@ static const char *const texts[SQL_N] = {
 			  "ON CONFLICT (site_id, hash) DO NOTHING",
 	[SQL_IMAGE_DELETE] = "DELETE FROM image WHERE id = ?",
 	[SQL_IMAGE_FIND] = "SELECT id, blob FROM image WHERE site_id = ? AND hash = ?",
-	[SQL_IMAGE_NEWEST_FIRST] =
-		"SELECT id, hash, blob, n_bytes, label.image_id IS NOT NULL, "
-		"hardness, support.image_id IS NOT NULL FROM image LEFT JOIN label ON label.image_id = id "
-		"LEFT JOIN support ON support.image_id = id "
-		"WHERE image.site_id = ? ORDER BY id DESC",
+	[SQL_IMAGE_NEWEST_FIRST] = "SELECT id, hash, blob, n_bytes, label.image_id IS NOT NULL, "
+				   "hardness, support.image_id IS NOT NULL FROM image LEFT JOIN "
+				   "label ON label.image_id = id "
+				   "LEFT JOIN support ON support.image_id = id "
+				   "WHERE image.site_id = ? ORDER BY id DESC",
 	[SQL_IMAGE_OLDEST_FIRST] =
 		"SELECT id, hash, blob, n_bytes, class FROM image "
 		"LEFT JOIN label ON label.image_id = id LEFT JOIN support ON "

@@ -44,8 +44,10 @@ class Case(harness.Case):
         paths = []
         for i in range(first, first + n):
             paths.append(os.path.join(folder, f"{i:05}.pgm"))
-            with open(paths[-1], "wb") as file:
-                file.write(picture(kind, i))
+            # Others may be reading what is there.
+            if not os.path.exists(paths[-1]):
+                with open(paths[-1], "wb") as file:
+                    file.write(picture(kind, i))
         return paths
 
     def site(self, name, *settings):
