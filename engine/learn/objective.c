@@ -7,6 +7,7 @@ static const struct objective_kind *const objective_kinds[] = {
 	[RECIPE_SWAV] = &objective_swav,
 	[RECIPE_SUPERVISED] = &objective_supervised,
 	[RECIPE_MICM] = &objective_micm,
+	[RECIPE_MASKSUB] = &objective_masksub,
 };
 
 const struct objective_kind *objective_kind(enum recipe_objective objective)

@@ -103,7 +103,8 @@ struct objective {
 	struct branch branches[BRANCHES_MAX];
 };
 
-extern const struct objective_kind objective_swav, objective_supervised, objective_micm;
+extern const struct objective_kind objective_swav, objective_supervised, objective_micm,
+	objective_masksub;
 /** By enum recipe_objective. */
 const struct objective_kind *objective_kind(enum recipe_objective objective);
 

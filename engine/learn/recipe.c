@@ -56,7 +56,7 @@ uint32_t recipe_warm_steps(const struct recipe *recipe)
 
 void recipe_set_views(struct recipe *recipe, enum recipe_objective objective)
 {
-	const bool whole = objective == RECIPE_SUPERVISED;
+	const bool whole = recipe_wants_labels(objective);
 
 	recipe->min_area = whole ? 1 : .14f;
 	recipe->jitter = whole ? .4f : .8f;
@@ -116,6 +116,7 @@ struct recipe recipe_default(const struct vit *vit, const struct prep *prep, uin
 		.weight_decay_end = .05f,
 		.weight_beta2 = .95f,
 		.weight_clip = 3,
+		.masksub_ratio = .5f,
 	};
 
 	recipe_set_views(&recipe, RECIPE_SWAV);
@@ -126,7 +127,7 @@ void recipe_set_objective(struct recipe *recipe, enum recipe_objective objective
 {
 	recipe->objective = objective;
 	recipe_set_views(recipe, objective);
-	if (objective != RECIPE_SUPERVISED)
+	if (!recipe_wants_labels(objective))
 		return;
 	recipe->n_small = recipe->queue = 0;
 	recipe->score_spread = SUPERVISED_SPREAD;

@@ -12,12 +12,19 @@
 #include "model/vit.h"
 
 /** What the round learns by (objective.h). */
-enum recipe_objective { RECIPE_SWAV, RECIPE_SUPERVISED, RECIPE_MICM };
+enum recipe_objective { RECIPE_SWAV, RECIPE_SUPERVISED, RECIPE_MICM, RECIPE_MASKSUB };
 /** What of the network moves: a score a maskable weight, or every weight of a model that is learnt. */
 enum recipe_drive { RECIPE_SCORES, RECIPE_WEIGHTS };
 enum recipe_optimiser { RECIPE_ADAM, RECIPE_SGD };
 /** How scores become bits (algorithms.md 1.2): above the threshold, or the highest of a tensor. */
 enum recipe_mask { RECIPE_THRESHOLD, RECIPE_TOPK };
+
+/** What masksub learns by: the thing itself, or what it is compared with. */
+enum recipe_masksub {
+	RECIPE_MASKSUB_SUB,    /* a second, masked pass that is asked for the first one's answer */
+	RECIPE_MASKSUB_MASKED, /* one pass, masked, that is asked for the class */
+	RECIPE_MASKSUB_TWICE,  /* two views, neither masked, both asked for the class */
+};
 
 /* Bits of `layers`: the tensors of a block in the layout's order. */
 #define RECIPE_ALL_LAYERS 0xffu
@@ -68,7 +75,7 @@ struct recipe {
 	/* What its losses weigh: class, patch and pixels, and neighbours in the last share of the steps,
 	 * which is stage two. */
 	float micm_class, micm_patch, micm_pixel, micm_pseudo, micm_second;
-	float micm_mask;    /* half of the large views have .1 to this share of their patches masked */
+	float micm_mask; /* half of the large views have .1 to this share of their patches masked */
 	float micm_teacher; /* of the teacher's moving average: cosine from this to 1 */
 	/* The teacher's temperature: from first to last, linearly over this share of the steps. */
 	float micm_first_temperature, micm_last_temperature, micm_rise;
@@ -78,6 +85,10 @@ struct recipe {
 	 * its end; decay, which goes by another from one to the other; how long a gradient may be,
 	 * 0: as long as it is. optimiser, mask, layers, share and score_... do not matter. */
 	float weight_lr, weight_lr_end, weight_decay, weight_decay_end, weight_beta2, weight_clip;
+	/* Of masksub: the share of the patches that does not enter the second pass; how likely a value,
+	 * or a whole branch of a block, is dropped there (DropSub, PathSub). */
+	float masksub_ratio, masksub_drop, masksub_path;
+	enum recipe_masksub masksub_form;
 };
 
 /** How far a score may travel in a round, steps * score_lr / 2: once over the way from its start to
@@ -99,8 +110,8 @@ uint32_t recipe_warm_steps(const struct recipe *recipe);
 /** bf16 where the CPU has it. design.md section 5: Adam .03 cosine over 100 steps, batch 64, K 100, crops of 112 and 64. Fewer
  * images give fewer prototypes and a smaller batch; a large input is learnt at its half. */
 struct recipe recipe_default(const struct vit *vit, const struct prep *prep, uint32_t n_images);
-/** Changes what the other objective wants otherwise: supervised takes neither small crops nor a
- * queue, looks at whole images (algorithms.md 1.7), and spreads the start of its scores. Once, after
+/** Changes what the other objective wants otherwise: what learns from labels takes neither small crops
+ * nor a queue, looks at whole images (algorithms.md 1.7), and spreads the start of its scores. Once, after
  * steps and score_lr are set: the rate becomes a share of what it was. */
 void recipe_set_objective(struct recipe *recipe, enum recipe_objective objective);
 /** Changes what learning weights wants otherwise than learning scores; steps do not matter. */

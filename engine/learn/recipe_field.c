@@ -31,7 +31,7 @@
 
 const struct recipe_field recipe_fields[] = {
 	SEED(seed),
-	CHOICE(objective, "swav|supervised|micm"),
+	CHOICE(objective, "swav|supervised|micm|masksub"),
 	COUNT(steps, 1, 100000),
 	COUNT(batch, 2, 1024),
 	CHOICE(precision, "f32|bf16"),
@@ -88,6 +88,10 @@ const struct recipe_field recipe_fields[] = {
 	REAL(weight_decay_end, 0, 10),
 	REAL(weight_beta2, 0, .9999999f),
 	REAL(weight_clip, 0, 1e6),
+	REAL(masksub_ratio, 0, .95f),
+	REAL(masksub_drop, 0, .9f),
+	REAL(masksub_path, 0, .9f),
+	CHOICE(masksub_form, "sub|masked|twice"),
 	{ NULL, RECIPE_SEED, 0, 0, 0, NULL },
 };
 

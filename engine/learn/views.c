@@ -16,8 +16,9 @@ struct views {
 	struct augment large, small;
 	struct augment_scratch *scratch[VIEWS_MAX]; /* one a view: they are made side by side */
 	uint32_t n_large, n_views;
-	uint32_t *order; /* (source.n), of `epoch` */
-	uint32_t epoch;
+	/* (n_order) of `epoch`: every image once; of fewer images than a batch has, as often as it takes. */
+	uint32_t *order;
+	uint32_t n_order, epoch;
 };
 
 static void set_colours(struct augment *augment, const struct recipe *recipe)
@@ -51,7 +52,10 @@ int views_new(struct views **ret_views, const struct recipe *recipe, uint32_t n_
 		recipe->small_px, MIN_AREA, recipe->min_area, prep->mean, prep->std);
 	set_colours(&views->large, recipe);
 	set_colours(&views->small, recipe);
-	views->order = malloc(source->n * sizeof(*views->order));
+	views->n_order = (recipe->batch + source->n - 1) / source->n * source->n;
+	if (recipe->batch <= source->n)
+		views->n_order = source->n;
+	views->order = malloc(views->n_order * sizeof(*views->order));
 	if (!views->order)
 		return -ENOMEM;
 	for (uint32_t v = 0; v < views->n_views; v++) {
@@ -76,13 +80,14 @@ void views_free(struct views *views)
 /* Whole batches only: what is left of an epoch's order is not used. */
 static uint32_t image_at(struct views *views, uint32_t step, uint32_t b)
 {
-	uint32_t n_batches = views->source.n / views->recipe.batch;
+	uint32_t n_batches = views->n_order / views->recipe.batch;
 	uint32_t epoch = step / n_batches;
 
 	if (epoch != views->epoch) {
 		struct rng rng = rng_stream(views->recipe.seed, epoch, 0, STREAM_ORDER);
 
-		rng_permutation(&rng, views->order, views->source.n);
+		for (uint32_t at = 0; at < views->n_order; at += views->source.n)
+			rng_permutation(&rng, views->order + at, views->source.n);
 		views->epoch = epoch;
 	}
 	return views->order[step % n_batches * views->recipe.batch + b];

@@ -60,10 +60,10 @@ static void loss_and_gradients_equal_autograd(void **state)
 	supervised = (struct supervised *)objective;
 	batch.branches[0].d_out = d_f;
 	batch.branches[0].out = golden_take(&golden, (size_t)ROWS * WIDTH);
-	memcpy(supervised->weights, golden_take(&golden, CLASSES * WIDTH),
+	memcpy(supervised->head.weights, golden_take(&golden, CLASSES * WIDTH),
 		sizeof(float) * CLASSES * WIDTH);
 	scores = golden_take(&golden, CLASSES * WIDTH);
-	memcpy(supervised->scores, scores, sizeof(float) * CLASSES * WIDTH);
+	memcpy(supervised->head.scores, scores, sizeof(float) * CLASSES * WIDTH);
 	want_loss = golden_take(&golden, 1);
 	want_d_f = golden_take(&golden, (size_t)ROWS * WIDTH);
 	want = golden_take(&golden, CLASSES * WIDTH);
@@ -74,10 +74,10 @@ static void loss_and_gradients_equal_autograd(void **state)
 	assert_float_equal(loss, *want_loss, 1e-5);
 	for (unsigned i = 0; i < ROWS * WIDTH; i++)
 		assert_float_equal(d_f[i], want_d_f[i], 1e-6);
-	assert_true(mask_density(supervised->mask) < 1);
+	assert_true(mask_density(supervised->head.mask) < 1);
 	objective->kind->update(objective, &batch);
 	for (unsigned i = 0; i < CLASSES * WIDTH; i++)
-		assert_float_equal(scores[i] - supervised->scores[i], want[i], 1e-5);
+		assert_float_equal(scores[i] - supervised->head.scores[i], want[i], 1e-5);
 	tiny_vit_done(&tiny);
 	golden_done(&golden);
 }
@@ -132,11 +132,11 @@ static void labels_are_learnt(void **state)
 	late = run(round, 55).loss_ratio;
 	supervised = (const struct supervised *)round->objective;
 	print_message("loss / ln 5 %.3f -> %.3f, density %.4f, of the head %.4f\n", early, late,
-		mask_density(round_mask(round)), mask_density(supervised->mask));
+		mask_density(round_mask(round)), mask_density(supervised->head.mask));
 	assert_true(early > .7f && early < 2);
 	assert_true(late < early - .2f);
 	assert_true(mask_density(round_mask(round)) < 1);
-	assert_true(mask_density(supervised->mask) < 1);
+	assert_true(mask_density(supervised->head.mask) < 1);
 }
 
 static void a_supervised_round_resumes_with_the_same_bits(void **state)
