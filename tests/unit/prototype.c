@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdarg.h>
+#include <setjmp.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <errno.h>
+#include <math.h>
+#include <cmocka.h>
+
+#include "base/rng.h"
+#include "classify/prototype.h"
+#include "classify/unknown.h"
+
+#define SEED 67
+
+static void a_class_is_the_mean_of_directions(void **state)
+{
+	/* Lengths do not count: without them the mean of class 0 is (1, 1) / 2. */
+	static const float features[3 * 2] = { 100, 0, 0, 1, -2, 0 };
+	static const uint32_t labels[] = { 0, 0, 1 };
+	_cleanup_(prototypes_freep) struct prototypes *p = NULL;
+	struct prototype_answer answer;
+	float confidences[2];
+
+	(void)state;
+	assert_int_equal(prototypes_new(&p, features, labels, 3, 2, 2), 0);
+	assert_float_equal(p->rows[0], sqrtf(.5F), 1e-6);
+	assert_float_equal(p->rows[1], sqrtf(.5F), 1e-6);
+	assert_float_equal(p->means[0], .5, 1e-6);
+	assert_int_equal(p->n_supports[0], 2);
+	assert_float_equal(p->temperature, PROTOTYPE_TEMPERATURE, 0);
+	answer = prototypes_classify(p, (float[]){ 7, 7 }, confidences);
+	assert_int_equal(answer.class, 0);
+	assert_float_equal(answer.cosine, 1, 1e-6);
+	assert_float_equal(confidences[0], answer.confidence, 1e-6);
+	assert_float_equal(confidences[0] + confidences[1], 1, 1e-6);
+	answer = prototypes_classify(p, (float[]){ -1, -.1F }, confidences);
+	assert_int_equal(answer.class, 1);
+	assert_float_equal(confidences[1], answer.confidence, 1e-6);
+	answer = prototypes_classify(p, (float[]){ 0, 0 }, confidences);
+	assert_float_equal(answer.cosine, 0, 0);
+	assert_float_equal(confidences[1], .5, 1e-6);
+	answer = prototypes_classify(p, (float[]){ NAN, 0 }, NULL);
+	assert_float_equal(answer.confidence, .5, 1e-6);
+}
+
+static void what_is_no_set_of_classes_is_refused(void **state)
+{
+	static const float features[4] = { 1, 2, 3, 4 };
+	struct prototypes *p;
+
+	(void)state;
+	assert_int_equal(prototypes_new(&p, features, (uint32_t[]){ 0, 0 }, 2, 2, 2), -EINVAL);
+	assert_int_equal(prototypes_new(&p, features, (uint32_t[]){ 0, 2 }, 2, 2, 2), -EINVAL);
+	assert_int_equal(prototypes_new(&p, features, (uint32_t[]){ 0, 0 }, 0, 2, 1), -EINVAL);
+	assert_int_equal(prototypes_new(&p, features, (uint32_t[]){ 0, 0 }, 2, 2, 0), -EINVAL);
+}
+
+enum { K = 3, DIM = 24, SHOTS = 5 };
+
+static void draw(struct rng *rng, const float *centres, uint32_t c, float noise, float *dst)
+{
+	for (uint32_t d = 0; d < DIM; d++)
+		dst[d] = centres[c * DIM + d] + noise * rng_normal(rng);
+}
+
+struct scene {
+	float centres[(K + 1) * DIM]; /* the last one is of no class */
+	float supports[K * SHOTS * DIM];
+	uint32_t labels[K * SHOTS];
+	struct prototypes *prototypes;
+};
+
+static void scene_make(struct scene *scene, struct rng *rng, uint32_t n_shots, float noise)
+{
+	for (uint32_t i = 0; i < (K + 1) * DIM; i++)
+		scene->centres[i] = rng_normal(rng);
+	for (uint32_t i = 0; i < K * n_shots; i++) {
+		scene->labels[i] = i / n_shots;
+		draw(rng, scene->centres, i / n_shots, noise, scene->supports + (size_t)i * DIM);
+	}
+	assert_int_equal(prototypes_new(&scene->prototypes, scene->supports, scene->labels,
+				 K * n_shots, DIM, K),
+		0);
+}
+
+static void confidence_says_how_often_it_is_right(void **state)
+{
+	struct rng rng = rng_stream(SEED, 0, 0, 0);
+
+	(void)state;
+	for (int step = 1; step <= 4; step++) {
+		double said = 0, right = 0;
+		enum { N_SCENES = 40, N = 60 };
+
+		for (int i = 0; i < N_SCENES; i++) {
+			struct scene scene;
+
+			scene_make(&scene, &rng, SHOTS, (float)step);
+			for (uint32_t q = 0; q < N; q++) {
+				struct prototype_answer answer;
+				float query[DIM];
+
+				draw(&rng, scene.centres, q % K, (float)step, query);
+				answer = prototypes_classify(scene.prototypes, query, NULL);
+				said += answer.confidence;
+				right += answer.class == q % K;
+			}
+			prototypes_free(scene.prototypes);
+		}
+		print_message("noise %d: %.3f right, %.3f said\n", step, right / N_SCENES / N,
+			said / N_SCENES / N);
+		assert_true(fabs(said - right) / N_SCENES / N < .08);
+	}
+}
+
+/* Of known and of unknown queries, how many are called unknown. */
+static void count_unknown(const struct scene *scene, const struct unknown *unknown, struct rng *rng,
+	double *ret_false, double *ret_found)
+{
+	enum { N = 300 };
+	uint32_t n_false = 0, n_found = 0;
+
+	for (uint32_t i = 0; i < N; i++) {
+		float query[DIM];
+
+		draw(rng, scene->centres, i % K, .7F, query);
+		n_false += unknown_is(
+			unknown, prototypes_classify(scene->prototypes, query, NULL).cosine);
+		draw(rng, scene->centres, K, .7F, query);
+		n_found += unknown_is(
+			unknown, prototypes_classify(scene->prototypes, query, NULL).cosine);
+	}
+	*ret_false = (double)n_false / N;
+	*ret_found = (double)n_found / N;
+}
+
+static void unknown_images_are_told_by_supports_by_traffic_and_by_both(void **state)
+{
+	enum { N_TRAFFIC = 100 };
+	static const struct {
+		uint32_t n_shots, n_traffic, of_one_class, every;
+	} ways[] = {
+		{ SHOTS, 0, 0, 0 },         /* supports alone */
+		{ 1, N_TRAFFIC, 0, 0 },     /* traffic alone */
+		{ 1, N_TRAFFIC, 0, 3 },     /* a third of which is unknown */
+		{ SHOTS, N_TRAFFIC, 0, 0 }, /* both */
+		{ SHOTS, N_TRAFFIC, 1, 0 }, /* traffic of one class that hardly varies */
+		{ SHOTS, N_TRAFFIC, 0, 1 }, /* nothing but unknown */
+	};
+	struct rng rng = rng_stream(SEED, 1, 0, 0);
+
+	(void)state;
+	for (size_t w = 0; w < ARRAY_SIZE(ways); w++) {
+		float traffic[N_TRAFFIC * DIM];
+		struct unknown unknown;
+		struct scene scene;
+		double n_false, n_found;
+
+		scene_make(&scene, &rng, ways[w].n_shots, .7F);
+		for (uint32_t i = 0; i < N_TRAFFIC; i++)
+			draw(&rng, scene.centres,
+				ways[w].every && i % ways[w].every == 0 ? K
+				: ways[w].of_one_class                  ? 0
+									: i % K,
+				ways[w].of_one_class ? .1F : .7F, traffic + (size_t)i * DIM);
+		assert_int_equal(
+			unknown_calibrate(&unknown, scene.prototypes, scene.supports, scene.labels,
+				K * ways[w].n_shots, traffic, ways[w].n_traffic),
+			0);
+		count_unknown(&scene, &unknown, &rng, &n_false, &n_found);
+		print_message("way %zu: threshold %.3f, %.3f of known and %.3f of unknown\n", w,
+			(double)unknown.threshold, n_false, n_found);
+		assert_true(n_false < .25);
+		assert_true(n_found > .75);
+		prototypes_free(scene.prototypes);
+	}
+}
+
+static void with_nothing_to_go_by_nothing_is_unknown(void **state)
+{
+	static const float supports[2 * 2] = { 1, 0, 0, 1 };
+	static const uint32_t labels[] = { 0, 1 };
+	_cleanup_(prototypes_freep) struct prototypes *p = NULL;
+	struct unknown unknown;
+
+	(void)state;
+	assert_int_equal(prototypes_new(&p, supports, labels, 2, 2, 2), 0);
+	assert_int_equal(unknown_calibrate(&unknown, p, supports, labels, 2, supports, 2), 0);
+	assert_true(isnan(unknown.threshold));
+	assert_false(unknown_is(&unknown, -1));
+	assert_true(isnan(unknown_score(&unknown, 0)));
+}
+
+static void a_score_is_a_half_at_the_threshold(void **state)
+{
+	const struct unknown unknown = { .threshold = .25F }, sharp = { .threshold = 0 };
+
+	(void)state;
+	assert_float_equal(unknown_score(&unknown, .75F), .5, 1e-6);
+	assert_float_equal(unknown_score(&unknown, 1.0001F), 0, 0);
+	assert_true(unknown_score(&unknown, -1) > .8F);
+	assert_true(unknown_is(&unknown, .7F) && !unknown_is(&unknown, .8F));
+	assert_float_equal(unknown_score(&sharp, 1), 0, 0);
+	assert_float_equal(unknown_score(&sharp, .9F), 1, 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_class_is_the_mean_of_directions),
+		cmocka_unit_test(what_is_no_set_of_classes_is_refused),
+		cmocka_unit_test(confidence_says_how_often_it_is_right),
+		cmocka_unit_test(unknown_images_are_told_by_supports_by_traffic_and_by_both),
+		cmocka_unit_test(with_nothing_to_go_by_nothing_is_unknown),
+		cmocka_unit_test(a_score_is_a_half_at_the_threshold),
+	};
+
+	print_message("seed %u\n", SEED);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
