@@ -12,11 +12,12 @@
 /* A session's turn of the loop, and what a user may take of it before all others: see quota.h. */
 #define SERVE_TURN_NS (100 * NS_PER_US)
 #define SERVE_CREDIT_NS (200 * NS_PER_US)
-#define SERVE_DEBT_NS (50 * NS_PER_MS)  /* of the largest turn that others are made up for */
-#define SERVE_LOOK_NS (5 * NS_PER_US)   /* what a look costs at least, with its event */
-#define SERVE_READ_AT_ONCE (640u << 10) /* bytes; more are read in parts */
-#define SERVE_READ_BYTES (256u << 10)   /* a part */
-#define SERVE_COPY_AT_ONCE (64u << 10)  /* bytes of an image for a decoder, which takes longer */
+#define SERVE_DEBT_NS (50 * NS_PER_MS)     /* of the largest turn that others are made up for */
+#define SERVE_WELCOME_NS (200 * NS_PER_US) /* what a session costs to open and to close */
+#define SERVE_LOOK_NS (5 * NS_PER_US)      /* what a look costs at least, with its event */
+#define SERVE_READ_AT_ONCE (640u << 10)    /* bytes; more are read in parts */
+#define SERVE_READ_BYTES (256u << 10)      /* a part */
+#define SERVE_COPY_AT_ONCE (64u << 10)     /* bytes of an image for a decoder, which takes longer */
 #define SERVE_UNMAP_AT_ONCE (256u << 10)
 #define SERVE_MAX_LEAVING_BYTES (UINT64_C(512) << 20) /* given back and counted for nobody */
 #define SERVE_LATER_EVENTS 8u      /* after which what waits for a quiet loop is not put off */

@@ -70,7 +70,7 @@ struct request {
 	struct request *next;   /* of the free list, a site's queue, or the list of the done */
 
 	struct answer answer; /* the inference thread's while PENDING, the loop's once DONE */
-	float values[SHM_MAX_VALUES]; /* (answer.n_embedding + answer.n_hardness) */
+	float *values; /* (SHM_MAX_VALUES), of which answer.n_embedding + answer.n_hardness count */
 };
 
 /** Makes a free one pending: everything but the copy of the descriptor. */

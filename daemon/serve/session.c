@@ -15,48 +15,6 @@
 
 /* ---- life */
 
-static void uncount_bytes(struct session *session)
-{
-	session->serve->sessions.n_bytes -= session->n_bytes;
-	quota_free_bytes(session->user, session->n_bytes);
-	session->n_bytes = 0;
-}
-
-static void session_gone(struct session *session)
-{
-	session->serve->sessions.n_leaving -= session->n_leaving;
-	uncount_bytes(session);
-	quota_leave(&session->serve->quotas, session->user, clock_now_ns());
-	session_shm_done(&session->shm);
-	free(session);
-}
-
-static bool leave_some(struct errand *errand)
-{
-	struct session *session =
-		(struct session *)((char *)errand - offsetof(struct session, leaving));
-
-	return session_shm_done_part(&session->shm);
-}
-
-static void on_left(struct errand *errand)
-{
-	session_gone((struct session *)((char *)errand - offsetof(struct session, leaving)));
-}
-
-/* A client that comes back at once has its place; who comes and goes without end waits for it. */
-static void leave(struct session *session)
-{
-	struct session_list *list = &session->serve->sessions;
-
-	session->n_leaving = session->n_bytes;
-	list->n_leaving += session->n_leaving;
-	if (list->n_leaving <= SERVE_MAX_LEAVING_BYTES)
-		uncount_bytes(session);
-	session->leaving = (struct errand){ .run = leave_some, .done = on_left };
-	hand_give(session->serve->hand, &session->leaving);
-}
-
 static void session_free(struct session *session)
 {
 	for (uint32_t i = 0; i < session->n_requests; i++)
@@ -66,10 +24,8 @@ static void session_free(struct session *session)
 	sd_event_source_disable_unref(session->hello);
 	closep(&session->fd);
 	free(session->requests);
-	if (session->shm.frames_bytes > SERVE_UNMAP_AT_ONCE)
-		leave(session);
-	else
-		session_gone(session);
+	free(session->values);
+	session_leave(session);
 }
 
 static void session_link(struct session *session)
@@ -181,7 +137,8 @@ static void write_result(
 	memset(out->reason, 0, sizeof(out->reason));
 	if (answer->reason)
 		(void)snprintf(out->reason, sizeof(out->reason), "%s", answer->reason);
-	memcpy(out->values, request->values, n * sizeof(float));
+	if (n > 0)
+		memcpy(out->values, request->values, n * sizeof(float));
 }
 
 void session_answer(
@@ -347,13 +304,16 @@ static int make_requests(struct session *session)
 	uint32_t n = (1 + session->serve->boot->n_workers) * session->shm.n_slots;
 
 	session->requests = calloc(n, sizeof(*session->requests));
-	if (!session->requests)
+	/* Not cleared: of a session that asks little it costs no page. */
+	session->values = malloc((size_t)n * SHM_MAX_VALUES * sizeof(float));
+	if (!session->requests || !session->values)
 		return -ENOMEM;
 	session->n_requests = n;
 	for (uint32_t i = 0; i < session->n_requests; i++) {
 		struct request *request = &session->requests[i];
 
 		request->session = session;
+		request->values = session->values + (size_t)i * SHM_MAX_VALUES;
 		request->job_fd = -1;
 		request->next = session->free;
 		session->free = request;
@@ -501,30 +461,69 @@ static void say_welcome(struct session *session, const Kamen__Hello *hello)
 	session->hello = sd_event_source_disable_unref(session->hello);
 }
 
-static int on_socket(sd_event_source *source, int fd, uint32_t revents, void *userdata)
+static void hear(struct session *session)
 {
-	struct session *session = userdata;
 	ProtobufCMessage *message;
 	int r;
 
-	(void)source;
-	if (revents & (EPOLLHUP | EPOLLERR)) {
-		session_close(session);
-		return 0;
-	}
-	if (session->owes_word && !session_tell(session))
-		return 0;
-	r = wire_recv(session->serve->wire, fd, &kamen__hello__descriptor, &message);
+	r = wire_recv(session->serve->wire, session->fd, &kamen__hello__descriptor, &message);
+	if (r == -EAGAIN)
+		return;
 	if (r == 0)
 		session_close(session);
-	else if (r == -EAGAIN)
-		return 0;
 	else if (session->said_hello)
 		session_drop(session, "a packet after its hello");
 	else if (r < 0)
 		session_drop(session, "its first packet is no hello");
 	else
 		say_welcome(session, (const Kamen__Hello *)message);
+}
+
+static void hear_at_last(void *owner)
+{
+	struct session *session = owner;
+
+	(void)sd_event_source_set_io_events(session->io, EPOLLIN);
+	hear(session);
+}
+
+/* To open sessions is the dearest that a client can ask of the loop: one user's wait for others'
+ * requests once it has had its share. */
+static bool is_put_off(struct session *session)
+{
+	const uint64_t now = clock_now_ns();
+
+	if (session->said_hello)
+		return false;
+	if (quota_has_turn(session->user, now)) {
+		/* Before: it may be gone with its user afterwards. */
+		quota_took_turn(session->user, now, SERVE_WELCOME_NS);
+		return false;
+	}
+	session->turn = (struct later_item){
+		.user = session->user,
+		.run = hear_at_last,
+		.owner = session,
+	};
+	later_add(&session->serve->later, &session->turn);
+	/* Its end is told all the same. */
+	return sd_event_source_set_io_events(session->io, 0) >= 0;
+}
+
+static int on_socket(sd_event_source *source, int fd, uint32_t revents, void *userdata)
+{
+	struct session *session = userdata;
+
+	(void)source;
+	(void)fd;
+	if (revents & (EPOLLHUP | EPOLLERR)) {
+		session_close(session);
+		return 0;
+	}
+	if (session->owes_word && !session_tell(session))
+		return 0;
+	if (!is_put_off(session))
+		hear(session);
 	return 0;
 }
 

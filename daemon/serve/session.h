@@ -75,6 +75,7 @@ struct session {
 	/* (n_requests), so many a slot: each worker may still hold one in a late forward */
 	struct request *requests;
 	uint32_t n_requests;
+	float *values; /* (n_requests, SHM_MAX_VALUES), of which most are never touched */
 	struct request *free;
 	uint32_t n_busy;                        /* requests that are not free */
 	struct request *in_slot[SHM_MAX_SLOTS]; /* what is to be answered there */
@@ -123,6 +124,8 @@ void session_answer(
 	struct session *session, const struct request *request, const struct answer *answer);
 /** Gives a request back to its session; frees a closed session with its last one. */
 void session_put(struct session *session, struct request *request);
+/** The last of a session that nobody holds: its memory, its place among its user's, itself. */
+void session_leave(struct session *session);
 /** Ends a session for a reason that is logged; its requests come to nothing. */
 void session_drop(struct session *session, const char *reason);
 

@@ -30,6 +30,8 @@ static const char config_text[] =
 static const char shared_config_text[] =
 	"[serve]\nthreads = 1\nprecision = f32\nmax_clients = 48\nuid_clients = 0\n"
 	"uid_bytes = 0\nuid_depth = 0\nuid_rate = 0\n[learner]\nenabled = off\n";
+enum { LOOP_NICENESS = -5 };
+
 static const char site_text[] = "[site]\nreplay_bytes = 1M\n";
 
 static int write_file(const char *dir, const char *name, const void *data, size_t n_bytes)
@@ -98,8 +100,6 @@ static void become(const struct victim *victim, const char *program, uid_t uid)
 	fd = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
 	if (fd < 0 || dup2(fd, STDOUT_FILENO) < 0 || dup2(fd, STDERR_FILENO) < 0)
 		_exit(127);
-	/* As the unit's LimitNICE= */
-	(void)setrlimit(RLIMIT_NICE, &(const struct rlimit){ 25, 25 });
 	if (uid != (uid_t)-1 &&
 		(setgroups(0, NULL) < 0 || setgid((gid_t)uid) < 0 || setuid(uid) < 0))
 		_exit(127);
@@ -182,6 +182,10 @@ int victim_start(struct victim *victim, const char *program, uid_t uid, int time
 	if (r < 0)
 		(void)fprintf(stderr, "%s does not start: %s\n", program, strerror(-r));
 	victim->ingest = child_of(victim->pid);
+	/* The two loops, as the unit's LimitNICE= lets them do themselves. */
+	(void)setpriority(PRIO_PROCESS, (id_t)victim->pid, LOOP_NICENESS);
+	if (victim->ingest > 0)
+		(void)setpriority(PRIO_PROCESS, (id_t)victim->ingest, LOOP_NICENESS);
 	return r;
 }
 
