@@ -13,7 +13,8 @@
  * image: the values have an order but no unit.
  *
  * On disk (.khard, beside the .kmask) a safetensors file: metadata `format`, `base`, `mask`,
- * `num_heads`, `grid`, `xxh3`; tensors entry.*, blocks.N.* with timm's names, norm.*, exit.*. Data only; read
+ * `num_heads`, `grid`, `xxh3`; tensors entry.*, trunk.blocks.N.* and trunk.norm.* with timm's names,
+ * exit.*. Data only; read
  * like anything foreign.
  */
 struct hardness;

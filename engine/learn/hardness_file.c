@@ -7,92 +7,61 @@
 
 #include "learn/hardness_file.h"
 #include "model/safetensors.h"
+#include "model/vit_params.h"
 
 #define FORMAT "kamen hardness 1"
 #define MAX_WIDTH 8192u
 #define MAX_INNER 1024u
 #define MAX_MLP 8192u
 #define MAX_DEPTH 16u
+#define NORM_EPS 1e-6f
+/* The tensors of a file: entry and exit with the last norm, and those of each block. */
+#define N_ENDS 6u
+#define N_OF_BLOCK 12u
 
 /** XXH3 of the values, in f32 as they are read. */
 struct sum {
 	char text[17];
 };
 
-enum width { INNER, INNER_3, MLP, WIDTH, ONE };
-
-static uint32_t width_of(const struct hardness_info *info, enum width width)
+struct vit_shape hardness_trunk(const struct hardness_info *info)
 {
-	switch (width) {
-	case INNER:
-		return info->inner;
-	case INNER_3:
-		return 3 * info->inner;
-	case MLP:
-		return info->n_mlp;
-	case WIDTH:
-		return info->width;
-	case ONE:
-		break;
-	}
-	return 1;
+	return (struct vit_shape){
+		.width = info->inner,
+		.depth = info->depth,
+		.n_heads = info->n_heads,
+		.mlp = info->n_mlp,
+		.norm_eps = NORM_EPS,
+	};
 }
 
-/* Weights and biases take turns; n_in ONE: a norm, whose weight has one dimension as well. */
-static const struct row {
-	const char *name;
-	enum width n_out, n_in;
-	bool is_norm;
-} entry = { "entry", INNER, WIDTH, false },
-  of_block[] = {
-	  { "norm1", INNER, ONE, true },
-	  { "attn.qkv", INNER_3, INNER, false },
-	  { "attn.proj", INNER, INNER, false },
-	  { "norm2", INNER, ONE, true },
-	  { "mlp.fc1", MLP, INNER, false },
-	  { "mlp.fc2", INNER, MLP, false },
-  },
-  end[] = {
-	  { "norm", INNER, ONE, true },
-	  { "exit", ONE, INNER, false },
-  };
-
-struct hardness_tensor hardness_tensor(const struct hardness_info *info, unsigned i)
+int hardness_params(struct params **ret_params, const struct hardness_info *info)
 {
-	const unsigned n_blocks = info->depth * HARDNESS_OF_BLOCK;
-	const struct row *row = &entry;
-	struct hardness_tensor tensor = { .n_dims = 1 };
-	char block[24] = "";
-	unsigned at = i;
+	const struct vit_shape shape = hardness_trunk(info);
+	_cleanup_(params_freep) struct params *params = NULL, *trunk = NULL;
+	int r;
 
-	if (i >= HARDNESS_ENTRY + n_blocks) {
-		at = i - HARDNESS_ENTRY - n_blocks;
-		row = &end[at / 2];
-	} else if (i >= HARDNESS_ENTRY) {
-		at = (i - HARDNESS_ENTRY) % HARDNESS_OF_BLOCK;
-		row = &of_block[at / 2];
-		(void)snprintf(block, sizeof(block), "blocks.%u.",
-			(i - HARDNESS_ENTRY) / HARDNESS_OF_BLOCK);
-	}
-	(void)snprintf(tensor.name, sizeof(tensor.name), "%s%s.%s", block, row->name,
-		at % 2 ? "bias" : "weight");
-	tensor.dims[0] = width_of(info, row->n_out);
-	tensor.dims[1] = 1;
-	if (at % 2 == 0 && !row->is_norm) {
-		tensor.n_dims = 2;
-		tensor.dims[1] = width_of(info, row->n_in);
-	}
-	tensor.n = (size_t)tensor.dims[0] * tensor.dims[1];
-	return tensor;
+	r = params_new(&params);
+	if (r == 0)
+		r = params_add_linear(params, "entry", info->inner, info->width);
+	if (r == 0)
+		r = vit_params_new(&trunk, &shape, false);
+	if (r == 0)
+		r = params_append(params, "trunk", trunk);
+	if (r == 0)
+		r = params_add_linear(params, "exit", 1, info->inner);
+	if (r < 0)
+		return r;
+	*ret_params = TAKE_PTR(params);
+	return 0;
 }
 
 size_t hardness_n_values(const struct hardness_info *info)
 {
-	size_t n = 0;
+	const size_t inner = info->inner, mlp = info->n_mlp;
+	const size_t of_block = 4 * inner * inner + 2 * mlp * inner + 9 * inner + mlp;
 
-	for (unsigned i = 0; i < hardness_n_tensors(info); i++)
-		n += hardness_tensor(info, i).n;
-	return n;
+	return inner * info->width + inner + info->depth * of_block + 2 * inner + inner + 1;
 }
 
 static int check_info(const struct hardness_info *info, struct diag *diag)
@@ -166,20 +135,19 @@ static int read_info(struct hardness_info *info, const struct safetensors *st, s
 {
 	const char *format = safetensors_metadata(st, "format");
 	const struct tensor *of_entry = find(st, "entry.weight", 2);
-	const struct tensor *fc1 = find(st, "blocks.0.mlp.fc1.weight", 2);
+	const struct tensor *fc1 = find(st, "trunk.blocks.0.mlp.fc1.weight", 2);
 	size_t n = safetensors_count(st);
 	int r;
 
 	if (!format || strcmp(format, FORMAT) != 0)
 		return diag_set(diag, EBADMSG, "hardness: not a hardness file");
-	if (!of_entry || !fc1 || n < HARDNESS_ENTRY + HARDNESS_END ||
-		(n - HARDNESS_ENTRY - HARDNESS_END) % HARDNESS_OF_BLOCK != 0 ||
-		n > HARDNESS_ENTRY + MAX_DEPTH * HARDNESS_OF_BLOCK + HARDNESS_END)
+	if (!of_entry || !fc1 || n < N_ENDS || (n - N_ENDS) % N_OF_BLOCK != 0 ||
+		n > N_ENDS + MAX_DEPTH * N_OF_BLOCK)
 		return diag_set(diag, EBADMSG, "hardness: tensors are missing, or too many");
 	info->inner = (uint32_t)of_entry->dims[0];
 	info->width = (uint32_t)of_entry->dims[1];
 	info->n_mlp = (uint32_t)fc1->dims[0];
-	info->depth = (uint32_t)((n - HARDNESS_ENTRY - HARDNESS_END) / HARDNESS_OF_BLOCK);
+	info->depth = (uint32_t)((n - N_ENDS) / N_OF_BLOCK);
 	r = read_count(&info->grid, st, "grid", diag);
 	if (r == 0)
 		r = read_count(&info->n_heads, st, "num_heads", diag);
@@ -190,8 +158,8 @@ static int read_info(struct hardness_info *info, const struct safetensors *st, s
 	return r < 0 ? r : check_info(info, diag);
 }
 
-static int read_tensor(float *values, const struct safetensors *st,
-	const struct hardness_tensor *want, struct diag *diag)
+static int read_tensor(
+	float *values, const struct safetensors *st, const struct param *want, struct diag *diag)
 {
 	const struct tensor *tensor = find(st, want->name, want->n_dims);
 
@@ -232,9 +200,9 @@ int hardness_decode(struct hardness_info *ret_info, float **ret_values, const vo
 	size_t n_bytes, struct diag *diag)
 {
 	_cleanup_(safetensors_freep) struct safetensors *st = NULL;
+	_cleanup_(params_freep) struct params *params = NULL;
 	_cleanup_(freep) float *values = NULL;
 	struct hardness_info info = { 0 };
-	size_t at = 0;
 	int r;
 
 	if (n_bytes > HARDNESS_MAX_BYTES)
@@ -251,15 +219,11 @@ int hardness_decode(struct hardness_info *ret_info, float **ret_values, const vo
 	values = malloc(hardness_n_values(&info) * sizeof(*values));
 	if (!values)
 		return diag_set(diag, ENOMEM, "hardness: no memory");
-	for (unsigned i = 0; i < hardness_n_tensors(&info); i++) {
-		struct hardness_tensor tensor = hardness_tensor(&info, i);
-
-		r = read_tensor(values + at, st, &tensor, diag);
-		if (r < 0)
-			return r;
-		at += tensor.n;
-	}
-	r = check_sum(st, values, at, diag);
+	r = hardness_params(&params, &info);
+	for (unsigned i = 0; r == 0 && i < params->n_tensors; i++)
+		r = read_tensor(values + params->tensors[i].offset, st, &params->tensors[i], diag);
+	if (r == 0)
+		r = check_sum(st, values, params->n_values, diag);
 	if (r < 0)
 		return r;
 	*ret_info = info;
@@ -277,34 +241,22 @@ int hardness_check(
 int hardness_encode(
 	const struct hardness_info *info, const float *values, void **ret_data, size_t *ret_n_bytes)
 {
-	const unsigned n = hardness_n_tensors(info);
 	char base[DIGEST_HEX_CHARS + 1], mask[DIGEST_HEX_CHARS + 1], heads[12], grid[12];
 	struct sum sum;
 	const char *const metadata[] = { "format", FORMAT, "base", base, "mask", mask, "num_heads",
 		heads, "grid", grid, "xxh3", sum.text, NULL };
-	_cleanup_(freep) struct hardness_tensor *tensors = NULL;
-	_cleanup_(freep) struct tensor_out *out = NULL;
+	_cleanup_(params_freep) struct params *params = NULL;
+	int r;
 
 	if (check_info(info, NULL) < 0)
 		return -EINVAL;
-	sum = sum_of(values, hardness_n_values(info));
-	tensors = calloc(n, sizeof(*tensors));
-	out = calloc(n, sizeof(*out));
-	if (!tensors || !out)
-		return -ENOMEM;
-	for (unsigned i = 0; i < n; i++) {
-		tensors[i] = hardness_tensor(info, i);
-		out[i] = (struct tensor_out){
-			.name = tensors[i].name,
-			.n_dims = tensors[i].n_dims,
-			.dims = { tensors[i].dims[0], tensors[i].dims[1] },
-			.data = values,
-		};
-		values += tensors[i].n;
-	}
+	r = hardness_params(&params, info);
+	if (r < 0)
+		return r;
+	sum = sum_of(values, params->n_values);
 	digest_to_hex(&info->base, base);
 	digest_to_hex(&info->mask, mask);
 	(void)snprintf(heads, sizeof(heads), "%u", info->n_heads);
 	(void)snprintf(grid, sizeof(grid), "%u", info->grid);
-	return safetensors_encode(out, n, metadata, ret_data, ret_n_bytes);
+	return params_encode(params, values, metadata, ret_data, ret_n_bytes);
 }

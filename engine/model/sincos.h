@@ -10,5 +10,8 @@
  * frequency. width: a multiple of 4.
  */
 void sincos_positions(float *dst, uint32_t width, uint32_t grid);
+/** The same where what was learnt is the positions of another grid over the same image: a patch's are
+ * those of its middle there. */
+void sincos_positions_like(float *dst, uint32_t width, uint32_t grid, uint32_t other);
 
 #endif

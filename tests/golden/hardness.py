@@ -52,7 +52,8 @@ def hardness(tokens, grid):
     return F.linear(F.layer_norm(x, (W,), *last, eps=1e-6), *end)[:, 1:, 0]
 
 
-flat = entry + [t for b in blocks for part in b for t in part] + last + end
+flat = entry + [t for _, qkv, proj, _, fc1, fc2 in blocks for part in (qkv, proj, fc1, fc2) for t in part]
+flat += [t for norm1, _, _, norm2, _, _ in blocks for part in (norm1, norm2) for t in part] + last + end
 tokens = torch.randn(2, 1 + GRID**2, D).float().double()
 more = torch.randn(1, 1 + LARGER**2, D).float().double()
 write("hardness.f32", *(t.numpy() for t in flat), tokens, hardness(tokens, GRID), more, hardness(more, LARGER))

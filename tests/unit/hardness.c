@@ -157,7 +157,7 @@ static void a_spoilt_file_is_refused(void **state)
 
 	assert_int_equal(check_with(world, "kamen hardness 1", 15, '2'), -EBADMSG);
 	assert_int_equal(check_with(world, "entry.weight", 0, 'E'), -EBADMSG);
-	assert_int_equal(check_with(world, "blocks.1.attn.qkv.bias", 7, '2'), -EBADMSG);
+	assert_int_equal(check_with(world, "trunk.blocks.1.attn.qkv.bias", 13, '2'), -EBADMSG);
 	assert_int_equal(check_with(world, "\"base\"", 1, 'B'), -EBADMSG);
 	assert_int_equal(check_with(world, "\"mask\"", 1, 'M'), -EBADMSG);
 	assert_int_equal(check_with(world, "\"num_heads\"", 1, 'N'), -EBADMSG);
