@@ -9,12 +9,12 @@
 
 #include "fixture/random_vit.h"
 #include "golden/golden.h"
-#include "model/decoder.h"
+#include "model/vit_decoder.h"
 
 enum { N = 2, N_IN = 6, GRID = 3, L = GRID * GRID, N_OUT = 5, N_KEPT = 4 };
 enum { ALL_TOKENS = N * (1 + L) * N_IN, ALL_OUT = 2 * N * L * N_OUT };
 
-static const struct decoder_shape shape = {
+static const struct vit_decoder_shape shape = {
 	.n_in = N_IN,
 	.width = 8,
 	.depth = 2,
@@ -28,12 +28,12 @@ static const struct decoder_shape shape = {
 /* As in tests/golden/learnt.py. */
 static const uint32_t kept[N * N_KEPT] = { 7, 0, 4, 2, 1, 8, 3, 5 };
 
-static struct decoder *decoder_of(uint32_t n_kept, bool forward_only)
+static struct vit_decoder *decoder_of(uint32_t n_kept, bool forward_only)
 {
-	struct decoder *decoder = NULL;
+	struct vit_decoder *decoder = NULL;
 
-	assert_int_equal(decoder_new(&decoder, &shape,
-				 &(struct decoder_options){
+	assert_int_equal(vit_decoder_new(&decoder, &shape,
+				 &(struct vit_decoder_options){
 					 .batch = N,
 					 .n_kept = n_kept,
 					 .forward_only = forward_only,
@@ -44,8 +44,8 @@ static struct decoder *decoder_of(uint32_t n_kept, bool forward_only)
 
 static void values_and_gradients_equal_the_golden(void **state)
 {
-	_cleanup_(decoder_freep) struct decoder *decoder = decoder_of(N_KEPT, false);
-	const struct params *params = decoder_params(decoder);
+	_cleanup_(vit_decoder_freep) struct vit_decoder *decoder = decoder_of(N_KEPT, false);
+	const struct params *params = vit_decoder_params(decoder);
 	_cleanup_(freep) float *grad = calloc(params->n_values, sizeof(*grad));
 	enum { N_TOKENS = N * (1 + N_KEPT) * N_IN };
 	struct golden golden = { 0 };
@@ -57,10 +57,10 @@ static void values_and_gradients_equal_the_golden(void **state)
 	values = golden_take(&golden, params->n_values);
 	tokens = golden_take(&golden, N_TOKENS);
 	weight = golden_take(&golden, ALL_OUT);
-	assert_int_equal(decoder_load(decoder, values), 0);
-	assert_int_equal(decoder_forward(decoder, tokens, kept, out), 0);
+	assert_int_equal(vit_decoder_load(decoder, values), 0);
+	assert_int_equal(vit_decoder_forward(decoder, tokens, kept, out), 0);
 	assert_true(relative_difference(out, golden_take(&golden, ALL_OUT), ALL_OUT) < 1e-5);
-	assert_int_equal(decoder_backward(decoder, weight, grad, d_tokens), 0);
+	assert_int_equal(vit_decoder_backward(decoder, weight, grad, d_tokens), 0);
 	for (unsigned t = 0; t < params->n_tensors; t++)
 		assert_true(relative_difference(grad + params->tensors[t].offset,
 				    golden_take(&golden, params->tensors[t].n),
@@ -73,8 +73,8 @@ static void values_and_gradients_equal_the_golden(void **state)
 /* A loss of random weights, and a random direction of all that it depends on. */
 static void differences_along_a_direction_agree(void **state)
 {
-	_cleanup_(decoder_freep) struct decoder *decoder = decoder_of(0, false);
-	const struct params *params = decoder_params(decoder);
+	_cleanup_(vit_decoder_freep) struct vit_decoder *decoder = decoder_of(0, false);
+	const struct params *params = vit_decoder_params(decoder);
 	const size_t n = params->n_values;
 	_cleanup_(freep) float *values = calloc(n, sizeof(*values));
 	_cleanup_(freep) float *moved = calloc(n, sizeof(*moved));
@@ -84,12 +84,12 @@ static void differences_along_a_direction_agree(void **state)
 	const float step = 4e-3f;
 
 	(void)state;
-	decoder_start(params, values, 1);
+	vit_decoder_start(params, values, 1);
 	random_pixels(tokens, ALL_TOKENS, 2);
 	random_pixels(weight, ALL_OUT, 3);
-	assert_int_equal(decoder_load(decoder, values), 0);
-	assert_int_equal(decoder_forward(decoder, tokens, NULL, out), 0);
-	assert_int_equal(decoder_backward(decoder, weight, grad, d_tokens), 0);
+	assert_int_equal(vit_decoder_load(decoder, values), 0);
+	assert_int_equal(vit_decoder_forward(decoder, tokens, NULL, out), 0);
+	assert_int_equal(vit_decoder_backward(decoder, weight, grad, d_tokens), 0);
 	for (int side = 0; side < 2; side++) {
 		float other[ALL_TOKENS];
 
@@ -103,8 +103,8 @@ static void differences_along_a_direction_agree(void **state)
 			want += side ? 0 : (double)other[i] * d_tokens[i];
 			other[i] = tokens[i] + (side ? -step : step) * other[i];
 		}
-		assert_int_equal(decoder_load(decoder, moved), 0);
-		assert_int_equal(decoder_forward(decoder, other, NULL, out), 0);
+		assert_int_equal(vit_decoder_load(decoder, moved), 0);
+		assert_int_equal(vit_decoder_forward(decoder, other, NULL, out), 0);
 		for (size_t i = 0; i < ALL_OUT; i++)
 			sides[side] += (double)out[i] * weight[i];
 	}
@@ -115,14 +115,14 @@ static void differences_along_a_direction_agree(void **state)
 
 static void all_kept_in_any_order_is_all(void **state)
 {
-	_cleanup_(decoder_freep) struct decoder *decoder = decoder_of(0, true);
-	const struct params *params = decoder_params(decoder);
+	_cleanup_(vit_decoder_freep) struct vit_decoder *decoder = decoder_of(0, true);
+	const struct params *params = vit_decoder_params(decoder);
 	_cleanup_(freep) float *values = calloc(params->n_values, sizeof(*values));
 	float tokens[ALL_TOKENS], other[ALL_TOKENS], out[ALL_OUT], again[ALL_OUT];
 	uint32_t order[N * L];
 
 	(void)state;
-	decoder_start(params, values, 1);
+	vit_decoder_start(params, values, 1);
 	random_pixels(tokens, ALL_TOKENS, 2);
 	memcpy(other, tokens, sizeof(other));
 	for (uint32_t i = 0; i < N; i++)
@@ -132,35 +132,35 @@ static void all_kept_in_any_order_is_all(void **state)
 				tokens + (i * (1 + L) + 1 + order[i * L + p]) * N_IN,
 				N_IN * sizeof(float));
 		}
-	assert_int_equal(decoder_load(decoder, values), 0);
-	assert_int_equal(decoder_forward(decoder, tokens, NULL, out), 0);
-	assert_int_equal(decoder_forward(decoder, other, order, again), 0);
+	assert_int_equal(vit_decoder_load(decoder, values), 0);
+	assert_int_equal(vit_decoder_forward(decoder, tokens, NULL, out), 0);
+	assert_int_equal(vit_decoder_forward(decoder, other, order, again), 0);
 	assert_true(relative_difference(again, out, ALL_OUT) < 1e-5);
-	assert_int_equal(decoder_backward(decoder, out, values, NULL), -EINVAL);
+	assert_int_equal(vit_decoder_backward(decoder, out, values, NULL), -EINVAL);
 }
 
 static void patches_that_are_none_are_refused(void **state)
 {
-	_cleanup_(decoder_freep) struct decoder *decoder = decoder_of(N_KEPT, true);
+	_cleanup_(vit_decoder_freep) struct vit_decoder *decoder = decoder_of(N_KEPT, true);
 	uint32_t bad[N * N_KEPT];
 	float tokens[ALL_TOKENS] = { 0 }, out[ALL_OUT];
-	struct decoder *none = NULL;
-	struct decoder_shape odd = shape;
+	struct vit_decoder *none = NULL;
+	struct vit_decoder_shape odd = shape;
 
 	(void)state;
 	memcpy(bad, kept, sizeof(bad));
 	bad[5] = L;
-	assert_int_equal(decoder_forward(decoder, tokens, bad, out), -EINVAL);
+	assert_int_equal(vit_decoder_forward(decoder, tokens, bad, out), -EINVAL);
 	bad[5] = bad[4];
-	assert_int_equal(decoder_forward(decoder, tokens, bad, out), -EINVAL);
-	assert_int_equal(decoder_forward(decoder, tokens, NULL, out), -EINVAL);
+	assert_int_equal(vit_decoder_forward(decoder, tokens, bad, out), -EINVAL);
+	assert_int_equal(vit_decoder_forward(decoder, tokens, NULL, out), -EINVAL);
 	odd.n_trunks = 3;
 	assert_int_equal(
-		decoder_new(&none, &odd, &(struct decoder_options){ .batch = N }), -EINVAL);
+		vit_decoder_new(&none, &odd, &(struct vit_decoder_options){ .batch = N }), -EINVAL);
 	odd = shape;
 	odd.n_heads = 3;
 	assert_int_equal(
-		decoder_new(&none, &odd, &(struct decoder_options){ .batch = N }), -EINVAL);
+		vit_decoder_new(&none, &odd, &(struct vit_decoder_options){ .batch = N }), -EINVAL);
 }
 
 int main(void)

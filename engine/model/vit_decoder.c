@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "model/decoder.h"
+#include "model/vit_decoder.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -24,11 +24,11 @@ struct trunk {
 	size_t at, weight, bias;
 };
 
-struct decoder {
-	struct decoder_shape shape;
-	struct decoder_options options;
+struct vit_decoder {
+	struct vit_decoder_shape shape;
+	struct vit_decoder_options options;
 	struct params *params;
-	struct trunk trunks[DECODER_MAX_TRUNKS];
+	struct trunk trunks[VIT_DECODER_MAX_TRUNKS];
 	struct dense *entry;
 	size_t entry_weight, entry_bias, mask_token;
 	struct arena *arena;
@@ -38,22 +38,22 @@ struct decoder {
 	float *entered;   /* (batch, 1 + n_kept, width), and its gradient */
 	float *sequence;  /* (batch, 1 + L, width), and its gradient */
 	float *left;      /* (batch, 1 + L, width) of a trunk, and its gradient */
-	float *rows[DECODER_MAX_TRUNKS]; /* (batch, L, width) that an exit reads */
-	float *d_rows;                   /* the same's gradient */
-	const float *tokens;             /* the caller's of the last forward */
+	float *rows[VIT_DECODER_MAX_TRUNKS]; /* (batch, L, width) that an exit reads */
+	float *d_rows;                       /* the same's gradient */
+	const float *tokens;                 /* the caller's of the last forward */
 };
 
-static uint32_t n_patches(const struct decoder_shape *shape)
+static uint32_t n_patches(const struct vit_decoder_shape *shape)
 {
 	return shape->grid * shape->grid;
 }
 
-static uint32_t n_kept(const struct decoder *decoder)
+static uint32_t n_kept(const struct vit_decoder *decoder)
 {
 	return decoder->options.n_kept ? decoder->options.n_kept : n_patches(&decoder->shape);
 }
 
-static struct vit_shape trunk_shape(const struct decoder_shape *shape)
+static struct vit_shape trunk_shape(const struct vit_decoder_shape *shape)
 {
 	return (struct vit_shape){
 		.width = shape->width,
@@ -65,7 +65,7 @@ static struct vit_shape trunk_shape(const struct decoder_shape *shape)
 
 /* ---- what it learns */
 
-static int add_trunk(struct params *params, const struct decoder_shape *shape, uint32_t trunk)
+static int add_trunk(struct params *params, const struct vit_decoder_shape *shape, uint32_t trunk)
 {
 	const struct vit_shape blocks = trunk_shape(shape);
 	_cleanup_(params_freep) struct params *own = NULL;
@@ -83,14 +83,14 @@ static int add_trunk(struct params *params, const struct decoder_shape *shape, u
 	return params_add_linear(params, name, shape->n_out, shape->width);
 }
 
-int decoder_params_new(struct params **ret_params, const struct decoder_shape *shape)
+int vit_decoder_params_new(struct params **ret_params, const struct vit_decoder_shape *shape)
 {
 	_cleanup_(params_freep) struct params *params = NULL;
 	int r;
 
 	if (shape->n_in == 0 || shape->n_out == 0 || shape->width % 4 || shape->grid == 0 ||
 		shape->grid > MAX_GRID || shape->n_trunks == 0 ||
-		shape->n_trunks > DECODER_MAX_TRUNKS)
+		shape->n_trunks > VIT_DECODER_MAX_TRUNKS)
 		return -EINVAL;
 	r = params_new(&params);
 	if (r == 0)
@@ -106,7 +106,7 @@ int decoder_params_new(struct params **ret_params, const struct decoder_shape *s
 	return 0;
 }
 
-void decoder_start(const struct params *params, float *values, uint64_t seed)
+void vit_decoder_start(const struct params *params, float *values, uint64_t seed)
 {
 	for (unsigned i = 0; i < params->n_tensors; i++) {
 		const struct param *param = &params->tensors[i];
@@ -128,7 +128,7 @@ static size_t offset_of(const struct params *params, const char *stem, uint32_t 
 	return params_find(params, name)->offset;
 }
 
-static void find_values(struct decoder *decoder)
+static void find_values(struct vit_decoder *decoder)
 {
 	const struct params *params = decoder->params;
 
@@ -146,7 +146,7 @@ static void find_values(struct decoder *decoder)
 
 /* ---- making it */
 
-static void carve(struct decoder *decoder, struct vit_carver *carver)
+static void carve(struct vit_decoder *decoder, struct vit_carver *carver)
 {
 	const size_t n = decoder->options.batch, width = decoder->shape.width;
 	const size_t n_rows = n_patches(&decoder->shape);
@@ -162,7 +162,7 @@ static void carve(struct decoder *decoder, struct vit_carver *carver)
 	decoder->d_rows = vit_carve(carver, n * n_rows * width);
 }
 
-static int init_memory(struct decoder *decoder)
+static int init_memory(struct vit_decoder *decoder)
 {
 	struct vit_carver carver = { 0 };
 	int r;
@@ -177,9 +177,9 @@ static int init_memory(struct decoder *decoder)
 	return 0;
 }
 
-static int init_trunk(struct decoder *decoder, struct trunk *trunk)
+static int init_trunk(struct vit_decoder *decoder, struct trunk *trunk)
 {
-	const struct decoder_options *options = &decoder->options;
+	const struct vit_decoder_options *options = &decoder->options;
 	const struct vit_shape shape = trunk_shape(&decoder->shape);
 	const uint32_t n_rows = n_patches(&decoder->shape);
 	const enum slot_use use = options->forward_only ? SLOT_INFER : SLOT_LEARN;
@@ -205,15 +205,15 @@ static int init_trunk(struct decoder *decoder, struct trunk *trunk)
 			       decoder->shape.n_out, decoder->shape.width);
 }
 
-int decoder_new(struct decoder **ret_decoder, const struct decoder_shape *shape,
-	const struct decoder_options *options)
+int vit_decoder_new(struct vit_decoder **ret_decoder, const struct vit_decoder_shape *shape,
+	const struct vit_decoder_options *options)
 {
-	_cleanup_(decoder_freep) struct decoder *decoder = calloc(1, sizeof(*decoder));
+	_cleanup_(vit_decoder_freep) struct vit_decoder *decoder = calloc(1, sizeof(*decoder));
 	int r;
 
 	if (!decoder)
 		return -ENOMEM;
-	r = decoder_params_new(&decoder->params, shape);
+	r = vit_decoder_params_new(&decoder->params, shape);
 	if (r < 0)
 		return r;
 	if (options->batch == 0 || options->batch > MAX_BATCH ||
@@ -235,12 +235,12 @@ int decoder_new(struct decoder **ret_decoder, const struct decoder_shape *shape,
 	return 0;
 }
 
-void decoder_free(struct decoder *decoder)
+void vit_decoder_free(struct vit_decoder *decoder)
 {
 	if (!decoder)
 		return;
 	dense_free(decoder->entry);
-	for (uint32_t t = 0; t < DECODER_MAX_TRUNKS; t++) {
+	for (uint32_t t = 0; t < VIT_DECODER_MAX_TRUNKS; t++) {
 		struct trunk *trunk = &decoder->trunks[t];
 
 		dense_free(trunk->exit);
@@ -253,12 +253,12 @@ void decoder_free(struct decoder *decoder)
 	free(decoder);
 }
 
-const struct params *decoder_params(const struct decoder *decoder)
+const struct params *vit_decoder_params(const struct vit_decoder *decoder)
 {
 	return decoder->params;
 }
 
-int decoder_load(struct decoder *decoder, const float *values)
+int vit_decoder_load(struct vit_decoder *decoder, const float *values)
 {
 	int r = 0;
 
@@ -275,7 +275,7 @@ int decoder_load(struct decoder *decoder, const float *values)
 
 /* ---- forward */
 
-static int place_patches(struct decoder *decoder, const uint32_t *kept)
+static int place_patches(struct vit_decoder *decoder, const uint32_t *kept)
 {
 	const uint32_t n_rows = n_patches(&decoder->shape), n = n_kept(decoder);
 
@@ -298,7 +298,7 @@ static int place_patches(struct decoder *decoder, const uint32_t *kept)
 
 /* Row of what entered that stands at a place of an image's sequence, the class token at 0; NULL: the
  * mask token does. */
-static float *entered_at(const struct decoder *decoder, uint32_t image, uint32_t at)
+static float *entered_at(const struct vit_decoder *decoder, uint32_t image, uint32_t at)
 {
 	const size_t n_rows = n_patches(&decoder->shape), n = 1 + n_kept(decoder);
 	uint32_t k = 0;
@@ -312,7 +312,7 @@ static float *entered_at(const struct decoder *decoder, uint32_t image, uint32_t
 	return decoder->entered + (image * n + k) * decoder->shape.width;
 }
 
-static void lay_sequence(const struct decoder *decoder)
+static void lay_sequence(const struct vit_decoder *decoder)
 {
 	const uint32_t n = 1 + n_patches(&decoder->shape), width = decoder->shape.width;
 	const float *mask_token = decoder->values + decoder->mask_token;
@@ -331,7 +331,7 @@ static void lay_sequence(const struct decoder *decoder)
 }
 
 /* (batch, 1 + L, width) without the class tokens, and the other way with zeros for them. */
-static void take_patches(const struct decoder *decoder, float *rows)
+static void take_patches(const struct vit_decoder *decoder, float *rows)
 {
 	const size_t n = (size_t)n_patches(&decoder->shape) * decoder->shape.width;
 
@@ -341,7 +341,7 @@ static void take_patches(const struct decoder *decoder, float *rows)
 			n * sizeof(*rows));
 }
 
-static void give_patches(const struct decoder *decoder, const float *rows)
+static void give_patches(const struct vit_decoder *decoder, const float *rows)
 {
 	const size_t n = (size_t)n_patches(&decoder->shape) * decoder->shape.width;
 
@@ -353,7 +353,7 @@ static void give_patches(const struct decoder *decoder, const float *rows)
 	}
 }
 
-static int run_trunk(struct decoder *decoder, uint32_t t, float *out)
+static int run_trunk(struct vit_decoder *decoder, uint32_t t, float *out)
 {
 	const size_t n_rows = 1 + (size_t)n_patches(&decoder->shape);
 	struct trunk *trunk = &decoder->trunks[t];
@@ -369,12 +369,13 @@ static int run_trunk(struct decoder *decoder, uint32_t t, float *out)
 		decoder->values + trunk->bias, decoder->rows[t], out);
 }
 
-static size_t n_out(const struct decoder *decoder)
+static size_t n_out(const struct vit_decoder *decoder)
 {
 	return (size_t)decoder->options.batch * n_patches(&decoder->shape) * decoder->shape.n_out;
 }
 
-int decoder_forward(struct decoder *decoder, const float *tokens, const uint32_t *kept, float *out)
+int vit_decoder_forward(
+	struct vit_decoder *decoder, const float *tokens, const uint32_t *kept, float *out)
 {
 	int r = place_patches(decoder, kept);
 
@@ -400,7 +401,7 @@ static void add_row(float *restrict dst, const float *restrict src, size_t n)
 }
 
 /* d_out to the gradient of what entered the trunk, into left. */
-static int return_trunk(struct decoder *decoder, uint32_t t, const float *d_out, float *grad)
+static int return_trunk(struct vit_decoder *decoder, uint32_t t, const float *d_out, float *grad)
 {
 	struct trunk *trunk = &decoder->trunks[t];
 	int r;
@@ -415,7 +416,7 @@ static int return_trunk(struct decoder *decoder, uint32_t t, const float *d_out,
 }
 
 /* The sequence's gradient to that of what entered and of the mask token. */
-static void split_sequence(const struct decoder *decoder, float *d_mask_token)
+static void split_sequence(const struct vit_decoder *decoder, float *d_mask_token)
 {
 	const uint32_t n = 1 + n_patches(&decoder->shape), width = decoder->shape.width;
 
@@ -431,7 +432,8 @@ static void split_sequence(const struct decoder *decoder, float *d_mask_token)
 		}
 }
 
-int decoder_backward(struct decoder *decoder, const float *d_out, float *grad, float *d_tokens)
+int vit_decoder_backward(
+	struct vit_decoder *decoder, const float *d_out, float *grad, float *d_tokens)
 {
 	const size_t n = (size_t)decoder->options.batch * (1 + n_patches(&decoder->shape)) *
 			 decoder->shape.width;
