@@ -8,6 +8,7 @@ static const struct objective_kind *const objective_kinds[] = {
 	[RECIPE_SUPERVISED] = &objective_supervised,
 	[RECIPE_MICM] = &objective_micm,
 	[RECIPE_MASKSUB] = &objective_masksub,
+	[RECIPE_HPM] = &objective_hpm,
 };
 
 const struct objective_kind *objective_kind(enum recipe_objective objective)

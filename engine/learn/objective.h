@@ -91,6 +91,9 @@ struct objective_kind {
 	/** After step `step` (from 0): teacher = decay * teacher + (1 - decay) * student. NULL, or
 	 * below 0: the teacher stays. */
 	float (*teacher_decay)(const struct objective *objective, uint32_t step);
+	/** A .khard (hardness.h) for the network's mask of that digest; NULL: it learns none. */
+	int (*hardness)(const struct objective *objective, const struct digest *mask,
+		void **ret_data, size_t *ret_n_bytes);
 };
 
 /** The first member of every objective. */
@@ -104,7 +107,7 @@ struct objective {
 };
 
 extern const struct objective_kind objective_swav, objective_supervised, objective_micm,
-	objective_masksub;
+	objective_masksub, objective_hpm;
 /** By enum recipe_objective. */
 const struct objective_kind *objective_kind(enum recipe_objective objective);
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "learn/hardness.h"
 #include "learn/objective.h"
 #include "learn/recipe_field.h"
 #include "learn/warm.h"
@@ -54,6 +55,13 @@ uint32_t recipe_warm_steps(const struct recipe *recipe)
 	return (uint32_t)lroundf(recipe->warm_up * (float)recipe->steps);
 }
 
+/* Crops and flips: what is to be reconstructed is what was seen. */
+static void set_plain_views(struct recipe *recipe)
+{
+	recipe->min_area = .2f;
+	recipe->jitter = recipe->hue = recipe->blur = recipe->solarize = 0;
+}
+
 void recipe_set_views(struct recipe *recipe, enum recipe_objective objective)
 {
 	const bool whole = recipe_wants_labels(objective);
@@ -63,6 +71,14 @@ void recipe_set_views(struct recipe *recipe, enum recipe_objective objective)
 	recipe->hue = whole ? .4f : .2f;
 	recipe->blur = whole ? 0 : .5f;
 	recipe->solarize = whole ? .2f : 0;
+	if (objective == RECIPE_HPM)
+		set_plain_views(recipe);
+}
+
+/* A window of a tenth of the steps: .99 of a thousand. */
+static float hpm_ema(uint32_t steps)
+{
+	return fmaxf(1 - 10 / (float)steps, 0);
 }
 
 struct recipe recipe_default(const struct vit *vit, const struct prep *prep, uint32_t n_images)
@@ -117,6 +133,14 @@ struct recipe recipe_default(const struct vit *vit, const struct prep *prep, uin
 		.weight_beta2 = .95f,
 		.weight_clip = 3,
 		.masksub_ratio = .5f,
+		.hpm_ratio = .75f,
+		.hpm_hard_to = .5f,
+		.hpm_asked = RECIPE_HPM_WHOLE,
+		.hpm_width = 128,
+		.hpm_depth = 2,
+		.hpm_lr = 2e-3f,
+		.hpm_decay = .05f,
+		.hpm_ema = hpm_ema(N_STEPS),
 	};
 
 	recipe_set_views(&recipe, RECIPE_SWAV);
@@ -127,6 +151,10 @@ void recipe_set_objective(struct recipe *recipe, enum recipe_objective objective
 {
 	recipe->objective = objective;
 	recipe_set_views(recipe, objective);
+	if (objective == RECIPE_HPM) {
+		recipe->n_small = recipe->queue = 0;
+		recipe->hpm_ema = hpm_ema(recipe->steps);
+	}
 	if (!recipe_wants_labels(objective))
 		return;
 	recipe->n_small = recipe->queue = 0;
@@ -203,6 +231,16 @@ static int check_bounds(const struct bound *bounds, size_t n, struct diag *diag)
 	return 0;
 }
 
+static int check_hpm(const struct recipe *recipe, const struct vit_shape *shape, struct diag *diag)
+{
+	const struct bound bounds[] = {
+		{ "patches a side", recipe->large_px / shape->patch, 2, HARDNESS_MAX_GRID },
+		{ "hpm_width beyond whole heads of 32", recipe->hpm_width % 32, 0, 0 },
+	};
+
+	return recipe->objective == RECIPE_HPM ? check_bounds(bounds, ARRAY_SIZE(bounds), diag) : 0;
+}
+
 int recipe_check(
 	const struct recipe *recipe, const struct vit *vit, uint32_t n_images, struct diag *diag)
 {
@@ -229,6 +267,8 @@ int recipe_check(
 			return r;
 	}
 	r = check_bounds(bounds, ARRAY_SIZE(bounds), diag);
+	if (r == 0)
+		r = check_hpm(recipe, shape, diag);
 	if (r < 0)
 		return r;
 	if (!vit_has(vit, recipe->precision))

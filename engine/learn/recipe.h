@@ -12,7 +12,13 @@
 #include "model/vit.h"
 
 /** What the round learns by (objective.h). */
-enum recipe_objective { RECIPE_SWAV, RECIPE_SUPERVISED, RECIPE_MICM, RECIPE_MASKSUB };
+enum recipe_objective {
+	RECIPE_SWAV,
+	RECIPE_SUPERVISED,
+	RECIPE_MICM,
+	RECIPE_MASKSUB,
+	RECIPE_HPM,
+};
 /** What of the network moves: a score a maskable weight, or every weight of a model that is learnt. */
 enum recipe_drive { RECIPE_SCORES, RECIPE_WEIGHTS };
 enum recipe_optimiser { RECIPE_ADAM, RECIPE_SGD };
@@ -28,6 +34,15 @@ enum recipe_masksub {
 
 /* Bits of `layers`: the tensors of a block in the layout's order. */
 #define RECIPE_ALL_LAYERS 0xffu
+
+/** What hidden patches are to be: as they are, each brought to mean 0 and variance 1, or what the
+ * teacher makes of them. */
+enum recipe_hpm_target { RECIPE_HPM_PIXELS, RECIPE_HPM_NORMALISED, RECIPE_HPM_FEATURES };
+/** What is said of their losses: which of two is larger, or how large they are. */
+enum recipe_hpm_ranks { RECIPE_HPM_RELATIVE, RECIPE_HPM_ABSOLUTE };
+/** What the predictor of losses learns from: the kept patches, as its authors have it, or the whole
+ * image, about which it is asked later. */
+enum recipe_hpm_asked { RECIPE_HPM_KEPT, RECIPE_HPM_WHOLE };
 
 /** Everything that a round depends on beside base and manifest. A field is a row of recipe_fields[]
  * (recipe_field.c) too: its range, its text and the digest go by that. */
@@ -89,6 +104,15 @@ struct recipe {
 	 * or a whole branch of a block, is dropped there (DropSub, PathSub). */
 	float masksub_ratio, masksub_drop, masksub_path;
 	enum recipe_masksub masksub_form;
+	/* Of hpm (hpm_objective.h): the share of the patches that is hidden, and of those the share that
+	 * is hidden for being hard, in the first step and in the last. */
+	float hpm_ratio, hpm_hard_from, hpm_hard_to;
+	enum recipe_hpm_target hpm_target;
+	enum recipe_hpm_ranks hpm_ranks;
+	enum recipe_hpm_asked hpm_asked;
+	uint32_t hpm_width, hpm_depth; /* of its decoders */
+	float hpm_lr, hpm_decay;       /* AdamW's, for them */
+	float hpm_ema;                 /* of the teacher, from an eighth of the steps on */
 };
 
 /** How far a score may travel in a round, steps * score_lr / 2: once over the way from its start to

@@ -31,7 +31,7 @@
 
 const struct recipe_field recipe_fields[] = {
 	SEED(seed),
-	CHOICE(objective, "swav|supervised|micm|masksub"),
+	CHOICE(objective, "swav|supervised|micm|masksub|hpm"),
 	COUNT(steps, 1, 100000),
 	COUNT(batch, 2, 1024),
 	CHOICE(precision, "f32|bf16"),
@@ -92,6 +92,17 @@ const struct recipe_field recipe_fields[] = {
 	REAL(masksub_drop, 0, .9f),
 	REAL(masksub_path, 0, .9f),
 	CHOICE(masksub_form, "sub|masked|twice"),
+	REAL(hpm_ratio, .01f, .99f),
+	REAL(hpm_hard_from, 0, 1),
+	REAL(hpm_hard_to, 0, 1),
+	CHOICE(hpm_target, "pixels|normalised|features"),
+	CHOICE(hpm_ranks, "relative|absolute"),
+	CHOICE(hpm_asked, "kept|whole"),
+	COUNT(hpm_width, 32, 512),
+	COUNT(hpm_depth, 1, 8),
+	REAL(hpm_lr, 0, 1),
+	REAL(hpm_decay, 0, 1),
+	REAL(hpm_ema, 0, 1),
 	{ NULL, RECIPE_SEED, 0, 0, 0, NULL },
 };
 

@@ -20,6 +20,7 @@ enum stream {
 	STREAM_KEEP = 0x500,
 	/* (seed, step, image), + view: which patches of a large view micm masks. */
 	STREAM_BLOCKS = 0x600,
+	STREAM_PATCHES = 0x700, /* (seed, step, image): which patches hpm hides */
 };
 
 #endif
