@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "learner/job.h"
+#include "learner/khard.h"
 #include "learner/near.h"
 #include "learner/split.h"
 #include "site/gate.h"
@@ -479,6 +480,9 @@ static int take_mask(struct job *job, struct diag *diag)
 	int r;
 
 	job->is_learnt = true;
+	r = best ? 0 : khard_keep(job->round, job->round_fd);
+	if (r < 0)
+		return r;
 	r = job->recipe.experts > 0 ? begin_experts(job, mask, diag) : make_set(job, mask);
 	if (r < 0)
 		return r;
@@ -563,6 +567,25 @@ static int learn_step(struct job *job, struct round_progress *ret_progress, stru
 	return r;
 }
 
+/* What early_stop_step() says, and what goes with a mask that it keeps. */
+static int look(struct job *job, const struct round_progress *progress, struct diag *diag)
+{
+	const uint32_t kept = early_stop_best(job->stop).progress.step;
+	int r, stopped;
+
+	images_set_interruptible(job->images, false);
+	stopped = early_stop_step(job->stop, progress, round_mask(job->round), diag);
+	images_set_interruptible(job->images, true);
+	if (stopped < 0)
+		return diag_set(diag, -stopped, "step %u: judging: %s %s", progress->step,
+			strerror(-stopped), images_error(job->images));
+	if (early_stop_best(job->stop).progress.step == kept)
+		return stopped;
+	r = khard_keep(job->round, job->round_fd);
+	return r < 0 ? diag_set(diag, -r, "step %u: hardness: %s", progress->step, strerror(-r))
+		     : stopped;
+}
+
 int job_step(struct job *job, struct round_progress *ret_progress, struct diag *diag)
 {
 	struct round_progress progress;
@@ -577,12 +600,9 @@ int job_step(struct job *job, struct round_progress *ret_progress, struct diag *
 	if (r < 0)
 		return r;
 	job->last = progress;
-	images_set_interruptible(job->images, false);
-	stopped = early_stop_step(job->stop, &progress, round_mask(job->round), diag);
-	images_set_interruptible(job->images, true);
+	stopped = look(job, &progress, diag);
 	if (stopped < 0)
-		return diag_set(diag, -stopped, "step %u: judging: %s %s", progress.step,
-			strerror(-stopped), images_error(job->images));
+		return stopped;
 	r = r == 0 || stopped ? take_mask(job, &why) : save_in_time(job);
 	if (r < 0)
 		return diag_set(diag, -r, "step %u: %s", progress.step,
@@ -610,6 +630,9 @@ int job_finish(struct job *job, struct job_done *ret_done, struct diag *diag)
 	struct results results = { .frozen.n = 0 };
 	int r = 0;
 
+	r = khard_settle(job->round_fd, &job->set->id);
+	if (r < 0)
+		return diag_set(diag, -r, "hardness: %s", strerror(-r));
 	if (!job->is_again)
 		r = results_write(&results, &what, diag);
 	if (r < 0)

@@ -382,6 +382,54 @@ static void a_job_may_change_the_recipe(void **state)
 	assert_int_equal(harness_wait(harness), 0);
 }
 
+/* What tells hard patches goes with the mask that was kept; a round of another kind leaves none. */
+static void an_hpm_round_leaves_a_khard_of_its_mask(void **state)
+{
+	struct harness *harness = *state;
+	_cleanup_(vit_freep) struct vit *vit = NULL;
+	_cleanup_(mask_freep) struct mask *mask = NULL;
+	_cleanup_(freep) void *data = NULL;
+	const Kamen__RoleMessage *message;
+	struct hardness_info info;
+	struct kmask_header header;
+	struct harness_job job;
+	struct digest first, again;
+	struct diag diag = { "" };
+	size_t n_bytes;
+	char path[128];
+
+	harness_start(harness, "100");
+	harness_job(harness, &job, STEPS, SEED);
+	job.message.objective = (char *)"hpm";
+	job.message.changes = (char *)"score_lr=.1 hpm_width=32";
+	harness_send_job(harness, &job);
+	message = harness_finish(harness, NULL);
+	if (message->kind_case == KAMEN__ROLE_MESSAGE__KIND_FAILED)
+		fail_msg("%s", message->failed->reason);
+	assert_int_equal(message->kind_case, KAMEN__ROLE_MESSAGE__KIND_DONE);
+	assert_int_equal(vit_new(&vit, harness->base, NULL, NULL), 0);
+	mask = read_mask(harness, vit, &header);
+	data = read_file(harness, "round/candidate.khard", &n_bytes);
+	if (hardness_check(&info, data, n_bytes, &diag) < 0)
+		fail_msg("%s", diag.text);
+	assert_true(digest_equal(&info.mask, &header.mask));
+	assert_true(digest_equal(&info.base, vit_digest(vit)));
+	first = harness_file_digest(harness, "round/candidate.khard");
+
+	/* Over a kill the same bytes; a file of another mask does not stay. */
+	harness_clear_round(harness);
+	harness_send_job(harness, &job);
+	wait_for_step(harness, 7);
+	harness_kill(harness);
+	harness_start(harness, "100");
+	harness_send_job(harness, &job);
+	assert_int_equal(harness_finish(harness, NULL)->kind_case, KAMEN__ROLE_MESSAGE__KIND_DONE);
+	again = harness_file_digest(harness, "round/candidate.khard");
+	assert_true(digest_equal(&first, &again));
+	(void)harness_learn(harness, STEPS, SEED);
+	assert_int_equal(access(harness_path(harness, "round/candidate.khard", path), F_OK), -1);
+}
+
 static void a_cancelled_job_makes_room_for_the_next(void **state)
 {
 	struct harness *harness = *state;
@@ -552,6 +600,7 @@ int main(int argc, char **argv)
 		with_learner(experts_become_a_cascade_and_survive_a_kill),
 		with_learner(serve_going_away_leaves_a_checkpoint),
 		with_learner(a_job_may_change_the_recipe),
+		with_learner(an_hpm_round_leaves_a_khard_of_its_mask),
 		with_learner(a_cancelled_job_makes_room_for_the_next),
 		with_learner(bad_jobs_fail_with_a_reason_and_cost_nothing_else),
 		with_learner(damaged_images_are_left_out_and_recorded),
