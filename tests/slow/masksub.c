@@ -10,7 +10,9 @@
  *                 [--set FIELD=VALUE]... [--data DIR] [--model FILE]
  *
  * Forms: none (supervised), main (mask on the main loss), twice (two whole passes), masksub, dropsub,
- * pathsub. All see the same images with the same views in the same order; so do seeds across forms.
+ * pathsub; blocks_none and blocks, which learn the weights of the last two blocks by none and masksub in
+ * the place of a mask; frozen, whose head is random. All see the same images with the same views in the
+ * same order.
  * `head` is the head that was learnt, `mean` the nearest mean of the whole labelled images by cosine.
  *
  * Exit 0: every run has its line, and masksub is ahead of none, main and twice where half and where
@@ -33,6 +35,7 @@
 #include "learn/masksub.h"
 #include "learn/round_state.h"
 #include "learn/supervised.h"
+#include "model/vit_params.h"
 
 enum { PX = 112, N_SHOTS = 10, STEPS = 100, BATCH = 32, N_SEEDS = 3, AT_ONCE = 36, MAX_SETS = 32 };
 enum { N_DROPS = 3 };
@@ -45,15 +48,19 @@ static const float drops[N_DROPS] = { 0, .5f, .75f };
 struct form {
 	const char *name, *settings;
 	enum recipe_objective objective;
+	enum recipe_drive drive;
 };
 
 static const struct form forms[] = {
-	{ "none", "", RECIPE_SUPERVISED },
-	{ "main", "masksub_form=masked", RECIPE_MASKSUB },
-	{ "twice", "masksub_form=twice", RECIPE_MASKSUB },
-	{ "masksub", "", RECIPE_MASKSUB },
-	{ "dropsub", "masksub_ratio=0 masksub_drop=.2", RECIPE_MASKSUB },
-	{ "pathsub", "masksub_ratio=0 masksub_path=.2", RECIPE_MASKSUB },
+	{ "none", "", RECIPE_SUPERVISED, RECIPE_SCORES },
+	{ "main", "masksub_form=masked", RECIPE_MASKSUB, RECIPE_SCORES },
+	{ "twice", "masksub_form=twice", RECIPE_MASKSUB, RECIPE_SCORES },
+	{ "masksub", "", RECIPE_MASKSUB, RECIPE_SCORES },
+	{ "dropsub", "masksub_ratio=0 masksub_drop=.2", RECIPE_MASKSUB, RECIPE_SCORES },
+	{ "pathsub", "masksub_ratio=0 masksub_path=.2", RECIPE_MASKSUB, RECIPE_SCORES },
+	{ "blocks_none", "first_block=10", RECIPE_SUPERVISED, RECIPE_WEIGHTS },
+	{ "blocks", "first_block=10", RECIPE_MASKSUB, RECIPE_WEIGHTS },
+	{ "frozen", "steps=1 score_lr=0", RECIPE_SUPERVISED, RECIPE_SCORES },
 };
 enum { NONE, MAIN, TWICE, MASKSUB, N_FORMS = ARRAY_SIZE(forms) };
 
@@ -188,9 +195,9 @@ static struct head head_of(struct round *round)
 	return score_head_masked(&((struct masksub *)round->objective)->head);
 }
 
-/* Held images with some of their patches left out: (held->n, width). */
-static int embed_held(
-	const struct study *study, const struct slot *slot, unsigned drop, float *rows)
+/* Held images with some of their patches left out: (held->n, width). vit: what was learnt. */
+static int embed_held(const struct study *study, struct vit *vit, const struct slot *slot,
+	unsigned drop, float *rows)
 {
 	const uint32_t width = vit_shape(study->vit)->width, px = study->prep.input_px;
 	const uint32_t grid = px / vit_shape(study->vit)->patch, n_patches = grid * grid;
@@ -205,7 +212,7 @@ static int embed_held(
 	_cleanup_(vit_tape_freep) struct vit_tape *tape = NULL;
 	float out[AT_ONCE * 1024];
 	uint32_t order[4096];
-	int r = vit_tape_open(&tape, study->vit, &options);
+	int r = vit_tape_open(&tape, vit, &options);
 
 	for (uint32_t first = 0; r == 0 && first < study->held->n; first += AT_ONCE) {
 		uint32_t n = study->held->n - first;
@@ -228,7 +235,7 @@ static int embed_held(
 }
 
 /* Class means (n_classes, width) of the labelled images' normalised embeddings. */
-static int class_means(struct study *study, const struct slot *slot, float *means)
+static int class_means(struct study *study, struct vit *vit, const struct slot *slot, float *means)
 {
 	const struct image_source whole = folder_source(study->learn);
 	const uint32_t width = vit_shape(study->vit)->width;
@@ -239,7 +246,7 @@ static int class_means(struct study *study, const struct slot *slot, float *mean
 
 	if (!rows)
 		return -ENOMEM;
-	r = judge_embed(rows, study->vit, slot, &study->prep, &source);
+	r = judge_embed(rows, vit, slot, &study->prep, &source);
 	memset(means, 0, (size_t)study->learn->n_names * width * sizeof(*means));
 	for (uint32_t i = 0; r == 0 && i < study->n_chosen; i++) {
 		const float *row = rows + (size_t)i * width;
@@ -297,13 +304,15 @@ static int measure(struct result *result, struct study *study, struct round *rou
 
 	if (!rows || !means)
 		return -ENOMEM;
-	r = vit_slot_new(&slot, study->vit, SLOT_INFER);
+	r = round->drive->apply(round);
+	if (r == 0)
+		r = vit_slot_new(&slot, round->vit, SLOT_INFER);
 	if (r == 0)
 		r = slot_apply(slot, round_mask(round));
 	if (r == 0)
-		r = class_means(study, slot, means);
+		r = class_means(study, round->vit, slot, means);
 	for (unsigned drop = 0; r == 0 && drop < N_DROPS; drop++) {
-		r = embed_held(study, slot, drop, rows);
+		r = embed_held(study, round->vit, slot, drop, rows);
 		result->head[drop] = share_right(study, rows, head.prototypes, false);
 		result->mean[drop] = share_right(study, rows, means, true);
 	}
@@ -324,6 +333,8 @@ static int recipe_of(
 	recipe.steps = options->steps;
 	recipe.score_lr = recipe_score_lr(recipe.steps);
 	recipe_set_objective(&recipe, form->objective);
+	if (form->drive == RECIPE_WEIGHTS)
+		recipe_set_weights(&recipe);
 	recipe.batch = BATCH;
 	r = recipe_read(&recipe, form->settings, &diag);
 	for (uint32_t i = 0; r == 0 && i < options->n_sets; i++)
@@ -391,8 +402,28 @@ static int add_line(const struct study *study, const struct form *form, const ch
 	return csv_append(study->options.csv, head_line, line);
 }
 
+/* The frozen model as one whose weights move. */
+static int open_weights(struct vit **ret_vit, const struct study *study, struct diag *diag)
+{
+	struct vit_shape shape = *vit_shape(study->vit);
+	_cleanup_(params_freep) struct params *params = NULL;
+	_cleanup_(freep) float *values = NULL;
+	int r;
+
+	shape.n_classes = 0;
+	r = vit_params_new(&params, &shape, false);
+	if (r < 0)
+		return r;
+	values = malloc(params->n_values * sizeof(*values));
+	if (!values)
+		return -ENOMEM;
+	r = vit_params_take(params, study->vit, values);
+	return r < 0 ? r : vit_over(ret_vit, &shape, false, values, diag);
+}
+
 static int learn(struct result *result, struct study *study, const struct recipe *recipe)
 {
+	_cleanup_(vit_freep) struct vit *weights = NULL;
 	_cleanup_(round_freep) struct round *round = NULL;
 	const struct image_source whole = folder_source(study->learn);
 	struct embed_part part = { &whole, study->chosen, study->n_chosen };
@@ -400,11 +431,13 @@ static int learn(struct result *result, struct study *study, const struct recipe
 	struct round_progress progress;
 	struct diag diag = { "" };
 	uint64_t start = clock_now_ns();
-	int r;
+	int r = recipe->drive == RECIPE_WEIGHTS ? open_weights(&weights, study, &diag) : 0;
 
 	source.labels = study->labels;
 	source.n_classes = study->learn->n_names;
-	r = round_new(&round, study->vit, recipe, &study->prep, &source, &diag);
+	if (r == 0)
+		r = round_new(&round, weights ? weights : study->vit, recipe, &study->prep, &source,
+			&diag);
 	if (r < 0)
 		return complain(r, "round", &diag);
 	do {
@@ -436,7 +469,7 @@ static int run(struct result *result, struct study *study, const struct form *fo
 	}
 	if (r < 0)
 		return complain(r, form->name, NULL);
-	printf("%-8s seed %" PRIu64
+	printf("%-11s seed %" PRIu64
 	       "  head %.4f %.4f %.4f  mean %.4f %.4f %.4f  density %.5f loss/ln "
 	       "K %.3f\n",
 		form->name, seed, result->head[0], result->head[1], result->head[2],
@@ -465,7 +498,8 @@ static bool summarise(const struct result results[N_FORMS][N_SEEDS])
 				lead += d / N_SEEDS;
 				square += d * d / N_SEEDS;
 			}
-			printf("%-8s %2.0f %% left out: %.4f, masksub is ahead by %+.4f (deviation "
+			printf("%-11s %2.0f %% left out: %.4f, masksub is ahead by %+.4f "
+			       "(deviation "
 			       "%.4f)\n",
 				forms[f].name, (double)drops[drop] * 100, sum / N_SEEDS, lead,
 				sqrt(fmax(square - lead * lead, 0)));

@@ -14,6 +14,7 @@
 #include "learn/masksub.h"
 #include "learn/round_state.h"
 #include "learn/supervised.h"
+#include "model/vit_params.h"
 
 enum { ROWS = 9, WIDTH = 16, CLASSES = 5 };
 
@@ -343,6 +344,50 @@ static void a_masksub_round_resumes_with_the_same_bits(void **state)
 	assert_int_equal(rmdir(dir), 0);
 }
 
+/* The last block's weights in the place of a mask. */
+static void the_last_blocks_can_be_what_learns(void **state)
+{
+	const struct bench *bench = *state;
+	const struct vit_shape *shape = vit_shape(bench->tiny.vit);
+	_cleanup_(params_freep) struct params *params = NULL;
+	_cleanup_(freep) float *values = NULL;
+	_cleanup_(vit_freep) struct vit *vit = NULL;
+	_cleanup_(round_freep) struct round *round = NULL;
+	struct recipe recipe = bench->recipe;
+	struct round_progress early, late;
+	struct diag diag = { "" };
+	size_t n_moved = 0;
+
+	assert_int_equal(vit_params_new(&params, shape, false), 0);
+	values = malloc(params->n_values * sizeof(*values));
+	vit_params_start(params, shape, values, VIT_START_NORMAL, 4);
+	assert_int_equal(vit_over(&vit, shape, false, values, &diag), 0);
+	recipe.drive = RECIPE_WEIGHTS;
+	recipe.steps = 60;
+	recipe.min_area = .5f;
+	recipe.weight_lr = 3e-3f;
+	recipe.score_lr = .06f;
+	recipe.first_block = 1;
+	if (round_new(&round, vit, &recipe, &bench->prep, &bench->source, &diag) < 0)
+		fail_msg("%s", diag.text);
+	early = run(round, 5);
+	late = run(round, 55);
+	print_message("main %.3f -> %.3f\n", (double)early.figures[0].value,
+		(double)late.figures[0].value);
+	assert_true(late.figures[0].value < early.figures[0].value - .2f);
+	for (unsigned t = 0; t < params->n_tensors; t++) {
+		const struct param *param = &params->tensors[t];
+		const bool is_above = strncmp(param->name, "blocks.1.", 9) == 0 ||
+				      strncmp(param->name, "norm.", 5) == 0;
+
+		for (size_t i = param->offset; i < param->offset + param->n; i++) {
+			assert_true(is_above || round->weights[i] == values[i]);
+			n_moved += round->weights[i] != values[i];
+		}
+	}
+	assert_true(n_moved > 0);
+}
+
 static void a_masked_pass_costs_less_memory(void **state)
 {
 	const struct bench *bench = *state;
@@ -367,6 +412,7 @@ int main(void)
 		cmocka_unit_test(only_labelled_images_are_drawn),
 		cmocka_unit_test(labels_are_learnt_by_every_form),
 		cmocka_unit_test(a_masksub_round_resumes_with_the_same_bits),
+		cmocka_unit_test(the_last_blocks_can_be_what_learns),
 		cmocka_unit_test(a_masked_pass_costs_less_memory),
 	};
 
