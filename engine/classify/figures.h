@@ -2,8 +2,22 @@
 #ifndef KAMEN_CLASSIFY_FIGURES_H
 #define KAMEN_CLASSIFY_FIGURES_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+/** b minus a with a 95 % paired bootstrap interval (over images for knn, over episodes for shots). */
+struct figures_diff {
+	double diff, lo, hi;
+};
+
+/** Episodes whose queries are answered at once (classify/opta.h). */
+struct figures_batch {
+	double opta, opta_ci;       /* by OpTA as algorithms.md 4.5 has it, whatever the shares */
+	double guarded, guarded_ci; /* by opta_classify() */
+	struct figures_diff opta_gain, guarded_gain; /* over the plain nearest mean, paired */
+	double balanced;                             /* share of the episodes that looked so */
+};
 
 /** contract.md, eval: labelled figures of a set of embeddings. Plain C, no oneDNN: kamenctl links
  * this room alone. */
@@ -11,6 +25,7 @@ struct figures {
 	uint32_t n, n_classes;
 	double knn; /* leave-one-out, k = 20, cosine, votes exp(sim / 0.1) */
 	double shot1, shot1_ci, shot5, shot5_ci; /* 200 episodes, 95 % half width */
+	struct figures_batch batch1, batch5;     /* of the same episodes, where asked for */
 };
 
 /** Per image: was its k-NN vote right; per episode: its accuracy. For paired comparison. */
@@ -33,12 +48,21 @@ struct figures_detail {
 int figures_compute(struct figures *ret_figures, struct figures_detail *ret_detail,
 	const float *embeddings, const uint32_t *labels, uint32_t n, uint32_t dim,
 	uint32_t n_classes, uint64_t seed);
+
+struct figures_options {
+	uint64_t seed;       /* of the episodes */
+	uint32_t n_episodes; /* 0: 200 */
+	/* Queries of one class, another one in every episode, for one of each other class; below 2: as
+	 * many. Together they are 15 a class, as far as there are images. */
+	uint32_t ratio;
+	bool opta; /* batch1 and batch5, too */
+};
+/** figures_compute() with options. */
+int figures_measure(struct figures *ret_figures, struct figures_detail *ret_detail,
+	const float *embeddings, const uint32_t *labels, uint32_t n, uint32_t dim,
+	uint32_t n_classes, const struct figures_options *options);
 void figures_detail_done(struct figures_detail *detail);
 
-/** b minus a with a 95 % paired bootstrap interval (over images for knn, over episodes for shots). */
-struct figures_diff {
-	double diff, lo, hi;
-};
 int figures_compare(struct figures_diff *ret_knn, struct figures_diff *ret_shot1,
 	struct figures_diff *ret_shot5, const struct figures_detail *a,
 	const struct figures_detail *b, uint32_t n, uint64_t seed);

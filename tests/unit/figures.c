@@ -173,6 +173,47 @@ static void classes_count_alike_whatever_their_size(void **state)
 		figures_compare_queries(&shot1, &shot5, &a, &b, labels, 100, 2, 1), -EINVAL);
 }
 
+/* Six clouds that overlap; the last one has too few for ten times the others' queries. */
+static void episodes_asked_at_once_gain_and_keep_what_is_unbalanced(void **state)
+{
+	enum { CLASSES = 6, OF_EACH = 80, OF_LAST = 20, ALL = 5 * OF_EACH + OF_LAST, WIDTH = 16 };
+	static float x[ALL * WIDTH];
+	float centres[CLASSES * WIDTH];
+	uint32_t labels[ALL];
+	struct figures_options options = { .seed = 3, .n_episodes = 60, .opta = true };
+	struct figures plain, balanced, unbalanced;
+	struct rng rng = rng_stream(21, 0, 0, 0);
+
+	(void)state;
+	for (unsigned i = 0; i < CLASSES * WIDTH; i++)
+		centres[i] = rng_normal(&rng);
+	for (unsigned i = 0; i < ALL; i++) {
+		labels[i] = i / OF_EACH;
+		for (unsigned j = 0; j < WIDTH; j++)
+			x[i * WIDTH + j] = centres[labels[i] * WIDTH + j] + rng_normal(&rng);
+	}
+	assert_int_equal(
+		figures_measure(&balanced, NULL, x, labels, ALL, WIDTH, CLASSES, &options), 0);
+	options.ratio = 10;
+	assert_int_equal(
+		figures_measure(&unbalanced, NULL, x, labels, ALL, WIDTH, CLASSES, &options), 0);
+	options = (struct figures_options){ .seed = 3, .n_episodes = 60 };
+	assert_int_equal(
+		figures_measure(&plain, NULL, x, labels, ALL, WIDTH, CLASSES, &options), 0);
+	print_message("10:1: opta %+.3f, guarded %+.3f; 1:1: %+.3f, %+.3f\n",
+		unbalanced.batch1.opta_gain.diff, unbalanced.batch1.guarded_gain.diff,
+		balanced.batch1.opta_gain.diff, balanced.batch1.guarded_gain.diff);
+	assert_true(plain.shot1 == balanced.shot1 && plain.shot5 == balanced.shot5);
+	assert_true(plain.batch1.opta == 0);
+	assert_true(fabs(balanced.batch1.opta - balanced.shot1 - balanced.batch1.opta_gain.diff) <
+		    1e-12);
+	assert_true(balanced.batch1.opta_gain.lo > 0 && balanced.batch1.guarded_gain.lo > 0);
+	assert_true(balanced.batch1.balanced > unbalanced.batch1.balanced);
+	assert_true(unbalanced.batch1.opta_gain.hi < 0 && unbalanced.batch5.opta_gain.hi < 0);
+	assert_true(unbalanced.batch1.guarded_gain.diff > -.01);
+	assert_true(unbalanced.batch5.guarded_gain.diff > -.01);
+}
+
 static void auroc_counts_ties_half(void **state)
 {
 	const double scores[] = { .1, .4, .35, .8, .4 };
@@ -194,6 +235,7 @@ int main(void)
 		cmocka_unit_test(a_paired_interval_covers_its_difference),
 		cmocka_unit_test(a_few_images_say_little_however_many_the_episodes),
 		cmocka_unit_test(classes_count_alike_whatever_their_size),
+		cmocka_unit_test(episodes_asked_at_once_gain_and_keep_what_is_unbalanced),
 		cmocka_unit_test(auroc_counts_ties_half),
 	};
 
