@@ -174,8 +174,21 @@ static ProtobufCBinaryData digest_bytes(struct digest *digest)
 	return (ProtobufCBinaryData){ .len = DIGEST_BYTES, .data = digest->bytes };
 }
 
+static size_t fill_figures(
+	Kamen__Figure *figures, Kamen__Figure **list, const struct round_progress *progress)
+{
+	for (uint32_t i = 0; i < progress->n_figures; i++) {
+		kamen__figure__init(&figures[i]);
+		figures[i].name = (char *)progress->figures[i].name;
+		figures[i].value = (double)progress->figures[i].value;
+		list[i] = &figures[i];
+	}
+	return progress->n_figures;
+}
+
 static void say_done(struct learner *learner, struct job_done *done)
 {
+	Kamen__Figure figures[ROUND_MAX_FIGURES], *list[ROUND_MAX_FIGURES];
 	static const struct digest none;
 	Kamen__Judgement frozen = judgement_message(&done->results.frozen);
 	Kamen__Judgement candidate = candidate_message(&done->results);
@@ -209,6 +222,8 @@ static void say_done(struct learner *learner, struct job_done *done)
 	out.mask_digest = digest_bytes(&done->mask);
 	out.isa = (char *)vit_isa(learner->vit);
 	out.threads = (uint32_t)omp_get_max_threads();
+	out.figures = list;
+	out.n_figures = fill_figures(figures, list, &done->last);
 	message.kind_case = KAMEN__ROLE_MESSAGE__KIND_DONE;
 	message.done = &out;
 	say(learner, &message, true);

@@ -4,8 +4,9 @@
 
 #include "base/blob.h"
 #include "learn/early_stop.h"
+#include "learn/objective.h"
 
-#define MAGIC "KAMNBST2"
+#define MAGIC "KAMNBST3"
 #define N_LOOKS 10u   /* a round, if bits flipped from its first step on */
 #define N_IMAGES 128u /* a look takes about half a step's time */
 #define N_DRAWS 1u
@@ -214,15 +215,25 @@ static size_t file_bytes(const struct early_stop *stop)
 	return sizeof(struct kept) + stop->kept.n_words * sizeof(uint64_t) + sizeof(uint64_t);
 }
 
+/* Names are pointers of this process: a file has none. names NULL: nor has what is to be written. */
+static void name_figures(struct round_progress *progress, const char *const *names)
+{
+	for (uint32_t i = 0; i < progress->n_figures; i++)
+		progress->figures[i].name = names ? names[i] : NULL;
+}
+
 int early_stop_save(const struct early_stop *stop, int dir_fd, const char *path)
 {
 	const size_t n_bytes = file_bytes(stop), n_mask = stop->kept.n_words * sizeof(uint64_t);
 	_cleanup_(freep) char *data = malloc(n_bytes);
 	uint64_t checksum;
+	struct kept kept;
 
 	if (!data)
 		return -ENOMEM;
-	memcpy(data, &stop->kept, sizeof(stop->kept));
+	kept = stop->kept;
+	name_figures(&kept.best.progress, NULL);
+	memcpy(data, &kept, sizeof(kept));
 	memcpy(data + sizeof(stop->kept), stop->mask->words, n_mask);
 	checksum = digest_checksum(data, n_bytes - sizeof(checksum));
 	memcpy(data + n_bytes - sizeof(checksum), &checksum, sizeof(checksum));
@@ -238,6 +249,8 @@ static bool is_of_this_round(const struct kept *a, const struct kept *b)
 int early_stop_resume(struct early_stop *stop, int dir_fd, const char *path, struct diag *diag)
 {
 	_cleanup_(freep) char *data = NULL;
+	const struct objective_kind *kind = objective_kind(stop->recipe.objective);
+	const uint32_t n_figures = objective_n_figures(kind);
 	struct kept kept;
 	uint64_t checksum;
 	size_t n_bytes;
@@ -256,6 +269,9 @@ int early_stop_resume(struct early_stop *stop, int dir_fd, const char *path, str
 	memcpy(&kept, data, sizeof(kept));
 	if (!is_of_this_round(&kept, &stop->kept) || kept.n_words != stop->kept.n_words)
 		return diag_set(diag, ESTALE, "%s: of another round", path);
+	if (kept.best.progress.n_figures > 0 && kept.best.progress.n_figures != n_figures)
+		return diag_set(diag, ESTALE, "%s: of another round", path);
+	name_figures(&kept.best.progress, kind->figures);
 	stop->kept = kept;
 	memcpy(stop->mask->words, data + sizeof(kept), kept.n_words * sizeof(uint64_t));
 	mask_count(stop->mask);
