@@ -232,6 +232,9 @@ void site_message_fill_live(struct site_message *out, const struct site *site,
 						     : "collecting");
 	m->due = (char *)due_name(site->due);
 	m->input_px = site->prep.input_px;
+	m->resize = (char *)(site->prep.resize == PREP_SQUASH ? "squash" : "crop");
+	m->has_crop = true;
+	m->crop = site->prep.crop;
 	if (site->queue.champion)
 		m->precision = (char *)precision_name(site->queue.champion->precision);
 	out->prep = prep_digest(&site->prep);

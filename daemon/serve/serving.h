@@ -23,6 +23,7 @@ struct serving {
 	struct reference *reference; /* NULL: nothing is known about what is normal */
 	bool has_foreign_reference;  /* there is one, of a space that this is not served in */
 	double threshold;            /* NG at or above this novelty */
+	char hardness_path[512];     /* of its .khard; "": it has none */
 	struct class_set *classes;   /* NULL: none, or what they look like here is not known */
 	struct serving *lender;      /* whose mask set and references these are; NULL: its own */
 };

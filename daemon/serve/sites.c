@@ -220,9 +220,13 @@ static int load(struct serve *serve, const struct site *site, uint32_t version,
 	struct diag *diag)
 {
 	struct serving_model model = serve_model(serve);
-	char mask[512], reference[512], name[32];
+	char mask[512], reference[512], hardness[512], name[32];
 	int r;
 
+	(void)snprintf(name, sizeof(name), "masks/%u.khard", version);
+	r = state_path(serve->state, hardness, site->name, name);
+	if (r < 0)
+		return r;
 	(void)snprintf(name, sizeof(name), "masks/%u.kref", version);
 	r = state_path(serve->state, reference, site->name, name);
 	if (r < 0)
@@ -236,6 +240,9 @@ static int load(struct serve *serve, const struct site *site, uint32_t version,
 		version > 0 ? mask : NULL, with_reference ? reference : NULL, diag);
 	if (r < 0 && !diag->text[0])
 		(void)diag_set(diag, -r, "%s", strerror(-r));
+	/* Read when somebody asks for a map: most sites and most requests do not. */
+	if (r >= 0 && access(hardness, F_OK) == 0)
+		memcpy((*ret_serving)->hardness_path, hardness, sizeof(hardness));
 	if (r >= 0)
 		(*ret_serving)->classes = read_classes(serve, site, *ret_serving);
 	return r;

@@ -8,6 +8,7 @@
 
 #include "ops/slice.h"
 #include "serve/heartbeat.h"
+#include "serve/heat.h"
 #include "serve/limits.h"
 #include "serve/plans.h"
 #include "serve/shadow.h"
@@ -35,7 +36,10 @@ struct worker {
 	struct resize_scratch *scratch;
 	struct mask_set_scratch *set_scratch;
 	float *embeddings; /* (max_batch, width) */
-	float *pixels;     /* (n_pixels) of a cascade's batch: several forwards of it */
+	struct heat *heat;
+	const float *
+		tokens; /* (n, 1 + grid^2, width) of the last batch; NULL: nobody asked for a map */
+	float *pixels;  /* (n_pixels) of a cascade's batch: several forwards of it */
 	size_t n_pixels;
 	const float *input;            /* of the last batch, until the next one */
 	struct shadow_sample *samples; /* to be computed while nothing waits */
@@ -63,6 +67,14 @@ static int prepare(struct worker *worker, struct request *const *batch, uint32_t
 	return r;
 }
 
+static bool wants_map(struct request *const *batch, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++)
+		if (batch[i]->wire.flags & SHM_WANT_HARDNESS)
+			return true;
+	return false;
+}
+
 static int forward(struct worker *worker, struct request *const *batch, uint32_t n,
 	const struct serving *serving)
 {
@@ -70,6 +82,7 @@ static int forward(struct worker *worker, struct request *const *batch, uint32_t
 		.batch = n,
 		.px = serving->prep.input_px,
 		.precision = serving->precision,
+		.tokens_out = wants_map(batch, n) && serving->hardness_path[0],
 	};
 	struct vit_plan *plan;
 	struct slot *slot;
@@ -80,7 +93,10 @@ static int forward(struct worker *worker, struct request *const *batch, uint32_t
 		r = plans_take(worker->plans, &options, &plan);
 	if (r == 0)
 		r = prepare(worker, batch, n, serving, vit_plan_input(plan));
-	return r < 0 ? r : vit_forward(plan, slot, worker->embeddings);
+	if (r == 0)
+		r = vit_forward(plan, slot, worker->embeddings);
+	worker->tokens = r == 0 ? vit_plan_tokens(plan) : NULL;
+	return r;
 }
 
 /** Prepared images as the masks of a cascade are to see them. */
@@ -156,6 +172,7 @@ static int forward_cascade(struct worker *worker, struct request *const *batch, 
 	const struct mask_set_eye eye = { look, &sight };
 	int r;
 
+	worker->tokens = NULL;
 	r = pixels_for(worker, n * input_size(serving));
 	if (r == 0)
 		r = prepare(worker, batch, n, serving, worker->pixels);
@@ -190,6 +207,30 @@ static void classify(struct answer *answer, const float *feature, const struct s
 	(void)snprintf(answer->label, sizeof(answer->label), "%s", classes->names[of]);
 }
 
+/* Image i of the batch; behind the embedding. */
+static void write_map(
+	struct worker *worker, struct request *request, uint32_t i, const struct serving *serving)
+{
+	const struct vit_shape *shape = vit_shape(worker->vit);
+	const uint32_t grid = serving->prep.input_px / shape->patch;
+	const size_t n_tokens = (1 + (size_t)grid * grid) * shape->width;
+	struct answer *answer = &request->answer;
+	const char *reason;
+	uint32_t side;
+	int r;
+
+	r = heat_of(worker->heat, serving, worker->tokens ? worker->tokens + i * n_tokens : NULL,
+		grid, request->values + answer->n_embedding, &side, &reason);
+	if (r < 0) {
+		answer->code = r;
+		answer->reason = reason;
+		answer->n_embedding = 0;
+		return;
+	}
+	answer->hardness_side = side;
+	answer->n_hardness = side * side;
+}
+
 static void write_answer(struct request *request, const float *embedding, uint32_t width,
 	const struct serving *serving)
 {
@@ -202,10 +243,6 @@ static void write_answer(struct request *request, const float *embedding, uint32
 	}
 	classify(answer, embedding, serving);
 	judge(answer, embedding, serving);
-	if (request->wire.flags & SHM_WANT_HARDNESS) {
-		answer->code = -ENODATA;
-		answer->reason = "this version has no hardness map";
-	}
 }
 
 static void run_batch(struct worker *worker, struct request *const *batch, uint32_t n,
@@ -226,6 +263,8 @@ static void run_batch(struct worker *worker, struct request *const *batch, uint3
 		if (r >= 0)
 			write_answer(
 				batch[i], worker->embeddings + (size_t)i * width, width, serving);
+		if (r >= 0 && batch[i]->wire.flags & SHM_WANT_HARDNESS)
+			write_map(worker, batch[i], i, serving);
 	}
 	compute_ns = clock_now_ns() - begin;
 	for (uint32_t i = 0; i < n; i++) {
@@ -494,6 +533,8 @@ static int build(struct worker *worker)
 		return r;
 	r = resize_scratch_new(&worker->scratch);
 	if (r == 0)
+		r = heat_new(&worker->heat, worker->vit);
+	if (r == 0)
 		r = mask_set_scratch_new(
 			&worker->set_scratch, o->max_batch, CASCADE_MAX_EXPERTS, width);
 	if (r < 0)
@@ -514,6 +555,7 @@ static void destroy(struct worker *worker)
 {
 	plans_free(worker->plans);
 	slots_free(worker->slots);
+	heat_free(worker->heat);
 	free(worker->embeddings);
 	free(worker->pixels);
 	mask_set_scratch_free(worker->set_scratch);
