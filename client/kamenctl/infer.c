@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "cleanup.h"
+#include "control.h"
 #include "ctl.h"
 #include "flow.h"
+#include "heat_file.h"
 #include "output.h"
 #include "wire.h"
 
@@ -15,6 +19,10 @@ struct infer {
 	const struct ctl *ctl;
 	const struct images *images;
 	size_t n_failed;
+	const char *heat; /* where maps are drawn to; NULL: none is asked for */
+	bool is_folder;   /* that is */
+	struct heat_prep prep;
+	char resize[8];
 };
 
 static json_t *embedding_array(const struct kamen_result *result)
@@ -27,6 +35,57 @@ static json_t *embedding_array(const struct kamen_result *result)
 	for (uint32_t i = 0; i < result->n_embedding; i++)
 		(void)json_array_append_new(array, output_number((double)result->embedding[i]));
 	return array;
+}
+
+static json_t *map_array(const struct kamen_result *result)
+{
+	json_t *rows = json_array();
+
+	for (uint32_t y = 0; y < result->hardness_side; y++) {
+		json_t *row = json_array();
+
+		for (uint32_t x = 0; x < result->hardness_side; x++)
+			(void)json_array_append_new(row,
+				output_number(
+					(double)result->hardness[y * result->hardness_side + x]));
+		(void)json_array_append_new(rows, row);
+	}
+	return rows;
+}
+
+/* In a folder: of the image's name, with another ending. */
+static void heat_path(const struct infer *infer, const char *image, char *ret_path, size_t n)
+{
+	const char *name = strrchr(image, '/'), *dot;
+	int n_name;
+
+	name = name ? name + 1 : image;
+	dot = strrchr(name, '.');
+	n_name = dot && dot > name ? (int)(dot - name) : (int)strlen(name);
+	if (infer->is_folder)
+		(void)snprintf(ret_path, n, "%s/%.*s.png", infer->heat, n_name, name);
+	else
+		(void)snprintf(ret_path, n, "%s", infer->heat);
+}
+
+static void put_hardness(
+	struct infer *infer, json_t *o, const char *image, const struct kamen_result *result)
+{
+	struct heat_why why = { "" };
+	char path[PATH_MAX];
+
+	if (!result->hardness)
+		return;
+	heat_path(infer, image, path, sizeof(path));
+	if (heat_file_write(
+		    path, image, &infer->prep, result->hardness, result->hardness_side, &why) < 0) {
+		infer->n_failed++;
+		(void)ctl_fail(infer->ctl, EXIT_FAILED, "%s", why.text);
+		return;
+	}
+	(void)json_object_set_new(o, "hardness_file", json_string(path));
+	if (infer->ctl->json)
+		(void)json_object_set_new(o, "hardness", map_array(result));
 }
 
 static json_t *result_object(const char *path, const struct kamen_result *result)
@@ -54,17 +113,20 @@ static void on_result(void *data, size_t i, const struct kamen_result *result)
 {
 	struct infer *infer = data;
 	const char *path = infer->images->paths[i];
+	json_t *row;
 
 	if (result->code < 0) {
 		infer->n_failed++;
 		(void)ctl_fail(infer->ctl, EXIT_FAILED, "%s: %s", path,
 			*result->reason ? result->reason : strerror(-result->code));
 	}
-	(void)output_row(infer->ctl, result_object(path, result), false);
+	row = result_object(path, result);
+	put_hardness(infer, row, path, result);
+	(void)output_row(infer->ctl, row, false);
 }
 
 struct infer_options {
-	const char *mask, *embedding, *deadline_ms;
+	const char *mask, *embedding, *deadline_ms, *hardness;
 };
 
 static int flow_fill(const struct ctl *ctl, const struct infer_options *o, struct flow *flow)
@@ -77,8 +139,49 @@ static int flow_fill(const struct ctl *ctl, const struct infer_options *o, struc
 		return ctl_fail(
 			ctl, EXIT_USAGE, "--deadline-ms %s: not milliseconds", o->deadline_ms);
 	flow->patience_ns = ms * 1000000;
-	flow->request.flags = o->embedding ? KAMEN_WANT_EMBEDDING : 0;
+	flow->request.flags =
+		(o->embedding ? KAMEN_WANT_EMBEDDING : 0) | (o->hardness ? KAMEN_WANT_HARDNESS : 0);
 	return EXIT_DONE;
+}
+
+/* Where in an image the map lies. */
+static int read_prep(struct ctl *ctl, struct infer *infer, const char *site)
+{
+	_cleanup_(control_freep) struct control *control = NULL;
+	Kamen__Request request = KAMEN__REQUEST__INIT;
+	Kamen__SiteName name = KAMEN__SITE_NAME__INIT;
+	const Kamen__Reply *reply = NULL;
+	int status;
+
+	name.site = (char *)(uintptr_t)site;
+	request.verb_case = KAMEN__REQUEST__VERB_SITE_SHOW;
+	request.site_show = &name;
+	status = control_open(ctl, &control);
+	if (status == EXIT_DONE)
+		status = control_send(control, &request, -1);
+	if (status == EXIT_DONE)
+		status = control_next(control, false, &reply);
+	if (status != EXIT_DONE)
+		return status;
+	if (!reply || reply->row_case != KAMEN__REPLY__ROW_SITE || !reply->site->resize)
+		return ctl_fail(
+			ctl, EXIT_FAILED, "the daemon does not tell how %s cuts images", site);
+	(void)snprintf(infer->resize, sizeof(infer->resize), "%s", reply->site->resize);
+	infer->prep = (struct heat_prep){ reply->site->input_px, reply->site->crop, infer->resize };
+	return EXIT_DONE;
+}
+
+static int heat_begin(struct ctl *ctl, struct infer *infer, const char *site, const char *path)
+{
+	struct stat st;
+
+	infer->heat = path;
+	infer->is_folder = stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+	if (!infer->is_folder && infer->images->n > 1)
+		return ctl_fail(ctl, EXIT_USAGE,
+			"--hardness %s: %zu images need a folder that is there", path,
+			infer->images->n);
+	return read_prep(ctl, infer, site);
 }
 
 int infer_run(struct ctl *ctl, int argc, char **argv)
@@ -87,6 +190,8 @@ int infer_run(struct ctl *ctl, int argc, char **argv)
 	const struct option_spec specs[] = {
 		{ "mask", "MASK", "base, champion (default) or a version", &o.mask, NULL },
 		{ "embedding", NULL, "with the embedding", &o.embedding, NULL },
+		{ "hardness", "FILE", "draw its hardness map to a PNG; a folder for several",
+			&o.hardness, NULL },
 		{ "deadline-ms", "MS", "of each request, 60000; 0: none", &o.deadline_ms, NULL },
 	};
 	_cleanup_(images_done) struct images images = { 0 };
@@ -110,6 +215,9 @@ int infer_run(struct ctl *ctl, int argc, char **argv)
 		if (r < 0)
 			return ctl_fail(ctl, EXIT_FAILED, "%s: %s", argv[i], strerror(-r));
 	}
+	status = o.hardness ? heat_begin(ctl, &infer, argv[first], o.hardness) : EXIT_DONE;
+	if (status != EXIT_DONE)
+		return status;
 	status = flow_run(ctl, &images, &flow);
 	return status == EXIT_DONE && infer.n_failed ? EXIT_FAILED : status;
 }
