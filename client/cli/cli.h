@@ -10,11 +10,12 @@ enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_UNREACHABLE = 69, EX
 
 struct command;
 
-/** One run of a program that has commands. */
+/** One run of a program that has commands, or is one: then the command has no name. */
 struct ctl {
 	const char *program;
 	const char *runtime;
 	bool json;
+	bool is_alone;   /* asks no daemon */
 	bool is_patient; /* the daemon starts, which takes as long as its model is large */
 	const struct command *command;
 };

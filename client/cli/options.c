@@ -19,7 +19,7 @@ int ctl_fail(const struct ctl *ctl, int status, const char *format, ...)
 	va_start(ap, format);
 	(void)vsnprintf(text, sizeof(text), format, ap);
 	va_end(ap);
-	if (ctl->command)
+	if (ctl->command && *ctl->command->name)
 		(void)fprintf(stderr, "%s %s%s%s: %s\n", ctl->program, ctl->command->group,
 			*ctl->command->group ? " " : "", ctl->command->name, text);
 	else
@@ -47,8 +47,9 @@ static void command_help(const struct ctl *ctl, const struct option_spec *specs,
 {
 	const struct command *command = ctl->command;
 
-	(void)printf("usage: %s %s%s%s %s\n%s\n\n", ctl->program, command->group,
-		*command->group ? " " : "", command->name, command->args, command->help);
+	(void)printf("usage: %s %s%s%s%s%s\n%s\n\n", ctl->program, command->group,
+		*command->group ? " " : "", command->name, *command->name ? " " : "", command->args,
+		command->help);
 	for (unsigned i = 0; i < n; i++) {
 		char left[64];
 
@@ -56,8 +57,9 @@ static void command_help(const struct ctl *ctl, const struct option_spec *specs,
 			specs[i].arg ? " " : "", specs[i].arg ? specs[i].arg : "");
 		(void)printf("  %-28s %s\n", left, specs[i].help);
 	}
-	(void)printf("  %-28s %s\n  %-28s %s\n", "--json", "one JSON object a line",
-		"--runtime DIR", "which daemon");
+	(void)printf("  %-28s %s\n", "--json", "one JSON object a line");
+	if (!ctl->is_alone)
+		(void)printf("  %-28s %s\n", "--runtime DIR", "which daemon");
 }
 
 static int spec_take(const struct ctl *ctl, const struct option_spec *spec, const char *value)

@@ -167,6 +167,13 @@ void recipe_set_weights(struct recipe *recipe)
 	recipe->drive = RECIPE_WEIGHTS;
 	recipe->warm_up = .1f;
 	recipe->score_spread = 0;
+	if (recipe->objective != RECIPE_MICM)
+		return;
+	/* algorithms.md 4.4, but that a teacher must move in a few thousand steps. */
+	recipe->micm_teacher = .99f;
+	recipe->weight_decay = .04f;
+	recipe->weight_decay_end = .4f;
+	recipe->weight_beta2 = .999f;
 }
 
 bool recipe_wants_labels(enum recipe_objective objective)

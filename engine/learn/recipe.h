@@ -138,7 +138,7 @@ struct recipe recipe_default(const struct vit *vit, const struct prep *prep, uin
  * nor a queue, looks at whole images (algorithms.md 1.7), and spreads the start of its scores. Once, after
  * steps and score_lr are set: the rate becomes a share of what it was. */
 void recipe_set_objective(struct recipe *recipe, enum recipe_objective objective);
-/** Changes what learning weights wants otherwise than learning scores; steps do not matter. */
+/** Changes what learning weights wants otherwise than learning scores, after the objective is set. */
 void recipe_set_weights(struct recipe *recipe);
 /** Changes how views are drawn to what an objective wants. */
 void recipe_set_views(struct recipe *recipe, enum recipe_objective objective);

@@ -40,7 +40,7 @@ done
 # What kamenctl prints as metrics are names in the daemon's sources.
 grep -rhoE '"kamen_[a-z0-9_]+"' daemon --include='*.c' | tr -d '"' | sort -u |
     page kamend.8 'the metric' || bad=1
-for program in kamend.8 kamen-sim.1 kamen-bench.1 kamenctl.1; do
+for program in kamend.8 kamen-sim.1 kamen-pretrain.1 kamen-bench.1 kamenctl.1; do
     name=${program%.*}
     "$bin/$name" --help | long_options | page "$program" 'the option' || bad=1
 done
