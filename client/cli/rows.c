@@ -74,6 +74,8 @@ static json_t *site_object(const Kamen__Site *s)
 	put_int(o, "images", s->has_images, s->images);
 	put_text(o, "state", s->state);
 	put_int(o, "input_px", s->has_input_px, s->input_px);
+	put_text(o, "resize", s->resize);
+	put_number(o, "crop", s->has_crop, (double)s->crop);
 	put_text(o, "precision", s->precision);
 	put_int(o, "duplicates", s->has_duplicates, s->duplicates);
 	put_int(o, "rejected", s->has_rejected, s->rejected);

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "learner/hard.h"
 #include "learner/job.h"
 #include "learner/khard.h"
 #include "learner/near.h"
@@ -627,6 +628,13 @@ int job_finish(struct job *job, struct job_done *ret_done, struct diag *diag)
 		.seed = job->seed,
 	};
 	const struct near_options near = { job->thin, job->version * NEAR_MAX, job->base_rows };
+	const struct hard_options hard = {
+		.vit = job->vit,
+		.precision = job->precision,
+		.set = job->set,
+		.prep = &job->prep,
+		.images = job->images,
+	};
 	struct results results = { .frozen.n = 0 };
 	int r = 0;
 
@@ -637,7 +645,11 @@ int job_finish(struct job *job, struct job_done *ret_done, struct diag *diag)
 		r = results_write(&results, &what, diag);
 	if (r < 0)
 		return r;
-	/* A by-product: a round that is done is not lost over it, diag tells. */
+	/* By-products: a round that is done is not lost over them, diag tells. */
+	if (!job->is_again)
+		r = hard_write(&hard, job->round_fd, diag);
+	if (r == -ECANCELED)
+		return r;
 	if (job->thin > 0)
 		r = near_write(job->vit, &job->prep, job->images, &near, job->round_fd, diag);
 	if (r == -ECANCELED)

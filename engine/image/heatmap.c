@@ -7,7 +7,7 @@
 #include "image/heatmap.h"
 
 #define N_COLOURS 5
-#define OPACITY .55f
+#define OPACITY .45f
 
 static const float colours[N_COLOURS][3] = {
 	{ 0, 0, 4 },

@@ -45,6 +45,12 @@ class Module(harness.Case):
         self.assertGreater(result.compute_ns, 0)
         self.assertEqual(len(self.client.infer("a", self.file).embedding), 0)
 
+    def test_a_hardness_map_that_is_not_there_is_told(self):
+        result = self.client.infer("a", self.file, embedding=True, hardness=True)
+        self.assertEqual(result.code, -errno.ENODATA)
+        self.assertIn("no hardness map", result.reason)
+        self.assertEqual((len(result.hardness), result.hardness_side), (0, 0))
+
     def test_arrays_are_pixels(self):
         rgb = pixels()
         one = self.client.infer("a", rgb, embedding=True)

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hardness maps: learnt by hpm, kept with the version, in answers, over images, in the replay store."""
+
+import os
+import struct
+import unittest
+import zlib
+
+import harness
+from harness import INFER, RGB8
+
+STEPS = 8
+WANT_EMBEDDING, WANT_HARDNESS = 1, 4
+ENODATA, EBADMSG = -61, -74
+PX, PATCH = 32, 8
+SETTINGS = ("--set", f"input_px={PX}", "--set", "policy=manual", "--set", f"learn_steps={STEPS}",
+            "--set", "recipe=batch=8 score_lr=.3")
+
+
+def png_pixels(path):
+    """Width, height and rows of an RGB file without a palette, as its filters have them."""
+    with open(path, "rb") as file:
+        data = file.read()
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    at, packed, size = 8, b"", None
+    while at < len(data):
+        n, kind = struct.unpack_from(">I4s", data, at)
+        body = data[at + 8:at + 8 + n]
+        assert zlib.crc32(kind + body) == struct.unpack_from(">I", data, at + 8 + n)[0]
+        if kind == b"IHDR":
+            size = struct.unpack(">IIBBBBB", body)
+        elif kind == b"IDAT":
+            packed += body
+        at += 12 + n
+    assert size[2:] == (8, 2, 0, 0, 0)
+    assert len(zlib.decompress(packed)) == size[1] * (1 + 3 * size[0])
+    return size[0], size[1]
+
+
+class Hardness(harness.Case):
+    N = 72
+
+    def site(self, name, objective="hpm"):
+        folder = self.images(3000, self.N)
+        self.daemon.ctl("site", "create", name, *SETTINGS)
+        self.daemon.push_in_order(name, folder)
+        self.daemon.ctl("learn", name, "--objective", objective, "--wait")
+        return [os.path.join(folder, file) for file in sorted(os.listdir(folder))]
+
+    def shown(self, site, version):
+        return self.daemon.one("mask", "show", site, version)
+
+    def test_a_version_says_which_patches_are_hard(self):
+        files = self.site("a")
+        shown = self.shown("a", 1)
+        self.assertIn("objective=hpm", shown["recipe"])
+        self.assertGreater(shown["hardness_bytes"], 1000)
+        for name in ("reconstruction", "ranking"):
+            self.assertGreater(shown["figures"][name], 0)
+        self.the_map_is_in_the_answer(files)
+        self.the_map_lies_over_the_image(files)
+        self.the_file_goes_with_the_version()
+        self.the_hardest_are_listed(files)
+        # All of it is still there.
+        self.daemon.stop()
+        self.daemon.start()
+        self.the_map_is_in_the_answer(files)
+        self.the_hardest_are_listed(files)
+        self.another_objective_has_none(files)
+        self.a_damaged_file_costs_its_map_alone()
+
+    def the_map_is_in_the_answer(self, files):
+        session = self.daemon.session()
+        how = {"site": "a", "mask": 1, "version": 1}
+        with open(files[0], "rb") as file:
+            image = file.read()
+        alone = session.ask(0, INFER, image, flags=WANT_EMBEDDING, **how)
+        self.assertEqual(alone["hardness"], ())
+        answer = session.ask(1, INFER, image, flags=WANT_EMBEDDING | WANT_HARDNESS, **how)
+        self.assertEqual(answer["code"], 0, answer["reason"])
+        self.assertEqual(answer["embedding"], alone["embedding"], "to the bit")
+        self.assertEqual(answer["hardness_side"], PX // PATCH)
+        self.assertEqual(len(answer["hardness"]), (PX // PATCH) ** 2)
+        self.assertGreater(len(set(answer["hardness"])), 4)
+        only = session.ask(2, INFER, image, flags=WANT_HARDNESS, **how)
+        self.assertEqual((only["embedding"], only["hardness"]), ((), answer["hardness"]))
+        # In a batch each has its own, or none.
+        rows = []
+        for slot, path in enumerate(files[:4]):
+            with open(path, "rb") as file:
+                image = file.read()
+            rows.append(session.submit(slot, INFER, image, flags=WANT_HARDNESS * (slot != 2), **how))
+        maps = {}
+        for _ in rows:
+            one = session.wait()
+            maps[one["slot"]] = one["hardness"]
+        self.assertEqual(maps[2], ())
+        for x, y in zip(maps[0], answer["hardness"], strict=True):
+            self.assertAlmostEqual(x, y, delta=1e-3 * (1 + abs(y)))
+        self.assertEqual(len({maps[0], maps[1], maps[3]}), 3)
+        # The base was never asked what is hard.
+        base = session.ask(0, INFER, image, site="a", mask=1, version=0, flags=WANT_HARDNESS)
+        self.assertEqual((base["code"], base["hardness_side"]), (ENODATA, 0))
+        self.assertIn("no hardness map", base["reason"])
+        session.close()
+
+    def the_map_lies_over_the_image(self, files):
+        site = self.daemon.one("site", "show", "a")
+        self.assertIn(site["resize"], ("crop", "squash"))
+        self.assertTrue(0 < site["crop"] <= 1)
+        out = self.daemon.path("map.png")
+        row = self.daemon.one("infer", "a", files[0], "--mask", 1, "--hardness", out)
+        self.assertEqual(row["hardness_file"], out)
+        self.assertEqual([len(line) for line in row["hardness"]], [PX // PATCH] * (PX // PATCH))
+        width, height = png_pixels(out)
+        self.assertEqual(max(width, height), 448)
+        folder = self.daemon.path("maps")
+        os.makedirs(folder, exist_ok=True)
+        rows = self.daemon.ctl("infer", "a", *files[:3], "--mask", 1, "--hardness", folder)
+        self.assertEqual(sorted(os.listdir(folder)), [os.path.basename(file) for file in files[:3]])
+        self.assertEqual(len(rows), 3)
+        wrong = self.daemon.command("infer", "a", *files[:2], "--hardness", out)
+        self.assertEqual(wrong.returncode, 2)
+        self.assertIn("folder", wrong.stderr)
+        self.assertIn("no hardness map", self.daemon.error("infer", "a", files[0], "--hardness", out))
+
+    def the_file_goes_with_the_version(self):
+        path = self.daemon.path("a.khard")
+        row = self.daemon.one("mask", "export", "a", 1, path, "--hardness")
+        self.assertEqual(row["bytes"], os.path.getsize(path))
+        said = self.daemon.one("mask", "verify", path)
+        mask = self.daemon.path("a.kmask")
+        self.daemon.ctl("mask", "export", "a", 1, mask)
+        kmask = self.daemon.one("mask", "verify", mask)
+        for key in ("mask_digest", "base_digest"):
+            self.assertEqual(said[key], kmask[key])
+        with open(path, "rb") as file:
+            data = bytearray(file.read())
+        data[-5] ^= 1
+        with open(path, "wb") as file:
+            file.write(data)
+        self.assertIn(path, self.daemon.error("mask", "verify", path))
+
+    def the_hardest_are_listed(self, files):
+        rows = self.daemon.ctl("site", "hardest", "a")
+        self.assertEqual(len(rows), 20)
+        values = [row["hardness"] for row in rows]
+        self.assertEqual(values, sorted(values, reverse=True))
+        self.assertGreater(values[0], values[-1])
+        self.assertEqual(len(self.daemon.ctl("site", "hardest", "a", "--count", 1000)), len(files))
+        self.assertEqual(self.daemon.ctl("site", "hardest", "a", "--count", 3), rows[:3])
+        self.assertEqual(self.daemon.command("site", "hardest", "a", "--count", 0).returncode, 2)
+
+    def another_objective_has_none(self, files):
+        known = self.daemon.ctl("site", "hardest", "a")
+        self.daemon.ctl("learn", "a", "--objective", "swav", "--wait")
+        shown = self.shown("a", 2)
+        self.assertIsNone(shown["hardness_bytes"])
+        self.assertEqual(shown["figures"], {})
+        path = self.daemon.path("none")
+        self.assertIn("no hardness", self.daemon.error("mask", "export", "a", 2, path, "--hardness"))
+        self.assertIn("no hardness", self.daemon.error(
+            "infer", "a", files[0], "--mask", 2, "--hardness", path))
+        self.assertFalse(os.path.exists(path))
+        # What the round before has told still holds for its version.
+        self.assertEqual(self.daemon.ctl("site", "hardest", "a"), known)
+
+    def a_damaged_file_costs_its_map_alone(self):
+        self.daemon.stop()
+        path = self.daemon.path("state/sites/a/masks/1.khard")
+        with open(path, "r+b") as file:
+            file.seek(-9, os.SEEK_END)
+            file.write(b"damaged")
+        self.daemon.start()
+        session = self.daemon.session()
+        how = {"site": "a", "mask": 1, "version": 1, "fmt": RGB8, "width": 32, "height": 32}
+        bad = session.ask(0, INFER, bytes(3 * 32 * 32), flags=WANT_HARDNESS, **how)
+        self.assertEqual(bad["code"], EBADMSG)
+        self.assertIn("damaged", bad["reason"])
+        self.assertEqual(session.ask(0, INFER, bytes(3 * 32 * 32), **how)["code"], 0)
+        session.close()
+
+
+class Replay(harness.Case):
+    def test_a_site_may_keep_what_is_hard(self):
+        self.daemon.ctl("site", "create", "b", "--set", "replay=hard")
+        self.assertEqual(self.daemon.one("site", "show", "b")["settings"]["replay"], "hard")
+        error = self.daemon.error("site", "create", "c", "--set", "replay=all")
+        self.assertIn("uniform", error)
+        self.assertEqual(self.daemon.ctl("site", "hardest", "b"), [])
+
+
+if __name__ == "__main__":
+    unittest.main()
