@@ -71,6 +71,8 @@ static int start_model(struct pretrain *p, const struct pretrain_options *option
 	float *values;
 	int r;
 
+	/* HPM's, as MAE's, are given (algorithms.md 2.2). */
+	p->fixed_positions = options->objective == RECIPE_HPM && options->shape.width % 4 == 0;
 	p->shape = options->shape;
 	p->shape.class_block = class_block_of(options);
 	p->shape.grid = px / p->shape.patch;
@@ -107,12 +109,12 @@ static int make_recipe(
 	int r;
 
 	*recipe = recipe_default(p->vit, &p->prep, p->folder->n);
+	if (options->steps)
+		recipe->steps = options->steps;
 	recipe_set_objective(recipe, options->objective);
 	recipe_set_weights(recipe);
 	recipe->seed = options->seed;
 	recipe->large_px = p->prep.input_px;
-	if (options->steps)
-		recipe->steps = options->steps;
 	if (options->batch)
 		recipe->batch = options->batch;
 	r = recipe_read(recipe, options->recipe, diag);

@@ -70,6 +70,12 @@ class Pretrain(unittest.TestCase):
         self.assertIn(b'"class_block"', content(self.out)[:4096])
         self.serve()
 
+    def test_what_hard_patches_taught_is_served(self):
+        rows = run(self.folder, self.out, "--objective", "hpm", "--steps", "3", "--recipe",
+                   "hpm_width=32 hpm_depth=1")
+        self.assertEqual(rows[-1]["steps"], 3)
+        self.serve()
+
     def test_what_was_broken_off_goes_on_to_the_same_bits(self):
         whole = self.daemon.path("whole.safetensors")
         run(self.folder, whole, "--steps", "40")
