@@ -170,10 +170,9 @@ static int set_recipe(struct job *job, const Kamen__LearnJob *message,
 	if (message->recipe)
 		return read_recipe(job, message->recipe, diag);
 	job->recipe = recipe_default(job->vit, &job->prep, n);
-	if (message->has_steps && message->steps > 0) {
-		job->recipe.steps = message->steps;
-		job->recipe.score_lr = recipe_score_lr(message->steps);
-	}
+	job->recipe.steps =
+		message->has_steps && message->steps > 0 ? message->steps : recipe_steps(objective);
+	job->recipe.score_lr = recipe_score_lr(job->recipe.steps);
 	r = change_recipe(&job->recipe, message, objective, diag);
 	if (r < 0)
 		return r;

@@ -13,6 +13,9 @@
 #define LARGE_INPUT_PX 192u
 #define SMALL_SHARE (4.f / 7) /* 64 of 112 */
 #define N_STEPS 100u
+/* About what N_STEPS of swav take: a step sees one view of an image, and a quarter of it once more. */
+#define HPM_STEPS 300u
+#define HPM_BATCH 24u
 /* Labels pull every step the same way: from one start all such scores flip at one moment, and before
  * it the loss has nothing to say. On NEU (50 steps) the density crashed with travels of 1.1 and 1.25,
  * and SGD at the authors' 50 ruined the model in its first step; spread, a travel of 1.1 took
@@ -48,6 +51,11 @@ static uint32_t most_directions(const struct vit_shape *shape, uint32_t n_images
 float recipe_score_lr(uint32_t steps)
 {
 	return fminf(2 * RECIPE_TRAVEL / (float)at_least(steps, 1), RECIPE_MAX_SCORE_LR);
+}
+
+uint32_t recipe_steps(enum recipe_objective objective)
+{
+	return objective == RECIPE_HPM ? HPM_STEPS : N_STEPS;
 }
 
 uint32_t recipe_warm_steps(const struct recipe *recipe)
@@ -153,6 +161,7 @@ void recipe_set_objective(struct recipe *recipe, enum recipe_objective objective
 	recipe_set_views(recipe, objective);
 	if (objective == RECIPE_HPM) {
 		recipe->n_small = recipe->queue = 0;
+		recipe->batch = at_most(recipe->batch, HPM_BATCH);
 		recipe->hpm_ema = hpm_ema(recipe->steps);
 	}
 	if (!recipe_wants_labels(objective))

@@ -128,6 +128,9 @@ struct recipe {
  */
 float recipe_score_lr(uint32_t steps);
 
+/** How many where nobody says. hpm's are of small batches: its decoders begin at nothing. */
+uint32_t recipe_steps(enum recipe_objective objective);
+
 /** Of the score rate's warm-up. */
 uint32_t recipe_warm_steps(const struct recipe *recipe);
 

@@ -209,10 +209,8 @@ static int make_recipe(struct recipe *recipe, const struct study *study, struct 
 	*recipe = recipe_default(study->vit, &study->prep, study->learn->n);
 	recipe->seed = options->seed;
 	recipe->large_px = options->px;
-	if (options->steps) {
-		recipe->steps = options->steps;
-		recipe->score_lr = recipe_score_lr(options->steps);
-	}
+	recipe->steps = options->steps ? options->steps : recipe_steps(RECIPE_HPM);
+	recipe->score_lr = recipe_score_lr(recipe->steps);
 	recipe_set_objective(recipe, RECIPE_HPM);
 	if (options->travel >= 0)
 		recipe->score_lr = 2 * options->travel / (float)recipe->steps;
@@ -333,6 +331,8 @@ int main(int argc, char **argv)
 
 	if (parse(&study.options, argc, argv) < 0)
 		return 2;
+	/* What is stopped in the middle has said what it knew. */
+	(void)setvbuf(stdout, NULL, _IOLBF, 0);
 	r = open_study(&study, shared ? shared : "../shared");
 	if (r == -ENOENT) {
 		printf("skipped: neither $KAMEN_SHARED nor ../shared has model and images\n");

@@ -316,6 +316,11 @@ static void the_teacher_moves_faster_at_first(void **state)
 	recipe.steps = 50;
 	recipe_set_objective(&recipe, RECIPE_HPM);
 	assert_float_equal(recipe.hpm_ema, .8f, 1e-6);
+	/* Many steps of few images, unless told otherwise. */
+	assert_true(recipe_steps(RECIPE_HPM) > recipe_steps(RECIPE_SWAV));
+	recipe.batch = 64;
+	recipe_set_objective(&recipe, RECIPE_HPM);
+	assert_true(recipe.batch < 64);
 }
 
 static void the_same_bits_come_out_over_a_checkpoint(void **state)
