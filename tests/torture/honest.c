@@ -189,6 +189,7 @@ void honest_main(struct world *world, enum honest_kind kind, unsigned number)
 	int phase;
 
 	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+	(void)prctl(PR_SET_NAME, "honest");
 	if (!honest || wire_new(&honest->wire) < 0)
 		_exit(1);
 	honest->world = world;

@@ -261,6 +261,7 @@ void liar_main(struct world *world, unsigned number)
 	int phase;
 
 	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+	(void)prctl(PR_SET_NAME, "liar");
 	raise_limit();
 	liar.scratch = malloc(LIAR_SCRATCH);
 	if (!liar.scratch || wire_new(&liar.wire) < 0)
