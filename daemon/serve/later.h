@@ -11,6 +11,7 @@ struct quota_user;
 enum later_what {
 	LATER_LOOP,    /* sessions that have had their share of the loop and have more */
 	LATER_READING, /* requests that are read in parts (reading.h) */
+	LATER_FORWARD, /* images that wait for inference (scheduler.c, under its lock) */
 	N_LATER,
 };
 

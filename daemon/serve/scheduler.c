@@ -7,6 +7,7 @@
 
 #include "serve/limits.h"
 #include "serve/pace.h"
+#include "serve/session.h"
 #include "serve/shadow.h"
 
 struct scheduler {
@@ -18,6 +19,7 @@ struct scheduler {
 	struct embedding *embeddings,
 		*embedded; /* to be looked at, first come first; handed back */
 	uint32_t n_waiting, max_batch;
+	uint64_t turn, turn_of_nobody; /* of who led the last batch; ingest's (later.h) */
 	uint64_t delay_ns, quantum;
 	struct pace pace;
 	bool stopping;
@@ -136,6 +138,14 @@ static uint64_t deadline_of(const struct request *request)
 	return request->wire.deadline_ns > 0 ? request->wire.deadline_ns : UINT64_MAX;
 }
 
+/* Images of a user, as turns at inference. */
+static uint64_t *turn_of(struct scheduler *s, const struct request *request)
+{
+	struct quota_user *user = request->session ? request->session->user : NULL;
+
+	return user ? &user->turns[LATER_FORWARD] : &s->turn_of_nobody;
+}
+
 void scheduler_learn(
 	struct scheduler *scheduler, const struct serving *serving, uint32_t n, uint64_t compute_ns)
 {
@@ -168,6 +178,10 @@ int scheduler_push(struct scheduler *scheduler, struct request *request)
 	} else if (comes_too_late(scheduler, queue, request)) {
 		r = -ETIMEDOUT;
 	} else {
+		uint64_t *turn = turn_of(scheduler, request);
+
+		if (*turn < scheduler->turn)
+			*turn = scheduler->turn;
 		request->next = NULL;
 		if (!queue->head)
 			queue->tail = &queue->head;
@@ -394,20 +408,29 @@ static bool can_finish(const struct request *request, uint64_t takes_ns, uint64_
 	return deadline == UINT64_MAX || now + takes_ns <= deadline;
 }
 
-/* What comes first: earliest deadlines; those that cannot be met last, the latest of them first. */
-static bool is_before(const struct request *a, bool a_can, const struct request *b, bool b_can)
+/*
+ * What comes first: users in turn; of one, earliest deadlines; those that cannot be met last, the latest
+ * of them first.
+ */
+static bool is_before(struct scheduler *s, const struct request *a, bool a_can,
+	const struct request *b, bool b_can)
 {
+	const uint64_t a_turn = *turn_of(s, a), b_turn = *turn_of(s, b);
+
 	if (a_can != b_can)
 		return a_can;
+	if (a_turn != b_turn)
+		return a_turn < b_turn;
 	return a_can ? deadline_of(a) < deadline_of(b) : deadline_of(a) > deadline_of(b);
 }
 
 /*
- * The most urgent request of a queue that is not in vain; first come where nothing is urgent. Where
+ * The most urgent request of a queue that is not in vain; first come where nothing is urgent; of the
+ * user whose turn it is, so that nobody's flood, whatever its deadlines, stands before others. Where
  * all are in vain the one that misses by the least: else a bad moment would never be unlearnt.
  */
 static struct request *leader_of(
-	const struct scheduler *s, const struct site_queue *queue, uint64_t now, bool *ret_can)
+	struct scheduler *s, const struct site_queue *queue, uint64_t now, bool *ret_can)
 {
 	const struct serving *serving = NULL;
 	struct request *leader = NULL;
@@ -423,7 +446,7 @@ static struct request *leader_of(
 			takes_ns = pace_expect(&s->pace, serving, 1);
 		}
 		can = can_finish(q, takes_ns, now);
-		if (!leader || is_before(q, can, leader, leader_can)) {
+		if (!leader || is_before(s, q, can, leader, leader_can)) {
 			leader = q;
 			leader_can = can;
 		}
@@ -445,7 +468,7 @@ static uint32_t power_of_two_below(uint32_t n)
  * Until when the leader's batch may still wait for more to share its forward; 0: it need not. What
  * counts is who waits, not the credit: that only splits a batch, it does not make it grow.
  */
-static uint64_t fill_until(const struct scheduler *s, const struct site_queue *queue, uint64_t now)
+static uint64_t fill_until(struct scheduler *s, const struct site_queue *queue, uint64_t now)
 {
 	const struct serving *serving;
 	uint64_t until = UINT64_MAX;
@@ -500,7 +523,7 @@ static struct site_queue *next_queue(struct scheduler *s, uint64_t now, uint64_t
 			any = true;
 			if (q->deficit < cost_of(q, leader))
 				continue;
-			if (!best || is_before(leader, can, best_leader, best_can)) {
+			if (!best || is_before(s, leader, can, best_leader, best_can)) {
 				best = q;
 				best_leader = leader;
 				best_can = can;
@@ -552,8 +575,11 @@ static void take_out(struct scheduler *s, struct site_queue *queue, struct reque
 {
 	*ret_serving = serving_ref((struct serving *)serving_of(queue, batch[0]));
 	queue->deficit -= n * cost_of(queue, batch[0]);
-	for (uint32_t i = 0; i < n; i++)
+	s->turn = *turn_of(s, batch[0]);
+	for (uint32_t i = 0; i < n; i++) {
 		unlink_request(queue, batch[i]);
+		(*turn_of(s, batch[i]))++;
+	}
 	s->n_waiting -= n;
 	deactivate(s, queue);
 	if (queue->head) {

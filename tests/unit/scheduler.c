@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "serve/scheduler.h"
+#include "serve/session.h"
 
 #define PX 32u
 #define MAX_BATCH 8u
@@ -95,6 +96,43 @@ static void no_site_starves_beside_a_busy_one(void **state)
 		seen_other += site == 1 ? n : 0;
 	}
 	assert_int_equal(seen_other, 4);
+	while (scheduler_n_waiting(bench->scheduler) > 0)
+		(void)take(bench, batch, &site);
+}
+
+/* A flood of one user's at a site, deadlines and all, before which nobody else's request stands. */
+static void users_of_a_site_take_turns(void **state)
+{
+	struct quota_user users[2] = { { .uid = 1 }, { .uid = 2 } };
+	struct session sessions[2] = { { .user = &users[0] }, { .user = &users[1] } };
+	const uint64_t soon = clock_now_ns() + 3600 * NS_PER_S;
+	struct request *batch[64], *quiet;
+	struct bench *bench = *state;
+	unsigned site, n_of_flood = 0;
+
+	for (unsigned i = 0; i < 100; i++) {
+		bench->requests[bench->n].session = &sessions[0];
+		push(bench, 0, soon);
+	}
+	(void)take(bench, batch, &site);
+	for (unsigned i = 0; i < 4; i++) {
+		bench->requests[bench->n].session = &sessions[1];
+		quiet = push(bench, 0, 0);
+		assert_in_range(take(bench, batch, &site), 1, MAX_BATCH);
+		assert_ptr_equal(batch[0], quiet);
+	}
+	/* And the flood is not shut out by who asks again and again. */
+	for (unsigned i = 0; i < 40; i++) {
+		bench->requests[bench->n].session = &sessions[1];
+		(void)push(bench, 0, 0);
+	}
+	for (unsigned i = 0; i < 8; i++) {
+		uint32_t n = take(bench, batch, &site);
+
+		for (uint32_t k = 0; k < n; k++)
+			n_of_flood += batch[k]->session == &sessions[0];
+	}
+	assert_true(n_of_flood >= 20);
 	while (scheduler_n_waiting(bench->scheduler) > 0)
 		(void)take(bench, batch, &site);
 }
@@ -471,6 +509,7 @@ static void every_request_comes_back_exactly_once(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(users_of_a_site_take_turns, setup, teardown),
 		cmocka_unit_test_setup_teardown(no_site_starves_beside_a_busy_one, setup, teardown),
 		cmocka_unit_test_setup_teardown(large_inputs_pay_for_their_pixels, setup, teardown),
 		cmocka_unit_test_setup_teardown(
