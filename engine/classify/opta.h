@@ -40,7 +40,7 @@ void opta_move(struct opta *opta, const float *means, uint32_t n_classes, const 
 
 /**
  * The same batch without any assumption about shares: a mixture of one direction a class, seen from
- * the middle of the classes, each held where its supports are as if these were five times as many.
+ * the middle of the classes, each held where its supports are as if these were six times as many.
  *
  * @param n_supports  (n_classes)
  * @param answers     (n), or NULL; cosines as seen from the middle
