@@ -68,14 +68,15 @@ static int prepare(const struct prep *prep, const struct image_source *source, u
 	return 0;
 }
 
-int judge_embed(float *embeddings, struct vit *vit, const struct slot *slot,
-	const struct prep *prep, const struct image_source *source)
+/* pooled: (n, 2 width), else (n, width). */
+static int embed(float *rows, struct vit *vit, const struct slot *slot, const struct prep *prep,
+	const struct image_source *source, bool pooled)
 {
 	_cleanup_(resize_scratch_freep) struct resize_scratch *scratch = NULL;
 	_cleanup_(vit_plan_freep) struct vit_plan *plan = NULL;
 	_cleanup_(freep) float *out = NULL;
 	uint32_t batch = source->n < N_BATCH ? source->n : N_BATCH;
-	uint32_t width = vit_shape(vit)->width;
+	uint32_t width = vit_shape(vit)->width, n_row = pooled ? 2 * width : width;
 	int r;
 
 	if (batch == 0)
@@ -84,24 +85,38 @@ int judge_embed(float *embeddings, struct vit *vit, const struct slot *slot,
 	if (!out)
 		return -ENOMEM;
 	r = resize_scratch_new(&scratch);
-	if (r < 0)
-		return r;
-	r = vit_plan_new(&plan, vit, batch, prep->input_px, slot_precision(slot));
-	if (r < 0)
-		return r;
-	for (uint32_t i = 0; i < source->n; i += batch) {
+	if (r == 0)
+		r = vit_plan_open(&plan, vit,
+			&(struct vit_plan_options){
+				.batch = batch,
+				.px = prep->input_px,
+				.precision = slot_precision(slot),
+				.pooled = pooled,
+			});
+	for (uint32_t i = 0; r == 0 && i < source->n; i += batch) {
 		uint32_t n = source->n - i < batch ? source->n - i : batch;
 
 		/* A last, shorter batch leaves old pixels in the rows behind it: not copied out. */
 		r = prepare(prep, source, i, n, vit_plan_input(plan), scratch);
-		if (r < 0)
-			return r;
-		r = vit_forward(plan, slot, out);
-		if (r < 0)
-			return r;
-		memcpy(embeddings + (size_t)i * width, out, (size_t)n * width * sizeof(*out));
+		if (r == 0)
+			r = vit_forward(plan, slot, out);
+		if (r == 0)
+			memcpy(rows + (size_t)i * n_row, pooled ? vit_plan_features(plan) : out,
+				(size_t)n * n_row * sizeof(*rows));
 	}
-	return 0;
+	return r;
+}
+
+int judge_embed(float *embeddings, struct vit *vit, const struct slot *slot,
+	const struct prep *prep, const struct image_source *source)
+{
+	return embed(embeddings, vit, slot, prep, source, false);
+}
+
+int judge_features(float *features, struct vit *vit, const struct slot *slot,
+	const struct prep *prep, const struct image_source *source)
+{
+	return embed(features, vit, slot, prep, source, true);
 }
 
 int embed_look(void *owner, uint32_t m, const uint32_t *images, uint32_t n, float *rows)

@@ -82,7 +82,11 @@ int judge_neighbours(float *ret_share, const float *a, uint32_t width_a, const f
 int judge_embed(float *embeddings, struct vit *vit, const struct slot *slot,
 	const struct prep *prep, const struct image_source *source);
 
-/** The same by a mask set: (n, set->n_out). slot: any for SLOT_INFER; it is left with any mask. */
+/** Likewise what few-shot classification compares (vit_plan_features()): (n, 2 width). */
+int judge_features(float *features, struct vit *vit, const struct slot *slot,
+	const struct prep *prep, const struct image_source *source);
+
+/** Embeddings by a mask set: (n, set->n_out). slot: any for SLOT_INFER; it is left with any mask. */
 int judge_embed_set(float *embeddings, struct vit *vit, struct slot *slot,
 	const struct mask_set *set, const struct prep *prep, const struct image_source *source);
 

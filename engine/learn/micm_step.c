@@ -4,6 +4,8 @@
 
 #include "learn/micm.h"
 #include "learn/micm_mask.h"
+#include "learn/patch_loss.h"
+#include "learn/sinkhorn.h"
 #include "learn/streams.h"
 
 /* dst += scale * x */
@@ -91,11 +93,27 @@ static int teach(struct micm *micm, const struct objective_rows *teacher)
 	return 0;
 }
 
+/* As swav's assignments: all outputs are used alike, in this batch and not only on the whole. */
+static void balance(const struct micm *micm, float temperature)
+{
+	const uint32_t k = micm->head_shape.n_outputs, n = MICM_TARGETS * micm->recipe.batch;
+
+	memcpy(micm->t, micm->raw, (size_t)n * k * sizeof(*micm->t));
+	sinkhorn(micm->t, n, k, temperature, micm->recipe.sinkhorn_iterations);
+	if (micm->n_masked > 0)
+		sinkhorn(micm->patch_t, micm->n_masked, k, temperature,
+			micm->recipe.sinkhorn_iterations);
+}
+
 static void sharpen(struct micm *micm, uint32_t step)
 {
 	float temperature = micm_temperature(&micm->recipe, step);
 	const uint32_t k = micm->head_shape.n_outputs;
 
+	if (micm->recipe.micm_balance) {
+		balance(micm, temperature);
+		return;
+	}
 	micm_sharpen(micm->t, micm->raw, micm->centre, MICM_TARGETS * micm->recipe.batch, k,
 		temperature);
 	micm_sharpen(
@@ -210,6 +228,8 @@ static uint32_t gather_patches(
 		cut_patch(micm, large->pixels + sample * n_view, patch,
 			micm->wanted + (size_t)i * micm->n_pixels);
 	}
+	if (micm->recipe.micm_normalise)
+		patch_normalise(micm->wanted, n, micm->n_pixels);
 	return n;
 }
 

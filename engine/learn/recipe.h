@@ -84,9 +84,11 @@ struct recipe {
 	uint32_t experts;
 	enum cascade_mode cascade; /* which of its embeddings are fused */
 	bool alpha_term;
-	/* Of micm (micm.h): its head's hidden layers have so many units; warm: it begins as swav's. */
+	/* Of micm (micm.h): its head's hidden layers have so many units; warm: it begins as swav's;
+	 * balance: the teacher's targets are Sinkhorn's, by its temperature, not centred; normalise: of a
+	 * patch its pixels' deviations from their mean are told, in units of their spread. */
 	uint32_t micm_hidden;
-	bool micm_warm;
+	bool micm_warm, micm_balance, micm_normalise;
 	/* What its losses weigh: class, patch and pixels, and neighbours in the last share of the steps,
 	 * which is stage two. */
 	float micm_class, micm_patch, micm_pixel, micm_pseudo, micm_second;

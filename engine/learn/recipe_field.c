@@ -69,6 +69,8 @@ const struct recipe_field recipe_fields[] = {
 	SWITCH(alpha_term),
 	COUNT(micm_hidden, 2, 8192),
 	SWITCH(micm_warm),
+	SWITCH(micm_balance),
+	SWITCH(micm_normalise),
 	REAL(micm_class, 0, 100),
 	REAL(micm_patch, 0, 100),
 	REAL(micm_pixel, 0, 100),

@@ -202,8 +202,40 @@ static void gradients_of_a_step_equal_central_differences(void **state)
 	recipe.micm_patch = 1.3f;
 	recipe.micm_pixel = .9f;
 	recipe.micm_second = .25f;
-	check_step(bench, &recipe, 0);
-	check_step(bench, &recipe, 9);
+	for (unsigned balance = 0; balance < 2; balance++) {
+		recipe.micm_balance = balance;
+		check_step(bench, &recipe, 0);
+		check_step(bench, &recipe, 9);
+	}
+}
+
+/* Whatever it says: no output is asked for more than the others. */
+static void balanced_targets_use_all_outputs_alike(void **state)
+{
+	const struct bench *bench = *state;
+	struct recipe recipe = bench->recipe;
+	const struct micm *micm;
+	struct step step;
+	float least = 1e9f, most = 0;
+	uint32_t k;
+
+	recipe.sinkhorn_iterations = 50;
+	step_new(&step, bench, &recipe);
+	(void)loss_of(&step);
+	micm = (const struct micm *)step.objective;
+	k = micm->head_shape.n_outputs;
+	for (uint32_t j = 0; j < k; j++) {
+		float sum = 0;
+
+		for (uint32_t i = 0; i < MICM_TARGETS * recipe.batch; i++)
+			sum += micm->t[(size_t)i * k + j];
+		least = fminf(least, sum);
+		most = fmaxf(most, sum);
+	}
+	print_message("each of %u outputs: %.3f to %.3f of %u rows\n", k, least, most,
+		MICM_TARGETS * recipe.batch);
+	assert_true(most < 1.2f * least);
+	step_done(&step);
 }
 
 static void the_mask_token_learns_where_it_stood(void **state)
@@ -236,6 +268,35 @@ static void the_mask_token_learns_where_it_stood(void **state)
 		assert_float_equal(token[j], sum, 1e-4);
 	}
 	assert_int_equal(n, micm->n_masked);
+	step_done(&step);
+}
+
+/* The same step over and over: what can be learnt of it is. */
+static void head_and_what_tells_pixels_learn(void **state)
+{
+	const struct bench *bench = *state;
+	struct recipe recipe = bench->recipe;
+	struct step step;
+	float first[MICM_N_FIGURES];
+
+	recipe.steps = 1000;
+	recipe.micm_lr = .01f;
+	/* A teacher that stays. */
+	recipe.micm_teacher = 1;
+	step_new(&step, bench, &recipe);
+	(void)loss_of(&step);
+	memcpy(first, step.figures, sizeof(first));
+	for (step.batch.step = 0; step.batch.step < 60; step.batch.step++) {
+		(void)loss_of(&step);
+		step.objective->kind->update(step.objective, &step.batch);
+	}
+	(void)loss_of(&step);
+	print_message("class %.3f -> %.3f, patch %.3f -> %.3f, pixel %.3f -> %.3f\n",
+		first[MICM_FIGURE_CLASS], step.figures[MICM_FIGURE_CLASS], first[MICM_FIGURE_PATCH],
+		step.figures[MICM_FIGURE_PATCH], first[MICM_FIGURE_PIXEL],
+		step.figures[MICM_FIGURE_PIXEL]);
+	for (unsigned i = MICM_FIGURE_CLASS; i <= MICM_FIGURE_PIXEL; i++)
+		assert_true(step.figures[i] < .9f * first[i]);
 	step_done(&step);
 }
 
@@ -333,7 +394,7 @@ static void student_and_teacher_come_to_agree(void **state)
 		figure(&early, "pixel"), figure(&late, "pixel"), figure(&late, "masked"),
 		late.density);
 	assert_true(late.loss_ratio < early.loss_ratio);
-	assert_true(figure(&late, "pixel") < figure(&early, "pixel"));
+	assert_true(figure(&late, "class") < figure(&early, "class"));
 	assert_true(late.density < 1);
 	assert_true(figure(&late, "masked") > 0 && figure(&late, "masked") < .25f);
 	assert_true(figure(&late, "pseudo") == 0);
@@ -392,7 +453,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(gradients_of_a_step_equal_central_differences),
+		cmocka_unit_test(balanced_targets_use_all_outputs_alike),
 		cmocka_unit_test(the_mask_token_learns_where_it_stood),
+		cmocka_unit_test(head_and_what_tells_pixels_learn),
 		cmocka_unit_test(a_warm_head_begins_as_that_of_swav),
 		cmocka_unit_test(schedules_are_exact),
 		cmocka_unit_test(student_and_teacher_come_to_agree),
