@@ -237,6 +237,37 @@ static void what_is_kept_survives_a_kill(void **state)
 		vit_layout(shelf->on.tiny.vit)->n_tensors * sizeof(size_t));
 }
 
+/* A figure's name is an address: what is read back must have this process's. */
+static void figures_have_their_names_after_a_kill(void **state)
+{
+	static const char *const names[] = { "reconstruction", "ranking", "pairs" };
+	struct shelf other = *(struct shelf *)*state;
+	_cleanup_(early_stop_freep) struct early_stop *stop = NULL, *resumed = NULL;
+	struct round_progress progress = progress_of(other.masks[0], 10);
+	char of_a_process_that_is_gone[16] = "gone";
+	struct early_stop_best best;
+	struct diag diag = { "" };
+
+	other.on.recipe.objective = RECIPE_HPM;
+	stop = watch(&other);
+	resumed = watch(&other);
+	progress.n_figures = 3;
+	for (unsigned i = 0; i < 3; i++)
+		progress.figures[i] =
+			(struct objective_figure){ of_a_process_that_is_gone, .5f + (float)i };
+	assert_int_equal(early_stop_step(stop, &progress, other.masks[0], &diag), 0);
+	assert_int_equal(early_stop_save(stop, other.dir_fd, FILE_NAME), 0);
+	memset(of_a_process_that_is_gone, 'x', sizeof(of_a_process_that_is_gone));
+	assert_int_equal(early_stop_resume(resumed, other.dir_fd, FILE_NAME, &diag), 0);
+	best = early_stop_best(resumed);
+	assert_int_equal(best.progress.step, 10);
+	assert_int_equal(best.progress.n_figures, 3);
+	for (unsigned i = 0; i < 3; i++) {
+		assert_string_equal(best.progress.figures[i].name, names[i]);
+		assert_float_equal(best.progress.figures[i].value, .5 + i, 0);
+	}
+}
+
 static void a_file_that_does_not_fit_is_refused(void **state)
 {
 	struct shelf other = *(struct shelf *)*state;
@@ -269,6 +300,7 @@ int main(void)
 		cmocka_unit_test(a_round_in_which_no_bit_moves_is_stopped),
 		cmocka_unit_test(with_too_few_images_the_last_mask_is_the_best),
 		cmocka_unit_test(what_is_kept_survives_a_kill),
+		cmocka_unit_test(figures_have_their_names_after_a_kill),
 		cmocka_unit_test(a_file_that_does_not_fit_is_refused),
 	};
 
