@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes learnt_vit.f32 and learnt_decoder.f32 with PyTorch: a small ViT and a small decoder of two trunks, what they give and
-the gradients of a weighted sum of it with respect to all values, in the order of vit_params.c and decoder.c.
+"""Writes learnt_vit.f32, learnt_late.f32 and learnt_decoder.f32 with PyTorch: a small ViT, one whose class token enters behind the
+first of two blocks, and a small decoder of two trunks, what they give and the gradients of a weighted sum of it with respect to all values, in the order of vit_params.c and decoder.c.
 Run: python3 tests/golden/learnt.py"""
 import numpy as np
 import torch
@@ -55,32 +55,41 @@ def norm(v, name, x):
     return F.layer_norm(x, x.shape[-1:], v[name + ".weight"], v[name + ".bias"], 1e-6)
 
 
-def run_blocks(v, prefix, x, depth, heads):
+def run_some(v, prefix, x, blocks, heads):
     n, t, width = x.shape
-    for b in range(depth):
+    for b in blocks:
         p = f"{prefix}blocks.{b}."
         q, k, w = layer(v, p + "attn.qkv", norm(v, p + "norm1", x)).reshape(n, t, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
         a = (q @ k.transpose(-1, -2) / (width // heads) ** .5).softmax(-1) @ w
         x = x + layer(v, p + "attn.proj", a.transpose(1, 2).reshape(n, t, width))
         x = x + layer(v, p + "mlp.fc2", F.gelu(layer(v, p + "mlp.fc1", norm(v, p + "norm2", x))))
-    return norm(v, prefix + "norm", x)
+    return x
 
 
-def vit():
+def run_blocks(v, prefix, x, depth, heads):
+    return norm(v, prefix + "norm", run_some(v, prefix, x, range(depth), heads))
+
+
+def vit(name, class_block):
     width, depth, heads, mlp, patch, grid, n = 8, 2, 2, 12, 4, 3, 2
     v = Values()
     v.blocks("", width, depth, mlp)
     v.make("cls_token", 1, 1, width)
     v.make("pos_embed", 1, 1 + grid * grid, width)
+    if class_block:
+        v.make("pos_embed_class", 1, 1 + grid * grid, width)
     v.make("patch_embed.proj.weight", width, 3, patch, patch)
     v.make("patch_embed.proj.bias", width)
     pixels = torch.randn(n, 3, grid * patch, grid * patch).float().double()
     weight = torch.randn(n, 1 + grid * grid, width).float().double()
     x = F.conv2d(pixels, v["patch_embed.proj.weight"], v["patch_embed.proj.bias"], stride=patch).flatten(2).transpose(1, 2)
-    x = torch.cat([v["cls_token"].expand(n, 1, width), x], 1) + v["pos_embed"]
-    out = run_blocks(v, "", x, depth, heads)
+    if class_block:
+        x = run_some(v, "", x + v["pos_embed"][:, 1:], range(class_block), heads)
+    table = v["pos_embed_class" if class_block else "pos_embed"]
+    x = torch.cat([v["cls_token"].expand(n, 1, width), x], 1) + table
+    out = norm(v, "norm", run_some(v, "", x, range(class_block, depth), heads))
     (out * weight).sum().backward()
-    write("learnt_vit.f32", v.flat(), pixels, weight, out.detach(), v.flat(lambda t: t.grad))
+    write(name, v.flat(), pixels, weight, out.detach(), v.flat(lambda t: t.grad))
 
 
 def decoder():
@@ -105,5 +114,6 @@ def decoder():
     write("learnt_decoder.f32", v.flat(), tokens.detach(), weight, out.detach(), v.flat(lambda t: t.grad), tokens.grad)
 
 
-vit()
+vit("learnt_vit.f32", 0)
 decoder()
+vit("learnt_late.f32", 1)

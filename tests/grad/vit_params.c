@@ -360,7 +360,7 @@ static void in_bf16_it_is_the_same_but_for_rounding(void **state)
 	assert_true(fabs(sqrt(a / b) - 1) < .01);
 }
 
-static void values_and_gradients_equal_the_golden(void **state)
+static void check_golden(const char *path, uint32_t class_block)
 {
 	enum { N = 2, SMALL = 8, T = 10, SIDE = 12 };
 	const struct vit_shape small = {
@@ -370,6 +370,7 @@ static void values_and_gradients_equal_the_golden(void **state)
 		.mlp = 12,
 		.patch = 4,
 		.grid = 3,
+		.class_block = class_block,
 	};
 	_cleanup_(vit_tape_freep) struct vit_tape *tape = NULL;
 	_cleanup_(slot_freep) struct slot *slot = NULL;
@@ -382,8 +383,7 @@ static void values_and_gradients_equal_the_golden(void **state)
 	float out[N * T * SMALL];
 	const size_t n_pixels = (size_t)N * 3 * SIDE * SIDE;
 
-	(void)state;
-	assert_int_equal(golden_open(&golden, "tests/golden/learnt_vit.f32"), 0);
+	assert_int_equal(golden_open(&golden, path), 0);
 	assert_int_equal(vit_params_new(&params, &small, false), 0);
 	values = golden_take(&golden, params->n_values);
 	pixels = golden_take(&golden, n_pixels);
@@ -408,6 +408,18 @@ static void values_and_gradients_equal_the_golden(void **state)
 	golden_done(&golden);
 }
 
+static void values_and_gradients_equal_the_golden(void **state)
+{
+	(void)state;
+	check_golden("tests/golden/learnt_vit.f32", 0);
+}
+
+static void so_they_do_where_the_class_token_is_late(void **state)
+{
+	(void)state;
+	check_golden("tests/golden/learnt_late.f32", 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -418,6 +430,7 @@ int main(void)
 		cmocka_unit_test(the_way_back_ends_where_it_is_told),
 		cmocka_unit_test(in_bf16_it_is_the_same_but_for_rounding),
 		cmocka_unit_test(values_and_gradients_equal_the_golden),
+		cmocka_unit_test(so_they_do_where_the_class_token_is_late),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
