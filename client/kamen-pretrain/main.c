@@ -101,6 +101,10 @@ static int learn(struct run *run, struct round_progress *progress)
 
 	while (more > 0) {
 		more = round_step(run->pretrain.round, progress);
+		if (more == -EDOM)
+			return ctl_fail(&run->ctl, EXIT_FAILED,
+				"step %u: the loss is no number any more; try a smaller weight_lr",
+				progress->step + 1);
 		if (more < 0)
 			return fail(run, more, &diag);
 		if (progress->step % run->options.report == 0 || more == 0)
