@@ -13,9 +13,11 @@
 #define LARGE_INPUT_PX 192u
 #define SMALL_SHARE (4.f / 7) /* 64 of 112 */
 #define N_STEPS 100u
-/* About what N_STEPS of swav take: a step sees one view of an image, and a quarter of it once more. */
-#define HPM_STEPS 300u
-#define HPM_BATCH 24u
+/* Its decoders begin at nothing and want steps; one view of an image, and a quarter of it once more,
+ * is all that a step sees. On NEU 160 steps of 32 images ordered more pairs of patches rightly (.672)
+ * than 360 of 16 (.665). */
+#define HPM_STEPS 200u
+#define HPM_BATCH 32u
 /* Labels pull every step the same way: from one start all such scores flip at one moment, and before
  * it the loss has nothing to say. On NEU (50 steps) the density crashed with travels of 1.1 and 1.25,
  * and SGD at the authors' 50 ruined the model in its first step; spread, a travel of 1.1 took

@@ -130,7 +130,7 @@ struct recipe {
  */
 float recipe_score_lr(uint32_t steps);
 
-/** How many where nobody says. hpm's are of small batches: its decoders begin at nothing. */
+/** How many where nobody says. hpm's are of a smaller batch. */
 uint32_t recipe_steps(enum recipe_objective objective);
 
 /** Of the score rate's warm-up. */
