@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <getopt.h>
+#include <grp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -23,6 +24,7 @@
 #include "report.h"
 
 #define OTHER_UID 54321u /* the daemon and the honest, where we may choose */
+#define LIAR_UID 54322u
 
 enum { N_ECHO = 2, N_INFER = 2, N_ENCODED = 1, N_HONEST = N_ECHO + N_INFER + N_ENCODED };
 enum { WARM_ANSWERS = 60 * N_HONEST };
@@ -33,7 +35,7 @@ struct options {
 	unsigned n_liars, quiet_ms, storm_ms, patience_s, pause_ms;
 	int liar_nice;
 	double max_ratio, max_over_bare;
-	bool as_json, keeps;
+	bool as_json, keeps, are_root;
 };
 
 struct run {
@@ -86,6 +88,9 @@ static void start_liar(struct run *run, unsigned number)
 
 	if (pid == 0) {
 		(void)setpriority(PRIO_PROCESS, 0, run->options->liar_nice);
+		if (run->world->is_ordinary &&
+			(setgroups(0, NULL) < 0 || setgid(OTHER_UID) < 0 || setuid(LIAR_UID) < 0))
+			_exit(1);
 		liar_main(run->world, number);
 	}
 	run->pids[run->n_pids++] = pid;
@@ -234,6 +239,7 @@ static int torture(struct run *run)
 		victim_remove(&run->victim);
 		return EXIT_FAILURE;
 	}
+	world->is_ordinary = run->victim.has_group && !options->are_root;
 	(void)snprintf(
 		world->data_path, sizeof(world->data_path), "%s/run/data.sock", run->victim.dir);
 	(void)snprintf(world->control_path, sizeof(world->control_path), "%s/run/control.sock",
@@ -271,6 +277,7 @@ static const char usage[] =
 	"  --storm-ms N    default 1000\n"
 	"  --pause-ms N    of a liar between two faults, default 0\n"
 	"  --liar-nice N   of liars, default 0\n"
+	"  --root-liars    liars that may everything, where they are ordinary users else\n"
 	"  --patience N    seconds after which an answer is lost, default 60\n"
 	"  --max-ratio X   honest p99 of storms over that of quiet phases, at most; default: any\n"
 	"  --max-over-bare X  over that of phases in which liars only burn as much CPU; default: "
@@ -285,7 +292,8 @@ static int read_options(struct options *ret_options, int argc, char **argv)
 		{ "storm-ms", 1, NULL, 't' }, { "patience", 1, NULL, 'p' },
 		{ "max-ratio", 1, NULL, 'r' }, { "json", 0, NULL, 'j' }, { "keep", 0, NULL, 'k' },
 		{ "kamend", 1, NULL, 'd' }, { "only", 1, NULL, 'o' }, { "pause-ms", 1, NULL, 'u' },
-		{ "liar-nice", 1, NULL, 'n' }, { "max-over-bare", 1, NULL, 'b' }, { 0 } };
+		{ "liar-nice", 1, NULL, 'n' }, { "max-over-bare", 1, NULL, 'b' },
+		{ "root-liars", 0, NULL, 'R' }, { 0 } };
 	struct options o = { .seed = clock_now_ns() & 0xffffffff,
 		.n_faults = 500,
 		.n_liars = 4,
@@ -319,6 +327,9 @@ static int read_options(struct options *ret_options, int argc, char **argv)
 			break;
 		case 'b':
 			o.max_over_bare = strtod(optarg, NULL);
+			break;
+		case 'R':
+			o.are_root = true;
 			break;
 		case 'n':
 			o.liar_nice = (int)strtol(optarg, NULL, 10);

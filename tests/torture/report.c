@@ -91,7 +91,10 @@ static void print_text(
 	(void)printf("; descriptors %u -> %u, memory %.1f -> %.1f MiB\n", outcome->before.n_fds,
 		outcome->after.n_fds, (double)outcome->before.anonymous / (1 << 20),
 		(double)outcome->after.anonymous / (1 << 20));
-	(void)printf("liars' CPUs: %.2f in storms, %.2f bare\n",
+	(void)printf("liars are %s; their CPUs: %.2f in storms, %.2f bare\n",
+		!world->is_other     ? "the same user"
+		: world->is_ordinary ? "another user"
+				     : "root",
 		cpus_of(world->storm_load, outcome->n_liars),
 		cpus_of(world->bare_load, outcome->n_liars));
 	for (unsigned i = 0; i < N_HONEST_KINDS; i++)
@@ -121,13 +124,13 @@ static void print_json(
 	struct world *world, const struct outcome *outcome, const struct line *lines, bool holds)
 {
 	json_t *root = json_pack(
-		"{s:I, s:I, s:I, s:f, s:f, s:b, s:i, s:b, s:i, s:i, s:f, s:f, s:f, s:f, s:b}",
+		"{s:I, s:I, s:I, s:f, s:f, s:b, s:b, s:i, s:b, s:i, s:i, s:f, s:f, s:f, s:f, s:b}",
 		"seed", (json_int_t)world->seed, "faults", (json_int_t)atomic_load(&world->n_done),
 		"answers", (json_int_t)atomic_load(&world->n_answers), "seconds", outcome->seconds,
-		"storm_seconds", outcome->storm_seconds, "other_user", world->is_other, "deaths",
-		(int)outcome->is_dead, "unsound", outcome->is_unsound, "fds_before",
-		(int)outcome->before.n_fds, "fds_after", (int)outcome->after.n_fds, "mib_before",
-		(double)outcome->before.anonymous / (1 << 20), "mib_after",
+		"storm_seconds", outcome->storm_seconds, "other_user", world->is_other, "ordinary",
+		world->is_ordinary, "deaths", (int)outcome->is_dead, "unsound", outcome->is_unsound,
+		"fds_before", (int)outcome->before.n_fds, "fds_after", (int)outcome->after.n_fds,
+		"mib_before", (double)outcome->before.anonymous / (1 << 20), "mib_after",
 		(double)outcome->after.anonymous / (1 << 20), "liar_cpus_storm",
 		cpus_of(world->storm_load, outcome->n_liars), "liar_cpus_bare",
 		cpus_of(world->bare_load, outcome->n_liars), "held", holds);

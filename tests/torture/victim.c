@@ -7,9 +7,11 @@
 #include <ftw.h>
 #include <grp.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -83,6 +85,45 @@ static uid_t given_uid(const char *dir, uid_t uid)
 	return uid;
 }
 
+/* Only this process and those that it starts see it. */
+static int name_group(const char *dir)
+{
+	char path[96];
+
+	(void)snprintf(path, sizeof(path), "%s/group", dir);
+	if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+		mount(path, "/etc/group", NULL, MS_BIND, NULL) < 0)
+		return -errno;
+	return 0;
+}
+
+static bool can_name_group(const char *dir)
+{
+	int status = -1;
+	pid_t pid = fork();
+
+	if (pid == 0)
+		_exit(name_group(dir) < 0);
+	return pid > 0 && waitpid(pid, &status, 0) == pid && status == 0;
+}
+
+/* The machine's groups, and one more. */
+static int write_groups(const struct victim *victim, uid_t gid)
+{
+	char path[96];
+	FILE *file;
+	int n;
+
+	(void)snprintf(path, sizeof(path), "%s/group", victim->dir);
+	file = fopen(path, "we");
+	if (!file)
+		return -errno;
+	n = fprintf(file, "root:x:0:\nkamen:x:%u:\n", gid);
+	return fclose(file) == 0 && n > 0 && chmod(path, 0644) == 0 && chmod(victim->dir, 0711) == 0
+		       ? 0
+		       : -EIO;
+}
+
 /* In the child. */
 static void become(const struct victim *victim, const char *program, uid_t uid)
 {
@@ -99,6 +140,8 @@ static void become(const struct victim *victim, const char *program, uid_t uid)
 	(void)snprintf(notify, sizeof(notify), "%s/notify", victim->dir);
 	fd = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
 	if (fd < 0 || dup2(fd, STDOUT_FILENO) < 0 || dup2(fd, STDERR_FILENO) < 0)
+		_exit(127);
+	if (victim->has_group && name_group(victim->dir) < 0)
 		_exit(127);
 	if (uid != (uid_t)-1 &&
 		(setgroups(0, NULL) < 0 || setgid((gid_t)uid) < 0 || setuid(uid) < 0))
@@ -171,6 +214,8 @@ int victim_start(struct victim *victim, const char *program, uid_t uid, int time
 	}
 	if (given_uid(victim->dir, uid) != uid)
 		return -EPERM;
+	victim->has_group =
+		uid != (uid_t)-1 && write_groups(victim, uid) >= 0 && can_name_group(victim->dir);
 	victim->pid = fork();
 	if (victim->pid == 0)
 		become(victim, program, uid);

@@ -12,6 +12,7 @@ struct victim {
 	char dir[64];
 	pid_t pid, ingest;
 	int pidfd;
+	bool has_group; /* its gid is called kamen where it lives: who has it may use data.sock */
 };
 
 /** What it holds. */

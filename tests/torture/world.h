@@ -38,11 +38,11 @@ struct load {
 
 struct world {
 	uint64_t seed, n_faults;
-	bool is_other; /* liars are another user than the honest */
+	bool is_other;    /* liars are another user than the honest */
+	bool is_ordinary; /* one who may use data.sock and nothing else; else they are root */
 	unsigned patience_ms;
 	unsigned pause_ms; /* of a liar between two faults */
-	int liar_nice;
-	int only; /* the one kind of fault, -1: any */
+	int only;          /* the one kind of fault, -1: any */
 	char data_path[100], control_path[100];
 	_Atomic int phase;
 	_Atomic uint64_t next_fault, n_done;
