@@ -180,6 +180,9 @@ void recipe_set_weights(struct recipe *recipe)
 	recipe->drive = RECIPE_WEIGHTS;
 	recipe->warm_up = .1f;
 	recipe->score_spread = 0;
+	/* Where features move, a head at swav's .15 runs ahead of them: on NEU the loss ratio was at
+	 * 1.7 after 100 steps from scratch, at 1.0 with this. */
+	recipe->head_lr = .03f;
 	if (recipe->objective != RECIPE_MICM)
 		return;
 	/* algorithms.md 4.4, but that a teacher must move in a few thousand steps. */
