@@ -73,7 +73,7 @@ struct shm_result {
 	uint32_t n_embedding;
 	float novelty;     /* [0, 1], NaN: no reference */
 	float distance;    /* mean cosine distance to the nearest references, NaN: none */
-	float score;       /* of the label, NaN: no classes */
+	float score;       /* confidence in the label, NaN: there is none */
 	uint32_t outcome;  /* PUSH: 0 accepted, 1 duplicate, 2 rejected */
 	uint64_t checksum; /* ECHO: XXH3 of what was read; else 0 */
 	uint8_t space[32];
@@ -82,7 +82,8 @@ struct shm_result {
 	uint64_t deadline_ns; /* of the request, as are id to encoder */
 	uint32_t n_hardness;  /* hardness_side squared, 0: not asked for */
 	uint32_t hardness_side;
-	uint64_t reserved[2];
+	float unknown; /* [0, 1], beyond .5 of none of the classes, NaN: not known */
+	uint32_t reserved[3];
 	/* (n_embedding), as the model gives it, then (n_hardness), rows from top to bottom */
 	float values[SHM_MAX_VALUES];
 };
@@ -122,6 +123,7 @@ _Static_assert(offsetof(struct shm_result, space) == 96, "layout 2");
 _Static_assert(offsetof(struct shm_result, label) == 128, "layout 2");
 _Static_assert(offsetof(struct shm_result, deadline_ns) == 352, "layout 2");
 _Static_assert(offsetof(struct shm_result, n_hardness) == 360, "layout 2");
+_Static_assert(offsetof(struct shm_result, unknown) == 368, "layout 2");
 _Static_assert(offsetof(struct shm_result, values) == 384, "layout 2");
 _Static_assert(sizeof(struct shm_result) == 16768, "layout 2");
 _Static_assert(SHM_MAX_EMBEDDING + SHM_MAX_HARDNESS_SIDE * SHM_MAX_HARDNESS_SIDE <= SHM_MAX_VALUES,

@@ -101,6 +101,7 @@ static json_t *result_object(const char *path, const struct kamen_result *result
 	(void)json_object_set_new(
 		o, "label", *result->label ? json_string(result->label) : json_null());
 	(void)json_object_set_new(o, "score", output_number((double)result->score));
+	(void)json_object_set_new(o, "unknown", output_number((double)result->unknown));
 	(void)json_object_set_new(o, "queue_us", json_real((double)result->queue_ns * 1e-3));
 	(void)json_object_set_new(o, "compute_us", json_real((double)result->compute_ns * 1e-3));
 	(void)json_object_set_new(o, "space", output_hex(result->space, 32));

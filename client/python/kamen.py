@@ -60,7 +60,8 @@ class _Result(ctypes.Structure):
                 ("checksum", _u64), ("space", ctypes.POINTER(ctypes.c_uint8)),
                 ("embedding", ctypes.POINTER(ctypes.c_float)), ("n_embedding", _u32),
                 ("slot", _u32), ("deadline_ns", _u64), ("hardness", ctypes.POINTER(ctypes.c_float)),
-                ("n_hardness", _u32), ("hardness_side", _u32), ("reserved", _u64 * 5)]
+                ("n_hardness", _u32), ("hardness_side", _u32), ("unknown", ctypes.c_float),
+                ("unused", _u32), ("reserved", _u64 * 4)]
 
 
 class Result(NamedTuple):
@@ -70,8 +71,8 @@ class Result(NamedTuple):
     code: int       # 0, or a negative errno: then the reason says more
     verdict: str    # OK, NG, UNKNOWN or NO_VERDICT
     reason: str
-    label: str
-    score: float    # NaN: not known, as are novelty and distance
+    label: str      # its class, where the site tells classes apart; "": of none
+    score: float    # confidence in it; NaN: not known, as are novelty, distance and unknown
     novelty: float
     distance: float
     version: int    # of the mask that answered; 0: the frozen base
@@ -88,6 +89,7 @@ class Result(NamedTuple):
     checksum: int = 0  # of an ECHO: XXH3 of the bytes that the daemon read
     hardness: array = array("f")  # a map of hardness_side rows and columns, empty: not asked for
     hardness_side: int = 0
+    unknown: float = float("nan")  # 0 to 1, beyond .5 of none of the classes
 
 
 def _library():

@@ -28,6 +28,7 @@ void reply_fill(Kamen__RouterReply *reply, const struct ask *ask, const struct k
 	reply->reason = (char *)(uintptr_t)result->reason;
 	reply->label = (char *)(uintptr_t)result->label;
 	wire_put_float(&reply->has_score, &reply->score, result->score);
+	wire_put_float(&reply->has_unknown, &reply->unknown, result->unknown);
 	wire_put_float(&reply->has_novelty, &reply->novelty, result->novelty);
 	wire_put_float(&reply->has_distance, &reply->distance, result->distance);
 	reply->version = result->version;

@@ -9,23 +9,63 @@ void class_set_free(struct class_set *set)
 	if (!set)
 		return;
 	free(set->names);
-	free(set->prototypes);
+	prototypes_free(set->prototypes);
 	free(set);
 }
 
-static int make_room(struct class_set *set, const struct features *features)
+/* What is known, without holes. */
+struct known {
+	float *values;    /* (n + n_line, dim) supports, then the line's */
+	uint32_t *labels; /* (n) */
+	uint32_t n, n_line;
+};
+
+static void known_done(struct known *known)
 {
-	set->n = features->n_classes;
-	set->dim = features->dim;
-	set->names = calloc(set->n, sizeof(*set->names));
-	set->prototypes = calloc((size_t)set->n * set->dim, sizeof(*set->prototypes));
-	return set->names && set->prototypes ? 0 : -ENOMEM;
+	free(known->values);
+	free(known->labels);
+}
+
+static int gather(struct known *known, const struct features *features)
+{
+	size_t n_bytes = features->dim * sizeof(float);
+	uint32_t n = 0;
+
+	known->values = malloc((features->n + 1) * n_bytes);
+	known->labels = calloc((size_t)features->n + 1, sizeof(*known->labels));
+	if (!known->values || !known->labels)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < features->n; i++) {
+		const struct feature_row *row = &features->rows[i];
+
+		if (!row->is_known)
+			continue;
+		memcpy(known->values + (size_t)n++ * features->dim,
+			features->values + (size_t)i * features->dim, n_bytes);
+		if (row->class == FEATURE_OF_LINE)
+			known->n_line++;
+		else
+			known->labels[known->n++] = row->class;
+	}
+	return 0;
+}
+
+static int learn(struct class_set *set, const struct known *known, const struct features *features)
+{
+	int r = prototypes_new(&set->prototypes, known->values, known->labels, known->n,
+		features->dim, features->n_classes);
+
+	if (r < 0)
+		return r == -EINVAL ? -ENODATA : r;
+	return unknown_calibrate(&set->unknown, set->prototypes, known->values, known->labels,
+		known->n, known->values + (size_t)known->n * features->dim, known->n_line);
 }
 
 int class_set_new(struct class_set **ret_set, const struct features *features)
 {
 	_cleanup_(class_set_freep) struct class_set *set = NULL;
-	uint32_t counts[CLASS_MAX] = { 0 };
+	_cleanup_(known_done) struct known known = { 0 };
+	size_t n_bytes = features->n_classes * sizeof(*features->names);
 	int r;
 
 	if (features->n_classes == 0)
@@ -33,43 +73,25 @@ int class_set_new(struct class_set **ret_set, const struct features *features)
 	set = calloc(1, sizeof(*set));
 	if (!set)
 		return -ENOMEM;
-	r = make_room(set, features);
+	set->names = malloc(n_bytes);
+	if (!set->names)
+		return -ENOMEM;
+	memcpy(set->names, features->names, n_bytes);
+	r = gather(&known, features);
+	if (r >= 0)
+		r = learn(set, &known, features);
 	if (r < 0)
 		return r;
-	memcpy(set->names, features->names, set->n * sizeof(*set->names));
-	for (uint32_t i = 0; i < features->n; i++) {
-		const struct feature_row *row = &features->rows[i];
-		const float *from = features->values + (size_t)i * set->dim;
-		float *to = set->prototypes + (size_t)row->class * set->dim;
-
-		if (!row->is_known || row->class == FEATURE_OF_LINE)
-			continue;
-		counts[row->class]++;
-		for (uint32_t k = 0; k < set->dim; k++)
-			to[k] += from[k];
-	}
-	for (uint32_t i = 0; i < set->n; i++)
-		if (counts[i] == 0)
-			return -ENODATA;
-	cosine_normalise(set->prototypes, set->prototypes, set->n, set->dim);
 	*ret_set = TAKE_PTR(set);
 	return 0;
 }
 
-uint32_t class_set_judge(const struct class_set *set, const float *feature, float *ret_score)
+struct class_answer class_set_judge(const struct class_set *set, const float *feature)
 {
-	float length = sqrtf(cosine_dot(feature, feature, set->dim)), best = -2;
-	uint32_t at = 0;
+	struct prototype_answer nearest = prototypes_classify(set->prototypes, feature, NULL);
+	float unknown = unknown_score(&set->unknown, nearest.cosine);
 
-	for (uint32_t i = 0; i < set->n; i++) {
-		float dot = cosine_dot(set->prototypes + (size_t)i * set->dim, feature, set->dim);
-
-		dot = length > 0 && isfinite(length) ? dot / length : 0;
-		if (dot > best) {
-			best = dot;
-			at = i;
-		}
-	}
-	*ret_score = best;
-	return at;
+	if (unknown_is(&set->unknown, nearest.cosine))
+		return (struct class_answer){ "", NAN, unknown };
+	return (struct class_answer){ set->names[nearest.class], nearest.confidence, unknown };
 }

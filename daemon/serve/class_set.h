@@ -6,9 +6,9 @@
 
 /** The classes of a site as one snapshot tells them apart. Immutable; its snapshot's. */
 struct class_set {
-	uint32_t n, dim;
-	char (*names)[CLASSES_NAME_BYTES]; /* (n) by their bytes */
-	float *prototypes;                 /* (n, dim), L2-normalised */
+	char (*names)[CLASSES_NAME_BYTES]; /* (prototypes->n_classes) by their bytes */
+	struct prototypes *prototypes;
+	struct unknown unknown; /* from where on an image is of none */
 };
 
 /**
@@ -19,7 +19,12 @@ int class_set_new(struct class_set **ret_set, const struct features *features);
 void class_set_free(struct class_set *set);
 DEFINE_CLEANUP(struct class_set *, class_set_free)
 
-/** @return the class that is nearest to a feature (dim); *ret_score: its cosine */
-uint32_t class_set_judge(const struct class_set *set, const float *feature, float *ret_score);
+/** What an answer says of an image. */
+struct class_answer {
+	const char *name; /* "": of no class */
+	float confidence; /* in it, (0, 1]; NAN: of no class */
+	float unknown;    /* [0, 1], beyond .5 of no class; NAN: there is nothing to tell it by */
+};
+struct class_answer class_set_judge(const struct class_set *set, const float *feature);
 
 #endif

@@ -11,7 +11,8 @@
 
 uint32_t embedding_dim(const struct serving *serving)
 {
-	return serving->set->n_out;
+	/* What a cascade's masks say is fused; the patches of several are not. */
+	return serving->set->n_experts > 0 ? serving->set->n_out : 2 * serving->set->width;
 }
 
 struct feature_row *embedding_next(struct embedding *embedding, float **ret_values)

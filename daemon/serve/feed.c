@@ -76,6 +76,7 @@ void feed_result(struct serve *serve, const struct request *request, const struc
 	wire_put_float(&result.has_novelty, &result.novelty, answer->novelty);
 	wire_put_float(&result.has_distance, &result.distance, answer->distance);
 	wire_put_float(&result.has_score, &result.score, answer->score);
+	wire_put_float(&result.has_unknown, &result.unknown, answer->unknown);
 	if (answer->label[0])
 		result.label = (char *)(uintptr_t)answer->label;
 	result.has_version = result.has_queue_ns = result.has_compute_ns = true;

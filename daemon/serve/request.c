@@ -24,7 +24,8 @@ void request_reset(struct request *request)
 	request->job_next = NULL;
 	request->next = NULL;
 	request->sample = NULL;
-	request->answer = (struct answer){ .novelty = NAN, .distance = NAN, .score = NAN };
+	request->answer =
+		(struct answer){ .novelty = NAN, .distance = NAN, .score = NAN, .unknown = NAN };
 	atomic_store(&request->state, REQUEST_PENDING);
 }
 
@@ -42,7 +43,7 @@ static void count(const struct request *request, const struct answer *answer)
 	else if (request->wire.verb == SHM_INFER)
 		site->n_verdicts[answer->verdict]++;
 	site->n_labelled += answer->label[0] != '\0';
-	site->n_unlike += answer->label[0] == '\0' && !isnan(answer->score);
+	site->n_unlike += answer->label[0] == '\0' && !isnan(answer->unknown);
 	histogram_add(&site->latency, clock_now_ns() - request->received_ns);
 }
 
@@ -93,6 +94,7 @@ static bool give_up(struct request *request, int code, const char *reason)
 		.novelty = NAN,
 		.distance = NAN,
 		.score = NAN,
+		.unknown = NAN,
 		.queue_ns = clock_now_ns() - request->received_ns,
 	};
 

@@ -32,7 +32,7 @@ struct answer {
 	bool is_broken;     /* the forward pass failed */
 	enum shm_verdict verdict;
 	float novelty, distance;
-	float score;                 /* of the label, or of the nearest class; NAN: no classes */
+	float score, unknown;        /* confidence in the label; NAN: not known */
 	char label[SHM_LABEL_CHARS]; /* "": of no class */
 	uint32_t version, outcome;
 	uint32_t n_embedding, n_hardness, hardness_side; /* that were asked for */

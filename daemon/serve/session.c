@@ -130,6 +130,7 @@ static void write_result(
 	out->novelty = answer->novelty;
 	out->distance = answer->distance;
 	out->score = answer->score;
+	out->unknown = answer->unknown;
 	out->outcome = answer->outcome;
 	out->checksum = answer->checksum;
 	memcpy(out->space, answer->space.bytes, sizeof(out->space));

@@ -75,28 +75,42 @@ static bool wants_map(struct request *const *batch, uint32_t n)
 	return false;
 }
 
-static int forward(struct worker *worker, struct request *const *batch, uint32_t n,
-	const struct serving *serving)
+/* A plan and a slot for n images of one mask. Pooled where classes are to be told apart; all tokens
+ * for a hardness map. */
+static int take_plan(struct worker *worker, uint32_t n, const struct serving *serving,
+	bool is_pooled, bool with_tokens, struct vit_plan **ret_plan, struct slot **ret_slot)
 {
 	const struct vit_plan_options options = {
 		.batch = n,
 		.px = serving->prep.input_px,
 		.precision = serving->precision,
-		.tokens_out = wants_map(batch, n) && serving->hardness_path[0],
+		.tokens_out = with_tokens,
+		.pooled = is_pooled,
 	};
+	int r = slots_take(worker->slots, serving->set, 0, serving->precision, ret_slot);
+
+	return r < 0 ? r : plans_take(worker->plans, &options, ret_plan);
+}
+
+/* ret_features: (n, embedding_dim()) where there are classes, until the next forward. */
+static int forward(struct worker *worker, struct request *const *batch, uint32_t n,
+	const struct serving *serving, const float **ret_features)
+{
 	struct vit_plan *plan;
 	struct slot *slot;
 	int r;
 
-	r = slots_take(worker->slots, serving->set, 0, serving->precision, &slot);
-	if (r == 0)
-		r = plans_take(worker->plans, &options, &plan);
+	r = take_plan(worker, n, serving, serving->classes != NULL,
+		wants_map(batch, n) && serving->hardness_path[0], &plan, &slot);
 	if (r == 0)
 		r = prepare(worker, batch, n, serving, vit_plan_input(plan));
 	if (r == 0)
 		r = vit_forward(plan, slot, worker->embeddings);
 	worker->tokens = r == 0 ? vit_plan_tokens(plan) : NULL;
-	return r;
+	if (r < 0)
+		return r;
+	*ret_features = vit_plan_features(plan);
+	return 0;
 }
 
 /** Prepared images as the masks of a cascade are to see them. */
@@ -198,13 +212,14 @@ static void judge(struct answer *answer, const float *embedding, const struct se
 
 static void classify(struct answer *answer, const float *feature, const struct serving *serving)
 {
-	const struct class_set *classes = serving->classes;
-	uint32_t of;
+	struct class_answer said;
 
-	if (!classes)
+	if (!serving->classes)
 		return;
-	of = class_set_judge(classes, feature, &answer->score);
-	(void)snprintf(answer->label, sizeof(answer->label), "%s", classes->names[of]);
+	said = class_set_judge(serving->classes, feature);
+	answer->score = said.confidence;
+	answer->unknown = said.unknown;
+	(void)snprintf(answer->label, sizeof(answer->label), "%s", said.name);
 }
 
 /* Image i of the batch; behind the embedding. */
@@ -231,17 +246,18 @@ static void write_map(
 	answer->n_hardness = side * side;
 }
 
-static void write_answer(struct request *request, const float *embedding, uint32_t width,
+static void write_answer(struct request *request, const float *embedding, const float *feature,
 	const struct serving *serving)
 {
 	struct answer *answer = &request->answer;
+	uint32_t width = serving->set->n_out;
 
 	answer->space = serving->space;
 	if (request->wire.flags & SHM_WANT_EMBEDDING) {
 		memcpy(request->values, embedding, width * sizeof(float));
 		answer->n_embedding = width;
 	}
-	classify(answer, embedding, serving);
+	classify(answer, feature, serving);
 	judge(answer, embedding, serving);
 }
 
@@ -250,19 +266,21 @@ static void run_batch(struct worker *worker, struct request *const *batch, uint3
 {
 	struct inference_stats *stats = worker->options.stats;
 	uint32_t width = serving->set->n_out;
+	uint32_t dim = serving->classes ? embedding_dim(serving) : 0;
 	uint64_t begin = clock_now_ns(), compute_ns;
+	const float *features = worker->embeddings;
 	int r;
 
 	r = serving->set->n_experts > 0 ? forward_cascade(worker, batch, n, serving)
-					: forward(worker, batch, n, serving);
+					: forward(worker, batch, n, serving, &features);
 	for (uint32_t i = 0; i < n; i++) {
 		batch[i]->answer.code = r;
 		batch[i]->answer.reason = r < 0 ? "the forward pass failed" : NULL;
 		batch[i]->answer.version = serving->version;
 		batch[i]->answer.is_broken = r < 0;
 		if (r >= 0)
-			write_answer(
-				batch[i], worker->embeddings + (size_t)i * width, width, serving);
+			write_answer(batch[i], worker->embeddings + (size_t)i * width,
+				dim > 0 ? features + (size_t)i * dim : NULL, serving);
 		if (r >= 0 && batch[i]->wire.flags & SHM_WANT_HARDNESS)
 			write_map(worker, batch[i], i, serving);
 	}
@@ -377,30 +395,52 @@ static void give_up_samples(struct worker *worker, struct scheduler *scheduler)
 
 /* ---- stored images, for a site's classes */
 
+static int embed_by_cascade(struct worker *worker, const struct serving *serving,
+	const struct image_view *view, float *values)
+{
+	struct sight sight = { .worker = worker, .serving = serving };
+	const struct mask_set_eye eye = { look, &sight };
+	int r = pixels_for(worker, input_size(serving));
+
+	if (r == 0)
+		r = prep_apply(&serving->prep, view, worker->pixels, worker->scratch);
+	sight.pixels = worker->pixels;
+	if (r == 0)
+		r = mask_set_embed(values, serving->set, worker->set_scratch, &eye, 1);
+	return r;
+}
+
+static int embed_by_mask(struct worker *worker, const struct serving *serving,
+	const struct image_view *view, float *values)
+{
+	struct vit_plan *plan;
+	struct slot *slot;
+	int r = take_plan(worker, 1, serving, true, false, &plan, &slot);
+
+	if (r == 0)
+		r = prep_apply(&serving->prep, view, vit_plan_input(plan), worker->scratch);
+	if (r == 0)
+		r = vit_forward(plan, slot, worker->embeddings);
+	if (r < 0)
+		return r;
+	memcpy(values, vit_plan_features(plan), embedding_dim(serving) * sizeof(*values));
+	return 0;
+}
+
 static int embed(
 	struct worker *worker, struct embedding *job, const struct feature_row *row, float *values)
 {
-	struct sight sight = { .worker = worker, .serving = job->serving };
-	const struct mask_set_eye eye = { look, &sight };
 	_cleanup_(image_freep) struct image *image = NULL;
 	struct image_view view;
 	int r;
 
 	r = embedding_read(job, row, &image, job->n_failed == 0 ? &job->diag : NULL);
-	if (r >= 0)
-		r = pixels_for(worker, input_size(job->serving));
 	if (r < 0)
 		return r;
 	view = image_view(image);
-	r = prep_apply(&job->serving->prep, &view, worker->pixels, worker->scratch);
-	sight.pixels = worker->pixels;
-	if (r >= 0)
-		r = mask_set_embed(
-			worker->embeddings, job->serving->set, worker->set_scratch, &eye, 1);
-	if (r < 0)
-		return r;
-	cosine_normalise(values, worker->embeddings, 1, job->features->dim);
-	return 0;
+	return job->serving->set->n_experts > 0
+		       ? embed_by_cascade(worker, job->serving, &view, values)
+		       : embed_by_mask(worker, job->serving, &view, values);
 }
 
 /* False: that was all of it. */

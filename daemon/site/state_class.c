@@ -75,13 +75,13 @@ static int read_supports(struct state *state, int64_t site, struct features *fea
 	return r;
 }
 
-static int read_line(struct state *state, int64_t site, struct features *features)
+static int read_line(struct state *state, int64_t site, uint32_t n, struct features *features)
 {
 	sqlite3_stmt *statement;
 	int r;
 
-	r = statement_get(state, &statement, SQL_FEATURE_LINE, "ihi", site, &features->space,
-		(int64_t)FEATURE_N_LINE);
+	r = statement_get(
+		state, &statement, SQL_FEATURE_LINE, "ihi", site, &features->space, (int64_t)n);
 	while (r >= 0 && (r = statement_step(state, statement)) > 0) {
 		r = add_row(features, statement, 0, FEATURE_OF_LINE);
 		if (r < 0)
@@ -105,7 +105,7 @@ static int count_classes(struct state *state, int64_t site)
 	return r;
 }
 
-/* wanted: a class more, with room for its supports behind the others. */
+/* wanted: a class more, with room for its supports behind the others. They are of the line as yet. */
 static int read_features(struct state *state, int64_t site, const struct digest *space,
 	uint32_t dim, uint32_t n_wanted, struct features *ret_features)
 {
@@ -120,12 +120,12 @@ static int read_features(struct state *state, int64_t site, const struct digest 
 	r = make_room(&features,
 		n_classes + n_wanted == 0
 			? 0
-			: (uint32_t)n_classes * CLASS_MAX_SUPPORTS + n_wanted + FEATURE_N_LINE,
+			: (uint32_t)n_classes * CLASS_MAX_SUPPORTS + 2 * n_wanted + FEATURE_N_LINE,
 		(uint32_t)n_classes + 1);
 	if (r >= 0 && n_classes > 0)
 		r = read_supports(state, site, &features);
 	if (r >= 0 && n_classes + n_wanted > 0)
-		r = read_line(state, site, &features);
+		r = read_line(state, site, FEATURE_N_LINE + n_wanted, &features);
 	if (r < 0)
 		return r;
 	*ret_features = features;
@@ -307,22 +307,57 @@ static int check_wish(
 	return r < 0 ? r : 0;
 }
 
+static bool is_among(const struct feature_row *rows, uint32_t n, int64_t image)
+{
+	for (uint32_t i = 0; i < n; i++)
+		if (rows[i].image == image)
+			return true;
+	return false;
+}
+
+static void drop_row(struct features *features, uint32_t at)
+{
+	uint32_t n_behind = features->n - at - 1;
+	float *values = features->values + (size_t)at * features->dim;
+
+	memmove(features->rows + at, features->rows + at + 1, n_behind * sizeof(*features->rows));
+	memmove(values, values + features->dim, (size_t)n_behind * features->dim * sizeof(*values));
+	features->n--;
+}
+
+/* Of the line remains what it will be, once these are supports. */
+static void leave_line(struct features *features, const struct feature_row *rows, uint32_t n)
+{
+	uint32_t n_line = 0;
+
+	for (uint32_t i = features->n; i-- > 0;) {
+		if (features->rows[i].class != FEATURE_OF_LINE)
+			break;
+		if (n_line == FEATURE_N_LINE || is_among(rows, n, features->rows[i].image))
+			drop_row(features, i);
+		else
+			n_line++;
+	}
+}
+
 static int plan(struct state *state, int64_t site, const struct class_wish *wish,
 	struct features *features, struct diag *diag)
 {
+	struct feature_row rows[CLASS_MAX_SUPPORTS];
 	int r = 0;
 
-	(void)snprintf(
-		features->names[features->n_classes], sizeof(*features->names), "%s", wish->name);
 	for (uint32_t i = 0; i < wish->n && r >= 0; i++) {
-		struct feature_row *row = &features->rows[features->n];
-
-		r = find_image(state, site, wish, i, row, diag);
-		row->class = features->n_classes;
-		features->n += r >= 0;
+		r = find_image(state, site, wish, i, &rows[i], diag);
+		rows[i].class = features->n_classes;
 	}
-	features->n_classes++;
-	return r;
+	if (r < 0)
+		return r;
+	leave_line(features, rows, wish->n);
+	memcpy(features->rows + features->n, rows, wish->n * sizeof(*rows));
+	features->n += wish->n;
+	(void)snprintf(
+		features->names[features->n_classes++], sizeof(*features->names), "%s", wish->name);
+	return 0;
 }
 
 int state_class_plan(struct state *state, const char *site, const struct class_wish *wish,

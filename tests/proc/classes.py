@@ -11,6 +11,7 @@ import threading
 import unittest
 
 import harness
+import zmq_client
 
 SIDE = 48
 
@@ -36,8 +37,6 @@ def picture(kind, number):
 
 
 class Case(harness.Case):
-    CONFIG = "[site]\npolicy = manual\n"
-
     def pictures(self, kind, first, n):
         folder = self.daemon.path(f"pictures-{kind}")
         os.makedirs(folder, exist_ok=True)
@@ -71,10 +70,17 @@ class Case(harness.Case):
 
 
 class Classes(Case):
+    @classmethod
+    def setUpClass(cls):
+        cls.daemon = harness.Daemon()
+        cls.daemon.write("kamend.conf", "[site]\npolicy = manual\n[zmq]\nrouter = ipc://" +
+                         cls.daemon.path("router") + "\n")
+        cls.daemon.start()
+
     def test_a_class_is_told_apart_from_the_next_request_on(self):
         self.site("live")
         row = self.daemon.one("infer", "live", *self.pictures("stripes", 500, 1))
-        self.assertEqual((row["label"], row["score"]), (None, None))
+        self.assertEqual((row["label"], row["score"], row["unknown"]), (None, None, None))
         row = self.add("live", "stripes")
         self.assertEqual((row["class"], row["images"]), ("stripes", 4))
         self.assertEqual(self.labels("live", "stripes"), ["stripes"] * 4)
@@ -96,6 +102,55 @@ class Classes(Case):
         self.assertEqual(self.classes("live"), {"stripes": 4, "zu dunkel, ä": 1})
         self.assertEqual(self.labels("live", "stripes"), ["stripes"] * 4)
         self.daemon.ctl("audit", "verify")
+
+    def test_what_fits_no_class_is_of_none(self):
+        self.site("open")
+        for kind in ("stripes", "checks", "dark"):
+            self.add("open", kind, 8)
+        for row in self.daemon.ctl("infer", "open", *self.pictures("ring", 500, 8)):
+            self.assertEqual((row["label"], row["score"], row["code"]), (None, None, 0))
+            self.assertGreater(row["unknown"], .5)
+        rows = self.daemon.ctl("infer", "open", *self.pictures("checks", 500, 8))
+        known = [row for row in rows if row["label"] == "checks"]
+        self.assertGreaterEqual(len(known), 7)
+        for row in known:
+            self.assertLessEqual(row["unknown"], .5)
+            self.assertTrue(.5 < row["score"] <= 1)
+        self.add("open", "ring", 8)
+        self.assertGreaterEqual(self.labels("open", "ring", 8).count("ring"), 7)
+        metrics = self.daemon.command("metrics").stdout
+        self.assertIn('kamen_classes{site="open"} 4', metrics)
+        self.assertRegex(metrics, r'kamen_classified_total\{site="open"\} 1[4-6]\n')
+        self.assertRegex(metrics, r'kamen_unclassified_total\{site="open"\} ([89]|10)\n')
+        self.assertRegex(metrics, r"kamen_supports_embedded_total [1-9]")
+        self.assertIn("kamen_supports_failed_total 0", metrics)
+
+    def test_one_image_a_class_is_enough_to_tell_them_apart(self):
+        self.site("few")
+        for kind in ("stripes", "checks", "dark", "ring"):
+            self.add("few", kind, 1)
+        for kind in ("stripes", "checks", "dark", "ring"):
+            self.assertEqual(self.labels("few", kind), [kind] * 4)
+        # Nothing says how far apart images of a class may be.
+        row = self.daemon.one("infer", "few", *self.pictures("ring", 600, 1))
+        self.assertIsNone(row["unknown"])
+
+    def test_every_way_to_ask_hears_of_the_class(self):
+        self.site("ways")
+        for kind in ("stripes", "checks"):
+            self.add("ways", kind, 8)
+        sock = zmq_client.Socket(zmq_client.DEALER, f"ipc://{self.daemon.path('router')}")
+        asked = self.daemon.one("infer", "ways", *self.pictures("checks", 500, 1))
+        self.assertTrue(sock.send(zmq_client.request(5, site="ways"), picture("checks", 500)))
+        answer = zmq_client.reply(sock.receive())
+        self.assertEqual((answer["id"], answer["label"]), (5, "checks"))
+        self.assertAlmostEqual(answer["score"], asked["score"], 6)
+        self.assertAlmostEqual(answer["unknown"], asked["unknown"], 6)
+        self.assertTrue(sock.send(zmq_client.request(6, site="ways"), picture("ring", 500)))
+        answer = zmq_client.reply(sock.receive())
+        self.assertEqual((answer["label"], answer["score"]), ("", None))
+        self.assertGreater(answer["unknown"], .5)
+        sock.close()
 
     def test_what_cannot_be_added_is_one_clear_error(self):
         self.site("strict")
@@ -202,7 +257,7 @@ class Classes(Case):
         harness.wait_until(lambda: self.labels("sized", "checks", 1) == ["checks"], "the supports")
         after = self.daemon.one("infer", "sized", *self.pictures("checks", 500, 1))
         self.assertNotEqual(before["space"], after["space"])
-        self.assertNotEqual(before["score"], after["score"])
+        self.assertNotEqual(before["unknown"], after["unknown"])
         os.unlink(self.daemon.path("sites.d/sized.conf"))
 
     def test_several_may_change_classes_at_once(self):
@@ -239,8 +294,6 @@ class Classes(Case):
 class Champions(Case):
     """What becomes of classes when the mask does."""
 
-    CONFIG = ""
-
     @classmethod
     def setUpClass(cls):
         cls.daemon = harness.Daemon(flawed=True)
@@ -274,7 +327,7 @@ class Champions(Case):
 
     def ask(self, name, kind):
         row = self.daemon.one("infer", name, *self.pictures(kind, 500, 1))
-        return row["mask"], row["label"], row["score"]
+        return row["mask"], row["label"], row["unknown"]
 
     def test_a_promotion_and_a_rollback_take_the_classes_along(self):
         version = self.candidate("s", "policy=manual", "watch_answers=0")
@@ -296,9 +349,9 @@ class Champions(Case):
         stop.set()
         thread.join()
         self.assertEqual({label for _, label in seen}, {"stripes"})
-        for kind, (mask, label, score) in after.items():
+        for kind, (mask, label, unknown) in after.items():
             self.assertEqual((mask, label), (version, kind))
-            self.assertNotEqual(score, before[kind][2])
+            self.assertNotEqual(unknown, before[kind][2])
         # Both the champion and what a rollback goes back to know every support, and nobody else.
         self.assertEqual(sorted(self.spaces("s").values()), [12, 12])
         # A class that comes later is known to the predecessor, too.
@@ -306,10 +359,10 @@ class Champions(Case):
         self.daemon.ctl("mask", "rollback", "s")
         self.assertEqual(self.ask("s", "ring")[:2], (0, "ring"))
         self.daemon.ctl("mask", "promote", "s", version)
-        score = self.ask("s", "checks")[2]
+        unknown = self.ask("s", "checks")[2]
         self.daemon.stop()
         self.daemon.start()
-        self.assertEqual(self.ask("s", "checks"), (version, "checks", score))
+        self.assertEqual(self.ask("s", "checks"), (version, "checks", unknown))
         self.daemon.ctl("site", "reset", "s", "--yes")
         self.assertEqual(self.ask("s", "ring")[:2], (0, "ring"))
         self.daemon.ctl("audit", "verify")

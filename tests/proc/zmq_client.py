@@ -132,4 +132,5 @@ def reply(parts):
             "outcome": row.get(12), "checksum": row.get(19),
             "budget_ns": row.get(22, 0), "echo": tuple(row.get(k) for k in (15, 16, 17, 18)),
             "space": row.get(20, b"").hex(),
+            "label": row.get(7, b"").decode(), "score": row.get(8), "unknown": row.get(100),
             "hardness_side": row.get(111, 0), "embedding": values[:n], "hardness": values[n:]}

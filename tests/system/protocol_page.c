@@ -71,6 +71,7 @@ static const struct row shm_result_rows[] = {
 	ROW(shm_result, deadline_ns),
 	ROW(shm_result, n_hardness),
 	ROW(shm_result, hardness_side),
+	ROW(shm_result, unknown),
 	ROW(shm_result, reserved),
 	ROW(shm_result, values),
 };

@@ -88,6 +88,7 @@ static void an_answer_carries_what_was_asked(void **state)
 	assert_int_equal(result.trigger_id, 7);
 	assert_int_equal(result.version, 3);
 	assert_string_equal(result.label, "line-1");
+	assert_true(result.score == .75f && result.unknown == .25f);
 	assert_string_equal(result.reason, "");
 	assert_int_equal(result.n_embedding, 3);
 	assert_true(result.embedding[2] == 1.0f);
@@ -219,6 +220,7 @@ static void silence_becomes_an_answer_at_the_deadline(void **state)
 	assert_string_equal(result.reason, "deadline");
 	assert_int_equal(result.trigger_id, 7);
 	assert_true(isnan(result.novelty));
+	assert_true(isnan(result.score) && isnan(result.unknown));
 	kamen_release(s.client, &result);
 
 	/* The daemon still owes an answer to that slot: it is not handed out. */

@@ -294,6 +294,8 @@ static void answer(struct fake *fake, const struct shm_request *q)
 	for (uint64_t i = 0; i < q->n_bytes; i++)
 		result->checksum += frame[i];
 	(void)snprintf(result->label, sizeof(result->label), "%.60s", q->site);
+	result->score = .75f;
+	result->unknown = .25f;
 	if (q->flags & SHM_WANT_HARDNESS) {
 		result->hardness_side = 2;
 		result->n_hardness = 4;

@@ -196,6 +196,40 @@ static void of_the_line_only_the_latest_are_kept(void **state)
 	assert_int_equal(n_known(fixture, &one_space), FEATURE_N_LINE + 4);
 }
 
+static void a_plan_has_the_line_as_it_will_be(void **state)
+{
+	struct fixture *fixture = *state;
+	struct digest hashes[3] = { fixture_hash(FEATURE_N_LINE + 1), fixture_hash(30),
+		fixture_hash(0) };
+	const bool is_brought[3] = { true };
+	const struct class_wish wish = { "b", hashes, is_brought, 3, "a test" };
+	struct features plan, after;
+	struct diag diag = { "" };
+
+	make_site(fixture, FEATURE_N_LINE + 10);
+	assert_int_equal(add(fixture, "a", 5, 7), 0);
+	look(fixture, &one_space);
+	assert_int_equal(
+		state_class_plan(fixture->state, "a", &wish, &one_space, DIM, &plan, &diag), 0);
+	assert_int_equal(plan.n, 2 + FEATURE_N_LINE + 3);
+	assert_int_equal(plan.n_classes, 2);
+	assert_string_equal(plan.names[1], "b");
+	assert_int_equal(state_class_add(fixture->state, "a", &wish, &diag), 0);
+	after = features_in(fixture, &one_space);
+	assert_int_equal(after.n, plan.n);
+	for (uint32_t i = 0; i < FEATURE_N_LINE; i++) {
+		assert_int_equal(plan.rows[2 + i].image, after.rows[5 + i].image);
+		assert_int_equal(plan.rows[2 + i].is_known, after.rows[5 + i].is_known);
+		if (plan.rows[2 + i].is_known)
+			assert_memory_equal(plan.values + (2 + i) * DIM,
+				after.values + (5 + i) * DIM, DIM * sizeof(float));
+	}
+	for (uint32_t i = 0; i < 3; i++)
+		assert_int_equal(plan.rows[2 + FEATURE_N_LINE + i].class, 1);
+	features_done(&plan);
+	features_done(&after);
+}
+
 static uint32_t n_manifest(struct fixture *fixture)
 {
 	const struct round_wish wish = { .who = "me", .min_images = 1 };
@@ -278,6 +312,7 @@ int main(void)
 		with_state(a_site_has_so_many_classes_and_no_more),
 		with_state(features_are_known_by_their_space_and_size),
 		with_state(of_the_line_only_the_latest_are_kept),
+		with_state(a_plan_has_the_line_as_it_will_be),
 		with_state(what_came_as_a_support_is_not_learnt_from),
 		with_state(supports_are_neither_evicted_nor_thinned),
 		with_state(a_class_goes_with_what_came_for_it),

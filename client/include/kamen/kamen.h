@@ -108,7 +108,7 @@ struct kamen_result {
 	int code; /* 0 or a negative errno: the request as a whole */
 	enum kamen_verdict verdict;
 	const char *reason;             /* "" where there is nothing to say */
-	const char *label;              /* of its class; "" until the site has some */
+	const char *label;              /* of its class; "": of none, or the site has none */
 	float score, novelty, distance; /* NaN: not known */
 	uint32_t version;               /* of the mask that answered, 0: the base */
 	uint32_t outcome;               /* KAMEN_PUSH: 0 accepted, 1 duplicate, 2 rejected */
@@ -123,7 +123,9 @@ struct kamen_result {
 	const float *hardness;  /* n_hardness floats, rows from the top down; NULL: not asked for */
 	uint32_t n_hardness;    /* hardness_side squared */
 	uint32_t hardness_side; /* larger is harder, to be compared within one map */
-	uint64_t reserved[5];   /* 0 */
+	float unknown;          /* [0, 1], beyond .5 of none of the classes; NaN: not known */
+	uint32_t unused;        /* 0 */
+	uint64_t reserved[4];   /* 0 */
 };
 
 /**
