@@ -82,9 +82,12 @@ static void *hand_run(void *arg)
 		}
 		was_empty = !hand->ended.head;
 		list_add(&hand->ended, errand);
-		if (was_empty)
-			(void)!write(hand->fd, &one, sizeof(one));
 		(void)pthread_cond_signal(&hand->idle);
+		if (!was_empty)
+			continue;
+		(void)pthread_mutex_unlock(&hand->lock);
+		(void)!write(hand->fd, &one, sizeof(one));
+		(void)pthread_mutex_lock(&hand->lock);
 	}
 	(void)pthread_mutex_unlock(&hand->lock);
 	return NULL;
@@ -121,8 +124,9 @@ void hand_give(struct hand *hand, struct errand *errand)
 {
 	(void)pthread_mutex_lock(&hand->lock);
 	list_add(&hand->waiting, errand);
-	(void)pthread_cond_signal(&hand->given);
 	(void)pthread_mutex_unlock(&hand->lock);
+	/* Who wakes finds the lock free. */
+	(void)pthread_cond_signal(&hand->given);
 }
 
 static bool wait_until_idle(struct hand *hand)

@@ -67,6 +67,7 @@ struct request {
 	struct shadow_sample *sample; /* for the shadow (shadow.h); NULL: none */
 
 	sd_event_source *timer; /* for the deadline; made at first use */
+	uint64_t *turn;         /* its user's at inference, while it waits there */
 	struct request *next;   /* of the free list, a site's queue, or the list of the done */
 
 	struct answer answer; /* the inference thread's while PENDING, the loop's once DONE */

@@ -178,10 +178,9 @@ int scheduler_push(struct scheduler *scheduler, struct request *request)
 	} else if (comes_too_late(scheduler, queue, request)) {
 		r = -ETIMEDOUT;
 	} else {
-		uint64_t *turn = turn_of(scheduler, request);
-
-		if (*turn < scheduler->turn)
-			*turn = scheduler->turn;
+		request->turn = turn_of(scheduler, request);
+		if (*request->turn < scheduler->turn)
+			*request->turn = scheduler->turn;
 		request->next = NULL;
 		if (!queue->head)
 			queue->tail = &queue->head;
@@ -190,9 +189,11 @@ int scheduler_push(struct scheduler *scheduler, struct request *request)
 		queue->n++;
 		scheduler->n_waiting++;
 		activate(scheduler, queue);
-		(void)pthread_cond_signal(&scheduler->filled);
 	}
 	unlock(scheduler);
+	/* Who wakes finds the lock free. */
+	if (r == 0)
+		(void)pthread_cond_signal(&scheduler->filled);
 	return r;
 }
 
@@ -412,15 +413,12 @@ static bool can_finish(const struct request *request, uint64_t takes_ns, uint64_
  * What comes first: users in turn; of one, earliest deadlines; those that cannot be met last, the latest
  * of them first.
  */
-static bool is_before(struct scheduler *s, const struct request *a, bool a_can,
-	const struct request *b, bool b_can)
+static bool is_before(const struct request *a, bool a_can, const struct request *b, bool b_can)
 {
-	const uint64_t a_turn = *turn_of(s, a), b_turn = *turn_of(s, b);
-
 	if (a_can != b_can)
 		return a_can;
-	if (a_turn != b_turn)
-		return a_turn < b_turn;
+	if (*a->turn != *b->turn)
+		return *a->turn < *b->turn;
 	return a_can ? deadline_of(a) < deadline_of(b) : deadline_of(a) > deadline_of(b);
 }
 
@@ -430,7 +428,7 @@ static bool is_before(struct scheduler *s, const struct request *a, bool a_can,
  * all are in vain the one that misses by the least: else a bad moment would never be unlearnt.
  */
 static struct request *leader_of(
-	struct scheduler *s, const struct site_queue *queue, uint64_t now, bool *ret_can)
+	const struct scheduler *s, const struct site_queue *queue, uint64_t now, bool *ret_can)
 {
 	const struct serving *serving = NULL;
 	struct request *leader = NULL;
@@ -446,7 +444,7 @@ static struct request *leader_of(
 			takes_ns = pace_expect(&s->pace, serving, 1);
 		}
 		can = can_finish(q, takes_ns, now);
-		if (!leader || is_before(s, q, can, leader, leader_can)) {
+		if (!leader || is_before(q, can, leader, leader_can)) {
 			leader = q;
 			leader_can = can;
 		}
@@ -468,7 +466,7 @@ static uint32_t power_of_two_below(uint32_t n)
  * Until when the leader's batch may still wait for more to share its forward; 0: it need not. What
  * counts is who waits, not the credit: that only splits a batch, it does not make it grow.
  */
-static uint64_t fill_until(struct scheduler *s, const struct site_queue *queue, uint64_t now)
+static uint64_t fill_until(const struct scheduler *s, const struct site_queue *queue, uint64_t now)
 {
 	const struct serving *serving;
 	uint64_t until = UINT64_MAX;
@@ -523,7 +521,7 @@ static struct site_queue *next_queue(struct scheduler *s, uint64_t now, uint64_t
 			any = true;
 			if (q->deficit < cost_of(q, leader))
 				continue;
-			if (!best || is_before(s, leader, can, best_leader, best_can)) {
+			if (!best || is_before(leader, can, best_leader, best_can)) {
 				best = q;
 				best_leader = leader;
 				best_can = can;
@@ -575,10 +573,10 @@ static void take_out(struct scheduler *s, struct site_queue *queue, struct reque
 {
 	*ret_serving = serving_ref((struct serving *)serving_of(queue, batch[0]));
 	queue->deficit -= n * cost_of(queue, batch[0]);
-	s->turn = *turn_of(s, batch[0]);
+	s->turn = *batch[0]->turn;
 	for (uint32_t i = 0; i < n; i++) {
 		unlink_request(queue, batch[i]);
-		(*turn_of(s, batch[i]))++;
+		(*batch[i]->turn)++;
 	}
 	s->n_waiting -= n;
 	deactivate(s, queue);
