@@ -175,7 +175,7 @@ static bool ask(struct honest *honest, int phase)
 	if (r <= 0)
 		return false;
 	/* What began in one phase and ended in another says nothing of either. */
-	if (phase == atomic_load(&world->phase))
+	if (phase == atomic_load(&world->phase) && atomic_load(&world->is_measured))
 		keep_sample(honest, phase, clock_now_ns() - begin);
 	check(honest, &request, result, image);
 	honest->n_asked++;

@@ -193,6 +193,12 @@ static void storms(struct run *run)
 	}
 	if (!quiet(run, &ignored))
 		return;
+	/* Sizes of batches that the honest never make are planned when they are first asked for. */
+	atomic_store(&run->world->phase, PHASE_STORM);
+	(void)wait_for(run, is_through, run->options->storm_ms / 4);
+	if (!quiet(run, &ignored))
+		return;
+	atomic_store(&run->world->is_measured, true);
 	for (unsigned i = 0; !is_through(run); i++) {
 		uint64_t begin = clock_now_ns();
 

@@ -45,6 +45,7 @@ struct world {
 	int only;          /* the one kind of fault, -1: any */
 	char data_path[100], control_path[100];
 	_Atomic int phase;
+	_Atomic bool is_measured; /* not before a first storm has made the daemon's plans */
 	_Atomic uint64_t next_fault, n_done;
 	_Atomic uint64_t n_of_fault[WORLD_MAX_FAULTS];
 	_Atomic uint64_t n_of_violation[N_VIOLATIONS];
