@@ -31,6 +31,8 @@
 #define SHM_MAX_SLOT_BYTES (64u << 20)
 #define SHM_MAX_VALUES 4096u
 #define SHM_MAX_EMBEDDING 1280u
+/* Class token and attended patches, which classes are told apart by. */
+#define SHM_MAX_FEATURE (2 * SHM_MAX_EMBEDDING)
 /* Of the hardness map: with the largest embedding its square still fits the values. */
 #define SHM_MAX_HARDNESS_SIDE 53u
 #define SHM_SITE_CHARS 64u /* with the NUL */
@@ -43,8 +45,9 @@ enum shm_format { SHM_ENCODED = 0, SHM_RGB8 = 1, SHM_MONO8 = 2, SHM_BGR8 = 3 };
 enum shm_mask { SHM_MASK_CHAMPION = 0, SHM_MASK_VERSION = 1 /* version 0 is the base */ };
 enum shm_flags {
 	SHM_WANT_EMBEDDING = 1,
-	SHM_WANT_SPACE = 2,   /* answer -ESTALE in any other space */
-	SHM_WANT_HARDNESS = 4 /* answer -ENODATA where the version has no hardness map */
+	SHM_WANT_SPACE = 2,    /* answer -ESTALE in any other space */
+	SHM_WANT_HARDNESS = 4, /* answer -ENODATA where the version has no hardness map */
+	SHM_WANT_FEATURE = 8   /* in the embedding's place; without a hardness map */
 };
 enum shm_verdict { SHM_NO_VERDICT = 0, SHM_OK = 1, SHM_NG = 2, SHM_UNKNOWN = 3 };
 #define SHM_PX_SITE 0u
@@ -128,6 +131,7 @@ _Static_assert(offsetof(struct shm_result, values) == 384, "layout 2");
 _Static_assert(sizeof(struct shm_result) == 16768, "layout 2");
 _Static_assert(SHM_MAX_EMBEDDING + SHM_MAX_HARDNESS_SIDE * SHM_MAX_HARDNESS_SIDE <= SHM_MAX_VALUES,
 	"both fit");
+_Static_assert(SHM_MAX_FEATURE <= SHM_MAX_VALUES, "a feature fits");
 _Static_assert(sizeof(struct shm_completion) == 16, "layout 2");
 _Static_assert(offsetof(struct shm_results_header, daemon_awake) == 132, "layout 2");
 _Static_assert(offsetof(struct shm_frames_header, client_awake) == 68, "layout 2");

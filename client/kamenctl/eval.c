@@ -11,7 +11,15 @@
 #include "output.h"
 
 struct eval_options {
-	const char *mask, *part, *px, *seed, *against;
+	const char *mask, *part, *px, *seed, *against, *episodes, *feature, *opta, *ratio;
+};
+
+/* What is asked of the site. */
+struct question {
+	const char *site;
+	uint32_t px, px_said; /* to ask for; to print */
+	bool pooled;
+	struct figures_options figures;
 };
 
 /* The embeddings of every image through one mask. */
@@ -66,16 +74,16 @@ static void on_result(void *data, size_t i, const struct kamen_result *result)
 	pass->last_ns = result->compute_ns;
 }
 
-static int pass_run(struct pass *pass, const char *site, const char *mask, uint32_t px)
+static int pass_run(struct pass *pass, const struct question *question, const char *mask)
 {
 	struct flow flow = { .done = on_result, .data = pass };
 	int status;
 
 	flow.request = (struct kamen_request){ .verb = KAMEN_INFER,
 		.format = KAMEN_ENCODED,
-		.site = site,
-		.px = px,
-		.flags = KAMEN_WANT_EMBEDDING };
+		.site = question->site,
+		.px = question->px,
+		.flags = question->pooled ? KAMEN_WANT_FEATURE : KAMEN_WANT_EMBEDDING };
 	if (!flow_mask_parse(mask, &flow.request))
 		return ctl_fail(pass->ctl, EXIT_USAGE, "%s: base, champion or a version", mask);
 	pass->answered = calloc(pass->images->n, 1);
@@ -125,8 +133,9 @@ static int choose(struct chosen *chosen, const struct images *images, const stru
 	return 0;
 }
 
-static int figures_of(const struct pass *pass, const struct chosen *chosen, uint64_t seed,
-	struct figures *figures, struct figures_detail *detail)
+static int figures_of(const struct pass *pass, const struct chosen *chosen,
+	const struct figures_options *options, struct figures *figures,
+	struct figures_detail *detail)
 {
 	_cleanup_(freep) float *rows =
 		malloc(((size_t)chosen->n * pass->width + 1) * sizeof(float));
@@ -137,12 +146,38 @@ static int figures_of(const struct pass *pass, const struct chosen *chosen, uint
 		memcpy(rows + (size_t)i * pass->width,
 			pass->embeddings + chosen->index[i] * pass->width,
 			pass->width * sizeof(float));
-	return figures_compute(figures, detail, rows, chosen->labels, chosen->n, pass->width,
-		chosen->n_classes, seed);
+	return figures_measure(figures, detail, rows, chosen->labels, chosen->n, pass->width,
+		chosen->n_classes, options);
+}
+
+static void put_number(json_t *o, const char *name, unsigned shots, const char *rest, double value)
+{
+	char key[64];
+
+	(void)snprintf(key, sizeof(key), "%s%u%s", name, shots, rest);
+	(void)json_object_set_new(o, key, output_number(value));
+}
+
+static void put_gain(json_t *o, const char *name, unsigned shots, const struct figures_diff *gain)
+{
+	put_number(o, name, shots, "_diff", gain->diff);
+	put_number(o, name, shots, "_diff_lo", gain->lo);
+	put_number(o, name, shots, "_diff_hi", gain->hi);
+}
+
+static void put_batch(json_t *o, unsigned shots, const struct figures_batch *batch)
+{
+	put_number(o, "opta", shots, "", batch->opta);
+	put_number(o, "opta", shots, "_ci", batch->opta_ci);
+	put_gain(o, "opta", shots, &batch->opta_gain);
+	put_number(o, "guarded", shots, "", batch->guarded);
+	put_number(o, "guarded", shots, "_ci", batch->guarded_ci);
+	put_gain(o, "guarded", shots, &batch->guarded_gain);
+	put_number(o, "balanced", shots, "", batch->balanced);
 }
 
 static void put_figures(
-	json_t *o, const char *mask, const struct pass *pass, const struct figures *f)
+	json_t *o, const char *mask, const struct pass *pass, const struct figures *f, bool opta)
 {
 	(void)json_object_set_new(o, "mask", json_string(mask));
 	(void)json_object_set_new(o, "n", json_integer(f->n));
@@ -154,6 +189,23 @@ static void put_figures(
 	(void)json_object_set_new(o, "shot1_ci", output_number(f->shot1_ci));
 	(void)json_object_set_new(o, "shot5", output_number(f->shot5));
 	(void)json_object_set_new(o, "shot5_ci", output_number(f->shot5_ci));
+	if (!opta)
+		return;
+	put_batch(o, 1, &f->batch1);
+	put_batch(o, 5, &f->batch5);
+}
+
+static json_t *row_new(const struct question *question)
+{
+	json_t *row = json_object();
+
+	(void)json_object_set_new(row, "site", json_string(question->site));
+	(void)json_object_set_new(row, "px", json_integer(question->px_said));
+	(void)json_object_set_new(
+		row, "feature", json_string(question->pooled ? "pooled" : "class"));
+	(void)json_object_set_new(row, "episodes", json_integer(question->figures.n_episodes));
+	(void)json_object_set_new(row, "ratio", json_integer(question->figures.ratio));
+	return row;
 }
 
 /* What the site, or the model, takes where no number was given. */
@@ -196,28 +248,26 @@ static int px_parse(
 	return EXIT_DONE;
 }
 
-static int one_mask(const struct ctl *ctl, const struct images *images, const char *site,
-	const char *mask, uint32_t px, uint32_t px_said, uint64_t seed)
+static int one_mask(const struct ctl *ctl, const struct images *images,
+	const struct question *question, const char *mask)
 {
 	_cleanup_(pass_done) struct pass pass = { .ctl = ctl, .images = images };
 	_cleanup_(chosen_done) struct chosen chosen = { 0 };
 	struct figures figures;
 	json_t *row;
-	int r = pass_run(&pass, site, mask, px);
+	int r = pass_run(&pass, question, mask);
 
 	if (r != EXIT_DONE)
 		return r;
 	r = choose(&chosen, images, &pass, NULL);
 	if (r >= 0)
-		r = figures_of(&pass, &chosen, seed, &figures, NULL);
+		r = figures_of(&pass, &chosen, &question->figures, &figures, NULL);
 	if (r < 0)
 		return ctl_fail(ctl, EXIT_FAILED, "%s",
 			r == -EINVAL ? "wants two classes or more, of two images or more each"
 				     : strerror(-r));
-	row = json_object();
-	(void)json_object_set_new(row, "site", json_string(site));
-	(void)json_object_set_new(row, "px", json_integer(px_said));
-	put_figures(row, mask, &pass, &figures);
+	row = row_new(question);
+	put_figures(row, mask, &pass, &figures, question->figures.opta);
 	(void)json_object_set_new(row, "left_out", json_integer((json_int_t)pass.n_failed));
 	return output_row(ctl, row, true);
 }
@@ -254,8 +304,8 @@ static void pair_done(struct pair *pair)
 	chosen_done(&pair->chosen);
 }
 
-static int two_masks(const struct ctl *ctl, const struct images *images, const char *site,
-	const char *against, uint32_t px, uint32_t px_said, uint64_t seed)
+static int two_masks(const struct ctl *ctl, const struct images *images,
+	const struct question *question, const char *against)
 {
 	_cleanup_(freep) char *names = strdup(against);
 	_cleanup_(pair_done) struct pair pair = { 0 };
@@ -271,29 +321,27 @@ static int two_masks(const struct ctl *ctl, const struct images *images, const c
 	masks[1] = comma + 1;
 	for (unsigned i = 0; i < 2; i++) {
 		pair.pass[i] = (struct pass){ .ctl = ctl, .images = images };
-		r = pass_run(&pair.pass[i], site, masks[i], px);
+		r = pass_run(&pair.pass[i], question, masks[i]);
 		if (r != EXIT_DONE)
 			return r;
 	}
 	r = choose(&pair.chosen, images, &pair.pass[0], &pair.pass[1]);
 	for (unsigned i = 0; i < 2 && r >= 0; i++)
-		r = figures_of(
-			&pair.pass[i], &pair.chosen, seed, &pair.figures[i], &pair.detail[i]);
+		r = figures_of(&pair.pass[i], &pair.chosen, &question->figures, &pair.figures[i],
+			&pair.detail[i]);
 	if (r >= 0)
 		r = figures_compare(&diffs[0], &diffs[1], &diffs[2], &pair.detail[0],
-			&pair.detail[1], pair.chosen.n, seed);
+			&pair.detail[1], pair.chosen.n, question->figures.seed);
 	if (r < 0)
 		return ctl_fail(ctl, EXIT_FAILED, "%s",
 			r == -EINVAL ? "wants two classes or more, of two images or more each"
 				     : strerror(-r));
-	row = json_object();
-	(void)json_object_set_new(row, "site", json_string(site));
-	(void)json_object_set_new(row, "px", json_integer(px_said));
-	put_figures(row, masks[1], &pair.pass[1], &pair.figures[1]);
+	row = row_new(question);
+	put_figures(row, masks[1], &pair.pass[1], &pair.figures[1], question->figures.opta);
 	put_diffs(row, diffs);
 	for (unsigned i = 0; i < 2; i++) {
 		of = json_object();
-		put_figures(of, masks[i], &pair.pass[i], &pair.figures[i]);
+		put_figures(of, masks[i], &pair.pass[i], &pair.figures[i], question->figures.opta);
 		(void)json_object_set_new(row, i ? "b" : "a", of);
 	}
 	return output_row(ctl, row, true);
@@ -318,6 +366,47 @@ static int images_collect(
 	return images->n ? EXIT_DONE : ctl_fail(ctl, EXIT_FAILED, "%s: no files", dir);
 }
 
+/* N:1 */
+static bool ratio_parse(const char *text, uint32_t *ret_ratio)
+{
+	_cleanup_(freep) char *number = strdup(text);
+	char *colon = number ? strchr(number, ':') : NULL;
+	unsigned long long ratio;
+
+	if (!colon || strcmp(colon, ":1") != 0)
+		return false;
+	*colon = 0;
+	if (!number_parse(number, 1000, &ratio) || ratio == 0)
+		return false;
+	*ret_ratio = (uint32_t)ratio;
+	return true;
+}
+
+static int question_fill(
+	const struct ctl *ctl, const struct eval_options *o, struct question *question)
+{
+	unsigned long long seed = 1, episodes = 200;
+
+	if (wire_site_name_check(question->site) < 0)
+		return ctl_fail(ctl, EXIT_USAGE, "%s: not a site's name", question->site);
+	if (o->seed && !number_parse(o->seed, UINT64_MAX, &seed))
+		return ctl_fail(ctl, EXIT_USAGE, "--seed %s: not a number", o->seed);
+	if (o->episodes && (!number_parse(o->episodes, 1000000, &episodes) || episodes < 2))
+		return ctl_fail(ctl, EXIT_USAGE, "--episodes %s: 2 to 1000000", o->episodes);
+	if (o->feature && strcmp(o->feature, "class") != 0 && strcmp(o->feature, "pooled") != 0)
+		return ctl_fail(ctl, EXIT_USAGE, "--feature %s: class or pooled", o->feature);
+	question->pooled = o->feature && strcmp(o->feature, "pooled") == 0;
+	question->figures = (struct figures_options){
+		.seed = seed,
+		.n_episodes = (uint32_t)episodes,
+		.ratio = 1,
+		.opta = o->opta != NULL,
+	};
+	if (o->ratio && !ratio_parse(o->ratio, &question->figures.ratio))
+		return ctl_fail(ctl, EXIT_USAGE, "--ratio %s: N:1, N up to 1000", o->ratio);
+	return EXIT_DONE;
+}
+
 int eval_run(struct ctl *ctl, int argc, char **argv)
 {
 	struct eval_options o = { 0 };
@@ -328,26 +417,27 @@ int eval_run(struct ctl *ctl, int argc, char **argv)
 		{ "part", "PART", "all (default), learn or held", &o.part, NULL },
 		{ "px", "PX", "pixels, or native; else the site's", &o.px, NULL },
 		{ "seed", "N", "of episodes and bootstrap, 1", &o.seed, NULL },
+		{ "episodes", "N", "of shot1 and shot5, 200", &o.episodes, NULL },
+		{ "feature", "NAME", "class (default), or pooled: what classes compare", &o.feature,
+			NULL },
+		{ "opta", NULL, "answer the queries of an episode at once, too", &o.opta, NULL },
+		{ "ratio", "N:1", "queries of one class for one of each other", &o.ratio, NULL },
 	};
 	_cleanup_(images_done) struct images images = { 0 };
-	unsigned long long seed = 1;
-	uint32_t px = 0, px_said = 0;
-	const char *site;
+	struct question question = { 0 };
 	int first, status;
 
 	if (!options_parse(ctl, argc, argv, specs, ARRAY_SIZE(specs), 2, 2, &first, &status))
 		return status;
-	site = argv[first];
-	if (wire_site_name_check(site) < 0)
-		return ctl_fail(ctl, EXIT_USAGE, "%s: not a site's name", site);
-	if (o.seed && !number_parse(o.seed, UINT64_MAX, &seed))
-		return ctl_fail(ctl, EXIT_USAGE, "--seed %s: not a number", o.seed);
-	status = images_collect(ctl, argv[first + 1], o.part, &images);
+	question.site = argv[first];
+	status = question_fill(ctl, &o, &question);
 	if (status == EXIT_DONE)
-		status = px_parse(ctl, site, o.px, &px, &px_said);
+		status = images_collect(ctl, argv[first + 1], o.part, &images);
+	if (status == EXIT_DONE)
+		status = px_parse(ctl, question.site, o.px, &question.px, &question.px_said);
 	if (status != EXIT_DONE)
 		return status;
 	if (o.against)
-		return two_masks(ctl, &images, site, o.against, px, px_said, seed);
-	return one_mask(ctl, &images, site, o.mask ? o.mask : "champion", px, px_said, seed);
+		return two_masks(ctl, &images, &question, o.against);
+	return one_mask(ctl, &images, &question, o.mask ? o.mask : "champion");
 }

@@ -160,9 +160,10 @@ static void result_fill(
 	/* Each once: it may change while we look. */
 	uint32_t n = from->n_embedding, side = from->hardness_side, n_hardness = from->n_hardness;
 
-	if (n > SHM_MAX_EMBEDDING)
+	if (n > SHM_MAX_FEATURE)
 		n = 0;
-	if (side > SHM_MAX_HARDNESS_SIDE || n_hardness != side * side)
+	if (side > SHM_MAX_HARDNESS_SIDE || n_hardness != side * side ||
+		n + n_hardness > SHM_MAX_VALUES)
 		side = 0;
 	memcpy(slot->label, from->label, sizeof(slot->label) - 1);
 	memcpy(slot->reason, from->reason, sizeof(slot->reason) - 1);

@@ -49,7 +49,8 @@ static int check_numbers(const struct ask *ask, uint64_t max_bytes, struct diag 
 		return diag_set(diag, EINVAL, "format: %u is none", ask->format);
 	if (ask->mask > SHM_MASK_VERSION)
 		return diag_set(diag, EINVAL, "mask: %u is none", ask->mask);
-	if (ask->flags & ~(uint32_t)(SHM_WANT_EMBEDDING | SHM_WANT_SPACE | SHM_WANT_HARDNESS))
+	if (ask->flags & ~(uint32_t)(SHM_WANT_EMBEDDING | SHM_WANT_SPACE | SHM_WANT_HARDNESS |
+				     SHM_WANT_FEATURE))
 		return diag_set(diag, EINVAL, "flags: %#x are not known", ask->flags);
 	/* Ingest asks serve as the daemon's own user, who may more than a peer may. */
 	if (ask->px != SHM_PX_SITE && ask->px != SHM_PX_NATIVE)

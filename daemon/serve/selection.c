@@ -59,6 +59,9 @@ int selection_make(struct serve *serve, struct request *request, struct diag *di
 	uint32_t version = wire->mask == SHM_MASK_VERSION ? wire->version : site->champion;
 	int r = 0;
 
+	/* Together they would not fit the values of a result. */
+	if (wire->flags & SHM_WANT_FEATURE && wire->flags & SHM_WANT_HARDNESS)
+		return diag_set(diag, EINVAL, "a feature and a hardness map in one answer");
 	if (!selection_allows_px(
 		    wire->px, site->prep.input_px, native_px, request->session->peer.may_admin))
 		return diag_set(diag, EACCES, "only admins may ask for sizes other than %u and %u",

@@ -92,7 +92,15 @@ static int take_plan(struct worker *worker, uint32_t n, const struct serving *se
 	return r < 0 ? r : plans_take(worker->plans, &options, ret_plan);
 }
 
-/* ret_features: (n, embedding_dim()) where there are classes, until the next forward. */
+static bool wants_feature(struct request *const *batch, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++)
+		if (batch[i]->wire.flags & SHM_WANT_FEATURE)
+			return true;
+	return false;
+}
+
+/* ret_features: (n, embedding_dim()) until the next forward; NULL: nobody needs them. */
 static int forward(struct worker *worker, struct request *const *batch, uint32_t n,
 	const struct serving *serving, const float **ret_features)
 {
@@ -100,7 +108,7 @@ static int forward(struct worker *worker, struct request *const *batch, uint32_t
 	struct slot *slot;
 	int r;
 
-	r = take_plan(worker, n, serving, serving->classes != NULL,
+	r = take_plan(worker, n, serving, serving->classes || wants_feature(batch, n),
 		wants_map(batch, n) && serving->hardness_path[0], &plan, &slot);
 	if (r == 0)
 		r = prepare(worker, batch, n, serving, vit_plan_input(plan));
@@ -249,13 +257,14 @@ static void write_map(
 static void write_answer(struct request *request, const float *embedding, const float *feature,
 	const struct serving *serving)
 {
+	const bool of_feature = request->wire.flags & SHM_WANT_FEATURE;
 	struct answer *answer = &request->answer;
-	uint32_t width = serving->set->n_out;
 
 	answer->space = serving->space;
-	if (request->wire.flags & SHM_WANT_EMBEDDING) {
-		memcpy(request->values, embedding, width * sizeof(float));
-		answer->n_embedding = width;
+	if (of_feature || request->wire.flags & SHM_WANT_EMBEDDING) {
+		answer->n_embedding = of_feature ? embedding_dim(serving) : serving->set->n_out;
+		memcpy(request->values, of_feature ? feature : embedding,
+			answer->n_embedding * sizeof(float));
 	}
 	classify(answer, feature, serving);
 	judge(answer, embedding, serving);
@@ -266,7 +275,7 @@ static void run_batch(struct worker *worker, struct request *const *batch, uint3
 {
 	struct inference_stats *stats = worker->options.stats;
 	uint32_t width = serving->set->n_out;
-	uint32_t dim = serving->classes ? embedding_dim(serving) : 0;
+	uint32_t dim = embedding_dim(serving);
 	uint64_t begin = clock_now_ns(), compute_ns;
 	const float *features = worker->embeddings;
 	int r;
@@ -280,7 +289,7 @@ static void run_batch(struct worker *worker, struct request *const *batch, uint3
 		batch[i]->answer.is_broken = r < 0;
 		if (r >= 0)
 			write_answer(batch[i], worker->embeddings + (size_t)i * width,
-				dim > 0 ? features + (size_t)i * dim : NULL, serving);
+				features ? features + (size_t)i * dim : NULL, serving);
 		if (r >= 0 && batch[i]->wire.flags & SHM_WANT_HARDNESS)
 			write_map(worker, batch[i], i, serving);
 	}

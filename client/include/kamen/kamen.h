@@ -75,6 +75,7 @@ enum kamen_verdict {
 #define KAMEN_WANT_EMBEDDING 1u
 #define KAMEN_WANT_SPACE 2u    /* -ESTALE unless answered in request.space */
 #define KAMEN_WANT_HARDNESS 4u /* -ENODATA where the version has no hardness map */
+#define KAMEN_WANT_FEATURE 8u  /* in the embedding's place what classes are told apart by */
 #define KAMEN_PX_SITE 0u
 #define KAMEN_PX_NATIVE UINT32_MAX
 
