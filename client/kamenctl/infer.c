@@ -10,6 +10,7 @@
 #include "ctl.h"
 #include "flow.h"
 #include "heat_file.h"
+#include "infer_opta.h"
 #include "output.h"
 #include "wire.h"
 
@@ -127,7 +128,7 @@ static void on_result(void *data, size_t i, const struct kamen_result *result)
 }
 
 struct infer_options {
-	const char *mask, *embedding, *deadline_ms, *hardness;
+	const char *mask, *embedding, *opta, *deadline_ms, *hardness;
 };
 
 static int flow_fill(const struct ctl *ctl, const struct infer_options *o, struct flow *flow)
@@ -193,6 +194,8 @@ int infer_run(struct ctl *ctl, int argc, char **argv)
 		{ "embedding", NULL, "with the embedding", &o.embedding, NULL },
 		{ "hardness", "FILE", "draw its hardness map to a PNG; a folder for several",
 			&o.hardness, NULL },
+		{ "opta", NULL, "tell all files apart at once by the site's classes", &o.opta,
+			NULL },
 		{ "deadline-ms", "MS", "of each request, 60000; 0: none", &o.deadline_ms, NULL },
 	};
 	_cleanup_(images_done) struct images images = { 0 };
@@ -216,6 +219,10 @@ int infer_run(struct ctl *ctl, int argc, char **argv)
 		if (r < 0)
 			return ctl_fail(ctl, EXIT_FAILED, "%s: %s", argv[i], strerror(-r));
 	}
+	if (o.opta && (o.mask || o.embedding || o.hardness))
+		return ctl_fail(ctl, EXIT_USAGE, "--opta: by the champion, and labels alone");
+	if (o.opta)
+		return infer_opta_run(ctl, argv[first], &images, flow.patience_ns);
 	status = o.hardness ? heat_begin(ctl, &infer, argv[first], o.hardness) : EXIT_DONE;
 	if (status != EXIT_DONE)
 		return status;

@@ -119,3 +119,41 @@ void control_class_list(struct control_client *client, const Kamen__Request *req
 	if (n == 0)
 		control_done(client, request->id);
 }
+
+static void reply_prototypes(struct control_client *client, uint64_t id, const struct site *site,
+	struct serving *serving)
+{
+	const struct class_set *classes = serving->classes;
+	const struct prototypes *prototypes = classes->prototypes;
+
+	for (uint32_t i = 0; i < prototypes->n_classes && !client->closed; i++) {
+		Kamen__ClassPrototype message = KAMEN__CLASS_PROTOTYPE__INIT;
+		Kamen__Reply reply = KAMEN__REPLY__INIT;
+
+		message.site = (char *)(uintptr_t)site->name;
+		message.name = classes->names[i];
+		message.images = prototypes->n_supports[i];
+		message.mean = (ProtobufCBinaryData){ prototypes->dim * sizeof(float),
+			(uint8_t *)(prototypes->means + (size_t)i * prototypes->dim) };
+		message.temperature = prototypes->temperature;
+		message.space = (ProtobufCBinaryData){ DIGEST_BYTES, serving->space.bytes };
+		reply.row_case = KAMEN__REPLY__ROW_CLASS_PROTOTYPE;
+		reply.class_prototype = &message;
+		control_reply(client, id, i + 1 == prototypes->n_classes, &reply, -1);
+	}
+}
+
+void control_class_prototypes(struct control_client *client, const Kamen__Request *request)
+{
+	struct site *site = control_find_site(client, request->id, request->class_prototypes->site);
+	_cleanup_(serving_unrefp) struct serving *serving = NULL;
+
+	if (!site)
+		return;
+	serving = scheduler_champion(client->serve->scheduler, &site->queue);
+	if (serving && serving->classes)
+		reply_prototypes(client, request->id, site, serving);
+	else
+		control_error(client, request->id, -ENODATA, "site %s tells no classes apart",
+			site->name);
+}

@@ -176,6 +176,33 @@ int prototypes_new(struct prototypes **ret_prototypes, const float *features,
 	return 0;
 }
 
+int prototypes_of_means(struct prototypes **ret_prototypes, const float *means,
+	const uint32_t *n_supports, uint32_t n_classes, uint32_t dim, float temperature)
+{
+	_cleanup_(prototypes_freep) struct prototypes *p = NULL;
+	int r;
+
+	if (n_classes == 0 || dim == 0)
+		return -EINVAL;
+	for (uint32_t c = 0; c < n_classes; c++)
+		if (n_supports[c] == 0)
+			return -EINVAL;
+	p = calloc(1, sizeof(*p));
+	if (!p)
+		return -ENOMEM;
+	p->n_classes = n_classes;
+	p->dim = dim;
+	p->temperature = temperature;
+	r = make_room(p);
+	if (r < 0)
+		return r;
+	memcpy(p->means, means, (size_t)n_classes * dim * sizeof(*means));
+	memcpy(p->n_supports, n_supports, n_classes * sizeof(*n_supports));
+	cosine_normalise(p->rows, means, n_classes, dim);
+	*ret_prototypes = TAKE_PTR(p);
+	return 0;
+}
+
 /* 0: no direction */
 static float inverse_length(const float *feature, uint32_t dim)
 {

@@ -32,6 +32,10 @@ struct prototypes {
  */
 int prototypes_new(struct prototypes **ret_prototypes, const float *features,
 	const uint32_t *labels, uint32_t n, uint32_t dim, uint32_t n_classes);
+/** The same from the means, the counts and the temperature that others have.
+ * @return 0, -EINVAL: no classes, or one without a support, -ENOMEM */
+int prototypes_of_means(struct prototypes **ret_prototypes, const float *means,
+	const uint32_t *n_supports, uint32_t n_classes, uint32_t dim, float temperature);
 void prototypes_free(struct prototypes *prototypes);
 DEFINE_CLEANUP(struct prototypes *, prototypes_free)
 

@@ -18,8 +18,8 @@ static void a_class_is_the_mean_of_directions(void **state)
 	/* Lengths do not count: without them the mean of class 0 is (1, 1) / 2. */
 	static const float features[3 * 2] = { 100, 0, 0, 1, -2, 0 };
 	static const uint32_t labels[] = { 0, 0, 1 };
-	_cleanup_(prototypes_freep) struct prototypes *p = NULL;
-	struct prototype_answer answer;
+	_cleanup_(prototypes_freep) struct prototypes *p = NULL, *copy = NULL;
+	struct prototype_answer answer, copied;
 	float confidences[2];
 
 	(void)state;
@@ -32,6 +32,10 @@ static void a_class_is_the_mean_of_directions(void **state)
 	answer = prototypes_classify(p, (float[]){ 7, 7 }, confidences);
 	assert_int_equal(answer.class, 0);
 	assert_float_equal(answer.cosine, 1, 1e-6);
+	assert_int_equal(
+		prototypes_of_means(&copy, p->means, p->n_supports, 2, 2, p->temperature), 0);
+	copied = prototypes_classify(copy, (float[]){ 7, 7 }, NULL);
+	assert_float_equal(copied.confidence, answer.confidence, 0);
 	assert_float_equal(confidences[0], answer.confidence, 1e-6);
 	assert_float_equal(confidences[0] + confidences[1], 1, 1e-6);
 	answer = prototypes_classify(p, (float[]){ -1, -.1F }, confidences);
@@ -54,6 +58,8 @@ static void what_is_no_set_of_classes_is_refused(void **state)
 	assert_int_equal(prototypes_new(&p, features, (uint32_t[]){ 0, 2 }, 2, 2, 2), -EINVAL);
 	assert_int_equal(prototypes_new(&p, features, (uint32_t[]){ 0, 0 }, 0, 2, 1), -EINVAL);
 	assert_int_equal(prototypes_new(&p, features, (uint32_t[]){ 0, 0 }, 2, 2, 0), -EINVAL);
+	assert_int_equal(prototypes_of_means(&p, features, (uint32_t[]){ 1, 0 }, 2, 2, 1), -EINVAL);
+	assert_int_equal(prototypes_of_means(&p, features, (uint32_t[]){ 1, 1 }, 0, 2, 1), -EINVAL);
 }
 
 enum { K = 3, DIM = 24, SHOTS = 5 };
