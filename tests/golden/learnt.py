@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes learnt_vit.f32, learnt_late.f32 and learnt_decoder.f32 with PyTorch: a small ViT, one whose class token enters behind the
-first of two blocks, and a small decoder of two trunks, what they give and the gradients of a weighted sum of it with respect to all values, in the order of vit_params.c and decoder.c.
+"""Writes learnt_vit.f32, learnt_late.f32 and learnt_decoder.f32 with PyTorch: a small ViT, one whose class token enters
+behind the first of two blocks, and a small decoder of two trunks; what they give, and the gradients of a weighted sum of it
+with respect to all values, in the order of vit_params.c and vit_decoder.c.
 Run: python3 tests/golden/learnt.py"""
 import numpy as np
 import torch
