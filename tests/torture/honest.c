@@ -10,6 +10,7 @@
 
 #include "base/digest.h"
 #include "fixture/flaw.h"
+#include "ops/slice.h"
 #include "peer.h"
 #include "world.h"
 
@@ -190,6 +191,8 @@ void honest_main(struct world *world, enum honest_kind kind, unsigned number)
 
 	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
 	(void)prctl(PR_SET_NAME, "honest");
+	/* What kamend(8) advises. */
+	(void)slice_shorten();
 	if (!honest || wire_new(&honest->wire) < 0)
 		_exit(1);
 	honest->world = world;
