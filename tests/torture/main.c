@@ -132,6 +132,11 @@ static bool is_through(struct run *run)
 	return atomic_load(&run->world->n_done) >= run->world->n_faults;
 }
 
+static bool has_begun(struct run *run)
+{
+	return atomic_load(&run->world->n_done) >= run->world->n_faults / 8;
+}
+
 static void note_stuck(struct run *run)
 {
 	for (unsigned i = 0; i < run->options->n_liars; i++) {
@@ -195,17 +200,17 @@ static void storms(struct run *run)
 		return;
 	/* Sizes of batches that the honest never make are planned when they are first asked for. */
 	atomic_store(&run->world->phase, PHASE_STORM);
-	(void)wait_for(run, is_through, run->options->storm_ms / 4);
-	if (!quiet(run, &ignored))
+	(void)wait_for(run, has_begun, run->options->storm_ms);
+	if (!quiet(run, &run->outcome.before))
 		return;
 	atomic_store(&run->world->is_measured, true);
-	for (unsigned i = 0; !is_through(run); i++) {
+	while (!is_through(run)) {
 		uint64_t begin = clock_now_ns();
 
 		atomic_store(&run->world->phase, PHASE_STORM);
 		(void)wait_for(run, is_through, run->options->storm_ms);
 		run->outcome.storm_seconds += (double)(clock_now_ns() - begin) / 1e9;
-		if (!quiet(run, i == 0 ? &run->outcome.before : &run->outcome.after))
+		if (!quiet(run, &run->outcome.after))
 			return;
 		bare(run);
 	}
