@@ -77,6 +77,8 @@ static bool request_holds(const struct kamen_client *client, const struct kamen_
 {
 	if (q->n_bytes == 0 || q->n_bytes > client->slot_bytes || q->flags & ~KNOWN_FLAGS)
 		return false;
+	if (q->flags & KAMEN_WANT_FEATURE && q->flags & KAMEN_WANT_HARDNESS)
+		return false;
 	if (q->mask != KAMEN_MASK_CHAMPION && q->mask != KAMEN_MASK_VERSION)
 		return false;
 	if (q->verb == KAMEN_ECHO)

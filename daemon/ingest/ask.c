@@ -52,6 +52,8 @@ static int check_numbers(const struct ask *ask, uint64_t max_bytes, struct diag 
 	if (ask->flags & ~(uint32_t)(SHM_WANT_EMBEDDING | SHM_WANT_SPACE | SHM_WANT_HARDNESS |
 				     SHM_WANT_FEATURE))
 		return diag_set(diag, EINVAL, "flags: %#x are not known", ask->flags);
+	if (ask->flags & SHM_WANT_FEATURE && ask->flags & SHM_WANT_HARDNESS)
+		return diag_set(diag, EINVAL, "flags: a feature and a hardness map in one answer");
 	/* Ingest asks serve as the daemon's own user, who may more than a peer may. */
 	if (ask->px != SHM_PX_SITE && ask->px != SHM_PX_NATIVE)
 		return diag_set(diag, EACCES, "px: the site's size or the model's own");

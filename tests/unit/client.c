@@ -167,12 +167,12 @@ static void a_request_that_contradicts_itself_is_not_sent(void **state)
 		.width = 10,
 		.height = 10 };
 	struct session s = begin();
-	struct kamen_request bad[14];
+	struct kamen_request bad[15];
 	struct kamen_frame frame;
 	struct kamen_result result;
 
 	(void)state;
-	for (unsigned i = 0; i < 14; i++)
+	for (unsigned i = 0; i < 15; i++)
 		bad[i] = good;
 	bad[0].size = 8;
 	bad[1].verb = (enum kamen_verb)9;
@@ -186,11 +186,12 @@ static void a_request_that_contradicts_itself_is_not_sent(void **state)
 	bad[9].stride = 31;
 	bad[10].height = 0;
 	bad[11].mask = (enum kamen_mask)2;
-	bad[12].flags = 8;
+	bad[12].flags = 16;
 	bad[13].width = UINT32_MAX;
 	bad[13].height = UINT32_MAX;
+	bad[14].flags = KAMEN_WANT_FEATURE | KAMEN_WANT_HARDNESS;
 	assert_int_equal(kamen_frame_acquire(s.client, 300, &frame), 0);
-	for (unsigned i = 0; i < 14; i++)
+	for (unsigned i = 0; i < 15; i++)
 		assert_int_equal(kamen_submit(s.client, &frame, &bad[i], NULL), -EINVAL);
 	assert_int_equal(kamen_submit(s.client, &frame, &good, NULL), 0);
 	assert_int_equal(kamen_submit(s.client, &frame, &good, NULL), -EINVAL);

@@ -313,7 +313,7 @@ static void answer(struct fake *fake, const struct shm_request *q)
 		memset(result->label, 'l', sizeof(result->label));
 		memset(result->reason, 'r', sizeof(result->reason));
 		result->verdict = 1000;
-		result->n_embedding = SHM_MAX_EMBEDDING + 1;
+		result->n_embedding = SHM_MAX_FEATURE + 1;
 		result->hardness_side = 1u << 16;
 		result->n_hardness = 0; /* its square, of 32 bits */
 	}
