@@ -115,10 +115,9 @@ static int forward(struct worker *worker, struct request *const *batch, uint32_t
 	if (r == 0)
 		r = vit_forward(plan, slot, worker->embeddings);
 	worker->tokens = r == 0 ? vit_plan_tokens(plan) : NULL;
-	if (r < 0)
-		return r;
-	*ret_features = vit_plan_features(plan);
-	return 0;
+	if (r == 0)
+		*ret_features = vit_plan_features(plan);
+	return r;
 }
 
 /** Prepared images as the masks of a cascade are to see them. */
@@ -494,12 +493,6 @@ static void run_embedding(struct worker *worker, struct scheduler *scheduler)
 	}
 }
 
-static void give_up_embedding(struct worker *worker, struct scheduler *scheduler)
-{
-	if (worker->embedding)
-		scheduler_give_embedding(scheduler, TAKE_PTR(worker->embedding));
-}
-
 /* ---- the thread */
 
 /* So that the first request finds a packed model. */
@@ -668,7 +661,8 @@ static void serve_batches(struct worker *worker, struct scheduler *scheduler)
 		serving_unref(serving);
 	}
 	give_up_samples(worker, scheduler);
-	give_up_embedding(worker, scheduler);
+	if (worker->embedding)
+		scheduler_give_embedding(scheduler, TAKE_PTR(worker->embedding));
 }
 
 /* What it allocates from here on lies where it runs (first touch), and its OpenMP threads follow. */
