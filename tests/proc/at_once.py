@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Batches told apart at once, by features that the daemon gives."""
 
+import errno
+import math
 import os
 import unittest
 
 import classes
 import harness
+from harness import INFER
+
+WANT_FEATURE = 8
 
 
 class AtOnce(classes.Case):
@@ -69,6 +74,26 @@ class AtOnce(classes.Case):
         self.add("none", "stripes", 1)
         done = self.daemon.command("infer", "none", "--opta", broken, *stripes)
         self.assertEqual((done.returncode, len(done.stderr.splitlines())), (1, 1))
+
+    def test_a_feature_is_class_token_and_patches_and_comes_without_a_map(self):
+        self.site("raw")
+        session = self.daemon.session()
+        image = classes.picture("ring", 1)
+        for want in (False, True):
+            embedding = session.ask(0, INFER, image, site="raw", flags=1)["embedding"]
+            feature = session.ask(1, INFER, image, site="raw", flags=WANT_FEATURE)["embedding"]
+            self.assertEqual(len(feature), 2 * len(embedding))
+            length = math.sqrt(sum(x * x for x in embedding))
+            for x, y in zip(embedding, feature):
+                self.assertAlmostEqual(x / length, y, 5)
+            self.assertAlmostEqual(sum(x * x for x in feature[len(embedding):]), 1, 4)
+            both = session.ask(0, INFER, image, site="raw", flags=WANT_FEATURE | 4)
+            self.assertEqual(both["code"], -errno.EINVAL)
+            self.assertIn("in one answer", both["reason"])
+            # With classes, too, where every answer has one.
+            if not want:
+                self.add("raw", "ring", 1)
+        session.close()
 
     def test_features_are_judged_as_embeddings_are(self):
         self.site("judge")
