@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <math.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -166,14 +167,25 @@ static int write_detail(
 	return blob_write(AT_FDCWD, path, data, n_bytes);
 }
 
+/* Times as a reader of the file gets them: a table of one run and of the next are the same. */
+static struct adapt_row as_read(const struct adapt_row *row)
+{
+	struct adapt_row read = *row;
+
+	read.ms = round(row->ms * 1e4) / 1e4;
+	read.seconds = round(row->seconds * 10) / 10;
+	return read;
+}
+
 int adapt_rows_add(
 	struct adapt_rows *rows, const struct adapt_row *row, const struct adapt_detail *detail)
 {
+	struct adapt_row read = as_read(row);
 	int r = write_detail(rows, row, detail);
 
 	if (r == 0)
-		r = append(rows, row);
-	return r < 0 ? r : keep(rows, row);
+		r = append(rows, &read);
+	return r < 0 ? r : keep(rows, &read);
 }
 
 static int split(struct adapt_detail *detail, const char *data, size_t n_bytes)
