@@ -4,6 +4,8 @@ add_library(kamen_warnings INTERFACE)
 target_compile_options(kamen_warnings INTERFACE
 	-Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat=2
 	-Wpointer-arith -Wwrite-strings -Wno-missing-field-initializers -fno-common
+	# A sanitizer's or a fuzzer's marks keep clang from vectorising; it may then be slow.
+	$<$<C_COMPILER_ID:Clang>:-Wno-pass-failed>
 	$<$<BOOL:${KAMEN_WERROR}>:-Werror>)
 target_compile_definitions(kamen_warnings INTERFACE _GNU_SOURCE)
 if(KAMEN_SANITIZE)
@@ -72,9 +74,6 @@ function(kamen_rows name file)
 		target_compile_options(${name}_${stem}_${isa} PRIVATE
 			-O3 -ffp-contract=off -fno-math-errno -fno-trapping-math -fopenmp-simd
 			${flags_${isa}})
-		# A sanitizer's or a fuzzer's marks keep clang from it; it may then be slow.
-		target_compile_options(${name}_${stem}_${isa} PRIVATE
-			$<$<C_COMPILER_ID:Clang>:-Wno-pass-failed>)
 		target_link_libraries(${name}_${stem}_${isa} PRIVATE kamen_warnings kamen_base)
 		target_sources(${name} PRIVATE $<TARGET_OBJECTS:${name}_${stem}_${isa}>)
 	endforeach()
