@@ -366,6 +366,8 @@ static void another_process_goes_on_with_the_session(void **state)
 			assert_true(results[i].embedding[2] == (float)(10 * round + i));
 			kamen_release(s.client, &results[i]);
 		}
+		/* By this answer the daemon, a thread of this process, has closed its own of them. */
+		expect(s.client, ask(s.client, (uint8_t)round, PART_ANSWER, 0), (float)round);
 		expect_silence(s.client);
 		n = n ? n : n_open();
 		assert_int_equal(n_open(), n);
