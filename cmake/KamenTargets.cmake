@@ -80,7 +80,8 @@ function(kamen_rows name file)
 endfunction()
 
 # kamen_test(NAME LABEL label SOURCES a.c LINKS target... [TIMEOUT s]): a cmocka program that exits
-# 0, 1 or 77 (skipped). $KAMEN_SHARED names the folder of models and images, if there is one.
+# 0, 1 or 77 (skipped) and finds the fixtures. $KAMEN_SHARED names the folder of models and images,
+# if there is one.
 function(kamen_test name)
 	cmake_parse_arguments(T "" "LABEL;TIMEOUT" "SOURCES;LINKS;ARGS" ${ARGN})
 	if(NOT T_TIMEOUT)
@@ -88,6 +89,7 @@ function(kamen_test name)
 	endif()
 	add_executable(${name} ${T_SOURCES})
 	target_link_libraries(${name} PRIVATE kamen_warnings ${T_LINKS})
+	target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests)
 	add_test(NAME ${name} COMMAND ${name} ${T_ARGS} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
 	set_tests_properties(${name} PROPERTIES LABELS "${T_LABEL}" SKIP_RETURN_CODE 77
 		TIMEOUT ${T_TIMEOUT})

@@ -11,6 +11,7 @@
 
 #include "base/blob.h"
 #include "base/rng.h"
+#include "fixture/close.h"
 #include "fixture/learn_bench.h"
 #include "learn/early_stop.h"
 
@@ -264,7 +265,7 @@ static void figures_have_their_names_after_a_kill(void **state)
 	assert_int_equal(best.progress.n_figures, 3);
 	for (unsigned i = 0; i < 3; i++) {
 		assert_string_equal(best.progress.figures[i].name, names[i]);
-		assert_float_equal(best.progress.figures[i].value, .5 + i, 0);
+		assert_close(best.progress.figures[i].value, .5 + i, 0);
 	}
 }
 

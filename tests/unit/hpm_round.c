@@ -9,6 +9,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "fixture/close.h"
 #include "fixture/learn_bench.h"
 #include "learn/hpm_objective.h"
 #include "learn/patch_mask.h"
@@ -294,7 +295,7 @@ static void a_khard_says_what_the_teachers_predictor_says(void **state)
 	assert_int_equal(
 		hardness_map(hardness, round->passed.branches[TEACHER].out, BATCH, 4, map), 0);
 	for (uint32_t i = 0; i < BATCH * L; i++)
-		assert_float_equal(map[i], want[i], 1e-4);
+		assert_close(map[i], want[i], 1e-4);
 }
 
 static void the_teacher_moves_faster_at_first(void **state)
@@ -308,14 +309,14 @@ static void the_teacher_moves_faster_at_first(void **state)
 	recipe.hpm_ema = .9999f;
 	round = start(bench, &recipe);
 	objective = round->objective;
-	assert_float_equal(objective->kind->teacher_decay(objective, 0), .999f, 1e-6);
-	assert_float_equal(objective->kind->teacher_decay(objective, 50), .99945f, 1e-6);
-	assert_float_equal(objective->kind->teacher_decay(objective, 100), .9999f, 1e-6);
-	assert_float_equal(objective->kind->teacher_decay(objective, 799), .9999f, 1e-6);
+	assert_close(objective->kind->teacher_decay(objective, 0), .999f, 1e-6);
+	assert_close(objective->kind->teacher_decay(objective, 50), .99945f, 1e-6);
+	assert_close(objective->kind->teacher_decay(objective, 100), .9999f, 1e-6);
+	assert_close(objective->kind->teacher_decay(objective, 799), .9999f, 1e-6);
 	/* A window that would be longer than the round is short. */
 	recipe.steps = 50;
 	recipe_set_objective(&recipe, RECIPE_HPM);
-	assert_float_equal(recipe.hpm_ema, .8f, 1e-6);
+	assert_close(recipe.hpm_ema, .8f, 1e-6);
 	/* Many steps of few images, unless told otherwise. */
 	assert_true(recipe_steps(RECIPE_HPM) > recipe_steps(RECIPE_SWAV));
 	recipe.batch = 64;

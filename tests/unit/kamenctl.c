@@ -21,6 +21,7 @@
 #include <jansson.h>
 
 #include "fake_daemon.h"
+#include "fixture/close.h"
 #include "mask/kmask.h"
 #include "mask/kmask_format.h"
 #include "wire.h"
@@ -501,8 +502,8 @@ static void a_mask_file_is_verified_without_a_daemon(void **state)
 	assert_int_equal(json_integer_value(json_object_get(json, "payload_bytes")), 0);
 	assert_int_equal(json_integer_value(json_object_get(json, "table_bytes")), n_bytes);
 	assert_true(json_is_null(json_object_get(json, "signer")));
-	assert_float_equal(json_real_value(json_object_get(json, "f32_factor")) *
-				   json_real_value(json_object_get(json, "bits_per_weight")),
+	assert_close(json_real_value(json_object_get(json, "f32_factor")) *
+			     json_real_value(json_object_get(json, "bits_per_weight")),
 		32, 1e-6);
 	json_decref(json);
 

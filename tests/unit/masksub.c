@@ -9,6 +9,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "fixture/close.h"
 #include "fixture/learn_bench.h"
 #include "golden/golden.h"
 #include "learn/masksub.h"
@@ -113,15 +114,15 @@ static void loss_and_gradients_equal_autograd(void **state)
 	assert_non_null(want);
 	assert_int_equal(golden.used, golden.n);
 
-	assert_float_equal(loss_of(&asked), (losses[0] + losses[1]) / 2, 1e-5);
-	assert_float_equal(asked.figures[0], losses[0], 1e-5);
-	assert_float_equal(asked.figures[1], losses[1], 1e-5);
+	assert_close(loss_of(&asked), (losses[0] + losses[1]) / 2, 1e-5);
+	assert_close(asked.figures[0], losses[0], 1e-5);
+	assert_close(asked.figures[1], losses[1], 1e-5);
 	assert_true(norm_of_difference(asked.d_f, d_f, 2 * n_f) < 1e-6);
 	assert_true(mask_density(masksub->head.mask) < 1);
 	/* A step of SGD shows the gradient of the scores. */
 	asked.objective->kind->update(asked.objective, &asked.batch);
 	for (size_t i = 0; i < n_head; i++)
-		assert_float_equal(scores[i] - masksub->head.scores[i], want[i], 1e-5);
+		assert_close(scores[i] - masksub->head.scores[i], want[i], 1e-5);
 	golden_done(&golden);
 	ask_done(&asked);
 }
@@ -158,7 +159,7 @@ static void a_pass_of_nothing_masked_changes_nothing_but_the_half(void **state)
 
 		head_score_backward(gradients, d_f, &head, asked.f, d_o, ROWS);
 	}
-	assert_float_equal(asked.figures[0], main, 1e-6);
+	assert_close(asked.figures[0], main, 1e-6);
 	assert_memory_equal(asked.d_f, d_f, sizeof(d_f));
 	/* Whatever the second pass answers: nothing of it reaches the first. */
 	for (size_t i = 0; i < n_f; i++)

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "base/rng.h"
+#include "fixture/close.h"
 #include "fixture/learn_bench.h"
 #include "learn/head.h"
 #include "learn/micm.h"
@@ -265,7 +266,7 @@ static void the_mask_token_learns_where_it_stood(void **state)
 							    j];
 					n++;
 				}
-		assert_float_equal(token[j], sum, 1e-4);
+		assert_close(token[j], sum, 1e-4);
 	}
 	assert_int_equal(n, micm->n_masked);
 	step_done(&step);
@@ -327,7 +328,7 @@ static void a_warm_head_begins_as_that_of_swav(void **state)
 	memcpy(micm_head_input(head), features, sizeof(features));
 	assert_int_equal(micm_head_forward(head, values, N), 0);
 	for (unsigned i = 0; i < N * K; i++)
-		assert_float_equal(micm_head_outputs(head)[i], o[i], 1e-4);
+		assert_close(micm_head_outputs(head)[i], o[i], 1e-4);
 	/* No room for both signs. */
 	assert_int_equal(micm_head_warm(&(struct micm_head_shape){ D, 2 * DIM - 1, DIM, K }, values,
 				 features, N, SEED),
@@ -348,10 +349,10 @@ static void schedules_are_exact(void **state)
 	recipe.micm_last_temperature = .07f;
 	recipe.micm_second = .1f;
 	recipe.micm_teacher = .9f;
-	assert_float_equal(micm_temperature(&recipe, 0), .04, 1e-7);
-	assert_float_equal(micm_temperature(&recipe, 10), .052, 1e-7);
-	assert_float_equal(micm_temperature(&recipe, 25), .07, 1e-7);
-	assert_float_equal(micm_temperature(&recipe, 99), .07, 1e-7);
+	assert_close(micm_temperature(&recipe, 0), .04, 1e-7);
+	assert_close(micm_temperature(&recipe, 10), .052, 1e-7);
+	assert_close(micm_temperature(&recipe, 25), .07, 1e-7);
+	assert_close(micm_temperature(&recipe, 99), .07, 1e-7);
 	assert_false(micm_is_second(&recipe, 89));
 	assert_true(micm_is_second(&recipe, 90));
 	recipe.micm_second = 0;
@@ -361,8 +362,8 @@ static void schedules_are_exact(void **state)
 			&(struct objective_setup){ &recipe, &bench->source, bench->tiny.vit },
 			&diag),
 		0);
-	assert_float_equal(objective->kind->teacher_decay(objective, 0), .9, 1e-6);
-	assert_float_equal(objective->kind->teacher_decay(objective, 50), .95, 1e-6);
+	assert_close(objective->kind->teacher_decay(objective, 0), .9, 1e-6);
+	assert_close(objective->kind->teacher_decay(objective, 50), .95, 1e-6);
 }
 
 /* ---- rounds */

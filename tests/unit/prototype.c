@@ -10,6 +10,7 @@
 #include "base/rng.h"
 #include "classify/prototype.h"
 #include "classify/unknown.h"
+#include "fixture/close.h"
 
 #define SEED 67
 
@@ -24,28 +25,28 @@ static void a_class_is_the_mean_of_directions(void **state)
 
 	(void)state;
 	assert_int_equal(prototypes_new(&p, features, labels, 3, 2, 2), 0);
-	assert_float_equal(p->rows[0], sqrtf(.5F), 1e-6);
-	assert_float_equal(p->rows[1], sqrtf(.5F), 1e-6);
-	assert_float_equal(p->means[0], .5, 1e-6);
+	assert_close(p->rows[0], sqrtf(.5F), 1e-6);
+	assert_close(p->rows[1], sqrtf(.5F), 1e-6);
+	assert_close(p->means[0], .5, 1e-6);
 	assert_int_equal(p->n_supports[0], 2);
-	assert_float_equal(p->temperature, PROTOTYPE_TEMPERATURE, 0);
+	assert_close(p->temperature, PROTOTYPE_TEMPERATURE, 0);
 	answer = prototypes_classify(p, (float[]){ 7, 7 }, confidences);
 	assert_int_equal(answer.class, 0);
-	assert_float_equal(answer.cosine, 1, 1e-6);
+	assert_close(answer.cosine, 1, 1e-6);
 	assert_int_equal(
 		prototypes_of_means(&copy, p->means, p->n_supports, 2, 2, p->temperature), 0);
 	copied = prototypes_classify(copy, (float[]){ 7, 7 }, NULL);
-	assert_float_equal(copied.confidence, answer.confidence, 0);
-	assert_float_equal(confidences[0], answer.confidence, 1e-6);
-	assert_float_equal(confidences[0] + confidences[1], 1, 1e-6);
+	assert_close(copied.confidence, answer.confidence, 0);
+	assert_close(confidences[0], answer.confidence, 1e-6);
+	assert_close(confidences[0] + confidences[1], 1, 1e-6);
 	answer = prototypes_classify(p, (float[]){ -1, -.1F }, confidences);
 	assert_int_equal(answer.class, 1);
-	assert_float_equal(confidences[1], answer.confidence, 1e-6);
+	assert_close(confidences[1], answer.confidence, 1e-6);
 	answer = prototypes_classify(p, (float[]){ 0, 0 }, confidences);
-	assert_float_equal(answer.cosine, 0, 0);
-	assert_float_equal(confidences[1], .5, 1e-6);
+	assert_close(answer.cosine, 0, 0);
+	assert_close(confidences[1], .5, 1e-6);
 	answer = prototypes_classify(p, (float[]){ NAN, 0 }, NULL);
-	assert_float_equal(answer.confidence, .5, 1e-6);
+	assert_close(answer.confidence, .5, 1e-6);
 }
 
 static void what_is_no_set_of_classes_is_refused(void **state)
@@ -203,12 +204,12 @@ static void a_score_is_a_half_at_the_threshold(void **state)
 	const struct unknown unknown = { .threshold = .25F }, sharp = { .threshold = 0 };
 
 	(void)state;
-	assert_float_equal(unknown_score(&unknown, .75F), .5, 1e-6);
-	assert_float_equal(unknown_score(&unknown, 1.0001F), 0, 0);
+	assert_close(unknown_score(&unknown, .75F), .5, 1e-6);
+	assert_close(unknown_score(&unknown, 1.0001F), 0, 0);
 	assert_true(unknown_score(&unknown, -1) > .8F);
 	assert_true(unknown_is(&unknown, .7F) && !unknown_is(&unknown, .8F));
-	assert_float_equal(unknown_score(&sharp, 1), 0, 0);
-	assert_float_equal(unknown_score(&sharp, .9F), 1, 0);
+	assert_close(unknown_score(&sharp, 1), 0, 0);
+	assert_close(unknown_score(&sharp, .9F), 1, 0);
 }
 
 int main(void)

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "fixture/close.h"
 #include "fixture/learn_bench.h"
 #include "base/rng.h"
 #include "learn/optimiser.h"
@@ -198,7 +199,7 @@ static void a_warm_rate_rises_and_falls(void **state)
 
 		assert_true(rate > 0 && rate <= 2);
 		if (step < 20)
-			assert_float_equal(rate, 2. * (step + 1) / 21, 1e-6);
+			assert_close(rate, 2. * (step + 1) / 21, 1e-6);
 		else
 			assert_true(rate == schedule_cosine(2, step - 20, 80));
 		sum += rate;
@@ -224,7 +225,7 @@ static void the_score_rate_is_warmed(void **state)
 	assert_int_equal(round_step(round, &progress), 1);
 	for (size_t i = 0; i < vit_layout(bench->tiny.vit)->n_elements; i++)
 		most = fmaxf(most, fabsf(round->scores[i] - 1));
-	assert_float_equal(most, .6 / 4, 1e-4);
+	assert_close(most, .6 / 4, 1e-4);
 }
 
 static void scores_start_spread_around_one(void **state)
@@ -248,12 +249,12 @@ static void scores_start_spread_around_one(void **state)
 	assert_memory_equal(scores, again, n * sizeof(*scores));
 	for (size_t i = 0; i < n; i++) {
 		assert_true(scores[i] > 0 && others[i] > 1);
-		assert_float_equal(others[i], 1 + 2 * scores[i], 1e-5);
+		assert_close(others[i], 1 + 2 * scores[i], 1e-5);
 		sum += scores[i];
 		sum2 += (double)scores[i] * scores[i];
 	}
-	assert_float_equal(sum / (double)n, 1, .01);
-	assert_float_equal(sqrt(sum2 / (double)n - 1), .3, .02);
+	assert_close(sum / (double)n, 1, .01);
+	assert_close(sqrt(sum2 / (double)n - 1), .3, .02);
 	recipe.seed++;
 	selection_start(others, bench->tiny.vit, &recipe);
 	for (size_t i = 0; i < n; i++)
@@ -287,7 +288,7 @@ static void scores_of_topk_start_as_its_authors_have_them(void **state)
 			sum2 += (double)score * score;
 		}
 		if (t % 2 == 0)
-			assert_float_equal(
+			assert_close(
 				sum2 / (double)layout->tensors[t].n / bound / bound, 1. / 3, .03);
 	}
 }
@@ -333,8 +334,7 @@ static void weights_outside_the_selection_never_flip(void **state)
 			bool in = t == 8 || t == 12 || t == 14;
 			size_t n = mask->layout->tensors[t].n;
 
-			assert_float_equal(
-				(double)selection->n_on[t] / (double)n, in ? .25 : 0, .02);
+			assert_close((double)selection->n_on[t] / (double)n, in ? .25 : 0, .02);
 			for (size_t i = 0; i < n; i++)
 				if (!mask_get(selection, t, i)) {
 					float score =

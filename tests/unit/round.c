@@ -11,6 +11,7 @@
 
 #include "base/blob.h"
 #include "base/rng.h"
+#include "fixture/close.h"
 #include "fixture/learn_bench.h"
 #include "learn/judge.h"
 #include "learn/round_state.h"
@@ -522,7 +523,7 @@ static void neighbours_are_shared_as_far_as_spaces_agree(void **state)
 	assert_int_equal(judge_neighbours(&little, rows, WIDTH, near, WIDTH, N), 0);
 	assert_int_equal(judge_neighbours(&none, rows, WIDTH, other, WIDTH, N), 0);
 	assert_int_equal(judge_neighbours(&collapsed, rows, WIDTH, same, WIDTH, N), 0);
-	assert_float_equal(own, 1, 0);
+	assert_close(own, 1, 0);
 	assert_true(little > .6f && little < 1);
 	/* By chance 10 of 199. */
 	assert_true(fabsf(none - 10.f / 199) < .02f);
@@ -541,8 +542,8 @@ static void a_heads_entropy_is_how_many_prototypes_are_used(void **state)
 	(void)state;
 	assert_int_equal(judge_entropy(&all, &head, .1f, spread, 4), 0);
 	assert_int_equal(judge_entropy(&alike, &head, .1f, one, 2), 0);
-	assert_float_equal(all, 1, 1e-4);
-	assert_float_equal(alike, 0, 1e-2);
+	assert_close(all, 1, 1e-4);
+	assert_close(alike, 0, 1e-2);
 	assert_int_equal(judge_entropy(&alike, &head, .1f, one, 0), -EINVAL);
 }
 
@@ -555,8 +556,8 @@ static void differences_are_paired_by_image(void **state)
 
 	(void)state;
 	judge_compare(&judgement, masked, frozen);
-	assert_float_equal(judgement.retrieval_error, sqrt(5. / 3 / 4), 1e-6);
-	assert_float_equal(judgement.margin_error, 0, 1e-6);
+	assert_close(judgement.retrieval_error, sqrt(5. / 3 / 4), 1e-6);
+	assert_close(judgement.margin_error, 0, 1e-6);
 }
 
 int main(void)

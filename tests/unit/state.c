@@ -13,6 +13,7 @@
 #include <sqlite3.h>
 #include <cmocka.h>
 
+#include "fixture/close.h"
 #include "site/state_internal.h"
 #include "state_fixture.h"
 
@@ -607,7 +608,7 @@ static void an_older_database_is_upgraded(void **state)
 		SQLITE_OK);
 	fixture_reopen(fixture);
 	assert_int_equal(state_version_get(fixture->state, "a", version, &back), 0);
-	assert_float_equal(back.candidate.margin, row.candidate.margin, 0);
+	assert_close(back.candidate.margin, row.candidate.margin, 0);
 	assert_true(isnan(back.candidate.margin_error));
 	fixture_reopen(fixture);
 	assert_int_equal(state_version_get(fixture->state, "a", version, &back), 0);

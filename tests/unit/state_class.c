@@ -8,6 +8,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "fixture/close.h"
 #include "site/twins.h"
 #include "state_fixture.h"
 
@@ -165,7 +166,7 @@ static void features_are_known_by_their_space_and_size(void **state)
 		assert_true(features.rows[i].is_known);
 		assert_int_equal(features.rows[i].class, i == 0 ? 0 : i < 3 ? 1 : FEATURE_OF_LINE);
 		for (uint32_t k = 0; k < DIM; k++)
-			assert_float_equal(features.values[i * DIM + k], (float)(i + k), 0);
+			assert_close(features.values[i * DIM + k], (float)(i + k), 0);
 	}
 	assert_true(features.rows[3].image < features.rows[9].image);
 	features_done(&features);

@@ -9,6 +9,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "fixture/close.h"
 #include "site/hard_list.h"
 #include "site/state.h"
 #include "state_fixture.h"
@@ -100,7 +101,7 @@ static void the_hardest_come_first_and_go_with_the_next_version(void **state)
 		const struct digest hash = fixture_hash(39 - i);
 
 		assert_true(digest_equal(&rows[i].hash, &hash));
-		assert_float_equal(rows[i].hardness, 39 - i, 0);
+		assert_close(rows[i].hardness, 39 - i, 0);
 		assert_string_equal(rows[i].label, i == 0 ? "scratch" : "");
 		assert_true(rows[i].arrived_us > 0);
 	}

@@ -13,6 +13,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "fixture/close.h"
 #include "site/manifest.h"
 #include "state_fixture.h"
 
@@ -395,19 +396,19 @@ static void figures_are_kept_with_their_version(void **state)
 	fixture_reopen(fixture);
 	assert_int_equal(state_version_get(fixture->state, "a", version, &back), 0);
 	assert_true(back.candidate.has_entropy && !back.candidate.has_neighbours);
-	assert_float_equal(back.candidate.entropy, .75, 0);
+	assert_close(back.candidate.entropy, .75, 0);
 	assert_int_equal(back.n_figures, 2);
 	assert_string_equal(back.figures[0].name, row.figures[1].name);
-	assert_float_equal(back.figures[0].value, -1e30, 0);
+	assert_close(back.figures[0].value, -1e30, 0);
 	assert_string_equal(back.figures[1].name, "hpm.spearman");
-	assert_float_equal(back.figures[1].value, .53, 0);
+	assert_close(back.figures[1].value, .53, 0);
 	assert_int_equal(back.shots.n, 24);
 	assert_int_equal(back.shots.n_classes, 3);
 	assert_memory_equal(&back.shots.frozen1, &row.shots.frozen1, 7 * sizeof(double));
 	/* What is not a number is stored as none, and must not become one that passes. */
 	assert_true(isnan(back.shots.hi5));
 	assert_int_equal(back.shadow.n_agreed, 97);
-	assert_float_equal(back.shadow.cosine, .93, 0);
+	assert_close(back.shadow.cosine, .93, 0);
 	assert_int_equal(state_version_list(fixture->state, "a", &rows, &n), 0);
 	assert_int_equal(rows[n - 1].shadow.n, 100);
 	free(rows);

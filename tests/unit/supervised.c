@@ -9,6 +9,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "fixture/close.h"
 #include "fixture/learn_bench.h"
 #include "golden/golden.h"
 #include "learn/judge.h"
@@ -54,7 +55,7 @@ static void loss_and_gradients_equal_autograd(void **state)
 				 &(struct objective_setup){ &recipe, &source, tiny.vit }, &diag),
 		0);
 	assert_int_equal(objective->n_state, ARRAY_SIZE(memory));
-	assert_float_equal(objective->scale, log(CLASSES), 1e-9);
+	assert_close(objective->scale, log(CLASSES), 1e-9);
 	objective->kind->map(objective, memory);
 	assert_int_equal(objective->kind->start(objective, NULL, 0), 0);
 	supervised = (struct supervised *)objective;
@@ -71,13 +72,13 @@ static void loss_and_gradients_equal_autograd(void **state)
 	assert_int_equal(golden.used, golden.n);
 
 	assert_int_equal(objective->kind->loss(objective, &batch, &loss), 0);
-	assert_float_equal(loss, *want_loss, 1e-5);
+	assert_close(loss, *want_loss, 1e-5);
 	for (unsigned i = 0; i < ROWS * WIDTH; i++)
-		assert_float_equal(d_f[i], want_d_f[i], 1e-6);
+		assert_close(d_f[i], want_d_f[i], 1e-6);
 	assert_true(mask_density(supervised->head.mask) < 1);
 	objective->kind->update(objective, &batch);
 	for (unsigned i = 0; i < CLASSES * WIDTH; i++)
-		assert_float_equal(scores[i] - supervised->head.scores[i], want[i], 1e-5);
+		assert_close(scores[i] - supervised->head.scores[i], want[i], 1e-5);
 	tiny_vit_done(&tiny);
 	golden_done(&golden);
 }

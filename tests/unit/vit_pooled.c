@@ -6,6 +6,7 @@
 #include <malloc.h>
 #include <cmocka.h>
 
+#include "fixture/close.h"
 #include "fixture/random_vit.h"
 #include "model/vit_internal.h"
 
@@ -215,14 +216,14 @@ static void nothing_to_look_at_is_no_direction(void **state)
 
 	(void)state;
 	vit_pool_weights(&looks, weights);
-	assert_float_equal(weights[0] + weights[1], 0, 0);
-	assert_float_equal(weights[2], .5, 0);
+	assert_close(weights[0] + weights[1], 0, 0);
+	assert_close(weights[2], .5, 0);
 	vit_pool(embedding, patches, weights, 2, 2, feature);
 	for (int i = 0; i < 4; i++)
-		assert_float_equal(feature[i], 0, 0);
+		assert_close(feature[i], 0, 0);
 	vit_pool(embedding, patches, weights + 2, 2, 2, feature);
-	assert_float_equal(feature[2], .6, 1e-6);
-	assert_float_equal(feature[3], .8, 1e-6);
+	assert_close(feature[2], .6, 1e-6);
+	assert_close(feature[3], .8, 1e-6);
 }
 
 int main(void)
