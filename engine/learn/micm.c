@@ -135,17 +135,6 @@ static int allocate(struct micm *micm)
 		11);
 }
 
-/* What who guesses pays. Half of the crops have no mask and ask nothing of patches; what pixels cost
- * depends on the images, and is little beside it. */
-static double guess(const struct recipe *recipe, uint32_t n_views)
-{
-	const double n_terms = MICM_TARGETS * (n_views - 1);
-	const double share = recipe->micm_class * n_terms / (1 + n_terms) +
-			     .5 * recipe->micm_patch * MICM_TARGETS / (1 + MICM_TARGETS);
-
-	return (share > 0 ? share : 1) * log(recipe->n_prototypes);
-}
-
 static void set_sizes(struct micm *micm, const struct objective_setup *setup)
 {
 	const struct vit_shape *shape = vit_shape(setup->vit);
@@ -193,7 +182,7 @@ static int micm_make(struct objective **ret_objective, const struct objective_se
 	}
 	micm->base.n_state =
 		3 * micm->params->n_values + micm->n_head + 2 * (size_t)micm->head_shape.n_outputs;
-	micm->base.scale = guess(&micm->recipe, micm->n_views);
+	micm->base.scale = 1;
 	*ret_objective = &micm->base;
 	return 0;
 }

@@ -51,6 +51,7 @@ struct micm {
 	uint32_t *samples, *patches;    /* (max_masked) which view * batch + b, which of its grid */
 	uint32_t *nearest;              /* (MICM_TARGETS, batch) */
 	uint32_t n_masked;
+	double guess; /* what who guesses would have paid: the loss is told as a share of it */
 };
 
 /** Rows that are told pixels at a time. */

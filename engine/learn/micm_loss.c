@@ -120,6 +120,15 @@ double micm_pixel_loss(
 	return scale * loss;
 }
 
+double micm_pixel_guess(const float *wanted, size_t n, size_t n_all)
+{
+	double sum = 0;
+
+	for (size_t i = 0; i < n; i++)
+		sum += (double)wanted[i] * wanted[i];
+	return sum / (PIXEL_SHARE * (double)n_all);
+}
+
 static float length_of(const float *x, uint32_t n)
 {
 	return fmaxf(sqrtf(cosine_dot(x, x, n)), MIN_LENGTH);

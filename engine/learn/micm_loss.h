@@ -58,6 +58,9 @@ double micm_patch_loss(const struct micm_shape *shape, const uint32_t *rows, con
 double micm_pixel_loss(
 	const float *predicted, const float *wanted, size_t n, size_t n_all, float *d_predicted);
 
+/** What telling 0 of the same pixels costs. */
+double micm_pixel_guess(const float *wanted, size_t n, size_t n_all);
+
 /**
  * Stage two: of every teacher's view, sample i's nearest other sample is j by the cosine of raw
  * outputs; target i and the student's output of j, in either large view, are asked to point the same

@@ -199,6 +199,32 @@ static double ask_head(struct micm *micm, const struct objective_batch *batch)
 	       (double)recipe->micm_patch * batch->figures[MICM_FIGURE_PATCH];
 }
 
+/* Views of which some patch is masked. */
+static uint32_t n_views_masked(const struct micm *micm)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < micm->n_masked; i++)
+		n += i == 0 || micm->samples[i] != micm->samples[i - 1];
+	return n;
+}
+
+/* What outputs of 0 cost where ask_head() asks: all classes are alike, and every cosine is 0. */
+static double guess_head(const struct micm *micm, uint32_t step)
+{
+	const struct recipe *recipe = &micm->recipe;
+	const double n_terms = MICM_TARGETS * (micm->n_views - 1);
+	const double n_pairs = MICM_TARGETS * MICM_TARGETS;
+	const double masked = (double)n_views_masked(micm) / recipe->batch;
+
+	if (micm_is_second(recipe, step))
+		return recipe->batch > 1 ? recipe->micm_pseudo * n_pairs / (1 + n_pairs) * log(2)
+					 : 0;
+	return (recipe->micm_class * n_terms / (1 + n_terms) +
+		       recipe->micm_patch * masked / (1 + MICM_TARGETS)) *
+	       log(recipe->n_prototypes);
+}
+
 /* The pixels of one patch, channel by channel. */
 static void cut_patch(const struct micm *micm, const float *pixels, uint32_t patch, float *dst)
 {
@@ -247,6 +273,8 @@ static int tell_block(
 	r = dense_forward(micm->telling, w, w + n_w, micm->x, micm->told);
 	if (r < 0)
 		return r;
+	micm->guess +=
+		(double)micm->recipe.micm_pixel * micm_pixel_guess(micm->wanted, told, n_all);
 	*loss += micm_pixel_loss(micm->told, micm->wanted, told, n_all, micm->told);
 	scale_rows(micm->told, micm->recipe.micm_pixel, told);
 	memset(micm->told + told, 0,
@@ -317,6 +345,7 @@ int micm_step_loss(
 	if (r < 0)
 		return r;
 	loss = ask_head(micm, batch);
+	micm->guess = guess_head(micm, batch->step);
 	/* It overwrites the head's part of grad. */
 	r = micm_head_backward(micm->head, micm->values, n, micm->grad);
 	if (r < 0)
@@ -328,8 +357,12 @@ int micm_step_loss(
 	batch->figures[MICM_FIGURE_ENTROPY] = entropy(micm);
 	batch->figures[MICM_FIGURE_MASKED] =
 		(float)micm->n_masked / (float)(large->n_rows * (micm->n_tokens - 1));
-	*ret_loss = loss + (double)micm->recipe.micm_pixel * pixels;
-	return r;
+	if (r < 0)
+		return r;
+	loss += (double)micm->recipe.micm_pixel * pixels;
+	/* Where nothing is asked nobody is better than a guess. */
+	*ret_loss = micm->guess > 0 ? loss / micm->guess : 1;
+	return 0;
 }
 
 void micm_mask_token_backward(struct micm *micm, const struct objective_rows *large)

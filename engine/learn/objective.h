@@ -100,7 +100,7 @@ struct objective_kind {
 struct objective {
 	const struct objective_kind *kind;
 	size_t n_state; /* floats */
-	double scale;   /* the loss of who guesses: ln K */
+	double scale;   /* the loss of who guesses: ln K; 1: loss() tells a share of it */
 	/* Filled by objective_new(). */
 	uint32_t n_branches;
 	struct branch branches[BRANCHES_MAX];

@@ -124,7 +124,7 @@ static double loss_of(struct step *step)
 	double loss;
 
 	assert_int_equal(step->objective->kind->loss(step->objective, &step->batch, &loss), 0);
-	return loss;
+	return loss * ((const struct micm *)step->objective)->guess;
 }
 
 /* The slope along a random direction of n values against that of their gradient. */
@@ -207,6 +207,36 @@ static void gradients_of_a_step_equal_central_differences(void **state)
 		recipe.micm_balance = balance;
 		check_step(bench, &recipe, 0);
 		check_step(bench, &recipe, 9);
+	}
+}
+
+/* Of every term, also of those that a step may have few of: patches, pixels, neighbours. */
+static void who_says_nothing_has_the_ratio_of_a_guess(void **state)
+{
+	const struct bench *bench = *state;
+	struct recipe recipe = bench->recipe;
+
+	recipe.micm_class = .7f;
+	recipe.micm_patch = 1.3f;
+	recipe.micm_pixel = .9f;
+	recipe.micm_second = .25f;
+	for (uint32_t i = 0; i < 8; i++) {
+		struct step step;
+		struct micm *micm;
+		double loss;
+
+		recipe.micm_balance = i % 2;
+		recipe.micm_normalise = i / 2 % 2;
+		step_new(&step, bench, &recipe);
+		step.batch.step = i < 4 ? 0 : 9;
+		micm = micm_of(step.objective);
+		memset(micm->values, 0, micm->params->n_values * sizeof(*micm->values));
+		assert_int_equal(step.objective->kind->loss(step.objective, &step.batch, &loss), 0);
+		print_message("ratio %.6f, pixel %.3f\n", loss, step.figures[MICM_FIGURE_PIXEL]);
+		assert_true(step.figures[MICM_FIGURE_PIXEL] > 0);
+		assert_float_equal(loss, 1, 1e-5);
+		assert_int_equal(step.objective->scale, 1);
+		step_done(&step);
 	}
 }
 
@@ -454,6 +484,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(gradients_of_a_step_equal_central_differences),
+		cmocka_unit_test(who_says_nothing_has_the_ratio_of_a_guess),
 		cmocka_unit_test(balanced_targets_use_all_outputs_alike),
 		cmocka_unit_test(the_mask_token_learns_where_it_stood),
 		cmocka_unit_test(head_and_what_tells_pixels_learn),
