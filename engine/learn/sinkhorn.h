@@ -6,7 +6,7 @@
 
 /**
  * Soft assignments of n rows to k prototypes with equal shares (algorithms.md 1.6): in place, from
- * cosines (n, k) to rows that sum to 1.
+ * scores (n, k), however large, to rows that sum to 1.
  */
 void sinkhorn(float *scores, uint32_t n, uint32_t k, float eps, uint32_t iterations);
 

@@ -269,6 +269,36 @@ static void balanced_targets_use_all_outputs_alike(void **state)
 	step_done(&step);
 }
 
+/* The head's gains are learnt, and nothing bounds them: e^(gain / temperature) is no float for long. */
+static void balanced_targets_bear_any_gain(void **state)
+{
+	const struct bench *bench = *state;
+	static const float gains[] = { 4, 30, 1000 };
+
+	for (unsigned i = 0; i < ARRAY_SIZE(gains); i++) {
+		struct step step;
+		struct micm *micm;
+		uint32_t k;
+
+		step_new(&step, bench, &bench->recipe);
+		micm = micm_of(step.objective);
+		k = micm->head_shape.n_outputs;
+		for (uint32_t j = 0; j < k; j++)
+			micm_head_map(&micm->head_shape, micm->teacher).gain[j] = gains[i];
+		assert_true(isfinite(loss_of(&step)));
+		for (uint32_t j = 0; j < MICM_TARGETS * bench->recipe.batch; j++) {
+			double sum = 0;
+
+			for (uint32_t c = 0; c < k; c++)
+				sum += (double)micm->t[(size_t)j * k + c];
+			assert_float_equal(sum, 1, 1e-5);
+		}
+		for (size_t j = 0; j < (size_t)micm->n_masked * k; j++)
+			assert_true(micm->patch_t[j] >= 0 && micm->patch_t[j] <= 1.00001f);
+		step_done(&step);
+	}
+}
+
 static void the_mask_token_learns_where_it_stood(void **state)
 {
 	const struct bench *bench = *state;
@@ -486,6 +516,7 @@ int main(void)
 		cmocka_unit_test(gradients_of_a_step_equal_central_differences),
 		cmocka_unit_test(who_says_nothing_has_the_ratio_of_a_guess),
 		cmocka_unit_test(balanced_targets_use_all_outputs_alike),
+		cmocka_unit_test(balanced_targets_bear_any_gain),
 		cmocka_unit_test(the_mask_token_learns_where_it_stood),
 		cmocka_unit_test(head_and_what_tells_pixels_learn),
 		cmocka_unit_test(a_warm_head_begins_as_that_of_swav),

@@ -79,6 +79,58 @@ static void loss_and_gradients_equal_the_golden(void **state)
 	golden_done(&golden);
 }
 
+/* In logarithms and doubles: rows and columns may lie as far apart as they like. */
+static void sinkhorn_of_logs(double *l, unsigned n, unsigned k, double eps, unsigned iterations)
+{
+	for (unsigned i = 0; i < n * k; i++)
+		l[i] /= eps;
+	for (unsigned t = 0; t < 2 * iterations; t++) {
+		const bool columns = t % 2 == 0;
+
+		for (unsigned a = 0; a < (columns ? k : n); a++) {
+			double most = -INFINITY, sum = 0;
+
+			for (unsigned b = 0; b < (columns ? n : k); b++)
+				most = fmax(most, l[columns ? b * k + a : a * k + b]);
+			for (unsigned b = 0; b < (columns ? n : k); b++)
+				sum += exp(l[columns ? b * k + a : a * k + b] - most);
+			for (unsigned b = 0; b < (columns ? n : k); b++)
+				l[columns ? b * k + a : a * k + b] -=
+					most + log(sum) + log(columns ? k : 1);
+		}
+	}
+}
+
+static void sinkhorn_bears_scores_of_any_size(void **state)
+{
+	enum { N = 24, K = 7 };
+	static const float gains[] = { 1, 3, 10, 100, 1e4f };
+	struct rng rng = rng_stream(3, 0, 0, 0);
+
+	(void)state;
+	for (unsigned g = 0; g < ARRAY_SIZE(gains); g++) {
+		float q[N * K];
+		double want[N * K], worst = 0;
+
+		/* One row is far from all outputs, another from none; all of them far from 0. */
+		for (unsigned i = 0; i < N * K; i++) {
+			q[i] = gains[g] * (rng_range(&rng, -1, 1) + (i / K == 3 ? -2 : 0) +
+						  (i / K == 5 ? 2 : 0) + (g % 2 ? -5 : 5));
+			want[i] = (double)q[i];
+		}
+		sinkhorn(q, N, K, .05f, 3);
+		sinkhorn_of_logs(want, N, K, .05, 3);
+		for (unsigned i = 0; i < N * K; i++) {
+			double difference = fabs((double)q[i] - exp(want[i]));
+
+			assert_true(isfinite(q[i]));
+			worst = fmax(worst, difference);
+		}
+		print_message("gain %g: %.1e\n", (double)gains[g], worst);
+		assert_true(worst < 1e-6);
+	}
+}
+
 static void sinkhorn_shares_the_prototypes_equally(void **state)
 {
 	enum { N = 40, K = 8 };
@@ -256,6 +308,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(loss_and_gradients_equal_the_golden),
+		cmocka_unit_test(sinkhorn_bears_scores_of_any_size),
 		cmocka_unit_test(sinkhorn_shares_the_prototypes_equally),
 		cmocka_unit_test(the_warm_projection_equals_the_golden_up_to_sign),
 		cmocka_unit_test(kmeans_from_a_given_start_equals_the_golden),
