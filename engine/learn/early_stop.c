@@ -98,6 +98,12 @@ static void keep(struct early_stop *stop, const struct round_progress *progress,
 	mask_copy(stop->mask, mask);
 }
 
+/* Whether its decoder learns on beside the mask, and what it says goes with the mask that is kept. */
+static bool serves_maps(const struct early_stop *stop)
+{
+	return objective_kind(stop->recipe.objective)->hardness;
+}
+
 /* How dense a top-k mask is was asked for. */
 static bool has_crashed(const struct early_stop *stop, const struct round_progress *progress)
 {
@@ -107,7 +113,8 @@ static bool has_crashed(const struct early_stop *stop, const struct round_progre
 	       !(progress->lowest_density >= stop->limits.lowest_density);
 }
 
-/* Whether nothing can be expected of what is left of the round. */
+/* Whether nothing can be expected of what is left of the round. A decoder of maps learns with any mask
+ * that is a network still. */
 static int conclude(
 	const struct early_stop *stop, const struct round_progress *progress, struct diag *diag)
 {
@@ -119,6 +126,8 @@ static int conclude(
 			progress->lowest_density);
 		return 1;
 	}
+	if (serves_maps(stop))
+		return 0;
 	if (progress->n_flips == 0 && progress->step >= progress->steps - progress->steps / 5) {
 		(void)diag_set(diag, 0,
 			"step %u of %u: no bit has moved, and the steps that are left are small",
@@ -168,7 +177,7 @@ static int look(
 		stop->kept.is_sound = true;
 		keep(stop, progress, &judgement, mask);
 	} else if (!stop->kept.is_sound &&
-		   (stop->kept.best.progress.step == 0 ||
+		   (stop->kept.best.progress.step == 0 || serves_maps(stop) ||
 			   judgement.margin > stop->kept.best.judgement.margin)) {
 		keep(stop, progress, &judgement, mask);
 	}

@@ -13,8 +13,8 @@ STEPS = 8
 WANT_EMBEDDING, WANT_HARDNESS = 1, 4
 ENODATA, EBADMSG = -61, -74
 PX, PATCH = 32, 8
-SETTINGS = ("--set", f"input_px={PX}", "--set", "policy=manual", "--set", f"learn_steps={STEPS}",
-            "--set", "recipe=batch=8 score_lr=.3")
+SETTINGS = ("--set", f"input_px={PX}", "--set", "policy=manual", "--set", f"learn_steps={STEPS}")
+MOVES, STILL = "batch=8 score_lr=.3", "batch=8 score_lr=.001"
 
 
 def png_pixels(path):
@@ -40,9 +40,9 @@ def png_pixels(path):
 class Hardness(harness.Case):
     N = 72
 
-    def site(self, name, objective="hpm"):
+    def site(self, name, objective="hpm", recipe=MOVES):
         folder = self.images(3000, self.N)
-        self.daemon.ctl("site", "create", name, *SETTINGS)
+        self.daemon.ctl("site", "create", name, *SETTINGS, "--set", f"recipe={recipe}")
         self.daemon.push_in_order(name, folder)
         self.daemon.ctl("learn", name, "--objective", objective, "--wait")
         return [os.path.join(folder, file) for file in sorted(os.listdir(folder))]
@@ -68,6 +68,16 @@ class Hardness(harness.Case):
         self.the_hardest_are_listed(files)
         self.another_objective_has_none(files)
         self.a_damaged_file_costs_its_map_alone()
+
+    def test_where_no_bit_moves_the_maps_are_there_all_the_same(self):
+        files = self.site("still", recipe=STILL)
+        shown = self.shown("still", 1)
+        self.assertEqual((shown["state"], shown["density"], shown["kept_step"]), ("held", 1, STEPS))
+        self.assertIn("no bit has moved", " ".join(shown["gate"]["reasons"]))
+        out = self.daemon.path("still.png")
+        row = self.daemon.one("infer", "still", files[0], "--mask", 1, "--hardness", out)
+        self.assertGreater(len({x for line in row["hardness"] for x in line}), 4)
+        self.assertIn("held", self.daemon.error("mask", "promote", "still", 1))
 
     def the_map_is_in_the_answer(self, files):
         session = self.daemon.session()

@@ -199,6 +199,49 @@ static void a_round_in_which_no_bit_moves_is_stopped(void **state)
 	assert_null(early_stop_mask(stop));
 }
 
+/* The maps of a version that is held may still be asked for: they are of what has learnt longest. */
+static void where_maps_are_learnt_a_round_goes_on_and_the_latest_is_kept(void **state)
+{
+	struct shelf other = *(struct shelf *)*state;
+	_cleanup_(early_stop_freep) struct early_stop *still = NULL, *stop = NULL;
+	_cleanup_(mask_freep) struct mask *all = NULL;
+	struct diag diag = { "" };
+	unsigned best = best_of(&other);
+
+	other.on.recipe.objective = RECIPE_HPM;
+	still = watch(&other);
+	assert_int_equal(mask_new(&all, vit_layout(other.on.tiny.vit)), 0);
+	for (uint32_t step = 80; step <= STEPS; step++)
+		assert_int_equal(show(still, all, step, &diag), 0);
+	assert_null(early_stop_mask(still));
+	stop = watch(&other);
+	assert_int_equal(show(stop, other.masks[best], 10, &diag), 0);
+	assert_int_equal(show(stop, other.masks[best ? 0 : 1], 20, &diag), 0);
+	assert_int_equal(early_stop_best(stop).progress.step, 20);
+	assert_false(early_stop_is_sound(stop));
+}
+
+/* Every look is surely below the frozen model where the margin's error counts against it. */
+static void a_mask_that_comes_apart_ends_its_round_but_where_maps_are_learnt(void **state)
+{
+	struct shelf other = *(struct shelf *)*state;
+	struct early_stop_limits harsh = limits;
+	_cleanup_(early_stop_freep) struct early_stop *stop = NULL, *maps = NULL;
+	struct diag diag = { "" };
+
+	harsh.errors = -1000;
+	harsh.loss_ratio = .1f;
+	stop = start_with(&other, &harsh);
+	other.on.recipe.objective = RECIPE_HPM;
+	maps = start_with(&other, &harsh);
+	for (unsigned i = 0; i < 3; i++) {
+		assert_int_equal(show(maps, other.masks[i], 10 * (i + 1), &diag), 0);
+		assert_int_equal(show(stop, other.masks[i], 10 * (i + 1), &diag), i == 2);
+	}
+	assert_non_null(strstr(diag.text, "come apart"));
+	assert_int_equal(early_stop_best(maps).progress.step, 30);
+}
+
 static void with_too_few_images_the_last_mask_is_the_best(void **state)
 {
 	struct shelf few = *(struct shelf *)*state;
@@ -299,6 +342,8 @@ int main(void)
 		cmocka_unit_test(where_none_is_sound_the_best_is_kept_and_not_the_last),
 		cmocka_unit_test(a_crash_of_the_density_stops_and_is_never_kept),
 		cmocka_unit_test(a_round_in_which_no_bit_moves_is_stopped),
+		cmocka_unit_test(where_maps_are_learnt_a_round_goes_on_and_the_latest_is_kept),
+		cmocka_unit_test(a_mask_that_comes_apart_ends_its_round_but_where_maps_are_learnt),
 		cmocka_unit_test(with_too_few_images_the_last_mask_is_the_best),
 		cmocka_unit_test(what_is_kept_survives_a_kill),
 		cmocka_unit_test(figures_have_their_names_after_a_kill),
