@@ -111,6 +111,7 @@ static int make_recipe(
 	*recipe = recipe_default(p->vit, &p->prep, p->folder->n);
 	if (options->steps)
 		recipe->steps = options->steps;
+	recipe->score_lr = recipe_score_lr(recipe->steps);
 	recipe_set_objective(recipe, options->objective);
 	recipe_set_weights(recipe);
 	recipe->seed = options->seed;

@@ -100,7 +100,8 @@ struct recipe {
 	enum recipe_drive drive;
 	/* Of RECIPE_WEIGHTS, by AdamW: the rate, which rises over warm_up and falls by a cosine to
 	 * its end; decay, which goes by another from one to the other; how long a gradient may be,
-	 * 0: as long as it is. optimiser, mask, layers, share and score_... do not matter. */
+	 * 0: as long as it is. mask, layers and share do not matter; optimiser and score_... do to
+	 * the masked head of what learns from labels (score_head.h), and to nothing else. */
 	float weight_lr, weight_lr_end, weight_decay, weight_decay_end, weight_beta2, weight_clip;
 	/* Of masksub: the share of the patches that does not enter the second pass; how likely a value,
 	 * or a whole branch of a block, is dropped there (DropSub, PathSub). */

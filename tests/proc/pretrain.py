@@ -4,6 +4,7 @@
 import json
 import os
 import signal
+import struct
 import subprocess
 import unittest
 
@@ -25,6 +26,10 @@ def run(folder, out, *args):
     told, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
     return [json.loads(line) for line in told.splitlines()]
+
+
+def f32(value):
+    return struct.unpack("f", struct.pack("f", value))[0]
 
 
 def content(path):
@@ -106,6 +111,21 @@ class Pretrain(unittest.TestCase):
         self.assertEqual(content(self.out + ".round"), checkpoint)
         run(self.folder, self.out, "--steps", "2", "--seed", "2", "--anew")
         self.assertTrue(os.path.exists(self.out))
+
+    def test_the_rate_of_a_masked_head_goes_by_the_steps(self):
+        """As where a site learns from labels: the same recipe, so the same run goes on."""
+        classes = self.daemon.path("classes")
+        for i, name in enumerate(("a", "b")):
+            os.makedirs(os.path.join(classes, name))
+            fixture("images", os.path.join(classes, name), 30100 + 100 * i, IMAGES // 2)
+        process = pretrain(classes, self.out, "--objective", "supervised", "--steps", "60")
+        process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=300)
+        rate = f32(f32(3 / 60) * f32(f32(1.1) / f32(1.5)))
+        rows = run(classes, self.out, "--objective", "supervised", "--steps", "60", "--recipe",
+                   f"score_lr={rate:.9g}")
+        self.assertGreater(rows[0]["step"], 1)
 
     def test_it_goes_on_from_a_model(self):
         first = self.daemon.path("first.safetensors")
