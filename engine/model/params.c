@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/digest.h"
 #include "base/rng.h"
 #include "model/safetensors.h"
 
@@ -136,7 +137,9 @@ bool param_is_norm_weight(const struct param *param)
 
 static struct rng stream_of(const struct param *param, uint64_t seed)
 {
-	return rng_stream(seed, (uint32_t)param->offset, (uint32_t)(param->offset >> 32), 0);
+	const uint64_t name = digest_checksum(param->name, strlen(param->name));
+
+	return rng_stream(seed, (uint32_t)name, (uint32_t)(name >> 32), PARAM_STREAM);
 }
 
 void param_start_xavier(const struct param *param, float *values, uint64_t seed)

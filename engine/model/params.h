@@ -51,7 +51,9 @@ int params_encode(const struct params *params, const float *values, const char *
 /** Whether it is the weight of a norm, which starts at 1. */
 bool param_is_norm_weight(const struct param *param);
 
-/* Starts of one tensor's values, each from a stream of its own: (seed, offset). */
+/* Starts of one tensor's values, each from a stream of its own: (seed, digest of its name), whatever
+ * list it is in. Part of the format of a version. */
+#define PARAM_STREAM 0x800u
 
 /** Uniform within sqrt(6 / (n_in + n_out)), of a tensor (n_out, n_in...). */
 void param_start_xavier(const struct param *param, float *values, uint64_t seed);

@@ -172,6 +172,29 @@ static void starts_have_their_spread(void **state)
 	assert_true(fabs(sum / 20000 / (.0004 * .7737) - 1) < .05);
 }
 
+/* An encoder and a decoder are two lists, and both have a first matrix. */
+static void tensors_of_two_lists_begin_differently(void **state)
+{
+	static const char *const names[] = { "blocks.0.attn.qkv", "entry", "blocks.0.attn.qkv" };
+	float values[ARRAY_SIZE(names)][12];
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_SIZE(names); i++) {
+		_cleanup_(params_freep) struct params *params = NULL;
+		float all[40];
+
+		assert_int_equal(params_new(&params), 0);
+		/* Where it lies has no say. */
+		assert_int_equal(params_add(params, "first", 1, (uint64_t[]){ 1 + i }), 0);
+		assert_int_equal(params_add_linear(params, names[i], 3, 4), 0);
+		param_start_xavier(&params->tensors[1], all, 1);
+		memcpy(values[i], all + params->tensors[1].offset, sizeof(values[i]));
+	}
+	assert_memory_equal(values[0], values[2], sizeof(values[0]));
+	for (unsigned i = 0; i < 12; i++)
+		assert_true(values[0][i] != values[1][i]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -182,6 +205,7 @@ int main(void)
 		cmocka_unit_test(a_list_knows_names_and_places),
 		cmocka_unit_test(a_file_of_them_reads_back),
 		cmocka_unit_test(starts_have_their_spread),
+		cmocka_unit_test(tensors_of_two_lists_begin_differently),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
