@@ -108,11 +108,7 @@ static int make_recipe(
 	struct recipe *recipe = &p->recipe;
 	int r;
 
-	*recipe = recipe_default(p->vit, &p->prep, p->folder->n);
-	if (options->steps)
-		recipe->steps = options->steps;
-	recipe->score_lr = recipe_score_lr(recipe->steps);
-	recipe_set_objective(recipe, options->objective);
+	*recipe = recipe_for(p->vit, &p->prep, p->folder->n, options->objective, options->steps);
 	recipe_set_weights(recipe);
 	recipe->seed = options->seed;
 	recipe->large_px = p->prep.input_px;

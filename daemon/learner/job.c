@@ -122,26 +122,13 @@ static int find_objective(
 	enum recipe_objective *ret_objective, const Kamen__LearnJob *message, struct diag *diag)
 {
 	const char *text = message->recipe ? message->recipe : message->changes;
-	struct recipe asked = { 0 };
-	int r = text ? recipe_read(&asked, text, diag) : 0;
+	struct recipe asked = { .objective = RECIPE_SWAV };
+	int r = text ? recipe_read_objective(&asked.objective, text, diag) : 0;
 
 	if (r == 0 && !message->recipe && message->objective && message->objective[0])
 		r = recipe_set(&asked, "objective", message->objective, diag);
 	if (r == 0)
 		*ret_objective = asked.objective;
-	return r;
-}
-
-/* The objective first: it changes what the site's own wishes then go on from; and it stays. */
-static int change_recipe(struct recipe *recipe, const Kamen__LearnJob *message,
-	enum recipe_objective objective, struct diag *diag)
-{
-	int r = 0;
-
-	recipe_set_objective(recipe, objective);
-	if (message->changes)
-		r = recipe_read(recipe, message->changes, diag);
-	recipe->objective = objective;
 	return r;
 }
 
@@ -169,13 +156,13 @@ static int set_recipe(struct job *job, const Kamen__LearnJob *message,
 
 	if (message->recipe)
 		return read_recipe(job, message->recipe, diag);
-	job->recipe = recipe_default(job->vit, &job->prep, n);
-	job->recipe.steps =
-		message->has_steps && message->steps > 0 ? message->steps : recipe_steps(objective);
-	job->recipe.score_lr = recipe_score_lr(job->recipe.steps);
-	r = change_recipe(&job->recipe, message, objective, diag);
+	job->recipe = recipe_for(
+		job->vit, &job->prep, n, objective, message->has_steps ? message->steps : 0);
+	r = message->changes ? recipe_read(&job->recipe, message->changes, diag) : 0;
 	if (r < 0)
 		return r;
+	/* Asked for with the round, it stays, whatever the site's own wishes say. */
+	job->recipe.objective = objective;
 	if (message->has_memory)
 		recipe_fit(&job->recipe, job->vit, message->memory);
 	if (message->has_seed)

@@ -180,6 +180,17 @@ void recipe_set_objective(struct recipe *recipe, enum recipe_objective objective
 	recipe->score_lr *= SUPERVISED_TRAVEL / RECIPE_TRAVEL;
 }
 
+struct recipe recipe_for(const struct vit *vit, const struct prep *prep, uint32_t n_images,
+	enum recipe_objective objective, uint32_t steps)
+{
+	struct recipe recipe = recipe_default(vit, prep, n_images);
+
+	recipe.steps = steps > 0 ? steps : recipe_steps(objective);
+	recipe.score_lr = recipe_score_lr(recipe.steps);
+	recipe_set_objective(&recipe, objective);
+	return recipe;
+}
+
 void recipe_set_weights(struct recipe *recipe)
 {
 	recipe->drive = RECIPE_WEIGHTS;

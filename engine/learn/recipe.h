@@ -144,6 +144,10 @@ struct recipe recipe_default(const struct vit *vit, const struct prep *prep, uin
  * nor a queue, looks at whole images (algorithms.md 1.7), and spreads the start of its scores. Once, after
  * steps and score_lr are set: the rate becomes a share of what it was. */
 void recipe_set_objective(struct recipe *recipe, enum recipe_objective objective);
+/** The recipe of a round of so many steps, 0: of recipe_steps(), by an objective: recipe_default() with
+ * the rate that goes with the steps, and what the objective wants otherwise. */
+struct recipe recipe_for(const struct vit *vit, const struct prep *prep, uint32_t n_images,
+	enum recipe_objective objective, uint32_t steps);
 /** Changes what learning weights wants otherwise than learning scores, after the objective is set. */
 void recipe_set_weights(struct recipe *recipe);
 /** Changes how views are drawn to what an objective wants. */
@@ -170,5 +174,7 @@ struct recipe_text recipe_text(const struct recipe *recipe);
 int recipe_set(struct recipe *recipe, const char *name, const char *value, struct diag *diag);
 /** The same of a text of NAME=VALUE with spaces between. */
 int recipe_read(struct recipe *recipe, const char *text, struct diag *diag);
+/** The objective alone of such a text, which recipe_for() wants first; where it says none: no change. */
+int recipe_read_objective(enum recipe_objective *objective, const char *text, struct diag *diag);
 
 #endif

@@ -328,3 +328,13 @@ int recipe_read(struct recipe *recipe, const char *text, struct diag *diag)
 	*recipe = changed;
 	return 0;
 }
+
+int recipe_read_objective(enum recipe_objective *objective, const char *text, struct diag *diag)
+{
+	struct recipe asked = { .objective = *objective };
+	int r = recipe_read(&asked, text, diag);
+
+	if (r == 0)
+		*objective = asked.objective;
+	return r;
+}

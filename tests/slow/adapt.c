@@ -83,21 +83,15 @@ static struct prep prep_of(const struct study *study, enum adapt_arm arm, uint32
 static int recipe_of(struct recipe *ret_recipe, struct study *study, struct adapt_site *site,
 	const struct prep *prep, uint64_t seed)
 {
-	struct recipe recipe = recipe_default(study->vit, prep, adapt_site_source(site, false).n);
+	const uint32_t n_images = adapt_site_source(site, false).n;
+	const struct options *options = &study->options;
 	struct diag diag = { "" };
+	int r = adapt_recipe(ret_recipe, study->vit, prep, n_images, options->steps,
+		options->fields, options->n_fields, &diag);
 
-	recipe.seed = seed;
-	if (study->options.steps) {
-		recipe.steps = study->options.steps;
-		recipe.score_lr = recipe_score_lr(recipe.steps);
-	}
-	for (uint32_t i = 0; i < study->options.n_fields; i++) {
-		int r = recipe_read(&recipe, study->options.fields[i], &diag);
-
-		if (r < 0)
-			return complain(r, study->options.fields[i], &diag);
-	}
-	*ret_recipe = recipe;
+	if (r < 0)
+		return complain(r, "--set", &diag);
+	ret_recipe->seed = seed;
 	return 0;
 }
 

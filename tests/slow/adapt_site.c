@@ -109,6 +109,26 @@ void adapt_site_done(struct adapt_site *site)
 	*site = (struct adapt_site){ 0 };
 }
 
+int adapt_recipe(struct recipe *ret_recipe, const struct vit *vit, const struct prep *prep,
+	uint32_t n_images, uint32_t steps, const char *const *fields, uint32_t n_fields,
+	struct diag *diag)
+{
+	enum recipe_objective objective = RECIPE_SWAV;
+	struct recipe recipe;
+	int r = 0;
+
+	for (uint32_t i = 0; r == 0 && i < n_fields; i++)
+		r = recipe_read_objective(&objective, fields[i], diag);
+	if (r < 0)
+		return r;
+	recipe = recipe_for(vit, prep, n_images, objective, steps);
+	for (uint32_t i = 0; r == 0 && i < n_fields; i++)
+		r = recipe_read(&recipe, fields[i], diag);
+	if (r == 0)
+		*ret_recipe = recipe;
+	return r;
+}
+
 struct adapt_row adapt_site_row(const struct adapt_site *site, const char *arm,
 	const struct prep *prep, const struct recipe *recipe)
 {

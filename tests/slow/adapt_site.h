@@ -37,6 +37,11 @@ int adapt_site_open(struct adapt_site *site, struct vit *vit, struct slot *slot,
 	uint32_t max_shorter, struct diag *diag);
 void adapt_site_done(struct adapt_site *site);
 
+/** recipe_for() with the objective that the fields ask for, each NAME=VALUE or several, then these. */
+int adapt_recipe(struct recipe *ret_recipe, const struct vit *vit, const struct prep *prep,
+	uint32_t n_images, uint32_t steps, const char *const *fields, uint32_t n_fields,
+	struct diag *diag);
+
 /** A row with nothing measured yet: the columns by which it is known. recipe NULL: nothing learnt. */
 struct adapt_row adapt_site_row(const struct adapt_site *site, const char *arm,
 	const struct prep *prep, const struct recipe *recipe);

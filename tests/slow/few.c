@@ -71,23 +71,18 @@ static int recipe_of(struct recipe *ret_recipe, const struct study *study, struc
 	const char *arm, uint64_t seed)
 {
 	const struct prep prep = prep_of(study);
-	struct recipe recipe = recipe_default(study->vit, &prep, adapt_site_source(site, false).n);
+	const char *more = study->options.recipe, *fields[] = { NULL, more };
+	char objective[64];
 	struct diag diag = { "" };
 	int r;
 
-	recipe.seed = seed;
-	if (study->options.steps) {
-		recipe.steps = study->options.steps;
-		recipe.score_lr = recipe_score_lr(recipe.steps);
-	}
-	r = recipe_set(&recipe, "objective", arm, &diag);
-	if (r == 0)
-		recipe_set_objective(&recipe, recipe.objective);
-	if (r == 0 && study->options.recipe)
-		r = recipe_read(&recipe, study->options.recipe, &diag);
+	(void)snprintf(objective, sizeof(objective), "objective=%s", arm);
+	fields[0] = objective;
+	r = adapt_recipe(ret_recipe, study->vit, &prep, adapt_site_source(site, false).n,
+		study->options.steps, fields, more ? 2 : 1, &diag);
 	if (r < 0)
 		return complain(r, arm, &diag);
-	*ret_recipe = recipe;
+	ret_recipe->seed = seed;
 	return 0;
 }
 

@@ -206,12 +206,9 @@ static int make_recipe(struct recipe *recipe, const struct study *study, struct 
 	const struct options *options = &study->options;
 	int r = 0;
 
-	*recipe = recipe_default(study->vit, &study->prep, study->learn->n);
+	*recipe = recipe_for(study->vit, &study->prep, study->learn->n, RECIPE_HPM, options->steps);
 	recipe->seed = options->seed;
 	recipe->large_px = options->px;
-	recipe->steps = options->steps ? options->steps : recipe_steps(RECIPE_HPM);
-	recipe->score_lr = recipe_score_lr(recipe->steps);
-	recipe_set_objective(recipe, RECIPE_HPM);
 	if (options->travel >= 0)
 		recipe->score_lr = 2 * options->travel / (float)recipe->steps;
 	if (options->recipe)

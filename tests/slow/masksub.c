@@ -325,14 +325,12 @@ static int recipe_of(
 	struct recipe *ret_recipe, struct study *study, const struct form *form, uint64_t seed)
 {
 	const struct options *options = &study->options;
-	struct recipe recipe = recipe_default(study->vit, &study->prep, study->n_chosen);
+	struct recipe recipe = recipe_for(
+		study->vit, &study->prep, study->n_chosen, form->objective, options->steps);
 	struct diag diag = { "" };
 	int r;
 
 	recipe.seed = seed;
-	recipe.steps = options->steps;
-	recipe.score_lr = recipe_score_lr(recipe.steps);
-	recipe_set_objective(&recipe, form->objective);
 	if (form->drive == RECIPE_WEIGHTS)
 		recipe_set_weights(&recipe);
 	recipe.batch = BATCH;

@@ -171,17 +171,19 @@ static bool knows(const char *settings)
 static int recipe_of(struct recipe *ret_recipe, struct study *study, const struct run *run,
 	const struct prep *prep)
 {
-	uint32_t n_images = adapt_site_source(&study->site, false).n;
-	struct recipe recipe = recipe_default(study->vit, prep, n_images);
+	const uint32_t n_images = adapt_site_source(&study->site, false).n;
+	const struct options *options = &study->options;
+	const char *fields[1 + MAX_FIELDS] = { run->settings };
+	struct recipe recipe;
 	struct diag diag = { "" };
 	int r;
 
-	recipe.seed = run->seed;
-	r = recipe_read(&recipe, run->settings, &diag);
-	for (uint32_t i = 0; r == 0 && i < study->options.n_fields; i++)
-		r = recipe_read(&recipe, study->options.fields[i], &diag);
+	memcpy(fields + 1, options->fields, options->n_fields * sizeof(*fields));
+	r = adapt_recipe(
+		&recipe, study->vit, prep, n_images, 0, fields, 1 + options->n_fields, &diag);
 	if (r < 0)
 		return complain(r, run->factor, &diag);
+	recipe.seed = run->seed;
 	if (run->travel > 0)
 		recipe.score_lr = 2 * run->travel / (float)recipe.steps;
 	*ret_recipe = recipe;

@@ -228,6 +228,36 @@ static void the_score_rate_is_warmed(void **state)
 	assert_close(most, .6 / 4, 1e-4);
 }
 
+/* Steps, their rate and the objective's own wishes, whoever asks. */
+static void steps_rate_and_objective_go_together(void **state)
+{
+	const struct bench *bench = *state;
+	const struct vit *vit = bench->tiny.vit;
+	const struct recipe swav = recipe_default(vit, &bench->prep, N_IMAGES);
+	struct recipe recipe = recipe_for(vit, &bench->prep, N_IMAGES, RECIPE_HPM, 0);
+	enum recipe_objective objective = RECIPE_HPM;
+	struct diag diag = { "" };
+
+	assert_int_equal(recipe.objective, RECIPE_HPM);
+	assert_int_equal(recipe.steps, recipe_steps(RECIPE_HPM));
+	assert_close(recipe.score_lr, recipe_score_lr(recipe_steps(RECIPE_HPM)), 0);
+	assert_close(recipe.hpm_ema, 1 - 10. / recipe_steps(RECIPE_HPM), 1e-6);
+	assert_int_equal(recipe.n_small, 0);
+	recipe = recipe_for(vit, &bench->prep, N_IMAGES, RECIPE_MASKSUB, 60);
+	assert_int_equal(recipe.steps, 60);
+	assert_close(recipe.score_lr, recipe_score_lr(60) * 1.1 / 1.5, 1e-7);
+	assert_true(recipe.score_spread > 0);
+	recipe = recipe_for(vit, &bench->prep, N_IMAGES, RECIPE_SWAV, 0);
+	assert_string_equal(recipe_text(&recipe).text, recipe_text(&swav).text);
+
+	assert_int_equal(recipe_read_objective(&objective, "steps=5 batch=9", &diag), 0);
+	assert_int_equal(objective, RECIPE_HPM);
+	assert_int_equal(recipe_read_objective(&objective, "x=1 objective=micm", &diag), -EINVAL);
+	assert_int_equal(objective, RECIPE_HPM);
+	assert_int_equal(recipe_read_objective(&objective, "steps=5 objective=micm", &diag), 0);
+	assert_int_equal(objective, RECIPE_MICM);
+}
+
 static void scores_start_spread_around_one(void **state)
 {
 	const struct bench *bench = *state;
@@ -522,6 +552,7 @@ int main(void)
 		cmocka_unit_test(fields_that_do_not_fit_each_other_are_named),
 		cmocka_unit_test(a_warm_rate_rises_and_falls),
 		cmocka_unit_test(the_score_rate_is_warmed),
+		cmocka_unit_test(steps_rate_and_objective_go_together),
 		cmocka_unit_test(scores_start_spread_around_one),
 		cmocka_unit_test(scores_of_topk_start_as_its_authors_have_them),
 		cmocka_unit_test(topk_keeps_its_share_of_every_tensor),
