@@ -240,6 +240,8 @@ static void micm_update(struct objective *objective, const struct objective_batc
 	adamw_step(&adamw, micm->params, micm->values, micm->first, micm->second, micm->grad);
 	ema_move(micm->teacher, micm->values, micm->n_head,
 		micm_teacher_decay(objective, batch->step));
+	if (recipe->micm_balance)
+		return;
 	micm_move_centre(micm->centre, micm->class_sum, n, k);
 	micm_move_centre(micm->patch_centre, micm->patch_sum, n * (micm->n_tokens - 1), k);
 }

@@ -67,8 +67,37 @@ static void take_target(
 	}
 }
 
+/* Where in the large views' tokens masked patch i lies. */
+static size_t patch_at(const struct micm *micm, uint32_t i)
+{
+	return ((size_t)micm->samples[i] * micm->n_tokens + 1 + micm->patches[i]) * micm->width;
+}
+
+/* What is asked of the teacher through its head, and no more: balanced targets have no centre. */
+static int teach_asked(struct micm *micm, const struct objective_rows *teacher)
+{
+	const uint32_t k = micm->head_shape.n_outputs, n = teacher->n_rows;
+	const size_t n_bytes = micm->width * sizeof(float);
+	float *x = micm_head_input(micm->head);
+	const float *o = micm_head_outputs(micm->head);
+	int r;
+
+	for (uint32_t i = 0; i < n; i++)
+		memcpy(x + (size_t)i * micm->width,
+			teacher->out + (size_t)i * micm->n_tokens * micm->width, n_bytes);
+	for (uint32_t i = 0; i < micm->n_masked; i++)
+		memcpy(x + (size_t)(n + i) * micm->width, teacher->out + patch_at(micm, i),
+			n_bytes);
+	r = micm_head_forward(micm->head, micm->teacher, n + micm->n_masked);
+	if (r < 0)
+		return r;
+	memcpy(micm->raw, o, (size_t)n * k * sizeof(*o));
+	memcpy(micm->patch_t, o + (size_t)n * k, (size_t)micm->n_masked * k * sizeof(*o));
+	return 0;
+}
+
 /* All of the teacher's tokens through its head: centres are of all, targets of what is asked. */
-static int teach(struct micm *micm, const struct objective_rows *teacher)
+static int teach_all(struct micm *micm, const struct objective_rows *teacher)
 {
 	const uint32_t n = teacher->n_rows * micm->n_tokens, k = micm->head_shape.n_outputs;
 	const uint32_t most = n_classes(micm);
@@ -128,12 +157,8 @@ static size_t place(const struct micm *micm, uint32_t row, enum micm_branch *ret
 	*ret_branch = MICM_LARGE;
 	if (row < n_large)
 		return (size_t)row * micm->n_tokens * micm->width;
-	if (row >= n_classes(micm)) {
-		uint32_t i = row - n_classes(micm);
-
-		return ((size_t)micm->samples[i] * micm->n_tokens + 1 + micm->patches[i]) *
-		       micm->width;
-	}
+	if (row >= n_classes(micm))
+		return patch_at(micm, row - n_classes(micm));
 	*ret_branch = MICM_SMALL;
 	return (size_t)(row - n_large) * micm->width;
 }
@@ -246,13 +271,10 @@ static uint32_t gather_patches(
 
 	memset(micm->x, 0, (size_t)MICM_ROWS * micm->width * sizeof(*micm->x));
 	for (uint32_t i = 0; i < n; i++) {
-		uint32_t sample = micm->samples[first + i], patch = micm->patches[first + i];
-		size_t at = (size_t)sample * micm->n_tokens + 1 + patch;
-
-		memcpy(micm->x + (size_t)i * micm->width, large->out + at * micm->width,
+		memcpy(micm->x + (size_t)i * micm->width, large->out + patch_at(micm, first + i),
 			micm->width * sizeof(*micm->x));
-		cut_patch(micm, large->pixels + sample * n_view, patch,
-			micm->wanted + (size_t)i * micm->n_pixels);
+		cut_patch(micm, large->pixels + micm->samples[first + i] * n_view,
+			micm->patches[first + i], micm->wanted + (size_t)i * micm->n_pixels);
 	}
 	if (micm->recipe.micm_normalise)
 		patch_normalise(micm->wanted, n, micm->n_pixels);
@@ -280,13 +302,9 @@ static int tell_block(
 	memset(micm->told + told, 0,
 		((size_t)MICM_ROWS * micm->n_pixels - told) * sizeof(*micm->told));
 	r = dense_backward(micm->telling, w, micm->x, micm->told, grad, grad + n_w, micm->d_x);
-	for (uint32_t i = 0; r == 0 && i < n; i++) {
-		size_t at = (size_t)micm->samples[first + i] * micm->n_tokens + 1 +
-			    micm->patches[first + i];
-
-		add_scaled(large->d_out + at * micm->width, micm->d_x + (size_t)i * micm->width, 1,
-			micm->width);
-	}
+	for (uint32_t i = 0; r == 0 && i < n; i++)
+		add_scaled(large->d_out + patch_at(micm, first + i),
+			micm->d_x + (size_t)i * micm->width, 1, micm->width);
 	return r;
 }
 
@@ -336,7 +354,8 @@ int micm_step_loss(
 	int r;
 
 	clear(micm, batch);
-	r = teach(micm, &batch->branches[MICM_TEACHER]);
+	r = micm->recipe.micm_balance ? teach_asked(micm, &batch->branches[MICM_TEACHER])
+				      : teach_all(micm, &batch->branches[MICM_TEACHER]);
 	if (r < 0)
 		return r;
 	sharpen(micm, batch->step);
@@ -369,9 +388,6 @@ void micm_mask_token_backward(struct micm *micm, const struct objective_rows *la
 {
 	float *grad = micm->grad + micm_mask_token_at(micm);
 
-	for (uint32_t i = 0; i < micm->n_masked; i++) {
-		size_t at = (size_t)micm->samples[i] * micm->n_tokens + 1 + micm->patches[i];
-
-		add_scaled(grad, large->d_entry + at * micm->width, 1, micm->width);
-	}
+	for (uint32_t i = 0; i < micm->n_masked; i++)
+		add_scaled(grad, large->d_entry + patch_at(micm, i), 1, micm->width);
 }

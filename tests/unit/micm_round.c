@@ -15,6 +15,7 @@
 #include "learn/head.h"
 #include "learn/micm.h"
 #include "learn/round_state.h"
+#include "learn/sinkhorn.h"
 #include "learn/warm.h"
 
 #define SEED 5u
@@ -299,6 +300,56 @@ static void balanced_targets_bear_any_gain(void **state)
 	}
 }
 
+/* Balanced, it is asked of nothing but them; centred, of every token. */
+static void targets_are_of_the_teacher_at_the_same_places(void **state)
+{
+	const struct bench *bench = *state;
+	struct recipe recipe = bench->recipe;
+
+	for (unsigned balance = 0; balance < 2; balance++) {
+		_cleanup_(freep) float *got = NULL;
+		const float *tokens;
+		struct step step;
+		struct micm *micm;
+		uint32_t k, n_large = MICM_TARGETS * recipe.batch, n;
+
+		recipe.micm_balance = balance;
+		step_new(&step, bench, &recipe);
+		micm = micm_of(step.objective);
+		k = micm->head_shape.n_outputs;
+		n = n_large + micm->n_masked;
+		(void)loss_of(&step);
+		got = malloc((size_t)n * k * sizeof(*got));
+		assert_non_null(got);
+		memcpy(got, micm->raw, (size_t)n_large * k * sizeof(*got));
+		memcpy(got + (size_t)n_large * k, micm->patch_t,
+			(size_t)micm->n_masked * k * sizeof(*got));
+		tokens = step.batch.branches[MICM_TEACHER].out;
+		for (uint32_t i = 0; i < n; i++) {
+			const uint32_t sample = i < n_large ? i : micm->samples[i - n_large];
+			const uint32_t token = i < n_large ? 0 : 1 + micm->patches[i - n_large];
+
+			memcpy(micm_head_input(micm->head) + (size_t)i * micm->width,
+				tokens + ((size_t)sample * micm->n_tokens + token) * micm->width,
+				micm->width * sizeof(float));
+		}
+		assert_int_equal(micm_head_forward(micm->head, micm->teacher, n), 0);
+		for (size_t i = 0; i < (size_t)n_large * k; i++)
+			assert_float_equal(got[i], micm_head_outputs(micm->head)[i], 1e-5);
+		memcpy(micm->patch_t, micm_head_outputs(micm->head) + (size_t)n_large * k,
+			(size_t)micm->n_masked * k * sizeof(float));
+		if (balance)
+			sinkhorn(micm->patch_t, micm->n_masked, k, micm_temperature(&recipe, 0),
+				recipe.sinkhorn_iterations);
+		else
+			micm_sharpen(micm->patch_t, micm->patch_t, micm->patch_centre,
+				micm->n_masked, k, micm_temperature(&recipe, 0));
+		for (size_t i = 0; i < (size_t)micm->n_masked * k; i++)
+			assert_float_equal(got[(size_t)n_large * k + i], micm->patch_t[i], 1e-4);
+		step_done(&step);
+	}
+}
+
 static void the_mask_token_learns_where_it_stood(void **state)
 {
 	const struct bench *bench = *state;
@@ -517,6 +568,7 @@ int main(void)
 		cmocka_unit_test(who_says_nothing_has_the_ratio_of_a_guess),
 		cmocka_unit_test(balanced_targets_use_all_outputs_alike),
 		cmocka_unit_test(balanced_targets_bear_any_gain),
+		cmocka_unit_test(targets_are_of_the_teacher_at_the_same_places),
 		cmocka_unit_test(the_mask_token_learns_where_it_stood),
 		cmocka_unit_test(head_and_what_tells_pixels_learn),
 		cmocka_unit_test(a_warm_head_begins_as_that_of_swav),
