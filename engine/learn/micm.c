@@ -126,13 +126,12 @@ static int allocate(struct micm *micm)
 			{ &micm->patch_t, micm->max_masked * k },
 			{ &micm->class_sum, k },
 			{ &micm->patch_sum, k },
-			{ &micm->pseudo, n_classes * k },
 			{ &micm->x, (size_t)MICM_ROWS * micm->width },
 			{ &micm->d_x, (size_t)MICM_ROWS * micm->width },
 			{ &micm->told, (size_t)MICM_ROWS * micm->n_pixels },
 			{ &micm->wanted, (size_t)MICM_ROWS * micm->n_pixels },
 		},
-		11);
+		10);
 }
 
 static void set_sizes(struct micm *micm, const struct objective_setup *setup)

@@ -46,7 +46,6 @@ struct micm {
 	float *raw, *t;                 /* (MICM_TARGETS, batch, n_outputs) the teacher's classes */
 	float *patch_t;                 /* (max_masked, n_outputs) */
 	float *class_sum, *patch_sum;   /* (n_outputs) of all of the teacher's outputs */
-	float *pseudo;                  /* (MICM_TARGETS, batch, n_outputs) a gradient */
 	float *x, *d_x, *told, *wanted; /* (MICM_ROWS, width) twice, (MICM_ROWS, n_pixels) twice */
 	uint32_t *samples, *patches;    /* (max_masked) which view * batch + b, which of its grid */
 	uint32_t *nearest;              /* (MICM_TARGETS, batch) */

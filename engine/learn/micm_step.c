@@ -21,6 +21,19 @@ static uint32_t n_classes(const struct micm *micm)
 	return micm->n_views * micm->recipe.batch;
 }
 
+/* Stage two asks it of the large views' classes alone, */
+static uint32_t n_rows_asked(const struct micm *micm, uint32_t step)
+{
+	return micm_is_second(&micm->recipe, step) ? MICM_TARGETS * micm->recipe.batch
+						   : n_classes(micm) + micm->n_masked;
+}
+
+/* and of no patch; pixels are still told. */
+static uint32_t n_patches_asked(const struct micm *micm, uint32_t step)
+{
+	return micm_is_second(&micm->recipe, step) ? 0 : micm->n_masked;
+}
+
 static void list_masked(struct micm *micm, uint32_t sample, const bool *masked)
 {
 	for (uint32_t i = 0; i < micm->n_tokens - 1; i++)
@@ -47,6 +60,8 @@ int micm_choose(struct objective *objective, struct objective_batch *batch)
 		micm_mask_draw(&rng, micm->grid, n, masked);
 		list_masked(micm, row, masked);
 	}
+	if (micm->n_views > MICM_TARGETS)
+		batch->branches[MICM_SMALL].idle = micm_is_second(recipe, batch->step);
 	large->replacement = micm->values + micm_mask_token_at(micm);
 	return 0;
 }
@@ -74,7 +89,7 @@ static size_t patch_at(const struct micm *micm, uint32_t i)
 }
 
 /* What is asked of the teacher through its head, and no more: balanced targets have no centre. */
-static int teach_asked(struct micm *micm, const struct objective_rows *teacher)
+static int teach_asked(struct micm *micm, const struct objective_rows *teacher, uint32_t n_masked)
 {
 	const uint32_t k = micm->head_shape.n_outputs, n = teacher->n_rows;
 	const size_t n_bytes = micm->width * sizeof(float);
@@ -85,14 +100,14 @@ static int teach_asked(struct micm *micm, const struct objective_rows *teacher)
 	for (uint32_t i = 0; i < n; i++)
 		memcpy(x + (size_t)i * micm->width,
 			teacher->out + (size_t)i * micm->n_tokens * micm->width, n_bytes);
-	for (uint32_t i = 0; i < micm->n_masked; i++)
+	for (uint32_t i = 0; i < n_masked; i++)
 		memcpy(x + (size_t)(n + i) * micm->width, teacher->out + patch_at(micm, i),
 			n_bytes);
-	r = micm_head_forward(micm->head, micm->teacher, n + micm->n_masked);
+	r = micm_head_forward(micm->head, micm->teacher, n + n_masked);
 	if (r < 0)
 		return r;
 	memcpy(micm->raw, o, (size_t)n * k * sizeof(*o));
-	memcpy(micm->patch_t, o + (size_t)n * k, (size_t)micm->n_masked * k * sizeof(*o));
+	memcpy(micm->patch_t, o + (size_t)n * k, (size_t)n_masked * k * sizeof(*o));
 	return 0;
 }
 
@@ -123,30 +138,29 @@ static int teach_all(struct micm *micm, const struct objective_rows *teacher)
 }
 
 /* As swav's assignments: all outputs are used alike, in this batch and not only on the whole. */
-static void balance(const struct micm *micm, float temperature)
+static void balance(const struct micm *micm, float temperature, uint32_t n_masked)
 {
 	const uint32_t k = micm->head_shape.n_outputs, n = MICM_TARGETS * micm->recipe.batch;
 
 	memcpy(micm->t, micm->raw, (size_t)n * k * sizeof(*micm->t));
 	sinkhorn(micm->t, n, k, temperature, micm->recipe.sinkhorn_iterations);
-	if (micm->n_masked > 0)
-		sinkhorn(micm->patch_t, micm->n_masked, k, temperature,
-			micm->recipe.sinkhorn_iterations);
+	if (n_masked > 0)
+		sinkhorn(micm->patch_t, n_masked, k, temperature, micm->recipe.sinkhorn_iterations);
 }
 
 static void sharpen(struct micm *micm, uint32_t step)
 {
-	float temperature = micm_temperature(&micm->recipe, step);
+	const float temperature = micm_temperature(&micm->recipe, step);
+	const uint32_t n_masked = n_patches_asked(micm, step);
 	const uint32_t k = micm->head_shape.n_outputs;
 
 	if (micm->recipe.micm_balance) {
-		balance(micm, temperature);
+		balance(micm, temperature, n_masked);
 		return;
 	}
 	micm_sharpen(micm->t, micm->raw, micm->centre, MICM_TARGETS * micm->recipe.batch, k,
 		temperature);
-	micm_sharpen(
-		micm->patch_t, micm->patch_t, micm->patch_centre, micm->n_masked, k, temperature);
+	micm_sharpen(micm->patch_t, micm->patch_t, micm->patch_centre, n_masked, k, temperature);
 }
 
 /* Where row `row` of the head comes from, and its gradient goes to: in out or d_out of a branch. */
@@ -207,12 +221,12 @@ static double ask_head(struct micm *micm, const struct objective_batch *batch)
 	float *d_o = micm_head_d_outputs(micm->head);
 
 	if (micm_is_second(recipe, batch->step)) {
-		double loss;
+		const double loss =
+			micm_pseudo_loss(&shape, o, micm->raw, micm->t, micm->nearest, d_o);
 
-		memset(d_o, 0, (n_class + n_patch) * sizeof(*d_o));
-		loss = micm_pseudo_loss(&shape, o, micm->raw, micm->t, micm->nearest, d_o);
 		batch->figures[MICM_FIGURE_PSEUDO] = (float)loss;
-		scale_rows(d_o, recipe->micm_pseudo, n_class);
+		scale_rows(d_o, recipe->micm_pseudo,
+			(size_t)MICM_TARGETS * recipe->batch * shape.n_outputs);
 		return recipe->micm_pseudo * loss;
 	}
 	batch->figures[MICM_FIGURE_CLASS] = (float)micm_class_loss(&shape, o, micm->t, d_o);
@@ -349,12 +363,13 @@ int micm_step_loss(
 {
 	struct micm *micm = micm_of(objective);
 	const struct objective_rows *large = &batch->branches[MICM_LARGE];
-	const uint32_t n = n_classes(micm) + micm->n_masked;
+	const uint32_t n = n_rows_asked(micm, batch->step);
 	double loss, pixels = 0;
 	int r;
 
 	clear(micm, batch);
-	r = micm->recipe.micm_balance ? teach_asked(micm, &batch->branches[MICM_TEACHER])
+	r = micm->recipe.micm_balance ? teach_asked(micm, &batch->branches[MICM_TEACHER],
+						n_patches_asked(micm, batch->step))
 				      : teach_all(micm, &batch->branches[MICM_TEACHER]);
 	if (r < 0)
 		return r;

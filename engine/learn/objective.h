@@ -35,6 +35,8 @@ struct objective_rows {
 	/* (n_rows, T', width) of what entered the first block, positions added; for update(), where
 	 * the branch wants it. */
 	const float *d_entry;
+	/* A student that the step does not ask: choose() says so each time; it goes neither way. */
+	bool idle;
 };
 
 struct objective_batch {

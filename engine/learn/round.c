@@ -408,7 +408,7 @@ static int forward(struct round *round, enum branch_network network)
 	int r = 0;
 
 	for (uint32_t b = 0; r == 0 && b < objective->n_branches; b++) {
-		if (objective->branches[b].network != network)
+		if (objective->branches[b].network != network || round->passed.branches[b].idle)
 			continue;
 		pass_replace_by(round->passes[b], round->passed.branches[b].replacement);
 		pass_draw_by(round->passes[b],
@@ -431,7 +431,8 @@ static int backward(struct round *round)
 
 	memset(round->grad, 0, n_gradients(round) * sizeof(*round->grad));
 	for (uint32_t b = 0; r == 0 && b < objective->n_branches; b++)
-		if (objective->branches[b].network == BRANCH_STUDENT)
+		if (objective->branches[b].network == BRANCH_STUDENT &&
+			!round->passed.branches[b].idle)
 			r = pass_backward(round->passes[b], round->slot,
 				round->passed.branches[b].d_out, round->grad, round->d_entry[b]);
 	return r;

@@ -350,6 +350,33 @@ static void targets_are_of_the_teacher_at_the_same_places(void **state)
 	}
 }
 
+static void stage_two_asks_small_views_nothing(void **state)
+{
+	const struct bench *bench = *state;
+	struct recipe recipe = bench->recipe;
+	struct step step;
+	const struct micm *micm;
+
+	recipe.micm_second = .25f;
+	step_new(&step, bench, &recipe);
+	micm = (const struct micm *)step.objective;
+	assert_true(micm->n_views > MICM_TARGETS);
+	for (unsigned at = 0; at < recipe.steps; at++) {
+		step.batch.step = at;
+		assert_int_equal(step.objective->kind->choose(step.objective, &step.batch), 0);
+		assert_int_equal(step.batch.branches[MICM_SMALL].idle, at >= 9);
+		assert_false(step.batch.branches[MICM_LARGE].idle);
+	}
+	/* What they said in an earlier step is still there. */
+	for (size_t i = 0; i < step.n_out[MICM_SMALL]; i++)
+		step.out[MICM_SMALL][i] = nanf("");
+	assert_true(isfinite(loss_of(&step)));
+	assert_true(step.figures[MICM_FIGURE_PSEUDO] > 0);
+	for (size_t i = 0; i < step.n_out[MICM_LARGE]; i++)
+		assert_true(isfinite(step.d_out[MICM_LARGE][i]));
+	step_done(&step);
+}
+
 static void the_mask_token_learns_where_it_stood(void **state)
 {
 	const struct bench *bench = *state;
@@ -569,6 +596,7 @@ int main(void)
 		cmocka_unit_test(balanced_targets_use_all_outputs_alike),
 		cmocka_unit_test(balanced_targets_bear_any_gain),
 		cmocka_unit_test(targets_are_of_the_teacher_at_the_same_places),
+		cmocka_unit_test(stage_two_asks_small_views_nothing),
 		cmocka_unit_test(the_mask_token_learns_where_it_stood),
 		cmocka_unit_test(head_and_what_tells_pixels_learn),
 		cmocka_unit_test(a_warm_head_begins_as_that_of_swav),
