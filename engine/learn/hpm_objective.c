@@ -7,6 +7,7 @@
 #include "learn/hpm_objective.h"
 #include "learn/hpm_step.h"
 #include "learn/optimiser.h"
+#include "learn/patch_loss.h"
 #include "learn/patch_mask.h"
 #include "learn/plot.h"
 #include "learn/streams.h"
@@ -165,7 +166,10 @@ static int hpm_make(struct objective **ret_objective, const struct objective_set
 		return r;
 	}
 	hpm->base.n_state = 4 * hpm->params->n_values;
-	hpm->base.scale = 1 + log(2);
+	/* Of the reconstruction a step tells a share of its own guess. */
+	hpm->base.scale = 1 + (hpm->recipe.hpm_ranks == RECIPE_HPM_RELATIVE
+					      ? patch_rank_guess()
+					      : patch_score_guess(hpm->n_hidden));
 	*ret_objective = &hpm->base;
 	return 0;
 }

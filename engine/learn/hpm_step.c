@@ -113,23 +113,6 @@ static void scatter(const struct part *part, float *all, const float *rows)
 		}
 }
 
-/* Mean squared distance of rows (n, dim) to their mean. */
-static double spread_of(const float *rows, size_t n, size_t dim)
-{
-	double sum = 0;
-
-	for (size_t d = 0; d < dim; d++) {
-		double mean = 0, squares = 0;
-
-		for (size_t i = 0; i < n; i++) {
-			mean += rows[i * dim + d];
-			squares += (double)rows[i * dim + d] * rows[i * dim + d];
-		}
-		sum += squares / (double)n - mean / (double)n * mean / (double)n;
-	}
-	return sum / (double)dim;
-}
-
 static void reconstruct(const struct part *part, struct hpm_cost *cost)
 {
 	struct hpm *hpm = part->hpm;
@@ -140,12 +123,11 @@ static void reconstruct(const struct part *part, struct hpm_cost *cost)
 
 	gather(part, hpm->rows, hpm->out + HPM_PIXELS * n_of_trunk(hpm));
 	gather(part, hpm->wanted, hpm->target);
+	cost->guess += part->share *
+		       (of_features ? patch_feature_guess(&rows, hpm->d_rows) : patch_guess(&rows));
 	loss = of_features ? patch_feature_loss(&rows, hpm->losses, hpm->d_rows)
 			   : patch_loss(&rows, hpm->losses, hpm->d_rows);
 	cost->reconstruction += part->share * loss;
-	/* Features of length 1 that say nothing of each other are 2 apart. */
-	cost->guess +=
-		part->share * (of_features ? 1 : spread_of(hpm->wanted, rows.n, rows.dim) + 1e-6);
 	scatter(part, hpm->d_out + HPM_PIXELS * n_of_trunk(hpm), hpm->d_rows);
 }
 

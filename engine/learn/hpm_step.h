@@ -7,7 +7,7 @@
 /** What a step costs: means over the batch. */
 struct hpm_cost {
 	double reconstruction, ranking;
-	double guess; /* the reconstruction's if one said the mean of all hidden patches */
+	double guess; /* the reconstruction's if one said the same of all hidden patches */
 	double pairs; /* share of the pairs of an image in the right order */
 };
 

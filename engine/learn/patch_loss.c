@@ -114,6 +114,38 @@ double patch_feature_loss(const struct patch_rows *rows, float *losses, float *d
 	return rows->n > 0 ? total / rows->n : 0;
 }
 
+double patch_guess(const struct patch_rows *rows)
+{
+	double sum = 0;
+
+	for (uint32_t j = 0; j < rows->dim; j++) {
+		double mean = 0, squares = 0;
+
+		for (uint32_t i = 0; i < rows->n; i++) {
+			const double value = rows->target[(size_t)i * rows->dim + j];
+
+			mean += value / rows->n;
+			squares += value * value / rows->n;
+		}
+		sum += squares - mean * mean;
+	}
+	return fmax(sum / rows->dim, 0) + EPS;
+}
+
+/* Rows of length 1 are 2 - 2 cos from a direction: the nearest to all of them is their mean's. */
+double patch_feature_guess(const struct patch_rows *rows, float *scratch)
+{
+	memset(scratch, 0, rows->dim * sizeof(*scratch));
+	for (uint32_t i = 0; i < rows->n; i++) {
+		const float *row = rows->target + (size_t)i * rows->dim;
+		const double share = 1 / (length_of(row, rows->dim) * rows->n);
+
+		for (uint32_t j = 0; j < rows->dim; j++)
+			scratch[j] += (float)(share * row[j]);
+	}
+	return fmax(2 - 2 * length_of(scratch, rows->dim), 0) + EPS;
+}
+
 static uint64_t count_pairs(const float *losses, uint32_t n)
 {
 	uint64_t n_pairs = 0;
@@ -185,4 +217,15 @@ double patch_score_loss(const struct patch_ranks *ranks, float *d_predicted)
 		}
 	}
 	return n > 0 ? sum / (double)n : 0;
+}
+
+double patch_rank_guess(void)
+{
+	return -log(.5 + EPS);
+}
+
+/* z-scores by the unbiased variance: their squares sum to n - 1. */
+double patch_score_guess(uint32_t n)
+{
+	return n > 0 ? (double)(n - 1) / n : 0;
 }

@@ -23,6 +23,15 @@ double patch_loss(const struct patch_rows *rows, float *losses, float *d_predict
 /** The same of features: squared distance of the rows brought to length 1. */
 double patch_feature_loss(const struct patch_rows *rows, float *losses, float *d_predicted);
 
+/**
+ * What is paid at the least by who says one and the same of every row, above 0: patch_loss() of the
+ * rows' mean, and patch_feature_loss() of their mean direction. `predicted` is not read.
+ *
+ * @param scratch  (dim)
+ */
+double patch_guess(const struct patch_rows *rows);
+double patch_feature_guess(const struct patch_rows *rows, float *scratch);
+
 /** Predicted hardness against losses, of n patches each of n_images images. */
 struct patch_ranks {
 	uint32_t n_images, n;
@@ -38,5 +47,8 @@ struct patch_ranks {
 double patch_rank_loss(const struct patch_ranks *ranks, float *d_predicted);
 /** The absolute variant: squared difference to the losses as z-scores of their image. */
 double patch_score_loss(const struct patch_ranks *ranks, float *d_predicted);
+/** What either costs who says the same of all n patches of every image. */
+double patch_rank_guess(void);
+double patch_score_guess(uint32_t n);
 
 #endif

@@ -53,6 +53,51 @@ static void patches_and_losses_equal_the_golden(void **state)
 	golden_done(&golden);
 }
 
+/* The mean of the targets, as they are or of length 1, for every row. */
+static void say_the_mean(
+	float *predicted, const float *target, uint32_t n, uint32_t dim, bool of_length_1)
+{
+	memset(predicted, 0, (size_t)n * dim * sizeof(*predicted));
+	for (uint32_t i = 0; i < n; i++) {
+		double length = 0;
+
+		for (uint32_t j = 0; j < dim; j++)
+			length += (double)target[i * dim + j] * target[i * dim + j];
+		for (uint32_t k = 0; k < n * dim; k++)
+			predicted[k] += target[i * dim + k % dim] /
+					(of_length_1 ? (float)sqrt(length) : (float)n);
+	}
+}
+
+static void a_guess_is_the_least_that_one_answer_costs(void **state)
+{
+	enum { N = 9, DIM = 5 };
+	struct rng rng = rng_stream(8, 0, 0, 0);
+	float target[N * DIM], predicted[N * DIM], losses[N], d[N * DIM], scratch[DIM];
+	const struct patch_rows rows = { N, DIM, predicted, target };
+	double mean, direction;
+
+	(void)state;
+	for (uint32_t i = 0; i < N * DIM; i++)
+		target[i] = 1 + rng_normal(&rng);
+	say_the_mean(predicted, target, N, DIM, false);
+	mean = patch_guess(&rows);
+	assert_true(fabs(mean - patch_loss(&rows, losses, d)) < 1e-5);
+	say_the_mean(predicted, target, N, DIM, true);
+	direction = patch_feature_guess(&rows, scratch);
+	assert_true(fabs(direction - patch_feature_loss(&rows, losses, d)) < 1e-5);
+	for (uint32_t k = 0; k < N * DIM; k++)
+		predicted[k] += k % DIM == 1 ? .3f : 0;
+	assert_true(patch_loss(&rows, losses, d) > mean);
+	assert_true(patch_feature_loss(&rows, losses, d) > direction);
+	/* Targets that are all the same leave nothing to guess, and no division by 0. */
+	for (uint32_t i = DIM; i < N * DIM; i++)
+		target[i] = target[i - DIM];
+	assert_true(patch_guess(&rows) > 0 && patch_guess(&rows) < 1e-5);
+	assert_true(patch_feature_guess(&rows, scratch) > 0);
+	assert_true(patch_feature_guess(&rows, scratch) < 1e-5);
+}
+
 static void patches_without_a_pair_cost_nothing(void **state)
 {
 	const float predicted[6] = { 1, -2, 3, 4, 5, -6 };
@@ -210,6 +255,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(patches_and_losses_equal_the_golden),
+		cmocka_unit_test(a_guess_is_the_least_that_one_answer_costs),
 		cmocka_unit_test(patches_without_a_pair_cost_nothing),
 		cmocka_unit_test(a_certain_mistake_costs_a_bounded_amount),
 		cmocka_unit_test(rows_without_a_direction_stay_finite),

@@ -185,6 +185,47 @@ static void every_variant_has_a_finite_loss(void **state)
 	}
 }
 
+/* Decoders that say one thing of all patches: what they are on the whole, and that none is harder. */
+static void be_ignorant(struct hpm *hpm, bool of_features)
+{
+	const uint32_t n_out = hpm->shape.n_out, n = hpm->n_part * hpm->n_hidden;
+	float *bias = hpm->values + params_find(hpm->params, "exit0.bias")->offset;
+
+	memset(hpm->values, 0, hpm->params->n_values * sizeof(*hpm->values));
+	for (uint32_t i = 0; i < n; i++) {
+		const float *row = hpm->wanted + (size_t)i * n_out;
+		double length = 0;
+
+		for (uint32_t d = 0; d < n_out; d++)
+			length += (double)row[d] * row[d];
+		for (uint32_t d = 0; d < n_out; d++)
+			bias[d] += row[d] / (of_features ? (float)sqrt(length) : (float)n);
+	}
+}
+
+/* The batch is one part, of which what was wanted is still there after a step. */
+static void who_knows_nothing_has_a_loss_ratio_of_1(void **state)
+{
+	const struct bench *bench = *state;
+
+	for (unsigned i = 0; i < 6; i++) {
+		struct recipe recipe = bench->recipe;
+		_cleanup_(round_freep) struct round *round = NULL;
+		struct hpm *hpm;
+		double loss;
+
+		recipe.batch = HPM_PART;
+		recipe.hpm_target = (enum recipe_hpm_target)(i % 3);
+		recipe.hpm_ranks = (enum recipe_hpm_ranks)(i / 3);
+		round = start(bench, &recipe);
+		(void)run(round, 1);
+		hpm = (struct hpm *)round->objective;
+		be_ignorant(hpm, recipe.hpm_target == RECIPE_HPM_FEATURES);
+		assert_int_equal(hpm->base.kind->loss(&hpm->base, &round->passed, &loss), 0);
+		assert_close(loss / hpm->base.scale, 1, 1e-3);
+	}
+}
+
 /* choose() of the last step: half of what is hidden is what the teacher finds hardest. */
 static void the_teachers_hardest_are_hidden(void **state)
 {
@@ -372,6 +413,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(what_is_hard_to_say_is_found, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(every_variant_has_a_finite_loss, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(
+			who_knows_nothing_has_a_loss_ratio_of_1, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(the_teachers_hardest_are_hidden, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(
 			the_students_gradient_is_that_of_the_loss, set_up, tear_down),
