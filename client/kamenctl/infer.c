@@ -3,13 +3,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "cleanup.h"
 #include "control.h"
 #include "ctl.h"
 #include "flow.h"
 #include "heat_file.h"
+#include "heat_target.h"
 #include "infer_opta.h"
 #include "output.h"
 #include "wire.h"
@@ -20,8 +20,7 @@ struct infer {
 	const struct ctl *ctl;
 	const struct images *images;
 	size_t n_failed;
-	const char *heat; /* where maps are drawn to; NULL: none is asked for */
-	bool is_folder;   /* that is */
+	const struct heat_targets *targets; /* NULL: no maps are asked for */
 	struct heat_prep prep;
 	char resize[8];
 };
@@ -54,32 +53,17 @@ static json_t *map_array(const struct kamen_result *result)
 	return rows;
 }
 
-/* In a folder: of the image's name, with another ending. */
-static void heat_path(const struct infer *infer, const char *image, char *ret_path, size_t n)
-{
-	const char *name = strrchr(image, '/'), *dot;
-	int n_name;
-
-	name = name ? name + 1 : image;
-	dot = strrchr(name, '.');
-	n_name = dot && dot > name ? (int)(dot - name) : (int)strlen(name);
-	if (infer->is_folder)
-		(void)snprintf(ret_path, n, "%s/%.*s.png", infer->heat, n_name, name);
-	else
-		(void)snprintf(ret_path, n, "%s", infer->heat);
-}
-
 static void put_hardness(
-	struct infer *infer, json_t *o, const char *image, const struct kamen_result *result)
+	struct infer *infer, json_t *o, size_t i, const struct kamen_result *result)
 {
 	struct heat_why why = { "" };
-	char path[PATH_MAX];
+	const char *path;
 
-	if (!result->hardness)
+	if (!result->hardness || !infer->targets)
 		return;
-	heat_path(infer, image, path, sizeof(path));
-	if (heat_file_write(
-		    path, image, &infer->prep, result->hardness, result->hardness_side, &why) < 0) {
+	path = infer->targets->paths[i];
+	if (heat_file_write(path, infer->images->paths[i], &infer->prep, result->hardness,
+		    result->hardness_side, &why) < 0) {
 		infer->n_failed++;
 		(void)ctl_fail(infer->ctl, EXIT_FAILED, "%s", why.text);
 		return;
@@ -123,7 +107,7 @@ static void on_result(void *data, size_t i, const struct kamen_result *result)
 			*result->reason ? result->reason : strerror(-result->code));
 	}
 	row = result_object(path, result);
-	put_hardness(infer, row, path, result);
+	put_hardness(infer, row, i, result);
 	(void)output_row(infer->ctl, row, false);
 }
 
@@ -173,19 +157,6 @@ static int read_prep(struct ctl *ctl, struct infer *infer, const char *site)
 	return EXIT_DONE;
 }
 
-static int heat_begin(struct ctl *ctl, struct infer *infer, const char *site, const char *path)
-{
-	struct stat st;
-
-	infer->heat = path;
-	infer->is_folder = stat(path, &st) == 0 && S_ISDIR(st.st_mode);
-	if (!infer->is_folder && infer->images->n > 1)
-		return ctl_fail(ctl, EXIT_USAGE,
-			"--hardness %s: %zu images need a folder that is there", path,
-			infer->images->n);
-	return read_prep(ctl, infer, site);
-}
-
 int infer_run(struct ctl *ctl, int argc, char **argv)
 {
 	struct infer_options o = { 0 };
@@ -198,6 +169,7 @@ int infer_run(struct ctl *ctl, int argc, char **argv)
 			NULL },
 		{ "deadline-ms", "MS", "of each request, 60000; 0: none", &o.deadline_ms, NULL },
 	};
+	_cleanup_(heat_targets_done) struct heat_targets targets = { 0 };
 	_cleanup_(images_done) struct images images = { 0 };
 	struct infer infer = { .ctl = ctl, .images = &images };
 	struct flow flow = { .done = on_result, .data = &infer };
@@ -223,9 +195,13 @@ int infer_run(struct ctl *ctl, int argc, char **argv)
 		return ctl_fail(ctl, EXIT_USAGE, "--opta: by the champion, and labels alone");
 	if (o.opta)
 		return infer_opta_run(ctl, argv[first], &images, flow.patience_ns);
-	status = o.hardness ? heat_begin(ctl, &infer, argv[first], o.hardness) : EXIT_DONE;
-	if (status != EXIT_DONE)
-		return status;
-	status = flow_run(ctl, &images, &flow);
+	if (o.hardness) {
+		status = heat_targets_find(ctl, &targets, &images, o.hardness);
+		infer.targets = &targets;
+		if (status == EXIT_DONE)
+			status = read_prep(ctl, &infer, argv[first]);
+	}
+	if (status == EXIT_DONE)
+		status = flow_run(ctl, &images, &flow);
 	return status == EXIT_DONE && infer.n_failed ? EXIT_FAILED : status;
 }

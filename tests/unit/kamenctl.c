@@ -604,6 +604,51 @@ static void folders_are_pushed_but_for_hidden_names(void **state)
 	assert_int_equal(system(path), 0);
 }
 
+static void a_map_never_replaces_an_image(void **state)
+{
+	char dir[] = "/tmp/kamen-heat-XXXXXX", command[64];
+	static const char *const wrong[] = {
+		"a.png --hardness a.png",          /* the image itself */
+		"a.png --hardness sub/../a.png",   /* however it is spelt */
+		"a.png --hardness link",           /* or led to */
+		"a.png --hardness .",              /* its own folder */
+		"a.bmp a.png --hardness .",        /* the map of one is another image */
+		"a.bmp sub/a.jpg --hardness maps", /* one name for two */
+		"a.bmp sub --hardness maps",
+		"a.bmp a.bmp --hardness maps",
+	};
+	struct stat before, after;
+	struct ran ran;
+
+	(void)state;
+	assert_non_null(mkdtemp(dir));
+	assert_int_equal(chdir(dir), 0);
+	assert_int_equal(mkdir("sub", 0700), 0);
+	assert_int_equal(mkdir("maps", 0700), 0);
+	write_file(".", "a.bmp");
+	write_file(".", "a.png");
+	write_file(".", "sub/a.jpg");
+	assert_int_equal(symlink("a.png", "link"), 0);
+	assert_int_equal(stat("a.png", &before), 0);
+	for (unsigned i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+		run(&ran, "--runtime /nonexistent infer a %s", wrong[i]);
+		if (ran.status != 2)
+			print_error("%s: %d %s\n", wrong[i], ran.status, ran.out);
+		assert_int_equal(ran.status, 2);
+		assert_int_equal(n_lines(ran.out), 1);
+	}
+	assert_int_equal(stat("a.png", &after), 0);
+	assert_true(before.st_ino == after.st_ino && before.st_size == after.st_size);
+	/* What is right gets as far as the daemon. */
+	run(&ran, "--runtime /nonexistent infer a a.bmp --hardness a.jpg");
+	assert_int_equal(ran.status, 69);
+	run(&ran, "--runtime /nonexistent infer a a.png link --hardness maps");
+	assert_int_equal(ran.status, 69);
+	assert_int_equal(chdir("/"), 0);
+	(void)snprintf(command, sizeof(command), "rm -r %s", dir);
+	assert_int_equal(system(command), 0);
+}
+
 static void a_daemon_that_is_always_late_does_not_hold_a_command_up(void **state)
 {
 	char dir[] = "/tmp/kamen-late-XXXXXX", path[256], files[900] = "";
@@ -731,6 +776,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(masks_travel_as_sealed_memory_and_as_files),
 		cmocka_unit_test(a_mask_file_is_verified_without_a_daemon),
 		cmocka_unit_test(folders_are_pushed_but_for_hidden_names),
+		cmocka_unit_test(a_map_never_replaces_an_image),
 		cmocka_unit_test(a_daemon_that_is_always_late_does_not_hold_a_command_up),
 		cmocka_unit_test(eval_tells_a_good_mask_from_a_bad_one),
 	};
