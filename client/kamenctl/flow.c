@@ -132,6 +132,7 @@ static void file_fail(struct run *run, size_t i, int r)
 		.reason = strerror(-r),
 		.label = "",
 		.score = NAN,
+		.unknown = NAN,
 		.novelty = NAN,
 		.distance = NAN,
 		.outcome = 2,

@@ -649,6 +649,32 @@ static void a_map_never_replaces_an_image(void **state)
 	assert_int_equal(system(command), 0);
 }
 
+static void a_file_that_was_not_sent_is_neither_known_nor_unknown(void **state)
+{
+	static const char *const nulls[] = { "unknown", "score", "novelty", "distance", "label" };
+	char dir[] = "/tmp/kamen-empty-XXXXXX", path[256];
+	struct fake *fake = fake_start(FAKE_HONEST);
+	struct ran ran;
+	json_t *json;
+
+	(void)state;
+	assert_non_null(mkdtemp(dir));
+	(void)snprintf(path, sizeof(path), "truncate -s 0 %s/none", dir);
+	assert_int_equal(system(path), 0);
+	(void)snprintf(path, sizeof(path), "%s", fake_path(fake));
+	*strrchr(path, '/') = 0;
+	run(&ran, "--runtime %s infer a %s/none --json", path, dir);
+	fake_stop(fake);
+	assert_int_equal(ran.status, 1);
+	assert_int_equal(n_lines(ran.out), 2);
+	json = json_of(strchr(ran.out, '\n') + 1);
+	for (unsigned i = 0; i < sizeof(nulls) / sizeof(nulls[0]); i++)
+		assert_true(json_is_null(json_object_get(json, nulls[i])));
+	json_decref(json);
+	(void)snprintf(path, sizeof(path), "rm -r %s", dir);
+	assert_int_equal(system(path), 0);
+}
+
 static void a_daemon_that_is_always_late_does_not_hold_a_command_up(void **state)
 {
 	char dir[] = "/tmp/kamen-late-XXXXXX", path[256], files[900] = "";
@@ -777,6 +803,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(a_mask_file_is_verified_without_a_daemon),
 		cmocka_unit_test(folders_are_pushed_but_for_hidden_names),
 		cmocka_unit_test(a_map_never_replaces_an_image),
+		cmocka_unit_test(a_file_that_was_not_sent_is_neither_known_nor_unknown),
 		cmocka_unit_test(a_daemon_that_is_always_late_does_not_hold_a_command_up),
 		cmocka_unit_test(eval_tells_a_good_mask_from_a_bad_one),
 	};
