@@ -19,7 +19,8 @@ struct control {
 	int sock;
 	struct wire *wire;
 	uint64_t id;
-	bool done; /* the last reply of the request has come */
+	bool is_long; /* the request may rightly take as long as it takes */
+	bool done;    /* the last reply of the request has come */
 };
 
 void control_free(struct control *control)
@@ -91,10 +92,29 @@ int control_open(const struct ctl *ctl, struct control **ret_control)
 	return status;
 }
 
+/* Before its champion or its classes change a site looks at the images of its classes, behind what other
+ * sites have asked for. */
+static bool takes_long(Kamen__Request__VerbCase verb)
+{
+	static const Kamen__Request__VerbCase verbs[] = {
+		KAMEN__REQUEST__VERB_MASK_PROMOTE,
+		KAMEN__REQUEST__VERB_MASK_ROLLBACK,
+		KAMEN__REQUEST__VERB_SITE_RESET,
+		KAMEN__REQUEST__VERB_CLASS_ADD,
+		KAMEN__REQUEST__VERB_CLASS_REMOVE,
+	};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(verbs); i++)
+		if (verbs[i] == verb)
+			return true;
+	return false;
+}
+
 int control_send(struct control *control, Kamen__Request *request, int fd)
 {
 	int r;
 
+	control->is_long = takes_long(request->verb_case);
 	request->id = ++control->id;
 	control->done = false;
 	r = wire_send(control->sock, &request->base, &fd, fd >= 0 ? 1 : 0);
@@ -106,10 +126,11 @@ int control_send(struct control *control, Kamen__Request *request, int fd)
 static int packet_wait(struct control *control, bool for_ever)
 {
 	struct pollfd poller = { .fd = control->sock, .events = POLLIN };
+	const bool is_patient = for_ever || control->is_long || control->ctl->is_patient;
 	int r;
 
 	do
-		r = poll(&poller, 1, for_ever || control->ctl->is_patient ? -1 : PATIENCE_MS);
+		r = poll(&poller, 1, is_patient ? -1 : PATIENCE_MS);
 	while (r < 0 && errno == EINTR);
 	if (r == 0)
 		return ctl_fail(control->ctl, EXIT_UNREACHABLE, "the daemon does not answer");

@@ -23,7 +23,8 @@ int control_send(struct control *control, Kamen__Request *request, int fd);
 /**
  * The next reply to it; it lives until the next call.
  *
- * @param for_ever    a round may be silent for long; else half a minute is too much
+ * @param for_ever    a round may be silent for long; else half a minute is too much, but for requests
+ *                    that wait until images were looked at
  * @param ret_reply   NULL: the last one was given already
  * @return EXIT_DONE or a status, the error said
  */
