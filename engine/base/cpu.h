@@ -5,7 +5,7 @@
 #include <stdbool.h>
 
 /** Whether this CPU has what a kernel was compiled for: avx2 (and fma, which has come with it), avx512f,
- * avx512bw; NULL: nothing. */
+ * avx512bw, avx512vbmi2 (and avx512vl, likewise); NULL: nothing. */
 bool cpu_has(const char *feature);
 
 /** The first row of a family's table that runs here. Its last real row has cpu NULL, the reference. */

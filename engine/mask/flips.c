@@ -45,6 +45,7 @@ void pocket_done(struct pocket *pocket)
 {
 	free(pocket->values);
 	free(pocket->spare);
+	free(pocket->places);
 }
 
 static enum precision precision_of(const struct flip_job *job)

@@ -18,6 +18,10 @@ struct pocket {
 	void *values, *spare; /* (room) in the copy's precision; NULL: there is none */
 	uint32_t room;
 	bool valid; /* it has them all */
+	/* Of tiles only (mask/tiles.h), whose values are in the order of memory or of these: */
+	uint32_t *places; /* NULL: no tiles */
+	uint32_t n;
+	bool in_order;
 };
 
 int pocket_init(struct pocket *pocket, size_t room, enum precision precision);

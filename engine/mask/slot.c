@@ -6,6 +6,7 @@
 #include "mask/flips.h"
 #include "mask/quantise.h"
 #include "mask/slot_internal.h"
+#include "mask/tiles.h"
 
 /* A tensor of which more than one weight in so many changes, with values from the base, is packed
  * anew: measured on ViT-S, where a flip takes 20 ns and packing 1.3 a weight. */
@@ -39,6 +40,7 @@ struct slot {
 	int8_t *rounded;     /* int8 only, likewise */
 	size_t n_bytes;
 	kern_mask_row_fn *mask_row;
+	const struct kern_tiles_impl *tiles;
 };
 
 static enum precision precision_of(enum slot_use use)
@@ -152,6 +154,17 @@ static int map_for(struct slot *slot, struct packed *packed, const struct packed
 	return 0;
 }
 
+/* Of what is turned place by place: no mask drops more. */
+static int places_init(struct slot *slot, struct turn *turn)
+{
+	const size_t n = (size_t)turn->forward->n_rows * turn->forward->n_columns;
+	const size_t n_bytes = (n / slot->tiles->share + 1) * sizeof(*turn->pocket.places);
+
+	turn->pocket.places = malloc(n_bytes);
+	slot->n_bytes += n_bytes;
+	return turn->pocket.places ? 0 : -ENOMEM;
+}
+
 static int turn_init(struct slot *slot, unsigned i)
 {
 	const struct slot_layer *layer = &slot->layers[i];
@@ -167,13 +180,15 @@ static int turn_init(struct slot *slot, unsigned i)
 		return r;
 	while (slot->layers[same].n_out != layer->n_out || slot->layers[same].n_in != layer->n_in)
 		same++;
-	if (same < i) {
-		turn->forward = slot->turns[same].forward;
-		turn->backward = slot->turns[same].backward;
-		return 0;
-	}
-	r = map_for(slot, slot->entries[i].forward, &turn->forward);
-	return r < 0 ? r : map_for(slot, slot->entries[i].backward, &turn->backward);
+	turn->forward = slot->turns[same].forward;
+	turn->backward = slot->turns[same].backward;
+	if (same == i)
+		r = map_for(slot, slot->entries[i].forward, &turn->forward);
+	if (same == i && r == 0)
+		r = map_for(slot, slot->entries[i].backward, &turn->backward);
+	if (r < 0 || slot->entries[i].backward || !turn->forward || !tiles_fit(turn->forward))
+		return r;
+	return places_init(slot, turn);
 }
 
 static int turns_init(struct slot *slot)
@@ -198,6 +213,7 @@ int slot_new(struct slot **ret_slot, struct onednn *onednn, const struct mask_la
 		return -EINVAL;
 	slot->use = use;
 	slot->mask_row = kern_mask_row();
+	slot->tiles = kern_tiles_fastest();
 	slot->layers = calloc(n_layers + 1, sizeof(*slot->layers));
 	slot->entries = calloc(n_layers + 1, sizeof(*slot->entries));
 	slot->turns = calloc(n_layers + 1, sizeof(*slot->turns));
@@ -310,6 +326,30 @@ static bool few_differ(const struct slot *slot, const struct pocket *pocket,
 		       tensor_words(mask->layout, tensor)) <= t->n / FLIP_CROSSOVER;
 }
 
+/* False: what it drops is not at hand. */
+static bool turn_tiles(struct slot *slot, unsigned i, const struct mask *mask)
+{
+	const unsigned weight = slot->layers[i].weight;
+	const struct mask_tensor *tensor = &mask->layout->tensors[weight];
+	struct turn *turn = &slot->turns[i];
+
+	if (!turn->pocket.valid)
+		return false;
+	tiles_write(
+		&(struct tile_job){
+			.data = packed_data(slot->entries[i].forward),
+			.map = turn->forward,
+			.pocket = &turn->pocket,
+			.now = &slot->mask->words[tensor->word],
+			.next = &mask->words[tensor->word],
+			.blank = &slot->blank->words[tensor->word],
+			.n_dropped = (uint32_t)(tensor->n - mask->n_on[weight]),
+		},
+		slot->tiles);
+	slot->mask->n_on[weight] = mask->n_on[weight];
+	return true;
+}
+
 /* False: it is to be written whole. */
 static bool turn_weight(struct slot *slot, unsigned i, const struct mask *mask)
 {
@@ -318,8 +358,13 @@ static bool turn_weight(struct slot *slot, unsigned i, const struct mask *mask)
 	const struct mask_tensor *tensor = &mask->layout->tensors[layer->weight];
 	struct turn *turn = &slot->turns[i];
 
-	if (slot->stale[layer->weight] || !turn->forward || (entry->backward && !turn->backward) ||
-		!few_differ(slot, &turn->pocket, mask, layer->weight))
+	if (slot->stale[layer->weight] || !turn->forward || (entry->backward && !turn->backward))
+		return false;
+	if (turn->pocket.places && tensor->n - mask->n_on[layer->weight] <= turn->pocket.room)
+		return turn_tiles(slot, i, mask);
+	if (turn->pocket.places)
+		turn->pocket.valid = false;
+	if (!few_differ(slot, &turn->pocket, mask, layer->weight))
 		return false;
 	flips_write(&(struct flip_job){
 		.targets = { { packed_data(entry->forward), turn->forward },
@@ -382,9 +427,12 @@ static int write_weight(struct slot *slot, unsigned i, const struct mask *mask)
 	struct slot_entry *entry = &slot->entries[i];
 	const float *floats = layer->weight_values;
 	const void *values = floats;
+	/* What the mask drops is then taken from the copy, into the pocket. */
+	const bool from_copy = slot->turns[i].pocket.places &&
+			       tensor->n - mask->n_on[layer->weight] <= slot->turns[i].pocket.room;
 	int r;
 
-	if (mask->n_on[layer->weight] < tensor->n) {
+	if (mask->n_on[layer->weight] < tensor->n && !from_copy) {
 		mask_values(slot, floats, &mask->words[tensor->word], tensor->n);
 		values = floats = slot->scratch;
 	}
@@ -399,8 +447,11 @@ static int write_weight(struct slot *slot, unsigned i, const struct mask *mask)
 		r = packed_write(entry->backward, values);
 	if (r < 0)
 		return r;
-	remember(slot, mask, layer->weight);
-	slot->turns[i].pocket.valid = mask->n_on[layer->weight] == tensor->n;
+	remember(slot, from_copy ? slot->blank : mask, layer->weight);
+	slot->turns[i].pocket.valid = from_copy || mask->n_on[layer->weight] == tensor->n;
+	slot->turns[i].pocket.n = 0;
+	if (from_copy)
+		(void)turn_tiles(slot, i, mask);
 	return 0;
 }
 
