@@ -9,13 +9,13 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
 #include "engine.h"
 #include "ops/environment.h"
 #include "ops/log.h"
+#include "ops/notes.h"
 #include "ops/openmp.h"
 
 #define VARIABLE "KAMEN_HANDOVER"
@@ -144,72 +144,37 @@ int handover_take(struct handover *handover, const char *name)
 
 /* ---- systemd's store */
 
+void handover_uncount(struct handover *handover, uint32_t n)
+{
+	handover->n_stored -= n < handover->n_stored ? n : handover->n_stored;
+}
+
 bool handover_has_room(const struct handover *handover, uint32_t n)
 {
 	return handover->n_stored + n <= handover->max_stored;
 }
 
-/*
- * libsystemd's always waits where systemd does not keep up, and everybody would wait with us.
- * fd: -1: none. flags: MSG_DONTWAIT, or 0.
- */
-static int notify(const char *text, int fd, int flags)
-{
-	union {
-		struct cmsghdr header;
-		uint8_t room[CMSG_SPACE(sizeof(int))];
-	} control = { .room = { 0 } };
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	struct iovec part = { .iov_base = (char *)text, .iov_len = strlen(text) };
-	struct msghdr message = { .msg_name = &address, .msg_iov = &part, .msg_iovlen = 1 };
-	const char *path = getenv("NOTIFY_SOCKET");
-	_cleanup_(closep) int sock = -1;
-	size_t n = path ? strlen(path) : 0;
-
-	if (n < 2 || n >= sizeof(address.sun_path) || (path[0] != '/' && path[0] != '@'))
-		return -EAFNOSUPPORT;
-	memcpy(address.sun_path, path, n);
-	if (path[0] == '@')
-		address.sun_path[0] = '\0';
-	message.msg_namelen = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n);
-	if (fd >= 0) {
-		message.msg_control = &control;
-		message.msg_controllen = sizeof(control);
-		control.header.cmsg_level = SOL_SOCKET;
-		control.header.cmsg_type = SCM_RIGHTS;
-		control.header.cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(&control.header), &fd, sizeof(int));
-	}
-	sock = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (sock < 0)
-		return -errno;
-	return sendmsg(sock, &message, flags | MSG_NOSIGNAL) < 0 ? -errno : 0;
-}
-
 /* One whose peer hangs up is let go by systemd itself. */
-static int store(struct handover *handover, const char *name, int fd, int flags)
+static int store(const char *name, int fd)
 {
 	char text[32 + HANDOVER_NAME_BYTES];
 	int r;
 
 	(void)snprintf(text, sizeof(text), "FDSTORE=1\nFDNAME=%s", name);
-	r = notify(text, fd, flags);
+	r = note_send(text, fd);
 	if (r == -EAGAIN)
 		return r;
 	if (r < 0)
 		log_warning("%s is not in systemd's store: %s", name, strerror(-r));
-	handover->n_stored++;
 	return 0;
-}
-
-void handover_store(struct handover *handover, const char *name, int fd)
-{
-	(void)store(handover, name, fd, 0);
 }
 
 int handover_try_store(struct handover *handover, const char *name, int fd)
 {
-	return store(handover, name, fd, MSG_DONTWAIT);
+	int r = handover_say(handover) ? store(name, fd) : -EAGAIN;
+
+	handover->n_stored += r == 0;
+	return r;
 }
 
 static int forget_at_once(struct handover *handover, const char *name)
@@ -218,7 +183,7 @@ static int forget_at_once(struct handover *handover, const char *name)
 	int r;
 
 	(void)snprintf(text, sizeof(text), "FDSTOREREMOVE=1\nFDNAME=%s", name);
-	r = notify(text, -1, MSG_DONTWAIT);
+	r = note_send(text, -1);
 	if (r == -EAGAIN)
 		return r;
 	if (handover->n_stored > 0)
@@ -226,20 +191,41 @@ static int forget_at_once(struct handover *handover, const char *name)
 	return 0;
 }
 
-/* Its room in the store counts until it is said, which bounds how many there are. */
-static int keep_unsaid(struct handover *handover, const char *name)
+/* Takes fd in any case. The room of a name in the store counts until it is said that it is
+ * forgotten, which bounds how many there are. */
+static int keep_unsaid(struct handover *handover, const char *name, int fd)
 {
+	_cleanup_(closep) int held = fd;
+	struct handed *unsaid = handover->unsaid;
+
 	if (handover->n_unsaid == handover->unsaid_room) {
 		uint32_t n_room = handover->unsaid_room ? 2 * handover->unsaid_room : 64;
-		void *grown = realloc(handover->unsaid, n_room * sizeof(*handover->unsaid));
 
-		if (!grown)
+		unsaid = realloc(unsaid, n_room * sizeof(*unsaid));
+		if (!unsaid)
 			return -ENOMEM;
-		handover->unsaid = grown;
+		handover->unsaid = unsaid;
 		handover->unsaid_room = n_room;
 	}
-	(void)snprintf(handover->unsaid[handover->n_unsaid++], HANDOVER_NAME_BYTES, "%s", name);
+	unsaid += handover->n_unsaid++;
+	(void)snprintf(unsaid->name, sizeof(unsaid->name), "%s", name);
+	unsaid->fd = TAKE_FD(held);
 	return 0;
+}
+
+void handover_store(struct handover *handover, const char *name, int fd)
+{
+	/* A copy: until it is said the number may be another's. */
+	int copy, r = handover_try_store(handover, name, fd);
+
+	if (r != -EAGAIN)
+		return;
+	copy = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+	r = copy < 0 ? -errno : keep_unsaid(handover, name, copy);
+	if (r < 0)
+		log_warning("%s is not in systemd's store: %s", name, strerror(-r));
+	else
+		handover->n_stored++;
 }
 
 void handover_forget(struct handover *handover, const char *name)
@@ -248,18 +234,40 @@ void handover_forget(struct handover *handover, const char *name)
 		return;
 	if (handover_say(handover) && forget_at_once(handover, name) >= 0)
 		return;
-	if (keep_unsaid(handover, name) < 0)
+	if (keep_unsaid(handover, name, -1) < 0)
 		log_warning("%s stays in systemd's store: no memory", name);
 }
 
 bool handover_say(struct handover *handover)
 {
-	while (handover->n_unsaid > 0) {
-		if (forget_at_once(handover, handover->unsaid[handover->n_unsaid - 1]) < 0)
-			return false;
-		handover->n_unsaid--;
+	uint32_t n = 0;
+	int r = 0;
+
+	/* In their order: a name may be forgotten first and then stored anew. */
+	for (; n < handover->n_unsaid && r >= 0; n += r >= 0) {
+		struct handed *unsaid = &handover->unsaid[n];
+
+		r = unsaid->fd >= 0 ? store(unsaid->name, unsaid->fd)
+				    : forget_at_once(handover, unsaid->name);
+		if (r >= 0)
+			closep(&unsaid->fd);
 	}
-	return true;
+	if (n == 0)
+		return handover->n_unsaid == 0;
+	handover->n_unsaid -= n;
+	memmove(handover->unsaid, handover->unsaid + n,
+		handover->n_unsaid * sizeof(*handover->unsaid));
+	return handover->n_unsaid == 0;
+}
+
+void handover_unsaid_done(struct handover *handover)
+{
+	(void)handover_say(handover);
+	for (uint32_t i = 0; i < handover->n_unsaid; i++)
+		closep(&handover->unsaid[i].fd);
+	free(handover->unsaid);
+	handover->unsaid = NULL;
+	handover->n_unsaid = handover->unsaid_room = 0;
 }
 
 /* ---- to the program that takes our place */

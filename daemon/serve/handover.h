@@ -25,8 +25,8 @@ struct handover {
 	bool was_executed; /* by the serve before, in the same process */
 	uint64_t since_ns; /* when that stopped to take requests */
 	bool is_leaving;   /* what is stored stays so */
-	/* (n_unsaid) names that systemd has not been told to forget: its queue was full. */
-	char (*unsaid)[HANDOVER_NAME_BYTES];
+	/* (n_unsaid) what systemd is to store, or (fd: -1) to forget: its queue was full. */
+	struct handed *unsaid;
 	uint32_t n_unsaid, unsaid_room;
 };
 
@@ -39,14 +39,20 @@ int handover_take(struct handover *handover, const char *name);
 
 /** Room for so many more descriptors. */
 bool handover_has_room(const struct handover *handover, uint32_t n);
-/** Gives the manager a copy; no more than a wish. Names are of one descriptor each. */
+/**
+ * Gives the manager a copy; no more than a wish. Names are of one descriptor each. Nothing waits for
+ * it: what cannot be said now is said by handover_say(), in its order.
+ */
 void handover_store(struct handover *handover, const char *name, int fd);
-/** The same without waiting for it. 0, or -EAGAIN: its queue is full. */
+/** The same now or not at all. 0, or -EAGAIN: its queue is full. */
 int handover_try_store(struct handover *handover, const char *name, int fd);
-/** Does not wait either: what cannot be said now is said by handover_say(). */
 void handover_forget(struct handover *handover, const char *name);
 /** False: something is still unsaid. */
 bool handover_say(struct handover *handover);
+/** n of those that came from the process before were not in the store: it did not have the time. */
+void handover_uncount(struct handover *handover, uint32_t n);
+/** Says what can be said, and forgets the rest. */
+void handover_unsaid_done(struct handover *handover);
 
 /**
  * Executes path in place of this program, with these descriptors. What OpenMP was told by us is

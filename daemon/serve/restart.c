@@ -2,7 +2,6 @@
 #include "serve/restart.h"
 
 #include <errno.h>
-#include <systemd/sd-daemon.h>
 
 #include "ops/log.h"
 #include "serve/limits.h"
@@ -36,7 +35,7 @@ static void give_up(struct serve *serve, int r)
 	roles_resume(serve);
 	rounds_lost(serve);
 	release(restart);
-	(void)sd_notify(0, "READY=1");
+	notes_say(&serve->notes, serve->event, "READY=1");
 	serve_notify_status(serve);
 	sessions_pause(serve, false);
 }
@@ -164,7 +163,7 @@ int restart_begin(struct serve *serve, struct diag *diag)
 	}
 	restart->phase = RESTART_LEARNER;
 	log_notice("restarting: %s is executed in place of this program", serve->self);
-	(void)sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%llu",
+	notes_say(&serve->notes, serve->event, "RELOADING=1\nMONOTONIC_USEC=%llu",
 		(unsigned long long)(clock_now_ns() / NS_PER_US));
 	roles_end(serve, ROLE_LEARNER);
 	return 0;

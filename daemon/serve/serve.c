@@ -66,8 +66,8 @@ void serve_notify_status(struct serve *serve)
 	char learner[96];
 
 	rounds_describe(serve, learner, sizeof(learner));
-	(void)sd_notifyf(0, "STATUS=%u sites, %u clients, learner %s", serve->sites.n,
-		serve->sessions.n, learner);
+	notes_say(&serve->notes, serve->event, "STATUS=%u sites, %u clients, learner %s",
+		serve->sites.n, serve->sessions.n, learner);
 }
 
 /* Who keeps the heads of the journal elsewhere can tell later whether the chain was replaced. */
@@ -131,7 +131,7 @@ static int on_terminate(
 
 	(void)source;
 	(void)info;
-	(void)sd_notify(0, "STOPPING=1");
+	notes_say(&serve->notes, serve->event, "STOPPING=1");
 	if (!serve->serving || serve->draining)
 		return sd_event_exit(serve->event, 0);
 	log_info("stopping: %u requests are still to be answered", serve->n_pending);
@@ -223,10 +223,10 @@ static int on_reload(sd_event_source *source, const struct signalfd_siginfo *inf
 	(void)info;
 	if (!serve->serving || serve->draining)
 		return 0;
-	(void)sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%llu",
+	notes_say(&serve->notes, serve->event, "RELOADING=1\nMONOTONIC_USEC=%llu",
 		(unsigned long long)(clock_now_ns() / NS_PER_US));
 	reload(serve);
-	(void)sd_notify(0, "READY=1");
+	notes_say(&serve->notes, serve->event, "READY=1");
 	serve_notify_status(serve);
 	return 0;
 }
@@ -252,7 +252,7 @@ static int on_watchdog(sd_event_source *source, uint64_t usec, void *userdata)
 	(void)usec;
 	/* Half the period without a finished batch, twice in a row, and systemd takes over. */
 	if (inference_moves(serve->inference))
-		(void)sd_notify(0, "WATCHDOG=1");
+		notes_say(&serve->notes, serve->event, "WATCHDOG=1");
 	else
 		log_warning("the inference thread has not moved since the last look");
 	if (sd_event_source_set_time_relative(source, serve->watchdog_usec / 2) < 0)
@@ -274,11 +274,11 @@ static int start_watchdog(struct serve *serve)
 /* ---- from a packed model to READY */
 
 /* Each may take long where disks are slow or state is large. */
-static void begin_phase(const struct serve *serve, const char *what)
+static void begin_phase(struct serve *serve, const char *what)
 {
 	/* The watchdog of the serve before goes on for who took its place in the same process. */
-	(void)sd_notifyf(0, "EXTEND_TIMEOUT_USEC=%d\nSTATUS=%s%s", EXTEND_BY_USEC, what,
-		serve->handover.was_executed ? "\nWATCHDOG=1" : "");
+	notes_say(&serve->notes, serve->event, "EXTEND_TIMEOUT_USEC=%d\nSTATUS=%s%s",
+		EXTEND_BY_USEC, what, serve->handover.was_executed ? "\nWATCHDOG=1" : "");
 }
 
 static int on_handed_back(sd_event_source *source, int fd, uint32_t revents, void *userdata)
@@ -357,7 +357,7 @@ static int begin_to_serve(struct serve *serve)
 	log_notice("kamend " KAMEN_VERSION " serves %u sites with %s on %s", serve->sites.n,
 		serve->boot->model_path, vit_isa(inference_vit(serve->inference)));
 	serve_log_audit(serve);
-	(void)sd_notify(0, "READY=1");
+	notes_say(&serve->notes, serve->event, "READY=1");
 	serve_notify_status(serve);
 	return 0;
 }
@@ -546,6 +546,7 @@ static void serve_close(struct serve *serve)
 	sd_event_source_disable_unref(serve->scheduler_io);
 	sd_event_source_disable_unref(serve->watchdog);
 	sd_event_source_disable_unref(serve->drain_timer);
+	notes_done(&serve->notes);
 	scheduler_free(serve->scheduler);
 	state_free(serve->state);
 	base_free(serve->base);
@@ -605,6 +606,6 @@ int serve_main(const struct config *config, const char *self, char *const *argv)
 	}
 	serve_close(&serve);
 	handover_done(&serve.handover);
-	free(serve.handover.unsaid);
+	handover_unsaid_done(&serve.handover);
 	return status;
 }

@@ -5,12 +5,13 @@
 #include <systemd/sd-event.h>
 
 #include "ops/config.h"
+#include "ops/hand.h"
+#include "ops/notes.h"
 #include "serve/admission.h"
 #include "serve/changes.h"
 #include "serve/control.h"
 #include "serve/decoder.h"
 #include "serve/feed.h"
-#include "ops/hand.h"
 #include "serve/handover.h"
 #include "serve/inference.h"
 #include "serve/later.h"
@@ -60,6 +61,7 @@ struct serve {
 	struct changes changes;
 	struct role roles[N_ROLES];
 	struct handover handover;
+	struct notes notes;
 	struct restart restart;
 	uint64_t started_ns;
 	uint32_t n_shadow_samples;

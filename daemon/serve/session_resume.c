@@ -259,6 +259,7 @@ static void change_region(struct session *session, const struct session_recovery
 		session->n_stored = N_PARTS;
 		forget_part(serve, session->number, RESULTS, old);
 	} else {
+		handover_uncount(&serve->handover, N_PARTS);
 		wait_for_store(session);
 	}
 }

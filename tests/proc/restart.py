@@ -708,6 +708,55 @@ class Manage(unittest.TestCase):
             self.assertEqual(session.generation, 1)
             session.close()
 
+    def fill_queue(self):
+        """Nothing more reaches the manager until it listens again."""
+        manager = self.daemon.manager
+        manager.listens.clear()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
+            sock.sendto(b"FILL", manager.path)
+            # That one is taken by who was listening already.
+            wait_until(lambda: "FILL" in manager.heard, "the last that is heard")
+            try:
+                while True:
+                    sock.sendto(b"FILL", manager.path)
+            except BlockingIOError:
+                pass
+
+    def test_a_start_waits_for_no_manager(self):
+        old = self.session()
+        self.daemon.kill()
+        self.fill_queue()
+        self.daemon.spawn()
+        wait_until(lambda: self.daemon.command("status").returncode == 0, "a daemon that serves")
+        for session in (old, Session(self.daemon.path("run/data.sock"))):
+            session.submit(0, ECHO, b"x")
+            self.assertEqual(session.take(harness.PATIENCE)["code"], 0)
+            session.close()
+        self.daemon.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "configuration read again" in self.daemon.log(), "a reload")
+        self.assertNotIn("READY=1", self.daemon.manager.heard)
+        self.daemon.manager.listens.set()
+        self.daemon.hear("READY=1")
+        wait_until(lambda: sorted(self.daemon.manager.store) == ["control", "data"],
+                   "the store is as it should be")
+
+    def test_who_was_not_stored_before_a_restart_has_room_afterwards(self):
+        self.daemon.stop()
+        self.daemon.MAX_STORED = 13
+        self.daemon.start()
+        store = self.daemon.manager.store
+        # It has asked for nothing yet, and is handed on all the same.
+        sessions = [Session(self.daemon.path("run/data.sock"))]
+        self.assertEqual(len(store), 2)
+        self.daemon.one("restart")
+        sessions.append(Session(self.daemon.path("run/data.sock")))
+        for session in sessions:
+            session.submit(0, ECHO, b"x")
+            self.assertEqual(session.take(harness.PATIENCE)["code"], 0)
+        wait_until(lambda: len(store) == 12, "both are stored")
+        for session in sessions:
+            session.close()
+
     def test_half_a_session_is_dropped(self):
         for part in ("-bell", "-state", "-frames", "-results-0"):
             session, whole = self.session(), self.session()
