@@ -307,12 +307,12 @@ static void start(struct serve *serve, struct request *request)
 		refuse(serve, request, code, wrong);
 		return;
 	}
-	if (wire->verb == SHM_ECHO) {
-		echo(serve, request);
-		return;
-	}
 	if (wire->deadline_ns > 0 && wire->deadline_ns <= request->received_ns) {
 		refuse(serve, request, -ETIMEDOUT, "deadline");
+		return;
+	}
+	if (wire->verb == SHM_ECHO) {
+		echo(serve, request);
 		return;
 	}
 	request->site = sites_find(&serve->sites, wire->site);

@@ -439,6 +439,9 @@ class Data(harness.Case):
         self.assertEqual(answers[1]["reason"], "deadline")
         answers = [session.ask(slot, ECHO, n_bytes=16 << 20) for slot in range(4)]
         self.assertEqual({a["code"] for a in answers}, {0}, "each slot can be used again")
+        small = session.ask(0, ECHO, b"x", deadline_ns=1)
+        self.assertEqual((small["code"], small["verdict"], small["reason"], small["checksum"]),
+                         (ETIMEDOUT, 0, "deadline", 0))
         session.close()
 
     def test_a_client_that_dies_in_flight_leaves_nothing_behind(self):
