@@ -3,8 +3,8 @@
 #include <math.h>
 #include <string.h>
 
-#include "base/rng.h"
 #include "learn/masksub.h"
+#include "learn/patch_mask.h"
 #include "learn/softmax.h"
 #include "learn/streams.h"
 #include "learn/supervised.h"
@@ -23,18 +23,10 @@ static uint32_t n_patches(const struct recipe *recipe, const struct vit_shape *s
 	return grid * grid;
 }
 
-uint32_t masksub_n_kept(uint32_t n, float ratio)
-{
-	/* In double a ratio of .9f leaves a little less than a tenth: not one patch fewer for that. */
-	const uint32_t kept = (uint32_t)floor((double)n * (1 - (double)ratio) + 1e-6 * n);
-
-	return kept > 0 ? kept : 1;
-}
-
 static struct branch masked_branch(const struct recipe *recipe, const struct vit_shape *shape)
 {
 	const uint32_t n = n_patches(recipe, shape);
-	const uint32_t n_kept = masksub_n_kept(n, recipe->masksub_ratio);
+	const uint32_t n_kept = patch_mask_n_kept(n, recipe->masksub_ratio);
 
 	return (struct branch){
 		.n_views = 1,
@@ -134,13 +126,14 @@ static int masksub_choose(struct objective *objective, struct objective_batch *b
 	for (uint32_t b = 0; b < objective->n_branches; b++) {
 		const struct objective_rows *rows = &batch->branches[b];
 		const uint32_t n_kept = rows->n_tokens - 1;
+		const struct patch_mask mask = { .n_patches = rows->n_patches, .n_kept = n_kept };
 
 		for (uint32_t row = 0; rows->kept && row < rows->n_rows; row++) {
 			struct rng rng = rng_stream(masksub->head.recipe.seed, batch->step,
 				batch->images[row % masksub->batch],
 				STREAM_KEEP + 16 * b + row / masksub->batch);
 
-			rng_permutation(&rng, masksub->order, rows->n_patches);
+			patch_mask_choose(&mask, NULL, &rng, masksub->order);
 			memcpy(rows->kept + (size_t)row * n_kept, masksub->order,
 				n_kept * sizeof(*masksub->order));
 		}

@@ -34,7 +34,4 @@ struct masksub {
  */
 double masksub_loss(const float *o, const float *targets, uint32_t n, uint32_t k, float *d_o);
 
-/** How many patches of n enter the masked pass: floor(n * (1 - ratio)), 1 at the least. */
-uint32_t masksub_n_kept(uint32_t n, float ratio);
-
 #endif

@@ -33,6 +33,7 @@
 #include "learn/folder.h"
 #include "learn/judge.h"
 #include "learn/masksub.h"
+#include "learn/patch_mask.h"
 #include "learn/round_state.h"
 #include "learn/supervised.h"
 #include "model/vit_params.h"
@@ -201,7 +202,7 @@ static int embed_held(const struct study *study, struct vit *vit, const struct s
 {
 	const uint32_t width = vit_shape(study->vit)->width, px = study->prep.input_px;
 	const uint32_t grid = px / vit_shape(study->vit)->patch, n_patches = grid * grid;
-	const uint32_t n_kept = masksub_n_kept(n_patches, drops[drop]);
+	const uint32_t n_kept = patch_mask_n_kept(n_patches, drops[drop]);
 	const struct vit_tape_options options = {
 		.batch = AT_ONCE,
 		.px = px,

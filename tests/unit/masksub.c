@@ -170,17 +170,6 @@ static void a_pass_of_nothing_masked_changes_nothing_but_the_half(void **state)
 	ask_done(&asked);
 }
 
-static void so_many_patches_are_kept(void **state)
-{
-	(void)state;
-	assert_int_equal(masksub_n_kept(49, .5f), 24);
-	assert_int_equal(masksub_n_kept(196, .5f), 98);
-	assert_int_equal(masksub_n_kept(196, .75f), 49);
-	assert_int_equal(masksub_n_kept(100, .9f), 10);
-	assert_int_equal(masksub_n_kept(16, 0), 16);
-	assert_int_equal(masksub_n_kept(4, .95f), 1);
-}
-
 /* ---- rounds */
 
 static int set_up(void **state)
@@ -407,7 +396,6 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(loss_and_gradients_equal_autograd),
 		cmocka_unit_test(a_pass_of_nothing_masked_changes_nothing_but_the_half),
-		cmocka_unit_test(so_many_patches_are_kept),
 		cmocka_unit_test(without_masking_the_gradient_is_half_of_supervised),
 		cmocka_unit_test(every_row_and_step_keeps_patches_of_its_own),
 		cmocka_unit_test(only_labelled_images_are_drawn),
