@@ -199,7 +199,6 @@ static void masksub_update(struct objective *objective, const struct objective_b
 const struct objective_kind objective_masksub = {
 	.name = "masksub",
 	.wants_labels = true,
-	.labelled_only = true,
 	.figures = figure_names,
 	.branches = masksub_branches,
 	.make = masksub_make,

@@ -58,7 +58,6 @@ struct objective_kind {
 	const char *name;
 	bool wants_features; /* start() is given features of the frozen network */
 	bool wants_labels;   /* of the source; make() finds two classes at least */
-	bool labelled_only;  /* images without a label are not in the source at all */
 	/* Names of what loss() writes to figures, at most ROUND_MAX_FIGURES, the last NULL; NULL: none.
 	 * A round reports the mean over its last steps, as it does for the loss. */
 	const char *const *figures;

@@ -213,46 +213,6 @@ static void add_labels(struct image_source *source)
 	source->manifest = digest_final(&state);
 }
 
-/* The source becomes its labelled images; labels are of those alone. */
-static int leave_labelled(struct round *round)
-{
-	const struct image_source *whole = &round->whole;
-	uint32_t n = 0;
-
-	round->labelled = calloc(whole->n, sizeof(*round->labelled));
-	round->labels = calloc(whole->n, sizeof(*round->labels));
-	if (!round->labelled || !round->labels)
-		return -ENOMEM;
-	for (uint32_t i = 0; i < whole->n; i++)
-		if (whole->labels[i] < whole->n_classes) {
-			round->labels[n] = whole->labels[i];
-			round->labelled[n++] = i;
-		}
-	if (n < 2)
-		return -EINVAL;
-	round->part = (struct embed_part){ whole, round->labelled, n };
-	round->source = embed_part_source(&round->part);
-	round->source.labels = round->labels;
-	round->source.n_classes = whole->n_classes;
-	return 0;
-}
-
-static int take_labels(struct round *round, const struct objective_kind *kind, struct diag *diag)
-{
-	int r = 0;
-
-	if (!kind->wants_labels || !round->source.labels)
-		return 0;
-	add_labels(&round->source);
-	round->whole = round->source;
-	if (kind->labelled_only)
-		r = leave_labelled(round);
-	if (r == -EINVAL)
-		return diag_set(
-			diag, EINVAL, "objective %s: fewer than two labelled images", kind->name);
-	return r;
-}
-
 int round_new(struct round **ret_round, struct vit *vit, const struct recipe *recipe,
 	const struct prep *prep, const struct image_source *source, struct diag *diag)
 {
@@ -282,10 +242,10 @@ int round_new_of(struct round **ret_round, const struct objective_kind *kind, st
 		return r;
 	if (!kind)
 		kind = objective_kind(recipe->objective);
-	r = take_labels(round, kind, diag);
-	if (r == 0)
-		r = objective_new_of(&round->objective, kind,
-			&(struct objective_setup){ &round->recipe, &round->source, vit }, diag);
+	if (kind->wants_labels && round->source.labels)
+		add_labels(&round->source);
+	r = objective_new_of(&round->objective, kind,
+		&(struct objective_setup){ &round->recipe, &round->source, vit }, diag);
 	if (r < 0)
 		return r;
 	round->drive = recipe->drive == RECIPE_WEIGHTS ? &drive_weights : &drive_scores;
@@ -314,8 +274,6 @@ void round_free(struct round *round)
 		round->drive->free(round);
 	objective_free(round->objective);
 	arena_free(round->arena);
-	free(round->labelled);
-	free(round->labels);
 	free(round->images);
 	free(round);
 }

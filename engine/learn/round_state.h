@@ -45,12 +45,6 @@ struct round {
 	struct views *views;
 	struct arena *arena;
 
-	/* Where the objective wants labelled images alone: what the source is a part of, the part, and
-	 * (part.n) its images and their labels. */
-	struct image_source whole;
-	struct embed_part part;
-	uint32_t *labelled, *labels;
-
 	/* The drive's. */
 	struct slot *slot, *teacher_slot; /* teacher: NULL without */
 	struct mask *mask, *teacher_mask;
