@@ -28,13 +28,16 @@ static struct sample sample_of(
 		.threshold = (uint32_t)((double)drop->rate * 0x1p32),
 	};
 
-	if (rng_uniform(&path) < drop->path)
+	if (drop->path > 0 && rng_uniform(&path) < drop->path)
 		sample.scale = 0;
 	return sample;
 }
 
+/* Paths alone, or one that is dropped, need no number an element. */
 static float kept(struct sample *sample)
 {
+	if (sample->threshold == 0 || sample->scale == 0)
+		return sample->scale;
 	return rng_u32(&sample->rng) < sample->threshold ? 0 : sample->scale;
 }
 
