@@ -173,8 +173,8 @@ void vit_tape_end_at(struct vit_tape *tape, uint32_t block);
  * @param d_out    like out
  * @param grad     flat, in the layout's order: dL/dW' of every maskable tensor is added to it; of a
  *                 model that is learnt (model/vit_params.h) the gradients of all its values, n_values
- * @param d_entry  (batch, T', width), overwritten: of what entered the first block, in whatever block
- *                 the way back were to end else; what was replaced and what positions were added is
+ * @param d_entry  (batch, T', width), overwritten: of what entered the first block, wherever the way
+ *                 back of the gradients ends; what was replaced and what positions were added is
  *                 trained by that. NULL: not wanted
  * @return 0, -EINVAL: the slot is not one for SLOT_LEARN in the tape's precision, or the tape has no
  *         way back, -EIO: oneDNN refused

@@ -69,7 +69,7 @@ void vit_norm_sums(const struct vit *vit, float *grad, const struct vit_norm *no
 {
 	struct norm_sums job = *sums;
 
-	if (!vit->params)
+	if (!vit->params || !grad)
 		return;
 	job.d_gamma = vit_grad_of(vit, grad, norm->weight);
 	job.d_beta = vit_grad_of(vit, grad, norm->bias);
@@ -106,10 +106,13 @@ static int run_layer(
 	const struct vit_extent *e = &p->grad->extent;
 	const size_t n_rows = (size_t)e->n * (layer == VIT_QKV ? e->n_tokens : e->n_queries);
 	struct vit_layer_grad *ops = &p->grad->layers[layer];
-	int r;
+	float *grad = p->d->grad;
+	int r = 0;
 
-	row_column_sums(p->d->grad + tensor[1].offset, dy, n_rows, tensor[1].n, e->precision);
-	r = op_run_on(ops->dw, dy, x, p->d->grad + tensor[0].offset);
+	if (grad) {
+		row_column_sums(grad + tensor[1].offset, dy, n_rows, tensor[1].n, e->precision);
+		r = op_run_on(ops->dw, dy, x, grad + tensor[0].offset);
+	}
 	if (r < 0 || !dx)
 		return r;
 	op_bind(ops->dx, OP_SRC, dy);

@@ -327,7 +327,7 @@ struct vit_grad_data {
 	void *qkv;              /* (n, T, 3 D); may be hidden */
 	void *probs;            /* (n, H, Q, T) */
 	void *dropped;          /* (n, Q, D): of what proj or fc2 gave, where some is dropped */
-	float *grad;            /* the caller's, of all maskable tensors */
+	float *grad; /* the caller's, of all maskable tensors; NULL: only what lies below is wanted */
 };
 
 /* vit_attention_grad.c */

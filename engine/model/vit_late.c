@@ -51,6 +51,6 @@ void vit_late_enter(const struct vit_late *late, const struct vit_stem *stem, co
 void vit_late_backward(const struct vit_late *late, const struct vit_stem *stem,
 	const struct vit *vit, const float *d_tokens, float *grad)
 {
-	if (vit->params)
+	if (vit->params && grad)
 		vit_places_grad(stem, vit, vit->late_positions, d_tokens, late->positions, grad);
 }

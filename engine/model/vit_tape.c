@@ -454,6 +454,7 @@ int vit_tape_backward(struct vit_tape *tape, const struct slot *slot, const floa
 	for (uint32_t b = last; r == 0 && b-- > end;) {
 		const bool is_early = b < vit->shape.class_block;
 
+		d.grad = b >= tape->end ? grad : NULL;
 		if (b + 1 == vit->shape.class_block)
 			leave_class(tape, &d);
 		r = vit_block_backward(is_early ? &tape->early_grad : &tape->grads, vit, slot, b,
@@ -461,7 +462,7 @@ int vit_tape_backward(struct vit_tape *tape, const struct slot *slot, const floa
 	}
 	if (end == 0 && vit->shape.class_block > 0)
 		vit_class_return(d.below, &vit->shape, tape->stem.n, tape->stem.n_tokens);
-	if (r == 0 && end == 0 && learns_stem(tape))
+	if (r == 0 && tape->end == 0 && learns_stem(tape))
 		r = vit_stem_backward(&tape->stem_grad, &tape->stem, vit, d.below, grad);
 	if (r == 0 && d_entry)
 		memcpy(d_entry, d.below, n_entering(tape) * vit->shape.width * sizeof(*d_entry));

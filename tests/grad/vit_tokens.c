@@ -298,12 +298,40 @@ static void every_way_agrees_with_differences_down_to_its_entry(void **state)
 		open_tape(&tape, model, &ways[w], &options);
 		assert_int_equal(vit_tape_forward(tape, model->slot, out), 0);
 		memset(grad, 0, n * sizeof(*grad));
-		/* Wherever the way back ends else, the entry is reached. */
-		vit_tape_end_at(tape, 1);
 		assert_int_equal(
 			vit_tape_backward(tape, model->slot, model->weight, grad, d_entry), 0);
 		check_tensors(model, &ways[w], grad, direction);
 		check_entry(model, &ways[w], d_entry, direction);
+	}
+}
+
+static void the_entry_is_reached_wherever_gradients_end(void **state)
+{
+	const struct model *model = *state;
+	const struct mask_layout *layout = vit_layout(model->vit);
+	const size_t n = layout->n_elements, above = layout->tensors[layout->n_tensors / 3].offset;
+	_cleanup_(freep) float *whole = calloc(n, sizeof(*whole));
+	_cleanup_(freep) float *grad = calloc(n, sizeof(*grad));
+
+	for (size_t w = 0; w < ARRAY_SIZE(ways); w++) {
+		const struct vit_tape_options options = options_of(&ways[w], PRECISION_F32);
+		_cleanup_(vit_tape_freep) struct vit_tape *tape = NULL;
+		float out[BATCH * MAX_TOKENS * WIDTH], d_entry[2][ARRAY_SIZE(out)];
+
+		open_tape(&tape, model, &ways[w], &options);
+		memset(whole, 0, n * sizeof(*whole));
+		memset(grad, 0, n * sizeof(*grad));
+		assert_int_equal(vit_tape_forward(tape, model->slot, out), 0);
+		assert_int_equal(
+			vit_tape_backward(tape, model->slot, model->weight, whole, d_entry[0]), 0);
+		vit_tape_end_at(tape, 1);
+		assert_int_equal(vit_tape_forward(tape, model->slot, out), 0);
+		assert_int_equal(
+			vit_tape_backward(tape, model->slot, model->weight, grad, d_entry[1]), 0);
+		assert_memory_equal(d_entry[0], d_entry[1], n_entry(&ways[w]) * sizeof(float));
+		for (size_t i = 0; i < above; i++)
+			assert_true(grad[i] == 0);
+		assert_memory_equal(grad + above, whole + above, (n - above) * sizeof(*grad));
 	}
 }
 
@@ -599,6 +627,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_way_gives_what_the_twin_gives),
 		cmocka_unit_test(every_way_agrees_with_differences_down_to_its_entry),
+		cmocka_unit_test(the_entry_is_reached_wherever_gradients_end),
 		cmocka_unit_test(bf16_points_where_f32_does),
 		cmocka_unit_test(all_patches_in_their_order_are_no_subset),
 		cmocka_unit_test(options_that_cannot_be_are_refused),
