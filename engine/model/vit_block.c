@@ -175,14 +175,9 @@ static int run_norm(const struct vit_shape *shape, const struct norm_run *run)
 	return 0;
 }
 
-int vit_block_forward(struct vit_block *block, const struct vit *vit, const struct slot *slot,
+int vit_block_look(struct vit_block *block, const struct vit *vit, const struct slot *slot,
 	uint32_t b, const struct vit_block_data *data)
 {
-	const uint32_t width = vit->shape.width;
-	const unsigned first = vit_layer_index(b, VIT_QKV);
-	const struct slot_entry *layers = slot_entry(slot, first);
-	const struct vit_drop *drop = data->drop;
-	const size_t n_rows = (size_t)block->extent.n * block->extent.n_queries;
 	int r;
 
 	r = run_norm(&vit->shape, &(struct norm_run){
@@ -194,40 +189,74 @@ int vit_block_forward(struct vit_block *block, const struct vit *vit, const stru
 					  .dst = data->y1,
 					  .rows = (size_t)block->extent.n * block->extent.n_tokens,
 				  });
-	if (r == 0)
-		r = run_layer(block->qkv, &layers[VIT_QKV], data->y1, data->qkv);
-	if (r == 0)
-		r = vit_attention_forward(&block->attention, vit, block->extent, data);
 	if (r < 0)
 		return r;
+	return run_layer(
+		block->qkv, slot_entry(slot, vit_layer_index(b, VIT_QKV)), data->y1, data->qkv);
+}
 
-	seed(block, width, drop ? NULL : data->x, data->mid);
-	r = run_layer(block->proj, &layers[VIT_PROJ], data->att, data->mid);
-	if (r == 0 && drop)
-		vit_drop_add(drop, &vit->shape, block->extent, first + VIT_PROJ, data->x,
+/* data->att to data->mid */
+static int run_proj(struct vit_block *block, const struct vit *vit, const struct slot_entry *layer,
+	unsigned index, const struct vit_block_data *data)
+{
+	int r;
+
+	seed(block, vit->shape.width, data->drop ? NULL : data->x, data->mid);
+	r = run_layer(block->proj, layer, data->att, data->mid);
+	if (r == 0 && data->drop)
+		vit_drop_add(data->drop, &vit->shape, block->extent, index, data->x,
 			block->extent.n_tokens, data->mid);
+	return r;
+}
+
+/* data->hidden to data->out */
+static int run_fc2(struct vit_block *block, const struct vit *vit, const struct slot_entry *layer,
+	unsigned index, const struct vit_block_data *data)
+{
+	const struct vit_extent *e = &block->extent;
+	const size_t n = (size_t)e->n * e->n_queries * vit->shape.width;
+	int r;
+
+	if (data->drop)
+		memset(data->out, 0, n * sizeof(float));
+	else if (data->out != data->mid)
+		memcpy(data->out, data->mid, n * sizeof(float));
+	r = run_layer(block->fc2, layer, data->hidden, data->out);
+	if (r == 0 && data->drop)
+		vit_drop_add(
+			data->drop, &vit->shape, *e, index, data->mid, e->n_queries, data->out);
+	return r;
+}
+
+int vit_block_think(struct vit_block *block, const struct vit *vit, const struct slot *slot,
+	uint32_t b, const struct vit_block_data *data)
+{
+	const unsigned first = vit_layer_index(b, VIT_QKV);
+	const struct slot_entry *layers = slot_entry(slot, first);
+	int r = vit_attention_forward(&block->attention, vit, block->extent, data);
+
 	if (r == 0)
-		r = run_norm(&vit->shape, &(struct norm_run){
-						  .op = block->norm2,
-						  .norm = &vit->norm2[b],
-						  .src = data->mid,
-						  .mean = data->mean2,
-						  .variance = data->var2,
-						  .dst = data->y2,
-						  .rows = n_rows,
-					  });
+		r = run_proj(block, vit, &layers[VIT_PROJ], first + VIT_PROJ, data);
+	if (r == 0)
+		r = run_norm(&vit->shape,
+			&(struct norm_run){
+				.op = block->norm2,
+				.norm = &vit->norm2[b],
+				.src = data->mid,
+				.mean = data->mean2,
+				.variance = data->var2,
+				.dst = data->y2,
+				.rows = (size_t)block->extent.n * block->extent.n_queries,
+			});
 	if (r == 0)
 		r = run_fc1(block, vit, &layers[VIT_FC1], data);
-	if (r < 0)
-		return r;
+	return r < 0 ? r : run_fc2(block, vit, &layers[VIT_FC2], first + VIT_FC2, data);
+}
 
-	if (drop)
-		memset(data->out, 0, n_rows * width * sizeof(float));
-	else if (data->out != data->mid)
-		memcpy(data->out, data->mid, n_rows * width * sizeof(float));
-	r = run_layer(block->fc2, &layers[VIT_FC2], data->hidden, data->out);
-	if (r == 0 && drop)
-		vit_drop_add(drop, &vit->shape, block->extent, first + VIT_FC2, data->mid,
-			block->extent.n_queries, data->out);
-	return r;
+int vit_block_forward(struct vit_block *block, const struct vit *vit, const struct slot *slot,
+	uint32_t b, const struct vit_block_data *data)
+{
+	int r = vit_block_look(block, vit, slot, b, data);
+
+	return r < 0 ? r : vit_block_think(block, vit, slot, b, data);
 }

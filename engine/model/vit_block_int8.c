@@ -187,18 +187,25 @@ static int think(struct vit_block *block, const struct vit *vit, const struct sl
 	return 0;
 }
 
-int vit_block_int8_forward(struct vit_block *block, const struct vit *vit, const struct slot *slot,
+int vit_block_int8_look(struct vit_block *block, const struct vit *vit, const struct slot *slot,
+	uint32_t b, const struct vit_block_data *data, const struct vit_int8 *int8)
+{
+	const uint32_t at_once = vit_int8_parts(&vit->shape, block->extent).qkv;
+	int r = 0;
+
+	for (uint32_t i = 0; r == 0 && i < block->extent.n; i += at_once)
+		r = look(block, vit, slot, b, i, data, int8);
+	return r;
+}
+
+int vit_block_int8_think(struct vit_block *block, const struct vit *vit, const struct slot *slot,
 	uint32_t b, const struct vit_block_data *data, const struct vit_int8 *int8)
 {
 	const struct vit_extent *e = &block->extent;
-	const struct vit_int8_parts parts = vit_int8_parts(&vit->shape, *e);
-	int r = 0;
+	const uint32_t at_once = vit_int8_parts(&vit->shape, *e).rest;
+	int r = vit_attention_forward(&block->attention, vit, *e, data);
 
-	for (uint32_t i = 0; r == 0 && i < e->n; i += parts.qkv)
-		r = look(block, vit, slot, b, i, data, int8);
-	if (r == 0)
-		r = vit_attention_forward(&block->attention, vit, *e, data);
-	for (uint32_t i = 0; r == 0 && i < e->n; i += parts.rest)
+	for (uint32_t i = 0; r == 0 && i < e->n; i += at_once)
 		r = think(block, vit, slot, b, i, data, int8);
 	return r;
 }

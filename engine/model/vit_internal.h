@@ -201,6 +201,11 @@ int vit_block_init(
 void vit_block_done(struct vit_block *block);
 int vit_run_norm(struct op *op, const struct vit_norm *norm, const float *src, float *mean,
 	float *variance, float *dst);
+/** Its two halves: data->x to data->qkv, and that, which is left as it is, to data->out. */
+int vit_block_look(struct vit_block *block, const struct vit *vit, const struct slot *slot,
+	uint32_t b, const struct vit_block_data *data);
+int vit_block_think(struct vit_block *block, const struct vit *vit, const struct slot *slot,
+	uint32_t b, const struct vit_block_data *data);
 int vit_block_forward(struct vit_block *block, const struct vit *vit, const struct slot *slot,
 	uint32_t b, const struct vit_block_data *data);
 
@@ -226,7 +231,10 @@ int vit_block_int8_init(struct vit_block *block, const struct vit *vit, struct v
 /** Of data->x (rows, D) what block b reads; a block leaves it for the next one. */
 void vit_block_int8_begin(const struct vit *vit, uint32_t b, size_t rows,
 	const struct vit_block_data *data, const struct vit_int8 *int8);
-int vit_block_int8_forward(struct vit_block *block, const struct vit *vit, const struct slot *slot,
+/** vit_block_look() and vit_block_think() from and to int8->narrow. */
+int vit_block_int8_look(struct vit_block *block, const struct vit *vit, const struct slot *slot,
+	uint32_t b, const struct vit_block_data *data, const struct vit_int8 *int8);
+int vit_block_int8_think(struct vit_block *block, const struct vit *vit, const struct slot *slot,
 	uint32_t b, const struct vit_block_data *data, const struct vit_int8 *int8);
 
 /* vit_carve.c */

@@ -226,12 +226,28 @@ float *vit_plan_input(struct vit_plan *plan)
 	return plan->stem.input;
 }
 
-static int forward_block(struct vit_plan *plan, struct vit_block *block, const struct slot *slot,
+static int look(struct vit_plan *plan, struct vit_block *block, const struct slot *slot, uint32_t b,
+	const struct vit_block_data *data)
+{
+	return plan->precision == PRECISION_INT8
+		       ? vit_block_int8_look(block, plan->vit, slot, b, data, &plan->int8)
+		       : vit_block_look(block, plan->vit, slot, b, data);
+}
+
+static int think(struct vit_plan *plan, struct vit_block *block, const struct slot *slot,
 	uint32_t b, const struct vit_block_data *data)
 {
 	return plan->precision == PRECISION_INT8
-		       ? vit_block_int8_forward(block, plan->vit, slot, b, data, &plan->int8)
-		       : vit_block_forward(block, plan->vit, slot, b, data);
+		       ? vit_block_int8_think(block, plan->vit, slot, b, data, &plan->int8)
+		       : vit_block_think(block, plan->vit, slot, b, data);
+}
+
+static int forward_block(struct vit_plan *plan, struct vit_block *block, const struct slot *slot,
+	uint32_t b, const struct vit_block_data *data)
+{
+	int r = look(plan, block, slot, b, data);
+
+	return r < 0 ? r : think(plan, block, slot, b, data);
 }
 
 static void begin(struct vit_plan *plan, uint32_t b, uint32_t n_tokens)
@@ -256,15 +272,13 @@ static void weigh_blocks(struct vit_plan *plan)
 		plan->weights);
 }
 
-/* The last block once more, in place: what the class tokens had of it lies elsewhere. */
+/* The last block for all tokens, in place: what the class tokens had of it lies elsewhere, and the
+ * queries, keys and values of all are still there. */
 static int run_rest(struct vit_plan *plan, const struct slot *slot)
 {
-	const uint32_t b = plan->vit->shape.depth - 1;
-
 	if (plan->pooled)
 		weigh_blocks(plan);
-	begin(plan, b, plan->stem.n_tokens);
-	return forward_block(plan, &plan->blocks, slot, b, &plan->data);
+	return think(plan, &plan->blocks, slot, plan->vit->shape.depth - 1, &plan->data);
 }
 
 /* From what the stem gave to what enters with the class token. */
