@@ -71,6 +71,8 @@ int wire_site_name_check(const char *site);
 #define WIRE_CLASS_BYTES 64u
 /** Classes of a site. */
 #define WIRE_MAX_CLASSES 1000u
+/** Classes which a site tells apart. */
+#define WIRE_MAX_SHOWN 64u
 /** Images that one of the classes which a site tells apart is shown by. */
 #define WIRE_MAX_SUPPORTS 16u
 /**

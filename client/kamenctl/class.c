@@ -27,6 +27,7 @@ static int check_present(struct addition *job, struct control *control)
 	Kamen__Request request = KAMEN__REQUEST__INIT;
 	Kamen__SiteName named = KAMEN__SITE_NAME__INIT;
 	const Kamen__Reply *reply;
+	unsigned n = 0;
 	int status;
 
 	named.site = (char *)(uintptr_t)job->site;
@@ -37,11 +38,16 @@ static int check_present(struct addition *job, struct control *control)
 		status = control_next(control, false, &reply);
 		if (status != EXIT_DONE || !reply)
 			break;
-		if (reply->row_case == KAMEN__REPLY__ROW_CLASS_ &&
-			strcmp(reply->class_->name, job->name) == 0)
+		if (reply->row_case != KAMEN__REPLY__ROW_CLASS_)
+			continue;
+		n++;
+		if (strcmp(reply->class_->name, job->name) == 0)
 			status = ctl_fail(job->ctl, EXIT_FAILED,
 				"site %s: there is a class '%s' already", job->site, job->name);
 	}
+	if (status == EXIT_DONE && n >= WIRE_MAX_SHOWN)
+		status = ctl_fail(job->ctl, EXIT_FAILED,
+			"site %s: it has %u classes, and may have no more", job->site, n);
 	return status;
 }
 
@@ -110,6 +116,36 @@ static int add(struct addition *job, struct control *control)
 	return status == EXIT_DONE ? output_reply(job->ctl, reply, false) : status;
 }
 
+/* What came for a class that does not come about is not to be learnt from either. */
+static void drop_brought(struct addition *job, struct control *control)
+{
+	ProtobufCBinaryData hashes[WIRE_MAX_SUPPORTS];
+	Kamen__Request request = KAMEN__REQUEST__INIT;
+	Kamen__ClassDrop message = KAMEN__CLASS_DROP__INIT;
+	const Kamen__Reply *reply;
+	size_t n_left;
+
+	for (size_t i = 0; i < job->labels->n; i++)
+		if (job->is_brought[i])
+			hashes[message.n_hashes++] = (ProtobufCBinaryData){ DIGEST_BYTES,
+				job->labels->rows[i].hash.bytes };
+	n_left = message.n_hashes;
+	if (n_left == 0)
+		return;
+	message.site = (char *)(uintptr_t)job->site;
+	message.hashes = hashes;
+	request.verb_case = KAMEN__REQUEST__VERB_CLASS_DROP;
+	request.class_drop = &message;
+	if (control_ask(control, &request, -1, KAMEN__REPLY__ROW_CLASS_DROPPED, &reply) ==
+		EXIT_DONE)
+		n_left -= reply->class_dropped->images < n_left ? reply->class_dropped->images
+								: n_left;
+	if (n_left > 0)
+		(void)ctl_fail(job->ctl, EXIT_FAILED,
+			"site %s: %zu images that were pushed for '%s' stay, and are learnt from",
+			job->site, n_left, job->name);
+}
+
 static int run(struct ctl *ctl, const char *site, const char *name, const struct labels *labels)
 {
 	_cleanup_(control_freep) struct control *control = NULL;
@@ -124,9 +160,14 @@ static int run(struct ctl *ctl, const char *site, const char *name, const struct
 	status = control_open(ctl, &control);
 	if (status == EXIT_DONE)
 		status = check_present(&job, control);
+	if (status != EXIT_DONE)
+		return status;
+	status = push(&job);
 	if (status == EXIT_DONE)
-		status = push(&job);
-	return status == EXIT_DONE ? add(&job, control) : status;
+		status = add(&job, control);
+	if (status != EXIT_DONE)
+		drop_brought(&job, control);
+	return status;
 }
 
 static int check_names(const struct ctl *ctl, const char *site, const char *name)

@@ -180,6 +180,7 @@ static const struct control_verb verbs[] = {
 	{ KAMEN__REQUEST__VERB_CLASS_ADD, true, control_class_add },
 	{ KAMEN__REQUEST__VERB_CLASS_LIST, false, control_class_list },
 	{ KAMEN__REQUEST__VERB_CLASS_REMOVE, true, control_class_remove },
+	{ KAMEN__REQUEST__VERB_CLASS_DROP, true, control_class_drop },
 	{ KAMEN__REQUEST__VERB_CLASS_PROTOTYPES, false, control_class_prototypes },
 };
 

@@ -90,6 +90,7 @@ void control_metrics(struct control_client *client, const Kamen__Request *reques
 void control_class_add(struct control_client *client, const Kamen__Request *request);
 void control_class_list(struct control_client *client, const Kamen__Request *request);
 void control_class_remove(struct control_client *client, const Kamen__Request *request);
+void control_class_drop(struct control_client *client, const Kamen__Request *request);
 void control_class_prototypes(struct control_client *client, const Kamen__Request *request);
 
 /* ---- what the learner has to say, to everybody who waits for it */

@@ -2,11 +2,13 @@
 /* The classes that a site tells apart. */
 #include <errno.h>
 
+#include "ops/log.h"
 #include "serve/control.h"
 #include "serve/serve.h"
 
 /* What kamenctl refuses before it pushes is what the site would refuse. */
 _Static_assert(WIRE_MAX_SUPPORTS == CLASS_MAX_SUPPORTS, "one limit of a class's images");
+_Static_assert(WIRE_MAX_SHOWN == CLASS_MAX, "one limit of a site's classes");
 
 static int read_images(const Kamen__ClassAdd *message, struct digest hashes[CLASS_MAX_SUPPORTS],
 	bool is_brought[CLASS_MAX_SUPPORTS], struct diag *diag)
@@ -66,6 +68,48 @@ void control_class_remove(struct control_client *client, const Kamen__Request *r
 			client, request->id, -EINVAL, "site %s: not a class's name", site->name);
 	else
 		changes_remove_class(client, request->id, site, message->name);
+}
+
+static int drop(struct control_client *client, struct site *site, const Kamen__ClassDrop *message,
+	uint32_t *ret_n_dropped)
+{
+	struct digest hashes[CLASS_MAX_SUPPORTS];
+
+	if (message->n_hashes > CLASS_MAX_SUPPORTS)
+		return -E2BIG;
+	for (size_t i = 0; i < message->n_hashes; i++) {
+		if (message->hashes[i].len != DIGEST_BYTES)
+			return -EBADMSG;
+		memcpy(hashes[i].bytes, message->hashes[i].data, DIGEST_BYTES);
+	}
+	/* Who was told that an image is accepted finds it. */
+	admission_commit(client->serve);
+	return state_class_drop(client->serve->state, site->name, hashes,
+		(uint32_t)message->n_hashes, ret_n_dropped);
+}
+
+void control_class_drop(struct control_client *client, const Kamen__Request *request)
+{
+	struct site *site = control_find_site(client, request->id, request->class_drop->site);
+	Kamen__ClassDropped message = KAMEN__CLASS_DROPPED__INIT;
+	Kamen__Reply reply = KAMEN__REPLY__INIT;
+	uint32_t n_dropped;
+	int r;
+
+	if (!site)
+		return;
+	r = drop(client, site, request->class_drop, &n_dropped);
+	if (r < 0) {
+		control_error(client, request->id, r, "site %s: %s", site->name, strerror(-r));
+		return;
+	}
+	if (n_dropped > 0)
+		log_notice("site %s: %u images of a class that did not come about are gone",
+			site->name, n_dropped);
+	message.images = n_dropped;
+	reply.row_case = KAMEN__REPLY__ROW_CLASS_DROPPED;
+	reply.class_dropped = &message;
+	control_reply(client, request->id, true, &reply, -1);
 }
 
 static void fill(Kamen__Class *message, const struct site *site, const char *name, uint32_t n)

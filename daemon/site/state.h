@@ -323,6 +323,10 @@ int state_class_add(
 	struct state *state, const char *site, const struct class_wish *wish, struct diag *diag);
 /** The class, and the images that came for its sake and have no label. -ENODATA: there is none */
 int state_class_remove(struct state *state, const char *site, const char *name, const char *who);
+/** Images that came for a class which did not come about; what has a label, shows a class, or belongs to
+ * a round that runs stays. -ENOENT, -EROFS */
+int state_class_drop(struct state *state, const char *site, const struct digest *hashes, uint32_t n,
+	uint32_t *ret_n_dropped);
 
 /* ---- rounds and versions */
 /**

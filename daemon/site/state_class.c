@@ -425,35 +425,49 @@ int state_class_add(
 
 /* ---- removal */
 
-struct brought {
+/* Images that go, and their files, which go after the commit. */
+struct leaving {
 	int64_t ids[CLASS_MAX_SUPPORTS];
 	char blobs[CLASS_MAX_SUPPORTS][128];
 	uint32_t n;
 };
 
-static int read_brought(struct state *state, int64_t class, struct brought *brought)
+static int leave(struct leaving *leaving, sqlite3_stmt *statement)
+{
+	int r;
+
+	if (leaving->n == CLASS_MAX_SUPPORTS)
+		return -EBADMSG;
+	r = statement_text(statement, 1, leaving->blobs[leaving->n], sizeof(*leaving->blobs));
+	if (r >= 0)
+		leaving->ids[leaving->n++] = sqlite3_column_int64(statement, 0);
+	return r;
+}
+
+static int read_brought(struct state *state, int64_t class, struct leaving *leaving)
 {
 	sqlite3_stmt *statement;
 	int r;
 
 	r = statement_get(state, &statement, SQL_SUPPORT_BROUGHT, "i", class);
 	while (r >= 0 && (r = statement_step(state, statement)) > 0) {
-		uint32_t at = brought->n;
-
-		r = at == CLASS_MAX_SUPPORTS
-			    ? -EBADMSG
-			    : statement_text(statement, 1, brought->blobs[at], 128);
-		if (r < 0) {
+		r = leave(leaving, statement);
+		if (r < 0)
 			(void)sqlite3_reset(statement);
-			break;
-		}
-		brought->ids[brought->n++] = sqlite3_column_int64(statement, 0);
 	}
 	return r;
 }
 
+static void delete_blobs(struct state *state, const char *site, const struct leaving *leaving)
+{
+	_cleanup_(closep) int fd = sweep_open_folder(state, site, "replay");
+
+	for (uint32_t i = 0; fd >= 0 && i < leaving->n; i++)
+		(void)unlinkat(fd, leaving->blobs[i], 0);
+}
+
 static int remove_class(struct state *state, const char *site, const char *name, const char *who,
-	struct brought *brought)
+	struct leaving *leaving)
 {
 	int64_t id, class;
 	char detail[256];
@@ -464,9 +478,9 @@ static int remove_class(struct state *state, const char *site, const char *name,
 		r = find_class(state, id, name, &class);
 	if (r <= 0)
 		return r < 0 ? r : -ENODATA;
-	r = read_brought(state, class, brought);
-	for (uint32_t i = 0; i < brought->n && r >= 0; i++)
-		r = statement_run(state, SQL_IMAGE_DELETE, "i", brought->ids[i]);
+	r = read_brought(state, class, leaving);
+	for (uint32_t i = 0; i < leaving->n && r >= 0; i++)
+		r = statement_run(state, SQL_IMAGE_DELETE, "i", leaving->ids[i]);
 	if (r >= 0)
 		r = statement_run(state, SQL_CLASS_DELETE, "i", class);
 	if (r < 0)
@@ -477,17 +491,52 @@ static int remove_class(struct state *state, const char *site, const char *name,
 
 int state_class_remove(struct state *state, const char *site, const char *name, const char *who)
 {
-	_cleanup_(closep) int fd = -1;
-	struct brought brought = { .n = 0 };
+	struct leaving leaving = { .n = 0 };
 	int r = state_begin(state);
 
 	if (r < 0)
 		return r;
-	r = state_end(state, remove_class(state, site, name, who, &brought));
+	r = state_end(state, remove_class(state, site, name, who, &leaving));
+	if (r >= 0)
+		delete_blobs(state, site, &leaving);
+	return r < 0 ? r : 0;
+}
+
+static int drop_images(struct state *state, const char *site, const struct digest *hashes,
+	uint32_t n, struct leaving *leaving)
+{
+	sqlite3_stmt *statement;
+	int64_t id;
+	int r = site_id_changeable(state, site, &id);
+
+	for (uint32_t i = 0; i < n && r >= 0; i++) {
+		r = statement_get(state, &statement, SQL_IMAGE_SPARE, "ih", id, &hashes[i]);
+		if (r >= 0)
+			r = statement_step(state, statement);
+		if (r <= 0)
+			continue;
+		r = leave(leaving, statement);
+		(void)sqlite3_reset(statement);
+		/* At once: it may be named twice. */
+		if (r >= 0)
+			r = statement_run(
+				state, SQL_IMAGE_DELETE, "i", leaving->ids[leaving->n - 1]);
+	}
+	return r;
+}
+
+int state_class_drop(struct state *state, const char *site, const struct digest *hashes, uint32_t n,
+	uint32_t *ret_n_dropped)
+{
+	struct leaving leaving = { .n = 0 };
+	int r = state_begin(state);
+
 	if (r < 0)
 		return r;
-	fd = sweep_open_folder(state, site, "replay");
-	for (uint32_t i = 0; fd >= 0 && i < brought.n; i++)
-		(void)unlinkat(fd, brought.blobs[i], 0);
+	r = state_end(state, drop_images(state, site, hashes, n, &leaving));
+	if (r < 0)
+		return r;
+	delete_blobs(state, site, &leaving);
+	*ret_n_dropped = leaving.n;
 	return 0;
 }

@@ -98,6 +98,11 @@ static const char *const texts[SQL_N] = {
 		"SELECT image.id, blob FROM support JOIN image ON image.id = support.image_id "
 		"LEFT JOIN label ON label.image_id = image.id "
 		"WHERE class_id = ? AND brought AND class IS NULL",
+	[SQL_IMAGE_SPARE] =
+		"SELECT id, blob FROM image WHERE site_id = ?1 AND hash = ?2 "
+		"AND NOT EXISTS (SELECT 1 FROM support WHERE image_id = id) "
+		"AND NOT EXISTS (SELECT 1 FROM label WHERE image_id = id) "
+		"AND id > (SELECT max(pinned, held) FROM site WHERE site.id = ?1)",
 	/* An image that is gone by now needs none. */
 	[SQL_FEATURE_PUT] = "INSERT OR REPLACE INTO feature (image_id, site_id, space, data) "
 			    "SELECT id, site_id, ?3, ?4 FROM image WHERE id = ?1 AND site_id = ?2",

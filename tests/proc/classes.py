@@ -167,11 +167,16 @@ class Classes(Case):
         self.assertIn("a class has 1 to 16",
                       error("class", "add", "strict", "a", *self.pictures("checks", 0, 17)))
         self.assertEqual(self.classes("strict"), {})
+        self.keeps("strict", 0)
         self.add("strict", "stripes", 3)
         self.assertIn("there is a class 'stripes' already",
                       error("class", "add", "strict", "stripes", *self.pictures("dark", 0, 1)))
         self.assertIn("is one of class 'stripes'",
                       error("class", "add", "strict", "dark", stripes[1]))
+        # One that came for it and one of another class, which stays.
+        self.assertIn("is one of class 'stripes'", error(
+            "class", "add", "strict", "dark", *self.pictures("dark", 5, 1), stripes[1]))
+        self.keeps("strict", 3)
         self.assertIn("no class dark", error("class", "remove", "strict", "dark"))
         self.daemon.ctl("site", "freeze", "strict")
         self.assertIn("frozen", error("class", "add", "strict", "dark", stripes[0]))
@@ -182,6 +187,19 @@ class Classes(Case):
             self.assertEqual((done.returncode, len(done.stderr.splitlines())), (2, 1), args)
         self.assertEqual(self.classes("strict"), {"stripes": 3})
         self.assertEqual(len(self.decisions("strict", "class.add")), 1)
+
+    def keeps(self, site, n):
+        self.assertEqual(self.daemon.one("site", "show", site)["images"], n)
+        self.assertEqual(len(glob.glob(self.daemon.path(f"state/sites/{site}/replay/*"))), n)
+
+    def test_a_site_with_all_its_classes_is_given_no_image(self):
+        self.site("full")
+        for i in range(64):
+            self.add("full", "dark", 1, i, f"class {i}")
+        before = self.daemon.one("site", "show", "full")["images"]
+        error = self.daemon.error("class", "add", "full", "more", *self.pictures("ring", 0, 3))
+        self.assertIn("it has 64 classes, and may have no more", error)
+        self.keeps("full", before)
 
     def test_messages_that_make_no_sense_are_answered(self):
         self.site("wild")
@@ -212,6 +230,9 @@ class Classes(Case):
                 (part(1, b"absent") + part(2, b"a") + image, "no site")):
             self.assertIn(text, ask(message))
         self.assertIn("not a class's name", ask(site + part(2, b"a\nb"), verb=102))
+        self.assertIn("no site", ask(part(1, b"absent"), verb=140))
+        self.assertIn("Bad message", ask(site + part(2, b"short"), verb=140))
+        self.assertIn("too long", ask(site + part(2, b"h" * 32) * 17, verb=140))
         self.lives()
 
     def test_what_came_for_a_class_is_not_learnt_from_and_goes_with_it(self):

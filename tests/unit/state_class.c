@@ -303,6 +303,49 @@ static void a_class_goes_with_what_came_for_it(void **state)
 	assert_int_equal(state_class_count(fixture->state, "a"), -ENOENT);
 }
 
+static uint32_t drop(struct fixture *fixture, uint32_t from, uint32_t to)
+{
+	struct digest hashes[CLASS_MAX_SUPPORTS];
+	uint32_t n_dropped;
+
+	for (uint32_t i = from; i < to; i++)
+		hashes[i - from] = fixture_hash(i);
+	assert_int_equal(state_class_drop(fixture->state, "a", hashes, to - from, &n_dropped), 0);
+	return n_dropped;
+}
+
+static void what_came_for_no_class_goes_and_nothing_else(void **state)
+{
+	const struct round_wish wish = { .who = "me", .min_images = 1 };
+	const struct label label = { fixture_hash(11), "ok" };
+	const struct digest twice[2] = { fixture_hash(20), fixture_hash(20) };
+	struct fixture *fixture = *state;
+	struct diag diag = { "" };
+	struct label_counts counts;
+	uint32_t n;
+
+	make_site(fixture, 40);
+	assert_int_equal(add(fixture, "a", 0, 4), 0);
+	assert_int_equal(state_label_set(fixture->state, "a", &label, 1, "me", NULL, &counts), 0);
+	assert_int_equal(drop(fixture, 2, 6), 2);   /* two show a class */
+	assert_int_equal(drop(fixture, 10, 13), 2); /* one has a label */
+	assert_int_equal(drop(fixture, 60, 63), 0); /* none is there */
+	assert_int_equal(state_class_drop(fixture->state, "a", twice, 2, &n), 0);
+	assert_int_equal(n, 1);
+	assert_int_equal(fixture_count_files(fixture, "a", "replay"), 35);
+	/* What a round learns from has to stay; what comes meanwhile need not. */
+	assert_int_equal(state_round_begin(fixture->state, "a", &wish, &n, &diag), 0);
+	fixture_fill(fixture, "a", 50, 54);
+	assert_int_equal(drop(fixture, 30, 35), 0);
+	assert_int_equal(drop(fixture, 50, 54), 4);
+	assert_int_equal(fixture_count_files(fixture, "a", "replay"), 35);
+	fixture_reopen(fixture);
+	assert_int_equal(fixture_count_files(fixture, "a", "replay"), 35);
+	assert_int_equal(state_class_drop(fixture->state, "b", twice, 2, &n), -ENOENT);
+	assert_int_equal(state_site_hold(fixture->state, "a", SITE_FROZEN, "me"), 0);
+	assert_int_equal(state_class_drop(fixture->state, "a", twice, 2, &n), -EROFS);
+}
+
 #define with_state(test) cmocka_unit_test_setup_teardown(test, fixture_setup, fixture_teardown)
 
 int main(void)
@@ -317,6 +360,7 @@ int main(void)
 		with_state(what_came_as_a_support_is_not_learnt_from),
 		with_state(supports_are_neither_evicted_nor_thinned),
 		with_state(a_class_goes_with_what_came_for_it),
+		with_state(what_came_for_no_class_goes_and_nothing_else),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
