@@ -7,9 +7,8 @@
 
 struct pass {
 	struct vit_tape *tape;
-	struct arena *arena; /* NULL: all at once, and the tape's own input is the input */
+	struct arena *arena; /* NULL: all at once */
 	const float *pixels; /* (n, 3, px, px) */
-	float *input;        /* the same where they are the pass's own; else NULL */
 	float *part;         /* (n_at_once, O, width) of a part: outputs or their gradient */
 	float *d_entry;      /* (n_at_once, T', width) of a part */
 	uint32_t *kept;      /* (n, T' - 1) or NULL */
@@ -49,7 +48,7 @@ static struct vit_tape_options tape_options(
 		.all_out = branch->all_out,
 		.forward_only = branch->network == BRANCH_TEACHER,
 		/* A last part that is shorter would read beyond the end. */
-		.borrows = options->pixels && held(n, n_at_once) == n,
+		.borrows = held(n, n_at_once) == n,
 		.drops = drops(branch),
 	};
 }
@@ -62,36 +61,25 @@ size_t pass_bytes(
 	return vit_tape_bytes(vit, &tape);
 }
 
-/* All that is floats; in parts the input too, where it is not the caller's. */
 static int lay_out(struct pass *pass, bool wants_entry)
 {
-	size_t n_part = is_whole(pass) ? 0 : pass->n_at_once;
+	const size_t n_part = pass->n_at_once;
 
 	return plot_lay_out(&pass->arena,
 		(const struct plot[]){
 			{ &pass->part, n_part * pass->n_out },
 			{ &pass->d_entry, wants_entry ? n_part * pass->n_entry : 0 },
-			{ &pass->input, pass->pixels ? 0 : pass->n * pass->n_pixels },
 		},
-		3);
+		2);
 }
 
 static int set_pixels(struct pass *pass, const struct pass_options *options)
 {
-	int r;
-
 	pass->pixels = options->pixels;
-	if (is_whole(pass)) {
-		if (pass->pixels)
-			vit_tape_read(pass->tape, pass->pixels);
-		else
-			pass->input = vit_tape_input(pass->tape);
-		return 0;
-	}
-	r = lay_out(pass, options->branch.wants_entry);
-	if (r == 0 && !pass->pixels)
-		pass->pixels = pass->input;
-	return r;
+	if (!is_whole(pass))
+		return lay_out(pass, options->branch.wants_entry);
+	vit_tape_read(pass->tape, pass->pixels);
+	return 0;
 }
 
 static int set_tokens(struct pass *pass)
@@ -149,16 +137,6 @@ void pass_free(struct pass *pass)
 	free(pass->kept);
 	free(pass->replaced);
 	free(pass);
-}
-
-float *pass_input(struct pass *pass)
-{
-	return pass->input;
-}
-
-uint32_t pass_n_tokens(const struct pass *pass)
-{
-	return pass->n_tokens;
 }
 
 uint32_t *pass_kept(struct pass *pass)

@@ -18,8 +18,7 @@ struct pass_options {
 	uint32_t first_block; /* what lies below gets no gradient, where nobody wants its entry */
 	enum precision precision; /* the slot's too */
 	struct branch branch;     /* of which the views do not matter here */
-	/* (n, 3, px, px), borrowed and read at every forward; NULL: pass_input() */
-	const float *pixels;
+	const float *pixels;      /* (n, 3, px, px), borrowed and read at every forward */
 };
 
 /** n views; n_at_once 0, or n and above: all at once. */
@@ -31,10 +30,6 @@ size_t pass_bytes(
 void pass_free(struct pass *pass);
 DEFINE_CLEANUP(struct pass *, pass_free)
 
-/** Where the views go if no pixels were given: (n, 3, px, px). Kept until after pass_backward(). */
-float *pass_input(struct pass *pass);
-/** T': tokens of a view that enter. */
-uint32_t pass_n_tokens(const struct pass *pass);
 /** (n, T' - 1) of BRANCH_KEPT, else NULL: which patches enter, the caller's to fill. */
 uint32_t *pass_kept(struct pass *pass);
 /** (n, grid^2) of BRANCH_REPLACED, else NULL: the caller's to fill. */

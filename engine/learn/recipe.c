@@ -225,7 +225,6 @@ static size_t view_bytes(
 
 size_t recipe_tape_bytes(const struct recipe *recipe, const struct vit *vit)
 {
-	static const float pixels[1];
 	struct branch branches[BRANCHES_MAX] = { 0 };
 	uint32_t n_branches =
 		objective_kind(recipe->objective)->branches(recipe, vit_shape(vit), branches);
@@ -235,7 +234,6 @@ size_t recipe_tape_bytes(const struct recipe *recipe, const struct vit *vit)
 	for (uint32_t b = 0; b < n_branches; b++) {
 		struct pass_options options = objective_pass(recipe, &branches[b]);
 
-		options.pixels = pixels; /* none of its own */
 		n_bytes += pass_bytes(vit, branches[b].n_views * recipe->batch,
 			branches[b].n_views * recipe->at_once, &options);
 	}
