@@ -7,14 +7,12 @@ enum { LANES = 16 };
 
 static struct kern_adam_step step_of(const struct adamw *adamw, bool decays)
 {
-	return (struct kern_adam_step){
-		.beta1 = (float)adamw->beta1,
-		.beta2 = (float)adamw->beta2,
-		.eps = (float)adamw->eps,
-		.rate = (float)(adamw->lr / (1 - pow(adamw->beta1, adamw->step))),
-		.root_bias = (float)sqrt(1 - pow(adamw->beta2, adamw->step)),
-		.keep = decays ? (float)(1 - (double)adamw->lr * adamw->decay) : 1,
-	};
+	struct kern_adam_step step =
+		kern_adam_step(adamw->beta1, adamw->beta2, adamw->eps, adamw->lr, adamw->step);
+
+	if (decays)
+		step.keep = (float)(1 - (double)adamw->lr * adamw->decay);
+	return step;
 }
 
 void adamw_step(const struct adamw *adamw, const struct params *params, float *values, float *first,
@@ -50,7 +48,8 @@ static double squares(const float *x, size_t n)
 	return sum;
 }
 
-double adamw_length(const struct params *params, const float *grad)
+/* Of all gradients of what is not fixed; the same sum on any team. */
+static double length_of(const struct params *params, const float *grad)
 {
 	double sum = 0;
 
@@ -62,7 +61,7 @@ double adamw_length(const struct params *params, const float *grad)
 
 double adamw_clip(const struct params *params, float *grad, double most)
 {
-	const double length = adamw_length(params, grad);
+	const double length = length_of(params, grad);
 	const float factor = (float)(most / (length + 1e-6));
 
 	if (factor < 1)

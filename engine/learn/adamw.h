@@ -15,8 +15,6 @@ struct adamw {
 void adamw_step(const struct adamw *adamw, const struct params *params, float *values, float *first,
 	float *second, const float *grad);
 
-/** Length of all gradients of what is not fixed; the same sum on any team. */
-double adamw_length(const struct params *params, const float *grad);
 /**
  * Shortens the gradient to `most` where it is longer, as PyTorch's clip_grad_norm_() does; what is
  * fixed has no say.

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "learn/adamw.h"
 #include "learn/optimiser.h"
 #include "learn/round_state.h"
 #include "learn/selection.h"
@@ -129,11 +130,7 @@ static void scores_update(struct round *round)
 
 static void scores_teach(struct round *round, float decay)
 {
-	const size_t n = n_elements(round);
-
-#pragma omp parallel for simd schedule(static)
-	for (size_t i = 0; i < n; i++)
-		round->teacher[i] += (1 - decay) * (round->scores[i] - round->teacher[i]);
+	ema_move(round->teacher, round->scores, n_elements(round), decay);
 	take(round, round->teacher_mask, round->teacher);
 }
 

@@ -24,16 +24,22 @@ static size_t block_size(size_t n, size_t at)
 	return n - at < N_BLOCK ? n - at : N_BLOCK;
 }
 
-struct kern_adam_step optimiser_adam_step(float lr, uint32_t step)
+struct kern_adam_step kern_adam_step(
+	double beta1, double beta2, double eps, float lr, uint32_t step)
 {
 	return (struct kern_adam_step){
-		.beta1 = .9f,
-		.beta2 = .99f,
-		.eps = 1e-8f,
-		.rate = (float)(lr / (1 - pow(.9, step))),
-		.root_bias = (float)sqrt(1 - pow(.99, step)),
+		.beta1 = (float)beta1,
+		.beta2 = (float)beta2,
+		.eps = (float)eps,
+		.rate = (float)(lr / (1 - pow(beta1, step))),
+		.root_bias = (float)sqrt(1 - pow(beta2, step)),
 		.keep = 1,
 	};
+}
+
+struct kern_adam_step optimiser_adam_step(float lr, uint32_t step)
+{
+	return kern_adam_step(.9, .99, 1e-8, lr, step);
 }
 
 void optimiser_adam(float *params, float *first, float *second, const float *grad, size_t n,

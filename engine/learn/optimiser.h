@@ -16,24 +16,22 @@ static inline float schedule_between(float from, float to, uint32_t step, uint32
 /** Half a cosine from base to 0: the rate of step 0..steps-1. */
 static inline float schedule_cosine(float base, uint32_t step, uint32_t steps)
 {
-	return base * .5f * (float)(1 + cos(3.14159265358979323846 * step / steps));
+	return schedule_between(base, 0, step, steps);
 }
 
-/** Rises linearly over the first n_warm steps, never from 0, then schedule_cosine() over the rest. */
-static inline float schedule_warm(float base, uint32_t step, uint32_t steps, uint32_t n_warm)
-{
-	if (step < n_warm)
-		return base * (float)(step + 1) / (float)(n_warm + 1);
-	return schedule_cosine(base, step - n_warm, steps - n_warm);
-}
-
-/** schedule_warm() that ends at `floor`, not 0. */
+/** Rises linearly over the first n_warm steps, never from 0, then falls to `floor` over the rest. */
 static inline float schedule_warm_to(
 	float base, float floor, uint32_t step, uint32_t steps, uint32_t n_warm)
 {
 	if (step < n_warm)
 		return base * (float)(step + 1) / (float)(n_warm + 1);
 	return schedule_between(base, floor, step - n_warm, steps - n_warm);
+}
+
+/** schedule_warm_to() that ends at 0. */
+static inline float schedule_warm(float base, uint32_t step, uint32_t steps, uint32_t n_warm)
+{
+	return schedule_warm_to(base, 0, step, steps, n_warm);
 }
 
 /** Adam with betas (.9, .99), eps 1e-8, no decay. Steps are counted from 1.
@@ -64,7 +62,10 @@ extern const struct kern_optimiser_impl
 	kern_optimiser_impls[]; /* fastest first, reference last, NULL rows end */
 /** The fastest that this CPU has. */
 const struct kern_optimiser_impl *kern_optimiser(void);
-/** Of step `step`, counted from 1. */
+/** Of step `step`, counted from 1; no decay. */
+struct kern_adam_step kern_adam_step(
+	double beta1, double beta2, double eps, float lr, uint32_t step);
+/** What scores and swav's head learn by. */
 struct kern_adam_step optimiser_adam_step(float lr, uint32_t step);
 #define OPTIMISER_MOMENTUM .9f
 
