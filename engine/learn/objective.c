@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <string.h>
 
 #include "learn/objective.h"
 
@@ -74,7 +75,8 @@ int objective_new_of(struct objective **ret_objective, const struct objective_ki
 			diag, EINVAL, "objective %s: the images have no labels", kind->name);
 	r = kind->make(&objective, setup);
 	if (r < 0)
-		return diag_set(diag, -r, "objective %s: cannot be made", kind->name);
+		return diag_set(
+			diag, -r, "objective %s: cannot be made: %s", kind->name, strerror(-r));
 	objective->kind = kind;
 	objective->n_branches =
 		kind->branches(setup->recipe, vit_shape(setup->vit), objective->branches);

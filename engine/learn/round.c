@@ -255,7 +255,7 @@ int round_new_of(struct round **ret_round, const struct objective_kind *kind, st
 	if (r == 0)
 		r = round->drive->make(round);
 	if (r < 0)
-		return diag_set(diag, -r, "round: no memory for its state");
+		return diag_set(diag, -r, "round: cannot start: %s", strerror(-r));
 	r = build(round);
 	if (r < 0)
 		return diag_set(diag, -r, "round: cannot build the network: %s", strerror(-r));
