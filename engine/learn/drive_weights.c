@@ -35,14 +35,17 @@ static float *weights_map(struct round *round, float *state)
 	return state;
 }
 
-/* What the way back does not reach does not decay either. */
-static bool lies_below(const struct param *param, uint32_t first_block)
+/* What is before the first of the blocks that move, or behind the last, stays; nor does it decay. */
+static bool lies_outside(const struct param *param, const struct round *round)
 {
+	const struct recipe *recipe = &round->recipe;
 	unsigned block;
 
 	if (sscanf(param->name, "blocks.%u.", &block) == 1)
-		return block < first_block;
-	return first_block > 0 && strncmp(param->name, "norm.", 5) != 0;
+		return block < recipe->first_block || block > recipe->last_block;
+	if (strncmp(param->name, "norm.", 5) == 0)
+		return recipe->last_block + 1 < vit_shape(round->vit)->depth;
+	return recipe->first_block > 0;
 }
 
 static bool has_fixed_positions(const struct vit *vit)
@@ -60,7 +63,7 @@ static int make_params(struct round *round)
 	for (unsigned t = 0; r == 0 && t < round->params->n_tensors; t++) {
 		struct param *param = &round->params->tensors[t];
 
-		param->is_fixed |= lies_below(param, round->recipe.first_block);
+		param->is_fixed |= lies_outside(param, round);
 	}
 	return r;
 }

@@ -71,7 +71,8 @@ struct recipe {
 	float warm_up;  /* share of the steps in which the score rate rises linearly before */
 	float head_lr;
 	/* Weights outside never flip: blocks first to last, of them the layers (1 qkv, 4 proj,
-	 * 16 fc1, 64 fc2; twice that: their biases), of each this share, drawn by seed. */
+	 * 16 fc1, 64 fc2; twice that: their biases), of each this share, drawn by seed. Of
+	 * RECIPE_WEIGHTS: what lies before and behind those blocks stays as it is. */
 	uint32_t first_block, last_block;
 	uint32_t layers;
 	float share;
