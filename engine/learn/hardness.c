@@ -146,7 +146,13 @@ static int build_grid(struct hardness *hardness)
 	if (!hardness->positions || !hardness->tokens || !hardness->out)
 		return -ENOMEM;
 	sincos_positions_like(hardness->positions, info->inner, hardness->grid, info->grid);
-	r = dense_new(&hardness->entry, hardness->model, n_rows, info->inner, info->width);
+	r = dense_new(&hardness->entry, hardness->model,
+		&(struct dense_shape){
+			.n_rows = n_rows,
+			.n_out = info->inner,
+			.n_in = info->width,
+			.forward_only = true,
+		});
 	return r < 0 ? r : vit_tape_open(&hardness->tape, hardness->trunk, &options);
 }
 

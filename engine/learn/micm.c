@@ -163,7 +163,14 @@ static int build(struct micm *micm, struct vit *vit)
 	if (r == 0)
 		r = micm_head_new(&micm->head, vit, &micm->head_shape,
 			micm->n_views * micm->recipe.batch + micm->max_masked);
-	return r < 0 ? r : dense_new(&micm->telling, vit, MICM_ROWS, micm->n_pixels, micm->width);
+	if (r < 0)
+		return r;
+	return dense_new(&micm->telling, vit,
+		&(struct dense_shape){
+			.n_rows = MICM_ROWS,
+			.n_out = micm->n_pixels,
+			.n_in = micm->width,
+		});
 }
 
 static int micm_make(struct objective **ret_objective, const struct objective_setup *setup)

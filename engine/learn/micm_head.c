@@ -91,15 +91,19 @@ static int make_ops(struct micm_head *head, struct vit *vit)
 {
 	const struct micm_head_shape *shape = &head->shape;
 	struct onednn *onednn = vit_onednn(vit);
-	int r;
+	const struct {
+		struct dense **ret_dense;
+		struct dense_shape shape;
+	} layers[] = {
+		{ &head->first, { ROWS, shape->hidden, shape->width } },
+		{ &head->second, { ROWS, shape->hidden, shape->hidden } },
+		{ &head->third, { ROWS, shape->dim, shape->hidden } },
+		{ &head->last, { ROWS, shape->n_outputs, shape->dim, .no_bias = true } },
+	};
+	int r = 0;
 
-	r = dense_new(&head->first, vit, ROWS, shape->hidden, shape->width);
-	if (r == 0)
-		r = dense_new(&head->second, vit, ROWS, shape->hidden, shape->hidden);
-	if (r == 0)
-		r = dense_new(&head->third, vit, ROWS, shape->dim, shape->hidden);
-	if (r == 0)
-		r = dense_new(&head->last, vit, ROWS, shape->n_outputs, shape->dim);
+	for (unsigned i = 0; r == 0 && i < ARRAY_SIZE(layers); i++)
+		r = dense_new(layers[i].ret_dense, vit, &layers[i].shape);
 	if (r == 0)
 		r = op_gelu_new(&head->gelu, onednn, ROWS, shape->hidden);
 	return r < 0 ? r : op_gelu_backward_new(&head->gelu_backward, onednn, ROWS, shape->hidden);

@@ -6,31 +6,30 @@
 #include "model/vit_internal.h"
 
 struct dense {
-	struct op *forward, *plain; /* plain: without a bias */
-	struct op *dx, *dw;
-	size_t n_rows;
-	uint32_t n_out;
+	struct dense_shape shape;
+	struct op *forward;
+	struct op *dx, *dw; /* NULL where it is forward only */
 };
 
-static int init_ops(struct dense *dense, const struct vit *vit, int64_t n_in)
+static int init_ops(struct dense *dense, const struct vit *vit)
 {
-	const struct view x = view_2d((int64_t)dense->n_rows, n_in);
-	const struct view y = view_2d((int64_t)dense->n_rows, dense->n_out);
-	const struct view weight = view_2d(dense->n_out, n_in);
-	struct op_matmul product = {
-		.src = x,
-		.weights = vit_view_transposed(weight),
-		.dst = y,
-	};
+	const struct dense_shape *shape = &dense->shape;
+	const struct view x = view_2d(shape->n_rows, shape->n_in);
+	const struct view y = view_2d(shape->n_rows, shape->n_out);
+	const struct view weight = view_2d(shape->n_out, shape->n_in);
 	int r;
 
-	r = op_matmul_new(&dense->plain, vit->onednn, &product);
-	product.bias = true;
-	if (r == 0)
-		r = op_matmul_new(&dense->forward, vit->onednn, &product);
-	if (r == 0)
-		r = op_matmul_new(&dense->dx, vit->onednn,
-			&(struct op_matmul){ .src = y, .weights = weight, .dst = x });
+	r = op_matmul_new(&dense->forward, vit->onednn,
+		&(struct op_matmul){
+			.src = x,
+			.weights = vit_view_transposed(weight),
+			.dst = y,
+			.bias = !shape->no_bias,
+		});
+	if (r < 0 || shape->forward_only)
+		return r;
+	r = op_matmul_new(&dense->dx, vit->onednn,
+		&(struct op_matmul){ .src = y, .weights = weight, .dst = x });
 	if (r < 0)
 		return r;
 	return op_matmul_new(&dense->dw, vit->onednn,
@@ -42,19 +41,17 @@ static int init_ops(struct dense *dense, const struct vit *vit, int64_t n_in)
 		});
 }
 
-int dense_new(struct dense **ret_dense, const struct vit *vit, uint32_t n_rows, uint32_t n_out,
-	uint32_t n_in)
+int dense_new(struct dense **ret_dense, const struct vit *vit, const struct dense_shape *shape)
 {
 	_cleanup_(dense_freep) struct dense *dense = calloc(1, sizeof(*dense));
 	int r;
 
 	if (!dense)
 		return -ENOMEM;
-	if (n_rows == 0 || n_out == 0 || n_in == 0)
+	if (shape->n_rows == 0 || shape->n_out == 0 || shape->n_in == 0)
 		return -EINVAL;
-	dense->n_rows = n_rows;
-	dense->n_out = n_out;
-	r = init_ops(dense, vit, n_in);
+	dense->shape = *shape;
+	r = init_ops(dense, vit);
 	if (r < 0)
 		return r;
 
@@ -67,7 +64,6 @@ void dense_free(struct dense *dense)
 	if (!dense)
 		return;
 	op_free(dense->forward);
-	op_free(dense->plain);
 	op_free(dense->dx);
 	op_free(dense->dw);
 	free(dense);
@@ -76,9 +72,10 @@ void dense_free(struct dense *dense)
 int dense_forward(
 	struct dense *dense, const float *weight, const float *bias, const float *x, float *y)
 {
-	if (!bias)
-		return op_run_on(dense->plain, x, weight, y);
-	op_bind(dense->forward, OP_BIAS, bias);
+	if (!bias != dense->shape.no_bias)
+		return -EINVAL;
+	if (bias)
+		op_bind(dense->forward, OP_BIAS, bias);
 	return op_run_on(dense->forward, x, weight, y);
 }
 
@@ -87,8 +84,10 @@ int dense_backward(struct dense *dense, const float *weight, const float *x, con
 {
 	int r;
 
+	if (dense->shape.forward_only)
+		return -EINVAL;
 	if (d_bias)
-		row_column_sums(d_bias, dy, dense->n_rows, dense->n_out, PRECISION_F32);
+		row_column_sums(d_bias, dy, dense->shape.n_rows, dense->shape.n_out, PRECISION_F32);
 	r = op_run_on(dense->dw, dy, x, d_weight);
 	return r < 0 || !dx ? r : op_run_on(dense->dx, dy, weight, dx);
 }

@@ -11,17 +11,23 @@
  */
 struct dense;
 
-/** For so many rows. @return 0, -EINVAL: a size of 0, -ENOMEM, -EIO */
-int dense_new(struct dense **ret_dense, const struct vit *vit, uint32_t n_rows, uint32_t n_out,
-	uint32_t n_in);
+/** What is not asked for is not built either. */
+struct dense_shape {
+	uint32_t n_rows, n_out, n_in;
+	bool no_bias;
+	bool forward_only;
+};
+
+/** @return 0, -EINVAL: a size of 0, -ENOMEM, -EIO */
+int dense_new(struct dense **ret_dense, const struct vit *vit, const struct dense_shape *shape);
 void dense_free(struct dense *dense);
 DEFINE_CLEANUP(struct dense *, dense_free)
 
-/** x (n_rows, n_in), y (n_rows, n_out); bias NULL: none. -EIO */
+/** x (n_rows, n_in), y (n_rows, n_out); bias NULL where there is none. -EIO */
 int dense_forward(
 	struct dense *dense, const float *weight, const float *bias, const float *x, float *y);
 /**
- * dy (n_rows, n_out).
+ * dy (n_rows, n_out). Not of one that is forward only.
  *
  * @param d_weight, d_bias  added to; d_bias NULL: there is none
  * @param dx                (n_rows, n_in), overwritten; NULL: not wanted

@@ -201,8 +201,13 @@ static int init_trunk(struct vit_decoder *decoder, struct trunk *trunk)
 				.forward_only = options->forward_only,
 			});
 	return r < 0 ? r
-		     : dense_new(&trunk->exit, trunk->vit, options->batch * n_rows,
-			       decoder->shape.n_out, decoder->shape.width);
+		     : dense_new(&trunk->exit, trunk->vit,
+			       &(struct dense_shape){
+				       .n_rows = options->batch * n_rows,
+				       .n_out = decoder->shape.n_out,
+				       .n_in = decoder->shape.width,
+				       .forward_only = options->forward_only,
+			       });
 }
 
 int vit_decoder_new(struct vit_decoder **ret_decoder, const struct vit_decoder_shape *shape,
@@ -227,7 +232,12 @@ int vit_decoder_new(struct vit_decoder **ret_decoder, const struct vit_decoder_s
 		r = init_trunk(decoder, &decoder->trunks[t]);
 	if (r == 0)
 		r = dense_new(&decoder->entry, decoder->trunks[0].vit,
-			options->batch * (1 + n_kept(decoder)), shape->width, shape->n_in);
+			&(struct dense_shape){
+				.n_rows = options->batch * (1 + n_kept(decoder)),
+				.n_out = shape->width,
+				.n_in = shape->n_in,
+				.forward_only = options->forward_only,
+			});
 	if (r < 0)
 		return r;
 
