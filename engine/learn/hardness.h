@@ -44,7 +44,7 @@ int hardness_check(
 	struct hardness_info *ret_info, const void *data, size_t n_bytes, struct diag *diag);
 
 /**
- * @param vit   outlives it; the thread that made it calls hardness_map()
+ * @param vit   whose tokens it is to read; the thread that loads it calls hardness_map()
  * @param data  not needed afterwards
  * @return as hardness_check(); -ESTALE: of another model
  */

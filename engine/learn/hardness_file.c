@@ -14,7 +14,6 @@
 #define MAX_INNER 1024u
 #define MAX_MLP 8192u
 #define MAX_DEPTH 16u
-#define NORM_EPS 1e-6f
 /* The tensors of a file: entry and exit with the last norm, and those of each block. */
 #define N_ENDS 6u
 #define N_OF_BLOCK 12u
@@ -24,20 +23,14 @@ struct sum {
 	char text[17];
 };
 
-struct vit_shape hardness_trunk(const struct hardness_info *info)
+int hardness_params(struct params **ret_params, const struct hardness_info *info)
 {
-	return (struct vit_shape){
+	const struct vit_shape shape = {
 		.width = info->inner,
 		.depth = info->depth,
 		.n_heads = info->n_heads,
 		.mlp = info->n_mlp,
-		.norm_eps = NORM_EPS,
 	};
-}
-
-int hardness_params(struct params **ret_params, const struct hardness_info *info)
-{
-	const struct vit_shape shape = hardness_trunk(info);
 	_cleanup_(params_freep) struct params *params = NULL, *trunk = NULL;
 	int r;
 

@@ -5,9 +5,6 @@
 #include "learn/hardness.h"
 #include "model/params.h"
 
-/** The blocks between entry and exit, as a model without a stem. */
-struct vit_shape hardness_trunk(const struct hardness_info *info);
-
 /** entry.*, trunk.* as vit_params_new() has it, exit.*. -EINVAL: no such shape */
 int hardness_params(struct params **ret_params, const struct hardness_info *info);
 
@@ -15,11 +12,10 @@ int hardness_params(struct params **ret_params, const struct hardness_info *info
 int hardness_decode(struct hardness_info *ret_info, float **ret_values, const void *data,
 	size_t n_bytes, struct diag *diag);
 
-/** A predictor without values: hardness_set() gives some. model: what its tokens come from, and whose
- * oneDNN it runs on. Images are taken n_at_once at a time. */
-int hardness_new(struct hardness **ret_hardness, struct vit *model,
-	const struct hardness_info *info, uint32_t n_at_once);
-/** Copies (hardness_n_values()) in the file's order. 0, -EIO */
+/** A predictor without values: hardness_set() gives some. Images are taken n_at_once at a time. */
+int hardness_new(
+	struct hardness **ret_hardness, const struct hardness_info *info, uint32_t n_at_once);
+/** Copies (hardness_n_values()) in the file's order. 0, -ENOMEM, -EIO */
 int hardness_set(struct hardness *hardness, const float *values);
 
 #endif

@@ -114,7 +114,7 @@ static int build(struct hpm *hpm)
 	options.n_kept = 0;
 	if (hpm->recipe.hpm_asked == RECIPE_HPM_WHOLE)
 		r = vit_decoder_new(&hpm->whole, &hpm->shape, &options);
-	return r < 0 ? r : hardness_new(&hpm->hardness, hpm->vit, &info, hpm->n_part);
+	return r < 0 ? r : hardness_new(&hpm->hardness, &info, hpm->n_part);
 }
 
 static int allocate(struct hpm *hpm)

@@ -164,6 +164,7 @@ static void carve(struct vit_decoder *decoder, struct vit_carver *carver)
 
 static int init_memory(struct vit_decoder *decoder)
 {
+	const struct vit_decoder_shape *shape = &decoder->shape;
 	struct vit_carver carver = { 0 };
 	int r;
 
@@ -173,7 +174,8 @@ static int init_memory(struct vit_decoder *decoder)
 		return r;
 	carver.arena = decoder->arena;
 	carve(decoder, &carver);
-	sincos_positions(decoder->positions, decoder->shape.width, decoder->shape.grid);
+	sincos_positions_like(decoder->positions, shape->width, shape->grid,
+		shape->native_grid ? shape->native_grid : shape->grid);
 	return 0;
 }
 

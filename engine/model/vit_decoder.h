@@ -16,6 +16,9 @@ struct vit_decoder_shape {
 	uint32_t n_in; /* the encoder's width */
 	uint32_t width, depth, n_heads, mlp;
 	uint32_t grid; /* side: L = grid^2 patches */
+	/* Side of the grid that its values were learnt on, whose positions the patches of this one
+	 * have; 0: this one. */
+	uint32_t native_grid;
 	uint32_t n_out;
 	uint32_t n_trunks; /* 1 or 2 */
 };
