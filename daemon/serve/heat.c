@@ -8,6 +8,7 @@
 
 struct loaded {
 	struct digest mask;
+	char path[512]; /* masks of two sites may be alike, what is hard there is not */
 	struct hardness *hardness;
 	uint64_t last;
 };
@@ -83,7 +84,8 @@ static int find(struct heat *heat, const struct serving *serving, struct hardnes
 	for (unsigned i = 0; i < N_LOADED; i++) {
 		struct loaded *l = &heat->loaded[i];
 
-		if (l->hardness && digest_equal(&l->mask, &serving->set->id)) {
+		if (l->hardness && digest_equal(&l->mask, &serving->set->id) &&
+			strcmp(l->path, serving->hardness_path) == 0) {
 			l->last = ++heat->clock;
 			*ret_hardness = l->hardness;
 			return 0;
@@ -95,7 +97,10 @@ static int find(struct heat *heat, const struct serving *serving, struct hardnes
 	if (r < 0)
 		return r;
 	hardness_free(oldest->hardness);
-	*oldest = (struct loaded){ serving->set->id, hardness, ++heat->clock };
+	*oldest = (struct loaded){
+		.mask = serving->set->id, .hardness = hardness, .last = ++heat->clock
+	};
+	memcpy(oldest->path, serving->hardness_path, sizeof(oldest->path));
 	*ret_hardness = hardness;
 	return 0;
 }

@@ -244,9 +244,14 @@ static void write_map(
 	r = heat_of(worker->heat, serving, worker->tokens ? worker->tokens + i * n_tokens : NULL,
 		grid, request->values + answer->n_embedding, &side, &reason);
 	if (r < 0) {
-		answer->code = r;
-		answer->reason = reason;
-		answer->n_embedding = 0;
+		*answer = (struct answer){ .code = r,
+			.reason = reason,
+			.version = answer->version,
+			.space = answer->space,
+			.novelty = NAN,
+			.distance = NAN,
+			.score = NAN,
+			.unknown = NAN };
 		return;
 	}
 	answer->hardness_side = side;

@@ -40,11 +40,11 @@ def png_pixels(path):
 class Hardness(harness.Case):
     N = 72
 
-    def site(self, name, objective="hpm", recipe=MOVES):
+    def site(self, name, objective="hpm", recipe=MOVES, seed=1):
         folder = self.images(3000, self.N)
         self.daemon.ctl("site", "create", name, *SETTINGS, "--set", f"recipe={recipe}")
         self.daemon.push_in_order(name, folder)
-        self.daemon.ctl("learn", name, "--objective", objective, "--wait")
+        self.daemon.ctl("learn", name, "--objective", objective, "--seed", seed, "--wait")
         return [os.path.join(folder, file) for file in sorted(os.listdir(folder))]
 
     def shown(self, site, version):
@@ -78,6 +78,33 @@ class Hardness(harness.Case):
         row = self.daemon.one("infer", "still", files[0], "--mask", 1, "--hardness", out)
         self.assertGreater(len({x for line in row["hardness"] for x in line}), 4)
         self.assertIn("held", self.daemon.error("mask", "promote", "still", 1))
+
+    def test_equal_masks_of_two_sites_have_maps_of_their_own(self):
+        files, maps = None, {}
+        for seed, site in enumerate(("one", "two")):
+            files = self.site(site, recipe=STILL, seed=seed)
+            row = self.daemon.one("infer", site, files[0], "--mask", 1, "--hardness",
+                                  self.daemon.path(f"{site}.png"))
+            maps[site] = row["hardness"]
+        self.assertEqual(*(self.shown(site, 1)["density"] for site in maps))
+        self.assertNotEqual(maps["one"], maps["two"])
+
+    def test_an_answer_without_its_map_says_nothing_else(self):
+        self.daemon.ctl("site", "create", "plain", *SETTINGS)
+        folder = self.images(9000, 4)
+        files = [os.path.join(folder, name) for name in sorted(os.listdir(folder))]
+        self.daemon.ctl("class", "add", "plain", "usual", *files[:2])
+        self.daemon.ctl("class", "add", "plain", "other", *files[2:])
+        session = self.daemon.session()
+        with open(files[0], "rb") as file:
+            image = file.read()
+        self.assertEqual(session.ask(0, INFER, image, site="plain")["label"], "usual")
+        answer = session.ask(1, INFER, image, site="plain", flags=WANT_HARDNESS | WANT_EMBEDDING)
+        self.assertEqual((answer["code"], answer["verdict"], answer["label"], answer["embedding"]),
+                         (ENODATA, 0, "", ()))
+        session.close()
+        self.assertIn('kamen_classified_total{site="plain"} 1\n',
+                      self.daemon.command("metrics").stdout)
 
     def the_map_is_in_the_answer(self, files):
         session = self.daemon.session()

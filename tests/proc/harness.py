@@ -344,6 +344,7 @@ class Session:
         return {"id": ident, "slot": slot, "code": code, "verdict": verdict, "version": version,
                 "outcome": outcome, "checksum": checksum, "reason": reason,
                 "space": row[96:128].hex(), "hardness_side": side,
+                "label": row[128:192].split(b"\0")[0].decode(),
                 "embedding": values[:n_embedding], "hardness": values[n_embedding:]}
 
     def ask(self, *args, **kwargs):
