@@ -303,8 +303,10 @@ void admission_admit(struct serve *serve, const Kamen__Admit *admit)
 		.site = site_ref(site),
 		.hash = row.hash,
 	};
-	if (a->open->n == SERVE_COMMIT_ROWS)
+	if (a->open->n == SERVE_COMMIT_MOST)
 		admission_commit(serve);
+	else if (a->open->n == SERVE_COMMIT_ROWS)
+		begin_commit(serve);
 	else if (a->open->n == 1)
 		commit_soon(serve);
 }

@@ -20,7 +20,7 @@ struct admitted {
 
 /** What is committed together, and so much of the audit that its head is to be told. */
 struct admission_batch {
-	struct admitted rows[SERVE_COMMIT_ROWS];
+	struct admitted rows[SERVE_COMMIT_MOST];
 	uint32_t n;
 	bool is_audited;
 };

@@ -36,7 +36,8 @@
 #define SERVE_PAUSE_NS NS_PER_S /* for what is being computed when the daemon executes itself */
 #define SERVE_MAX_HARDEST 1000u /* rows of one answer */
 #define SERVE_MAX_LABELS 1000u  /* of one request */
-#define SERVE_COMMIT_ROWS 256u  /* rows of a group commit */
+#define SERVE_COMMIT_ROWS 256u  /* rows of a group commit that does not wait for more */
+#define SERVE_COMMIT_MOST 1280u /* that the loop does not wait for the disk with: all of ingest's */
 #define SERVE_COMMIT_NS (5 * NS_PER_MS)
 #define SERVE_ROLE_GRACE_NS (8 * NS_PER_S) /* a step of learning and its checkpoint */
 

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdarg.h>
+#include <setjmp.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "serve/serve.h"
+#include "state_fixture.h"
+
+static void admit(struct serve *serve, const struct image_row *row, uint64_t id)
+{
+	Kamen__Admit message = KAMEN__ADMIT__INIT;
+
+	message.id = id;
+	message.site = (char *)(uintptr_t)row->site;
+	message.hash = (ProtobufCBinaryData){ DIGEST_BYTES, (uint8_t *)(uintptr_t)row->hash.bytes };
+	message.blob = (char *)(uintptr_t)row->blob;
+	message.n_bytes = row->n_bytes;
+	message.width = row->width;
+	message.height = row->height;
+	message.n_channels = row->n_channels;
+	message.source = (char *)(uintptr_t)row->source;
+	admission_admit(serve, &message);
+}
+
+/* Nobody is told before it is durable, and the loop, which does not run here, has waited for nothing. */
+static void a_full_batch_does_not_hold_the_loop(void **state)
+{
+	enum { N = SERVE_COMMIT_ROWS + 10 };
+	struct fixture *fixture = *state;
+	/* Gone: nothing is trimmed, but it is in the table. */
+	struct site site = { .name = "a", .n_refs = 1, .gone = true }, *sites = &site;
+	struct serve *serve = calloc(1, sizeof(*serve));
+	struct diag diag = { "" };
+
+	assert_non_null(serve);
+	assert_true(sd_event_new(&serve->event) >= 0);
+	serve->state = fixture->state;
+	serve->sites = (struct site_table){ .sites = &sites, .n = 1 };
+	serve->roles[ROLE_INGEST].sock = -1;
+	admission_init(&serve->admission);
+	assert_int_equal(admission_open(serve, &diag), 0);
+	assert_int_equal(state_site_create(fixture->state, "a", &fixture->defaults), 0);
+	for (uint32_t i = 0; i < N; i++) {
+		const struct image_row row = fixture_image(fixture, "a", i);
+
+		admit(serve, &row, i + 1);
+	}
+	assert_int_equal(serve->admission.n_accepted, 0);
+	assert_int_equal(serve->admission.open->n, N - SERVE_COMMIT_ROWS);
+	assert_int_equal(serve->admission.writing->n, SERVE_COMMIT_ROWS);
+	admission_done(serve);
+	assert_int_equal(serve->admission.n_accepted, N);
+	assert_int_equal(serve->admission.n_commits, 2);
+	assert_int_equal(site.n_refs, 1);
+	sd_event_unref(serve->event);
+	free(serve);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(
+			a_full_batch_does_not_hold_the_loop, fixture_setup, fixture_teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
