@@ -77,10 +77,29 @@ static int plan_promotion(struct change *change, struct diag *diag)
 	return plan_version(change, change->version);
 }
 
+static bool knows_supports(const struct features *features)
+{
+	for (uint32_t i = 0; i < features->n; i++)
+		if (!features->rows[i].is_known && features->rows[i].class != FEATURE_OF_LINE)
+			return false;
+	return true;
+}
+
+/* What it has not seen of the line is no reason to look: that changes all the time. */
+static int plan_supports(struct change *change, uint32_t version)
+{
+	int r = plan_version(change, version);
+
+	if (r >= 0 && knows_supports(&change->features))
+		features_done(&change->features);
+	return r;
+}
+
+/* Whoever goes back is in a hurry. */
 static int plan_return(struct change *change, struct diag *diag)
 {
 	(void)diag;
-	return plan_version(change, change->site->predecessor);
+	return plan_supports(change, change->site->predecessor);
 }
 
 static int plan_nothing(struct change *change, struct diag *diag)
@@ -235,6 +254,7 @@ static void tell_learnt(struct change *change, int r, const char *why)
 	struct version_row row;
 	int q;
 
+	/* changes_site_gone() did. */
 	if (change->site->gone)
 		return;
 	if (r < 0)
@@ -253,22 +273,10 @@ static void tell_learnt(struct change *change, int r, const char *why)
 
 /* ---- only looking */
 
-static bool knows_supports(const struct features *features)
-{
-	for (uint32_t i = 0; i < features->n; i++)
-		if (!features->rows[i].is_known && features->rows[i].class != FEATURE_OF_LINE)
-			return false;
-	return true;
-}
-
-/* What it has not seen of the line is no reason to look: that changes all the time. */
 static int plan_look(struct change *change, struct diag *diag)
 {
-	int r = plan_promotion(change, diag);
-
-	if (r >= 0 && knows_supports(&change->features))
-		features_done(&change->features);
-	return r;
+	(void)diag;
+	return plan_supports(change, change->version);
 }
 
 /* Rolling back must not have to wait: so what the predecessor says is kept, too. */
@@ -450,6 +458,14 @@ void changes_reap(struct serve *serve)
 	}
 }
 
+/* Not when it is its turn: there may be another of that name then. */
+void changes_site_gone(struct serve *serve, const struct site *site)
+{
+	for (const struct change *c = serve->changes.head; c; c = c->next)
+		if (c->site == site && c->kind == &learnt)
+			control_learn_failed(serve, site->name, c->version, "the site was deleted");
+}
+
 void changes_close(struct serve *serve)
 {
 	struct change *change;
@@ -575,14 +591,15 @@ void changes_reset(struct control_client *client, uint64_t id, struct site *site
 		ask(change);
 }
 
-void changes_promote_learnt(struct serve *serve, struct site *site, uint32_t version)
+int changes_promote_learnt(struct serve *serve, struct site *site, uint32_t version)
 {
 	struct change *change = change_new(serve, site, &learnt, version);
 
 	if (!change)
-		return;
+		return -ENOMEM;
 	(void)snprintf(change->who, sizeof(change->who), "policy auto");
 	ask(change);
+	return 0;
 }
 
 void changes_withdraw(struct serve *serve, struct site *site, uint32_t version, const char *reason)

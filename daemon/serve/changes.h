@@ -38,12 +38,14 @@ void changes_promote(
 void changes_roll_back(struct control_client *client, uint64_t id, struct site *site);
 void changes_reset(struct control_client *client, uint64_t id, struct site *site);
 
-/** After a round, by policy; then who waits for the round is told. */
-void changes_promote_learnt(struct serve *serve, struct site *site, uint32_t version);
+/** After a round, by policy; then who waits for the round is told. -ENOMEM: nobody is. */
+int changes_promote_learnt(struct serve *serve, struct site *site, uint32_t version);
 void changes_withdraw(struct serve *serve, struct site *site, uint32_t version, const char *reason);
 /** Has a version look at the supports that it does not know. */
 void changes_embed(struct serve *serve, struct site *site, uint32_t version);
 
+/** Tells who waits for a round of a site that was deleted. */
+void changes_site_gone(struct serve *serve, const struct site *site);
 /** What the inference thread has handed back. */
 void changes_reap(struct serve *serve);
 void changes_close(struct serve *serve);

@@ -568,10 +568,9 @@ static void settle(struct serve *serve, struct site *site, struct version_row *r
 	/* Nothing of it is held any more, and the next image may not come for long. */
 	admission_trim(serve, site);
 	pop(rounds);
-	if (may_promote && promotion_is_due(serve, site, row)) {
-		changes_promote_learnt(serve, site, row->version);
+	if (may_promote && promotion_is_due(serve, site, row) &&
+		changes_promote_learnt(serve, site, row->version) >= 0)
 		return;
-	}
 	q = site_publish(serve, site);
 	r = r < 0 ? r : q;
 	if (r < 0)

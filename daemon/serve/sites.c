@@ -631,6 +631,7 @@ int sites_delete(struct serve *serve, struct site *site, const char *who)
 	/* While it still has a name. */
 	feed_audit(serve);
 	site->gone = true;
+	changes_site_gone(serve, site);
 	for (dropped = scheduler_drop(serve->scheduler, &site->queue); dropped; dropped = next) {
 		next = dropped->next;
 		request_fail(dropped, -ENOENT, "site %s was deleted", site->name);

@@ -346,6 +346,13 @@ class Champions(Case):
                 "JOIN site ON site.id = site_id WHERE site.name = ? GROUP BY space", (name,))
             return {space.lower(): n for space, n in rows}
 
+    def looked(self):
+        """At how many images, for classes."""
+        for line in self.daemon.command("metrics").stdout.splitlines():
+            if line.startswith("kamen_supports_embedded_total "):
+                return int(line.split()[1])
+        raise AssertionError("no such metric")
+
     def ask(self, name, kind):
         row = self.daemon.one("infer", name, *self.pictures(kind, 500, 1))
         return row["mask"], row["label"], row["unknown"]
@@ -375,6 +382,12 @@ class Champions(Case):
             self.assertNotEqual(unknown, before[kind][2])
         # Both the champion and what a rollback goes back to know every support, and nobody else.
         self.assertEqual(sorted(self.spaces("s").values()), [12, 12])
+        # What came of the line meanwhile is not looked at first: the way back is short.
+        self.daemon.ctl("push", "s", self.images(30000, 8))
+        looked = self.looked()
+        self.daemon.ctl("mask", "rollback", "s")
+        self.assertEqual(self.looked(), looked)
+        self.daemon.ctl("mask", "promote", "s", version)
         # A class that comes later is known to the predecessor, too.
         self.add("s", "ring")
         self.daemon.ctl("mask", "rollback", "s")
