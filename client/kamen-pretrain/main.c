@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -23,7 +24,9 @@ struct run {
 	struct pretrain pretrain;
 	char *checkpoint; /* path */
 	uint64_t begun_ns, saved_ns;
-	int signals; /* what asks to stop */
+	pthread_t watcher;
+	atomic_bool is_learning;      /* and has something to lose */
+	atomic_bool is_asked_to_stop; /* after the step */
 };
 
 static int fail(const struct run *run, int r, const struct diag *diag)
@@ -31,24 +34,47 @@ static int fail(const struct run *run, int r, const struct diag *diag)
 	return ctl_fail(&run->ctl, EXIT_FAILED, "%s", *diag->text ? diag->text : strerror(-r));
 }
 
-/* SIGINT and SIGTERM end a run after its step, with a checkpoint. */
-static int watch_signals(void)
+static sigset_t ending_signals(void)
 {
 	sigset_t set;
 
 	(void)sigemptyset(&set);
 	(void)sigaddset(&set, SIGINT);
 	(void)sigaddset(&set, SIGTERM);
-	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
-		return -errno;
-	return signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+	return set;
 }
 
-static bool is_asked_to_stop(const struct run *run)
+/* SIGINT and SIGTERM end a run after its step, with a checkpoint; before the first one at once. */
+static void *watch(void *data)
 {
-	struct signalfd_siginfo info;
+	const sigset_t set = ending_signals();
+	struct run *run = data;
+	int signal;
 
-	return read(run->signals, &info, sizeof(info)) == sizeof(info);
+	while (sigwait(&set, &signal) == 0) {
+		if (atomic_load(&run->is_learning)) {
+			atomic_store(&run->is_asked_to_stop, true);
+			continue;
+		}
+		(void)pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+		(void)raise(signal);
+	}
+	return NULL;
+}
+
+/* Before any other thread is there: what they inherit is that these are not theirs. */
+static int watch_signals(struct run *run)
+{
+	const sigset_t set = ending_signals();
+	int r = -pthread_sigmask(SIG_BLOCK, &set, NULL);
+
+	return r < 0 ? r : -pthread_create(&run->watcher, NULL, watch, run);
+}
+
+static void watch_end(struct run *run)
+{
+	(void)pthread_cancel(run->watcher);
+	(void)pthread_join(run->watcher, NULL);
 }
 
 static double seconds_since(uint64_t then_ns)
@@ -81,15 +107,15 @@ static int save(struct run *run)
 /* A checkpoint of another run is not overwritten without a word. */
 static int resume(struct run *run, struct diag *diag)
 {
+	struct diag why = { "" };
 	int r = run->options.anew
 			? -ENOENT
-			: round_resume(run->pretrain.round, AT_FDCWD, run->checkpoint, diag);
+			: round_resume(run->pretrain.round, AT_FDCWD, run->checkpoint, &why);
 
-	if (r == -ENOENT) {
-		*diag = (struct diag){ "" };
+	if (r == -ENOENT)
 		return 0;
-	}
-	return r < 0 ? diag_set(diag, -r, "%s: %s; --anew leaves it", run->checkpoint, strerror(-r))
+	return r < 0 ? diag_set(diag, -r, "%s: %s; --anew begins anew, over it", run->checkpoint,
+			       *why.text ? why.text : strerror(-r))
 		     : r;
 }
 
@@ -99,6 +125,7 @@ static int learn(struct run *run, struct round_progress *progress)
 	struct diag diag = { "" };
 	int more = 1;
 
+	atomic_store(&run->is_learning, true);
 	while (more > 0) {
 		more = round_step(run->pretrain.round, progress);
 		if (more == -EDOM)
@@ -109,7 +136,7 @@ static int learn(struct run *run, struct round_progress *progress)
 			return fail(run, more, &diag);
 		if (progress->step % run->options.report == 0 || more == 0)
 			(void)output_row(&run->ctl, progress_row(run, progress), false);
-		if (is_asked_to_stop(run)) {
+		if (atomic_load(&run->is_asked_to_stop)) {
 			int r = save(run);
 
 			return r < 0 ? fail(run, r, &diag) : -EINTR;
@@ -201,14 +228,13 @@ int main(int argc, char **argv)
 		run.checkpoint = strdup(run.options.checkpoint);
 	else if (asprintf(&run.checkpoint, "%s.round", run.options.out) < 0)
 		run.checkpoint = NULL;
-	run.signals = watch_signals();
 	run.begun_ns = run.saved_ns = clock_now_ns();
-	if (!run.checkpoint || run.signals < 0)
+	if (!run.checkpoint || watch_signals(&run) < 0)
 		return ctl_fail(&run.ctl, EXIT_FAILED, "cannot begin");
 	r = pretrain_init(&run.pretrain, &run.options, &diag);
 	status = r < 0 ? fail(&run, r, &diag) : go(&run);
 	pretrain_done(&run.pretrain);
 	free(run.checkpoint);
-	(void)close(run.signals);
+	watch_end(&run);
 	return status;
 }

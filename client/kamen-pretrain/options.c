@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "model/random.h"
+#include "shm_layout.h"
 
 /* Texts as they were given; NULL: not. */
 struct texts {
@@ -28,6 +29,16 @@ static bool take_number(const struct ctl *ctl, const char *option, const char *t
 	return true;
 }
 
+/* What kamend would not serve is not learnt for hours. */
+static bool width_ok(const struct ctl *ctl, const char *text, uint32_t width)
+{
+	if (width > SHM_MAX_EMBEDDING)
+		(void)ctl_fail(ctl, EXIT_USAGE,
+			"--shape %s: a width of %u, and kamend serves at most %u", text, width,
+			SHM_MAX_EMBEDDING);
+	return width <= SHM_MAX_EMBEDDING;
+}
+
 /* A name, or WIDTH,DEPTH,HEADS. */
 static bool take_shape(const struct ctl *ctl, const char *text, struct vit_shape *shape)
 {
@@ -36,12 +47,14 @@ static bool take_shape(const struct ctl *ctl, const char *text, struct vit_shape
 
 	if (random_vit_shape(shape, text) < 0) {
 		if (sscanf(text, "%u,%u,%u%c", &width, &depth, &heads, &rest) != 3 || width == 0 ||
-			width > 4096 || depth == 0 || depth > 256 || heads == 0 || width % heads) {
+			depth == 0 || depth > 256 || heads == 0 || width % heads) {
 			(void)ctl_fail(ctl, EXIT_USAGE,
 				"--shape %s: neither vit_t, vit_s, vit_b nor WIDTH,DEPTH,HEADS",
 				text);
 			return false;
 		}
+		if (!width_ok(ctl, text, width))
+			return false;
 		*shape = (struct vit_shape){
 			.width = width,
 			.depth = depth,
@@ -81,11 +94,35 @@ static bool take_objective(
 	return true;
 }
 
+/* Options that say two things at once. */
+static bool agree(const struct ctl *ctl, const struct texts *t, enum folder_part part)
+{
+	const struct {
+		const char *name, *text;
+	} of_scratch[] = { { "shape", t->shape }, { "patch", t->patch },
+		{ "class-block", t->class_block } };
+
+	for (unsigned i = 0; i < sizeof(of_scratch) / sizeof(of_scratch[0]); i++)
+		if (t->from && of_scratch[i].text) {
+			(void)ctl_fail(ctl, EXIT_USAGE, "--%s: the model of --from has its own",
+				of_scratch[i].name);
+			return false;
+		}
+	if (t->worth && part != FOLDER_LEARN) {
+		(void)ctl_fail(ctl, EXIT_USAGE,
+			"--eval: what it judges by, the held part, is not learnt from: --part %s",
+			t->part);
+		return false;
+	}
+	return true;
+}
+
 static bool take_all(const struct ctl *ctl, const struct texts *t, struct pretrain_options *o)
 {
 	static const char *const parts[] = { "all", "learn", "held", NULL };
 	static const char *const weights[] = { "student", "teacher", NULL };
-	unsigned part = FOLDER_ALL, teacher;
+	/* A model is not judged by images that it has learnt. */
+	unsigned part = t->worth ? FOLDER_LEARN : FOLDER_ALL, teacher;
 	unsigned long long seed = 1;
 
 	if (!take_shape(ctl, t->shape ? t->shape : "vit_t", &o->shape) ||
@@ -93,7 +130,7 @@ static bool take_all(const struct ctl *ctl, const struct texts *t, struct pretra
 		!take_number(ctl, "class-block", t->class_block, 0, o->shape.depth - 1,
 			&o->shape.class_block) ||
 		!take_objective(ctl, t->objective, &o->objective) ||
-		!take_choice(ctl, "part", t->part, parts, &part) ||
+		!take_choice(ctl, "part", t->part, parts, &part) || !agree(ctl, t, part) ||
 		!take_number(ctl, "px", t->px, 8, 1024, &o->px) ||
 		!take_number(ctl, "steps", t->steps, 1, 100000, &o->steps) ||
 		!take_number(ctl, "batch", t->batch, 2, 1024, &o->batch) ||
@@ -139,14 +176,16 @@ bool pretrain_options_parse(struct pretrain_options *ret_options, struct ctl *ct
 		{ "steps", "N", "by the objective: 100, of hpm 240", &t.steps, NULL },
 		{ "batch", "N", "images a step", &t.batch, NULL },
 		{ "seed", "N", "of everything random, 1", &t.seed, NULL },
-		{ "part", "PART", "of the images: all, learn or held", &t.part, NULL },
+		{ "part", "PART", "of the images: all, learn (with --eval) or held", &t.part,
+			NULL },
 		{ "recipe", "TEXT", "NAME=VALUE...: kamend.conf(5), RECIPE", &t.recipe, NULL },
 		{ "weights", "WHOSE", "written: student's, or teacher's (micm)", &t.weights, NULL },
 		{ "checkpoint", "FILE", "what it resumes from, OUT.round", &t.checkpoint, NULL },
 		{ "every", "SECONDS", "between checkpoints, 60", &t.every, NULL },
-		{ "anew", NULL, "leaves a checkpoint that is there alone", &t.anew, NULL },
+		{ "anew", NULL, "from the start; overwrites a checkpoint that is there", &t.anew,
+			NULL },
 		{ "report", "STEPS", "between rows of progress, 10", &t.report, NULL },
-		{ "eval", NULL, "knn and shots of the held part, before and after", &t.worth,
+		{ "eval", NULL, "knn and shots of the held part, learning on the rest", &t.worth,
 			NULL },
 	};
 	int first;

@@ -21,7 +21,7 @@ struct pretrain_options {
 	uint32_t every_s; /* between checkpoints */
 	uint32_t report;  /* steps between rows */
 	bool teacher;     /* the moving average is written, not what learnt */
-	bool worth;       /* of the held part, before and after */
+	bool worth;       /* of the held part, before and after; then part is LEARN */
 	bool anew;
 };
 

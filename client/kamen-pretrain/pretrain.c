@@ -7,6 +7,7 @@
 
 #include "base/blob.h"
 #include "model/vit_params.h"
+#include "shm_layout.h"
 
 #define DEFAULT_PX 96u
 /* What the activations of a step may take; what does not fit goes in parts. */
@@ -46,6 +47,9 @@ static int take_model(struct pretrain *p, const struct pretrain_options *options
 		return r;
 	p->shape = *vit_shape(vit);
 	p->shape.n_classes = 0;
+	if (p->shape.width > SHM_MAX_EMBEDDING)
+		return diag_set(diag, EINVAL, "%s: a width of %u, and kamend serves at most %u",
+			options->from, p->shape.width, SHM_MAX_EMBEDDING);
 	p->prep = vit_native_prep(vit);
 	if (options->px)
 		p->prep.input_px = options->px;

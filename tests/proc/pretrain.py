@@ -14,15 +14,18 @@ IMAGES = 24
 ENV = dict(os.environ, OMP_NUM_THREADS="1")
 
 
-def pretrain(folder, out, *args, **how):
-    command = [os.path.join(BIN, "kamen-pretrain"), folder, "--out", out, "--shape", "24,3,3",
-               "--patch", "8", "--px", "32", "--batch", "8", "--report", "1", "--json", *args]
+SCRATCH = ("--shape", "24,3,3", "--patch", "8")
+
+
+def pretrain(folder, out, *args, start=SCRATCH, **how):
+    command = [os.path.join(BIN, "kamen-pretrain"), folder, "--out", out, *start,
+               "--px", "32", "--batch", "8", "--report", "1", "--json", *args]
     return subprocess.Popen(command, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                             text=True, **how)
 
 
-def run(folder, out, *args):
-    process = pretrain(folder, out, *args)
+def run(folder, out, *args, **how):
+    process = pretrain(folder, out, *args, **how)
     told, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
     return [json.loads(line) for line in told.splitlines()]
@@ -108,16 +111,14 @@ class Pretrain(unittest.TestCase):
         _, said = other.communicate(timeout=300)
         self.assertEqual(other.returncode, 1)
         self.assertIn("--anew", said)
+        self.assertIn("another ", said.split(".round: ")[1], "the reason, not an errno's name")
         self.assertEqual(content(self.out + ".round"), checkpoint)
         run(self.folder, self.out, "--steps", "2", "--seed", "2", "--anew")
         self.assertTrue(os.path.exists(self.out))
 
     def test_the_rate_of_a_masked_head_goes_by_the_steps(self):
         """As where a site learns from labels: the same recipe, so the same run goes on."""
-        classes = self.daemon.path("classes")
-        for i, name in enumerate(("a", "b")):
-            os.makedirs(os.path.join(classes, name))
-            fixture("images", os.path.join(classes, name), 30100 + 100 * i, IMAGES // 2)
+        classes = self.classes()
         process = pretrain(classes, self.out, "--objective", "supervised", "--steps", "60")
         process.stdout.readline()
         process.send_signal(signal.SIGTERM)
@@ -130,14 +131,55 @@ class Pretrain(unittest.TestCase):
     def test_it_goes_on_from_a_model(self):
         first = self.daemon.path("first.safetensors")
         run(self.folder, first, "--steps", "1")
-        run(self.folder, self.out, "--from", first, "--steps", "1", "--recipe", "weight_lr=0")
+        run(self.folder, self.out, "--steps", "1", "--recipe", "weight_lr=0", start=("--from", first))
         self.assertEqual(content(self.out), content(first), "a rate of 0 changes nothing")
+
+    def classes(self):
+        folder = self.daemon.path("classes")
+        for i, name in enumerate(("a", "b")):
+            os.makedirs(os.path.join(folder, name))
+            fixture("images", os.path.join(folder, name), 30100 + 100 * i, IMAGES)
+        return folder
+
+    def test_it_is_judged_by_what_it_has_not_learnt(self):
+        folder = self.classes()
+        plain = run(folder, self.out, "--steps", "1", "--part", "learn")[-1]
+        judged = run(folder, self.out, "--steps", "1", "--eval")[-1]
+        self.assertEqual(judged["images"], plain["images"])
+        self.assertLess(judged["images"], 2 * IMAGES)
+        self.assertLessEqual(judged["knn"], 1)
+        for part in ("all", "held"):
+            process = pretrain(folder, self.out, "--steps", "1", "--eval", "--part", part)
+            _, said = process.communicate(timeout=60)
+            self.assertEqual(process.returncode, 2)
+            self.assertIn(f"--part {part}", said)
+
+    def test_before_the_first_step_it_ends_at_once(self):
+        image = os.path.join(self.folder, "30000.png")
+        for i in range(8000):
+            os.link(image, os.path.join(self.folder, f"again{i}.png"))
+        process = pretrain(self.folder, self.out, "--steps", "4")
+        # From here on it decides itself what a signal does; the images alone take it a second.
+        while not self.blocks(process, signal.SIGINT):
+            self.assertIsNone(process.poll())
+        process.send_signal(signal.SIGINT)
+        told, _ = process.communicate(timeout=60)
+        self.assertEqual((process.returncode, told), (-signal.SIGINT, ""))
+        self.assertFalse(os.path.exists(self.out + ".round"))
+
+    @staticmethod
+    def blocks(process, number):
+        with open(f"/proc/{process.pid}/status", encoding="utf-8") as status:
+            line = next(line for line in status if line.startswith("SigBlk:"))
+        return int(line.split()[1], 16) >> (number - 1) & 1
 
     def test_what_makes_no_sense_is_said_in_a_line(self):
         for args, status, what in ((["--shape", "25,2,3"], 2, "--shape 25,2,3"),
                                    (["--px", "30"], 1, "30 pixels"),
                                    (["--objective", "none"], 2, "objective"),
                                    (["--recipe", "drive=x"], 1, "drive"),
+                                   (["--shape", "1281,2,3"], 2, "at most 1280"),
+                                   (["--from", "x"], 2, "--shape: the model of --from"),
                                    (["--class-block", "3"], 2, "--class-block")):
             process = pretrain(self.folder, self.out, "--steps", "1", *args)
             _, said = process.communicate(timeout=60)
