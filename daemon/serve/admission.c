@@ -266,6 +266,13 @@ static void commit_soon(struct serve *serve)
 		admission_commit(serve);
 }
 
+/* Rows have set their own timer. */
+void admission_joined(struct serve *serve)
+{
+	if (serve->admission.open->n == 0)
+		commit_soon(serve);
+}
+
 static void reject(struct serve *serve, uint64_t id, int code, const char *reason)
 {
 	struct admitted row = { .id = id };
@@ -322,8 +329,7 @@ void admission_audit(
 		return;
 	}
 	a->open->is_audited = true;
-	if (a->open->n == 0)
-		commit_soon(serve);
+	admission_joined(serve);
 }
 
 /* ---- counts */
@@ -334,8 +340,8 @@ static void count(struct serve *serve, const char *site, uint64_t n_rejected, ui
 		return;
 	if (state_count_refused(serve->state, site, n_rejected, n_gaps) < 0)
 		log_error("site %s: cannot count what was refused", site);
-	else if (serve->admission.open->n == 0)
-		commit_soon(serve);
+	else
+		admission_joined(serve);
 }
 
 void admission_refused(struct serve *serve, const Kamen__Refused *refused)

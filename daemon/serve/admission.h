@@ -50,6 +50,8 @@ void admission_refused(struct serve *serve, const Kamen__Refused *refused);
 void admission_gap(struct serve *serve, const Kamen__Gap *gap);
 /** Commits what is open, waits for the disk, and tells everybody who waits. */
 void admission_commit(struct serve *serve);
+/** What has joined the open batch in state.db is committed with it. */
+void admission_joined(struct serve *serve);
 /** A decision that nobody waits for: durable with the open batch. */
 void admission_audit(
 	struct serve *serve, const struct site *site, const char *what, const char *detail);

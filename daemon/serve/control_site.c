@@ -286,6 +286,7 @@ void control_site_hardest(struct control_client *client, const Kamen__Request *r
 			SERVE_MAX_HARDEST);
 		return;
 	}
+	hard_store_finish(client->serve);
 	r = state_hardest(client->serve->state, site->name, asked->count, &rows, &n);
 	if (r < 0) {
 		control_error(client, request->id, r, "site %s: %s", site->name, strerror(-r));

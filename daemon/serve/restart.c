@@ -55,6 +55,7 @@ static void execute(struct serve *serve)
 	/* Who is still there has had his time. */
 	roles_kill(serve);
 	roles_stop(serve);
+	hard_store_finish(serve);
 	admission_commit(serve);
 	sites_save(serve);
 	r = sessions_list(serve, &items, &n);

@@ -532,14 +532,14 @@ static int read_hard(struct serve *serve, const char *site, struct hard_list *re
 }
 
 /* The round is over: what it has shown to be too much or hard, and what has become too old. */
-static void tidy(struct serve *serve, struct site *site, const struct twins *twins,
-	const struct hard_list *hard)
+static void tidy(
+	struct serve *serve, struct site *site, const struct twins *twins, struct hard_list *hard)
 {
 	uint32_t n_thinned = 0, n_pruned = 0;
 	int r = 0;
 
-	if (hard->n > 0 && state_hardness_put(serve->state, site->name, hard) < 0)
-		log_error("site %s: cannot keep how hard its images are", site->name);
+	if (hard->n > 0)
+		hard_store_take(serve, site, hard);
 	if (twins->n > 0)
 		r = state_thin(serve->state, site->name, twins, site->settings.learn_min_images,
 			&n_thinned);

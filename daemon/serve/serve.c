@@ -514,6 +514,7 @@ static void close_serving(struct serve *serve)
 	restart_cancel(serve);
 	/* What systemd has stored is for the next one, or goes when the unit has stopped. */
 	serve->handover.is_leaving = true;
+	hard_store_close(serve);
 	admission_done(serve);
 	sessions_stop(serve);
 	sessions_close(serve);

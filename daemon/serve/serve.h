@@ -13,6 +13,7 @@
 #include "serve/decoder.h"
 #include "serve/feed.h"
 #include "serve/handover.h"
+#include "serve/hard_store.h"
 #include "serve/inference.h"
 #include "serve/later.h"
 #include "serve/peer.h"
@@ -58,6 +59,7 @@ struct serve {
 	struct admission admission;
 	struct feed feed;
 	struct rounds rounds;
+	struct hard_store hard_store;
 	struct changes changes;
 	struct role roles[N_ROLES];
 	struct handover handover;

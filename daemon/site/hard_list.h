@@ -16,7 +16,7 @@ struct hard_list {
 	uint32_t n, size;
 };
 
-/** What one transaction of the loop may change. */
+/** It goes into state.db in parts (serve/hard_store.h). */
 #define HARD_LIST_MAX 4096u
 #define HARD_LIST_MAX_BYTES ((size_t)HARD_LIST_MAX * 96)
 

@@ -222,9 +222,16 @@ struct hard_row {
 	char source[8], sender[64], part_id[64], label[64]; /* label: its class; "": none */
 	uint64_t capture_us, arrived_us;
 };
-/** In place of all that was known of the site's images. */
-struct hard_list;
-int state_hardness_put(struct state *state, const char *site, const struct hard_list *list);
+/**
+ * What a version says of images, in parts, each durable with state_commit(): first all that was said
+ * before is forgotten, because no two versions' numbers can be compared.
+ *
+ * @return how many images were forgotten: n_max, and there may be more
+ */
+int state_hardness_forget(struct state *state, const char *site, uint32_t n_max);
+struct hard_image;
+int state_hardness_put(
+	struct state *state, const char *site, const struct hard_image *images, uint32_t n);
 /** At most n_max, the hardest first; *ret_rows malloc'ed. */
 int state_hardest(struct state *state, const char *site, uint32_t n_max, struct hard_row **ret_rows,
 	uint32_t *ret_n);

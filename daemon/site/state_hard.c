@@ -5,27 +5,32 @@
 #include "site/hard_list.h"
 #include "site/state_internal.h"
 
-/* What another version said of images that this list has not is forgotten: no two versions' numbers
- * can be compared. */
-static int put_all(struct state *state, const char *site, const struct hard_list *list)
+int state_hardness_forget(struct state *state, const char *site, uint32_t n_max)
 {
 	int64_t id;
-	int r;
+	int r = state_batch_join(state);
 
+	if (r < 0)
+		return r;
 	r = site_id(state, site, &id);
 	if (r >= 0)
-		r = statement_run(state, SQL_HARDNESS_FORGET, "i", id);
-	for (uint32_t i = 0; r >= 0 && i < list->n; i++)
-		r = statement_run(state, SQL_HARDNESS_PUT, "dih", (double)list->images[i].hardness,
-			id, &list->images[i].hash);
-	return r;
+		r = statement_run(state, SQL_HARDNESS_FORGET, "ii", id, (int64_t)n_max);
+	return state_batch_leave(state, r < 0 ? r : sqlite3_changes(state->db));
 }
 
-int state_hardness_put(struct state *state, const char *site, const struct hard_list *list)
+int state_hardness_put(
+	struct state *state, const char *site, const struct hard_image *images, uint32_t n)
 {
-	int r = state_begin(state);
+	int64_t id;
+	int r = state_batch_join(state);
 
-	return r < 0 ? r : state_end(state, put_all(state, site, list));
+	if (r < 0)
+		return r;
+	r = site_id(state, site, &id);
+	for (uint32_t i = 0; r >= 0 && i < n; i++)
+		r = statement_run(state, SQL_HARDNESS_PUT, "dih", (double)images[i].hardness, id,
+			&images[i].hash);
+	return state_batch_leave(state, r);
 }
 
 static int read_row(sqlite3_stmt *statement, struct hard_row *ret_row)

@@ -8,7 +8,7 @@
 #include "site/state_internal.h"
 
 /* Joins the open batch or begins one. */
-static int join_batch(struct state *state)
+int state_batch_join(struct state *state)
 {
 	int r;
 
@@ -24,8 +24,8 @@ static int join_batch(struct state *state)
 	return r;
 }
 
-/* A failed statement may have rolled back what the batch held; then the whole batch is lost. */
-static int leave_batch(struct state *state, int r)
+/* A failed statement may have rolled back what the batch held; then all of it is lost. */
+int state_batch_leave(struct state *state, int r)
 {
 	if (r < 0 && sqlite3_get_autocommit(state->db))
 		state_batch_fail(state, r);
@@ -69,18 +69,18 @@ static int add_image(struct state *state, const struct image_row *row)
 
 int state_admit(struct state *state, const struct image_row *row)
 {
-	int r = join_batch(state);
+	int r = state_batch_join(state);
 
 	if (r < 0)
 		return r;
-	return leave_batch(state, add_image(state, row));
+	return state_batch_leave(state, add_image(state, row));
 }
 
 int state_audit_soon(struct state *state, const char *site, const char *what, const char *detail)
 {
-	int r = join_batch(state);
+	int r = state_batch_join(state);
 
-	return r < 0 ? r : leave_batch(state, audit_add(state, site, what, detail));
+	return r < 0 ? r : state_batch_leave(state, audit_add(state, site, what, detail));
 }
 
 int state_take_back(struct state *state, const char *site, const struct digest *hash)
@@ -105,7 +105,7 @@ int state_take_back(struct state *state, const char *site, const struct digest *
 int state_count_refused(struct state *state, const char *site, uint64_t n_rejected, uint64_t n_gaps)
 {
 	int64_t id;
-	int r = join_batch(state);
+	int r = state_batch_join(state);
 
 	if (r < 0)
 		return r;
@@ -113,7 +113,7 @@ int state_count_refused(struct state *state, const char *site, uint64_t n_reject
 	if (r == 0)
 		r = statement_run(state, SQL_SITE_COUNT, "iiii", (int64_t)0, (int64_t)n_rejected,
 			(int64_t)n_gaps, id);
-	return leave_batch(state, r);
+	return state_batch_leave(state, r);
 }
 
 /* ---- eviction */

@@ -139,6 +139,10 @@ int state_begin(struct state *state);
 int state_relax(struct state *state, bool is_relaxed);
 /** Commits where r >= 0, else rolls back. @return r, or what the commit said */
 int state_end(struct state *state, int r);
+/** What follows is of the open batch, or of one that is opened; nobody waits for its disk. */
+int state_batch_join(struct state *state);
+/** r: what came of it. @return r */
+int state_batch_leave(struct state *state, int r);
 /** The open batch, if any, is lost: remembered until state_commit(). */
 void state_batch_fail(struct state *state, int r);
 

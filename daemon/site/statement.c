@@ -71,8 +71,9 @@ static const char *const texts[SQL_N] = {
 		"AND (support.image_id IS NULL OR class IS NOT NULL) ORDER BY id",
 	[SQL_IMAGE_BLOBS] =
 		"SELECT id, hash, blob, n_bytes FROM image WHERE site_id = ? ORDER BY blob",
-	[SQL_HARDNESS_FORGET] = "UPDATE image SET hardness = NULL "
-				"WHERE site_id = ? AND hardness IS NOT NULL",
+	[SQL_HARDNESS_FORGET] =
+		"UPDATE image SET hardness = NULL WHERE id IN (SELECT id FROM image "
+		"WHERE site_id = ? AND hardness IS NOT NULL LIMIT ?)",
 	[SQL_HARDNESS_PUT] = "UPDATE image SET hardness = ? WHERE site_id = ? AND hash = ?",
 	[SQL_HARDEST] = "SELECT hash, hardness, source, sender, part_id, capture_us, arrived_us, "
 			"class FROM image LEFT JOIN label ON image_id = id WHERE image.site_id = ? "
@@ -98,11 +99,10 @@ static const char *const texts[SQL_N] = {
 		"SELECT image.id, blob FROM support JOIN image ON image.id = support.image_id "
 		"LEFT JOIN label ON label.image_id = image.id "
 		"WHERE class_id = ? AND brought AND class IS NULL",
-	[SQL_IMAGE_SPARE] =
-		"SELECT id, blob FROM image WHERE site_id = ?1 AND hash = ?2 "
-		"AND NOT EXISTS (SELECT 1 FROM support WHERE image_id = id) "
-		"AND NOT EXISTS (SELECT 1 FROM label WHERE image_id = id) "
-		"AND id > (SELECT max(pinned, held) FROM site WHERE site.id = ?1)",
+	[SQL_IMAGE_SPARE] = "SELECT id, blob FROM image WHERE site_id = ?1 AND hash = ?2 "
+			    "AND NOT EXISTS (SELECT 1 FROM support WHERE image_id = id) "
+			    "AND NOT EXISTS (SELECT 1 FROM label WHERE image_id = id) "
+			    "AND id > (SELECT max(pinned, held) FROM site WHERE site.id = ?1)",
 	/* An image that is gone by now needs none. */
 	[SQL_FEATURE_PUT] = "INSERT OR REPLACE INTO feature (image_id, site_id, space, data) "
 			    "SELECT id, site_id, ?3, ?4 FROM image WHERE id = ?1 AND site_id = ?2",

@@ -66,14 +66,26 @@ static void a_damaged_list_is_refused_whole(void **state)
 static void put(struct fixture *fixture, uint32_t from, uint32_t to, bool falls)
 {
 	_cleanup_(hard_list_done) struct hard_list list = { 0 };
+	_cleanup_(freep) struct hard_row *known = NULL;
+	uint32_t n_known = 0, n_forgotten = 0;
+	int r;
 
+	assert_int_equal(state_hardest(fixture->state, "a", 1000, &known, &n_known), 0);
 	for (uint32_t i = from; i < to; i++) {
 		const struct digest hash = fixture_hash(i);
 
 		assert_int_equal(
 			hard_list_add(&list, &hash, (float)(falls ? (double)to - i : i)), 0);
 	}
-	assert_int_equal(state_hardness_put(fixture->state, "a", &list), 0);
+	while ((r = state_hardness_forget(fixture->state, "a", 7)) == 7)
+		n_forgotten += 7;
+	assert_true(r >= 0);
+	assert_int_equal(n_forgotten + r, n_known);
+	assert_int_equal(state_hardness_put(fixture->state, "a", list.images, list.n / 2), 0);
+	assert_int_equal(state_hardness_put(fixture->state, "a", list.images + list.n / 2,
+				 list.n - list.n / 2),
+		0);
+	assert_int_equal(state_commit(fixture->state), 0);
 }
 
 static void the_hardest_come_first_and_go_with_the_next_version(void **state)
