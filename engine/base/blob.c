@@ -9,16 +9,18 @@
 #include "base/blob.h"
 #include "base/cleanup.h"
 
-static int write_all(int fd, const char *data, size_t n_bytes)
+int blob_write_all(int fd, const void *data, size_t n_bytes)
 {
+	const char *rest = data;
+
 	while (n_bytes > 0) {
-		ssize_t n = write(fd, data, n_bytes);
+		ssize_t n = write(fd, rest, n_bytes);
 
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
 			return -errno;
-		data += n;
+		rest += n;
 		n_bytes -= (size_t)n;
 	}
 	return 0;
@@ -45,7 +47,7 @@ static int write_temporary(int dir_fd, const char *path, const void *data, size_
 
 	if (fd < 0)
 		return -errno;
-	r = write_all(fd, data, n_bytes);
+	r = blob_write_all(fd, data, n_bytes);
 	if (r < 0)
 		return r;
 	return fsync(fd) < 0 ? -errno : 0;

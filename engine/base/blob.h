@@ -14,6 +14,9 @@
  */
 int blob_write(int dir_fd, const char *path, const void *data, size_t n_bytes);
 
+/** All of it to an open file, however little write() takes at a time. */
+int blob_write_all(int fd, const void *data, size_t n_bytes);
+
 /**
  * Reads a whole regular file of at most max_bytes.
  *

@@ -5,6 +5,7 @@
 #include "classify/cosine.h"
 
 #define N_LANES 16
+#define MIN_LENGTH 1e-12f
 
 float cosine_dot(const float *a, const float *b, uint32_t dim)
 {
@@ -22,6 +23,11 @@ float cosine_dot(const float *a, const float *b, uint32_t dim)
 	for (size_t j = 0; j < N_LANES; j++)
 		sum += lanes[j];
 	return sum;
+}
+
+float cosine_length(const float *x, uint32_t dim)
+{
+	return fmaxf(sqrtf(cosine_dot(x, x, dim)), MIN_LENGTH);
 }
 
 void cosine_normalise(float *dst, const float *src, uint32_t n, uint32_t dim)

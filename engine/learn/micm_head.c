@@ -13,7 +13,6 @@
 
 /* Rows that go through a product at a time: how many there are differs from step to step. */
 #define ROWS 128u
-#define MIN_LENGTH 1e-12f
 #define START_DEVIATION .02f
 
 struct micm_head {
@@ -189,11 +188,6 @@ const float *micm_head_d_input(const struct micm_head *head)
 	return head->d_x;
 }
 
-static float length_of(const float *x, uint32_t n)
-{
-	return fmaxf(sqrtf(cosine_dot(x, x, n)), MIN_LENGTH);
-}
-
 static void normalise_last(struct micm_head *head, const struct micm_head_values *values)
 {
 	uint32_t dim = head->shape.dim;
@@ -201,7 +195,7 @@ static void normalise_last(struct micm_head *head, const struct micm_head_values
 	for (uint32_t k = 0; k < head->shape.n_outputs; k++) {
 		const float *v = values->v + (size_t)k * dim;
 		float *w = head->effective + (size_t)k * dim;
-		float scale = values->gain[k] / length_of(v, dim);
+		float scale = values->gain[k] / cosine_length(v, dim);
 
 		for (uint32_t j = 0; j < dim; j++)
 			w[j] = scale * v[j];
@@ -216,7 +210,7 @@ static void normalise_rows(struct micm_head *head, size_t row)
 	for (size_t i = row; i < row + ROWS; i++) {
 		float *z = head->z + i * dim;
 
-		head->lengths[i] = length_of(z, dim);
+		head->lengths[i] = cosine_length(z, dim);
 		for (uint32_t j = 0; j < dim; j++)
 			z[j] /= head->lengths[i];
 	}
@@ -331,7 +325,7 @@ static void last_backward(struct micm_head *head, const struct micm_head_values 
 	for (uint32_t k = 0; k < head->shape.n_outputs; k++) {
 		const float *v = values->v + (size_t)k * dim;
 		const float *d = head->d_effective + (size_t)k * dim;
-		float length = length_of(v, dim), scale = values->gain[k] / length;
+		float length = cosine_length(v, dim), scale = values->gain[k] / length;
 		float along = cosine_dot(d, v, dim) / length;
 
 		grad->gain[k] = along;

@@ -5,10 +5,10 @@
 #include "classify/cosine.h"
 #include "learn/micm_loss.h"
 #include "learn/softmax.h"
+#include "model/row.h"
 
 #define CENTRE_DECAY .9f
 #define PIXEL_SHARE .75
-#define MIN_LENGTH 1e-12f
 
 void micm_sharpen(float *t, const float *o, const float *centre, uint32_t n, uint32_t n_outputs,
 	float temperature)
@@ -26,8 +26,7 @@ void micm_sharpen(float *t, const float *o, const float *centre, uint32_t n, uin
 void micm_add_rows(float *sum, const float *o, uint32_t n, uint32_t n_outputs)
 {
 	for (uint32_t i = 0; i < n; i++)
-		for (uint32_t k = 0; k < n_outputs; k++)
-			sum[k] += o[(size_t)i * n_outputs + k];
+		row_add(sum, o + (size_t)i * n_outputs, n_outputs);
 }
 
 void micm_move_centre(float *centre, const float *sum, uint32_t n, uint32_t n_outputs)
@@ -129,14 +128,9 @@ double micm_pixel_guess(const float *wanted, size_t n, size_t n_all)
 	return sum / (PIXEL_SHARE * (double)n_all);
 }
 
-static float length_of(const float *x, uint32_t n)
-{
-	return fmaxf(sqrtf(cosine_dot(x, x, n)), MIN_LENGTH);
-}
-
 static float cosine(const float *a, const float *b, uint32_t n)
 {
-	return cosine_dot(a, b, n) / (length_of(a, n) * length_of(b, n));
+	return cosine_dot(a, b, n) / (cosine_length(a, n) * cosine_length(b, n));
 }
 
 /* Of row i among the others of its view; the first one of equals. */
@@ -160,7 +154,7 @@ static uint32_t nearest_of(const float *rows, uint32_t i, uint32_t n, uint32_t n
 /* softplus(-cosine(t, o)), times weight; its gradient is added to d_o. */
 static double pull(const float *t, const float *o, uint32_t n, float weight, float *d_o)
 {
-	float length = length_of(o, n), target = length_of(t, n);
+	float length = cosine_length(o, n), target = cosine_length(t, n);
 	float near = cosine_dot(t, o, n) / (length * target);
 	float scale = -weight / (1 + expf(near)) / length;
 

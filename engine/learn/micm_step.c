@@ -7,13 +7,7 @@
 #include "learn/patch_loss.h"
 #include "learn/sinkhorn.h"
 #include "learn/streams.h"
-
-/* dst += scale * x */
-static void add_scaled(float *dst, const float *x, float scale, size_t n)
-{
-	for (size_t i = 0; i < n; i++)
-		dst[i] += scale * x[i];
-}
+#include "model/row.h"
 
 /* Rows of the head: classes of all views, view by view, then masked patches. */
 static uint32_t n_classes(const struct micm *micm)
@@ -198,7 +192,7 @@ static void scatter(struct micm *micm, const struct objective_batch *batch, uint
 		enum micm_branch branch;
 		size_t at = place(micm, row, &branch);
 
-		add_scaled(batch->branches[branch].d_out + at, d_x + (size_t)row * micm->width, 1,
+		row_add(batch->branches[branch].d_out + at, d_x + (size_t)row * micm->width,
 			micm->width);
 	}
 }
@@ -264,18 +258,6 @@ static double guess_head(const struct micm *micm, uint32_t step)
 	       log(recipe->n_prototypes);
 }
 
-/* The pixels of one patch, channel by channel. */
-static void cut_patch(const struct micm *micm, const float *pixels, uint32_t patch, float *dst)
-{
-	const size_t px = micm->recipe.large_px, p = micm->patch;
-	const float *corner = pixels + patch / micm->grid * p * px + patch % micm->grid * p;
-
-	for (uint32_t c = 0; c < 3; c++)
-		for (uint32_t y = 0; y < p; y++)
-			memcpy(dst + (c * p + y) * p, corner + c * px * px + y * px,
-				p * sizeof(*dst));
-}
-
 /* Masked patches first, first + 1..., up to MICM_ROWS of them: x and wanted; 0 behind the last. */
 static uint32_t gather_patches(
 	struct micm *micm, const struct objective_rows *large, uint32_t first)
@@ -287,8 +269,9 @@ static uint32_t gather_patches(
 	for (uint32_t i = 0; i < n; i++) {
 		memcpy(micm->x + (size_t)i * micm->width, large->out + patch_at(micm, first + i),
 			micm->width * sizeof(*micm->x));
-		cut_patch(micm, large->pixels + micm->samples[first + i] * n_view,
-			micm->patches[first + i], micm->wanted + (size_t)i * micm->n_pixels);
+		patch_cut_one(micm->wanted + (size_t)i * micm->n_pixels,
+			large->pixels + micm->samples[first + i] * n_view, micm->recipe.large_px,
+			micm->patch, micm->patches[first + i]);
 	}
 	if (micm->recipe.micm_normalise)
 		patch_normalise(micm->wanted, n, micm->n_pixels);
@@ -317,8 +300,8 @@ static int tell_block(
 		((size_t)MICM_ROWS * micm->n_pixels - told) * sizeof(*micm->told));
 	r = dense_backward(micm->telling, w, micm->x, micm->told, grad, grad + n_w, micm->d_x);
 	for (uint32_t i = 0; r == 0 && i < n; i++)
-		add_scaled(large->d_out + patch_at(micm, first + i),
-			micm->d_x + (size_t)i * micm->width, 1, micm->width);
+		row_add(large->d_out + patch_at(micm, first + i),
+			micm->d_x + (size_t)i * micm->width, micm->width);
 	return r;
 }
 
@@ -404,5 +387,5 @@ void micm_mask_token_backward(struct micm *micm, const struct objective_rows *la
 	float *grad = micm->grad + micm_mask_token_at(micm);
 
 	for (uint32_t i = 0; i < micm->n_masked; i++)
-		add_scaled(grad, large->d_entry + patch_at(micm, i), 1, micm->width);
+		row_add(grad, large->d_entry + patch_at(micm, i), micm->width);
 }

@@ -9,19 +9,23 @@
 /* Below it a row has no direction. */
 #define MIN_LENGTH 1e-12
 
+void patch_cut_one(float *dst, const float *pixels, uint32_t px, uint32_t patch, uint32_t index)
+{
+	const size_t grid = px / patch, plane = (size_t)px * px;
+	const float *corner = pixels + index / grid * patch * px + index % grid * patch;
+
+	for (uint32_t y = 0; y < patch; y++)
+		for (uint32_t x = 0; x < patch; x++)
+			for (unsigned c = 0; c < 3; c++)
+				*dst++ = corner[c * plane + (size_t)y * px + x];
+}
+
 void patch_cut(float *dst, const float *pixels, uint32_t px, uint32_t patch)
 {
-	const uint32_t grid = px / patch;
-	const size_t plane = (size_t)px * px;
+	const uint32_t n_patches = (px / patch) * (px / patch);
 
-	for (uint32_t y = 0; y < px; y++)
-		for (uint32_t x = 0; x < px; x++) {
-			const size_t row = (size_t)(y / patch) * grid + x / patch;
-			float *at = dst + (row * patch * patch + y % patch * patch + x % patch) * 3;
-
-			for (unsigned c = 0; c < 3; c++)
-				at[c] = pixels[c * plane + (size_t)y * px + x];
-		}
+	for (uint32_t i = 0; i < n_patches; i++)
+		patch_cut_one(dst + (size_t)i * patch * patch * 3, pixels, px, patch, i);
 }
 
 struct moments {

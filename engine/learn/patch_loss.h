@@ -10,6 +10,8 @@
 
 /** One image (3, px, px) cut into rows of 3 patch^2: (grid^2, patch, patch, 3). */
 void patch_cut(float *dst, const float *pixels, uint32_t px, uint32_t patch);
+/** The one of them at `index`: (patch, patch, 3). */
+void patch_cut_one(float *dst, const float *pixels, uint32_t px, uint32_t patch, uint32_t index);
 /** Every row of dim to mean 0 and (unbiased) variance 1; a flat one becomes 0. */
 void patch_normalise(float *rows, uint32_t n, uint32_t dim);
 

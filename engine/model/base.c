@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "base/blob.h"
 #include "model/base.h"
 
 #define CHUNK_BYTES (1u << 20)
@@ -31,21 +32,6 @@ void base_free(struct base *base)
 	free(base);
 }
 
-static int write_all(int fd, const uint8_t *data, size_t n_bytes)
-{
-	while (n_bytes > 0) {
-		ssize_t n = write(fd, data, n_bytes);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		data += n;
-		n_bytes -= (size_t)n;
-	}
-	return 0;
-}
-
 /* Copies to the end of from, whatever its size was said to be. */
 static int copy_and_hash(int to, int from, struct digest *ret_digest)
 {
@@ -66,7 +52,7 @@ static int copy_and_hash(int to, int from, struct digest *ret_digest)
 		if (n == 0)
 			break;
 		digest_update(&state, chunk, (size_t)n);
-		r = write_all(to, chunk, (size_t)n);
+		r = blob_write_all(to, chunk, (size_t)n);
 		if (r < 0)
 			return r;
 	}

@@ -60,6 +60,13 @@ void row_softmax(bf16 *dst, float *src, size_t rows, size_t n, size_t stride);
 void row_normalise(bf16 *dst, const float *src, const struct row_norm *norm, size_t rows,
 	float *mean, float *variance);
 
+/** dst += src, n floats. */
+static inline void row_add(float *restrict dst, const float *restrict src, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		dst[i] += src[i];
+}
+
 kern_gelu_row_fn kern_gelu_row_c, kern_gelu_row_avx2, kern_gelu_row_avx512;
 kern_gelu_grad_row_fn kern_gelu_grad_row_c, kern_gelu_grad_row_avx2, kern_gelu_grad_row_avx512;
 kern_softmax_row_fn kern_softmax_row_c, kern_softmax_row_avx2, kern_softmax_row_avx512;

@@ -11,15 +11,9 @@
 #define NAME_MAX_CHARS 48
 #define NORM_EPS 1e-6F
 
-enum {
-	MAX_WIDTH = 16384,
-	MAX_DEPTH = 256,
-	MAX_PATCH = 64,
-	MAX_GRID = 256,
-	MAX_CLASSES = 1 << 20,
-};
+enum { MAX_CLASSES = 1 << 20 };
 
-static const char *const layer_names[VIT_N_LAYERS] = {
+const char *const vit_layer_names[VIT_N_LAYERS] = {
 	[VIT_QKV] = "attn.qkv",
 	[VIT_PROJ] = "attn.proj",
 	[VIT_FC1] = "mlp.fc1",
@@ -143,7 +137,7 @@ static const char *tensor_name(
 
 	if (name)
 		(void)snprintf(name, NAME_MAX_CHARS, "blocks.%" PRIu32 ".%s.%s", block,
-			layer_names[layer], part);
+			vit_layer_names[layer], part);
 	else
 		l->error = -ENOMEM;
 	return name;
@@ -243,15 +237,16 @@ static int read_patch_size(struct loader *l, struct vit_shape *shape)
 
 	if (l->error < 0)
 		return l->error;
-	if (patch->n_dims != 4 || patch->dims[0] == 0 || patch->dims[0] > MAX_WIDTH ||
-		patch->dims[2] == 0 || patch->dims[2] > MAX_PATCH)
+	if (patch->n_dims != 4 || patch->dims[0] == 0 || patch->dims[0] > VIT_MAX_WIDTH ||
+		patch->dims[2] == 0 || patch->dims[2] > VIT_MAX_PATCH)
 		return diag_set(l->diag, EBADMSG, "tensor patch_embed.proj.weight: shape");
 	shape->width = (uint32_t)patch->dims[0];
 	shape->patch = (uint32_t)patch->dims[2];
 
 	grid = positions->n_dims == 3 && positions->dims[1] > 1 ? positions->dims[1] - 1 : 0;
-	shape->grid =
-		grid <= (uint64_t)MAX_GRID * MAX_GRID ? (uint32_t)lround(sqrt((double)grid)) : 0;
+	shape->grid = grid <= (uint64_t)VIT_MAX_GRID * VIT_MAX_GRID
+			      ? (uint32_t)lround(sqrt((double)grid))
+			      : 0;
 	if (shape->grid == 0 || (uint64_t)shape->grid * shape->grid != grid)
 		return diag_set(l->diag, EBADMSG, "tensor pos_embed: not 1 + a square of tokens");
 	return 0;
@@ -309,13 +304,13 @@ static int read_shape(struct loader *l, struct vit_shape *shape)
 	fc1 = find(l, "blocks.0.mlp.fc1.weight");
 	if (!fc1)
 		return l->error;
-	if (fc1->n_dims != 2 || fc1->dims[0] == 0 || fc1->dims[0] > MAX_WIDTH)
+	if (fc1->n_dims != 2 || fc1->dims[0] == 0 || fc1->dims[0] > VIT_MAX_WIDTH)
 		return diag_set(l->diag, EBADMSG, "tensor blocks.0.mlp.fc1.weight: shape");
 	shape->mlp = (uint32_t)fc1->dims[0];
 	do
 		(void)snprintf(
 			name, sizeof(name), "blocks.%" PRIu32 ".attn.qkv.weight", ++shape->depth);
-	while (shape->depth < MAX_DEPTH && safetensors_find(l->st, name));
+	while (shape->depth < VIT_MAX_DEPTH && safetensors_find(l->st, name));
 
 	head = safetensors_find(l->st, "head.weight");
 	if (head && (head->n_dims != 2 || head->dims[0] == 0 || head->dims[0] > MAX_CLASSES))

@@ -10,8 +10,6 @@
 #include "model/vit_internal.h"
 #include "model/vit_params.h"
 
-enum { MAX_BATCH = 65536, MAX_GRID = 256 };
-
 /* Where no patch of the encoder's goes. */
 #define NOT_KEPT UINT32_MAX
 
@@ -89,7 +87,7 @@ int vit_decoder_params_new(struct params **ret_params, const struct vit_decoder_
 	int r;
 
 	if (shape->n_in == 0 || shape->n_out == 0 || shape->width % 4 || shape->grid == 0 ||
-		shape->grid > MAX_GRID || shape->n_trunks == 0 ||
+		shape->grid > VIT_MAX_GRID || shape->n_trunks == 0 ||
 		shape->n_trunks > VIT_DECODER_MAX_TRUNKS)
 		return -EINVAL;
 	r = params_new(&params);
@@ -223,7 +221,7 @@ int vit_decoder_new(struct vit_decoder **ret_decoder, const struct vit_decoder_s
 	r = vit_decoder_params_new(&decoder->params, shape);
 	if (r < 0)
 		return r;
-	if (options->batch == 0 || options->batch > MAX_BATCH ||
+	if (options->batch == 0 || options->batch > VIT_MAX_BATCH ||
 		options->n_kept > n_patches(shape) || options->precision == PRECISION_INT8)
 		return -EINVAL;
 	decoder->shape = *shape;
@@ -406,12 +404,6 @@ int vit_decoder_forward(
 
 /* ---- and back */
 
-static void add_row(float *restrict dst, const float *restrict src, size_t n)
-{
-	for (size_t i = 0; i < n; i++)
-		dst[i] += src[i];
-}
-
 /* d_out to the gradient of what entered the trunk, into left. */
 static int return_trunk(struct vit_decoder *decoder, uint32_t t, const float *d_out, float *grad)
 {
@@ -440,7 +432,7 @@ static void split_sequence(const struct vit_decoder *decoder, float *d_mask_toke
 			if (entered)
 				memcpy(entered, d, width * sizeof(*d));
 			else
-				add_row(d_mask_token, d, width);
+				row_add(d_mask_token, d, width);
 		}
 }
 
@@ -457,7 +449,7 @@ int vit_decoder_backward(
 	for (uint32_t t = 0; r == 0 && t < decoder->shape.n_trunks; t++) {
 		r = return_trunk(decoder, t, d_out + t * n_out(decoder), grad);
 		if (r == 0)
-			add_row(decoder->sequence, decoder->left, n);
+			row_add(decoder->sequence, decoder->left, n);
 	}
 	if (r < 0)
 		return r;

@@ -170,12 +170,6 @@ void vit_columns_of(const struct vit_shape *shape, uint32_t n, uint32_t px, cons
 	}
 }
 
-static void add_row(float *restrict dst, const float *restrict src, size_t n)
-{
-	for (size_t i = 0; i < n; i++)
-		dst[i] += src[i];
-}
-
 void vit_add_positions(const struct vit_shape *shape, uint32_t n, uint32_t n_tokens,
 	const float *positions, const uint32_t *kept, float *tokens)
 {
@@ -190,6 +184,6 @@ void vit_add_positions(const struct vit_shape *shape, uint32_t n, uint32_t n_tok
 		if (t == 0)
 			memcpy(tokens + i * row, positions, row * sizeof(float));
 		else
-			add_row(tokens + i * row, positions + at * row, row);
+			row_add(tokens + i * row, positions + at * row, row);
 	}
 }

@@ -16,6 +16,17 @@
 /* The maskable layers of a block. Layer i of block b is slot layer 4 b + i; its weight is tensor
  * 2 (4 b + i) of the mask layout, its bias the one behind. */
 enum vit_layer { VIT_QKV, VIT_PROJ, VIT_FC1, VIT_FC2, VIT_N_LAYERS };
+/** What timm calls them. */
+extern const char *const vit_layer_names[VIT_N_LAYERS];
+
+/* No model is larger, and no batch. */
+enum {
+	VIT_MAX_WIDTH = 16384,
+	VIT_MAX_DEPTH = 256,
+	VIT_MAX_PATCH = 64,
+	VIT_MAX_GRID = 256,
+	VIT_MAX_BATCH = 65536,
+};
 
 static inline unsigned vit_layer_index(uint32_t block, enum vit_layer layer)
 {

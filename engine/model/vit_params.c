@@ -9,33 +9,30 @@
 #include "model/sincos.h"
 #include "model/vit_internal.h"
 
-enum { MAX_DEPTH = 256, MAX_WIDTH = 16384, MAX_GRID = 256, MAX_PATCH = 64 };
-
 static bool is_sound(const struct vit_shape *s)
 {
-	return s->depth > 0 && s->depth <= MAX_DEPTH && s->width > 0 && s->width <= MAX_WIDTH &&
-	       s->mlp > 0 && s->mlp <= MAX_WIDTH && s->n_heads > 0 && s->width % s->n_heads == 0 &&
-	       s->n_classes == 0 && s->patch <= MAX_PATCH && s->class_block < s->depth &&
-	       (s->patch == 0 ? s->class_block == 0 : s->grid > 0 && s->grid <= MAX_GRID);
+	return s->depth > 0 && s->depth <= VIT_MAX_DEPTH && s->width > 0 &&
+	       s->width <= VIT_MAX_WIDTH && s->mlp > 0 && s->mlp <= VIT_MAX_WIDTH &&
+	       s->n_heads > 0 && s->width % s->n_heads == 0 && s->n_classes == 0 &&
+	       s->patch <= VIT_MAX_PATCH && s->class_block < s->depth &&
+	       (s->patch == 0 ? s->class_block == 0 : s->grid > 0 && s->grid <= VIT_MAX_GRID);
 }
 
 static int add_layers(struct params *params, const struct vit_shape *shape, uint32_t block)
 {
-	const struct {
-		const char *name;
-		uint32_t n_out, n_in;
-	} layers[] = {
-		{ "attn.qkv", 3 * shape->width, shape->width },
-		{ "attn.proj", shape->width, shape->width },
-		{ "mlp.fc1", shape->mlp, shape->width },
-		{ "mlp.fc2", shape->width, shape->mlp },
+	const uint32_t sizes[VIT_N_LAYERS][2] = {
+		[VIT_QKV] = { 3 * shape->width, shape->width },
+		[VIT_PROJ] = { shape->width, shape->width },
+		[VIT_FC1] = { shape->mlp, shape->width },
+		[VIT_FC2] = { shape->width, shape->mlp },
 	};
 	char name[PARAM_NAME_CHARS];
 	int r = 0;
 
-	for (size_t i = 0; i < ARRAY_SIZE(layers) && r == 0; i++) {
-		(void)snprintf(name, sizeof(name), "blocks.%" PRIu32 ".%s", block, layers[i].name);
-		r = params_add_linear(params, name, layers[i].n_out, layers[i].n_in);
+	for (int layer = 0; layer < VIT_N_LAYERS && r == 0; layer++) {
+		(void)snprintf(
+			name, sizeof(name), "blocks.%" PRIu32 ".%s", block, vit_layer_names[layer]);
+		r = params_add_linear(params, name, sizes[layer][0], sizes[layer][1]);
 	}
 	return r;
 }

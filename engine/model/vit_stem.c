@@ -5,12 +5,12 @@
 #include "model/vit_internal.h"
 
 /* Keeps every count of elements far from overflow; larger images than this are cut up before. */
-enum { MAX_PX = 4096, MAX_BATCH = 65536, MAX_TOKENS = 1 << 24 };
+enum { MAX_PX = 4096, MAX_TOKENS = 1 << 24 };
 
 int vit_stem_size(struct vit_stem *stem, const struct vit *vit, uint32_t n, uint32_t px,
 	enum precision precision)
 {
-	if (n == 0 || n > MAX_BATCH || px == 0 || px > MAX_PX || vit->shape.patch == 0 ||
+	if (n == 0 || n > VIT_MAX_BATCH || px == 0 || px > MAX_PX || vit->shape.patch == 0 ||
 		px % vit->shape.patch)
 		return -EINVAL;
 	stem->n = n;
@@ -24,7 +24,7 @@ int vit_stem_size(struct vit_stem *stem, const struct vit *vit, uint32_t n, uint
 int vit_stem_of_tokens(
 	struct vit_stem *stem, uint32_t n, uint32_t n_tokens, enum precision precision)
 {
-	if (n == 0 || n > MAX_BATCH || n_tokens == 0 || (uint64_t)n * n_tokens > MAX_TOKENS)
+	if (n == 0 || n > VIT_MAX_BATCH || n_tokens == 0 || (uint64_t)n * n_tokens > MAX_TOKENS)
 		return -EINVAL;
 	stem->n = n;
 	stem->n_tokens = n_tokens;

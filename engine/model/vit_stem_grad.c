@@ -66,12 +66,6 @@ static void copy_row(
 			((bf16 *)row)[i] = bf16_narrow(src[i]);
 }
 
-static void add_row(float *restrict dst, const float *restrict src, size_t n)
-{
-	for (size_t i = 0; i < n; i++)
-		dst[i] += src[i];
-}
-
 void vit_places_grad(const struct vit_stem *stem, const struct vit *vit, const float *table,
 	const float *d_tokens, float *places, float *grad)
 {
@@ -80,8 +74,8 @@ void vit_places_grad(const struct vit_stem *stem, const struct vit *vit, const f
 
 	memset(places, 0, n_places * width * sizeof(float));
 	for (size_t i = 0; i < n; i++)
-		add_row(places + place_of(stem, i) * width, d_tokens + i * width, width);
-	add_row(vit_grad_of(vit, grad, vit->class_token), places, width);
+		row_add(places + place_of(stem, i) * width, d_tokens + i * width, width);
+	row_add(vit_grad_of(vit, grad, vit->class_token), places, width);
 	vit_positions_grad(vit, stem->grid, places, vit_grad_of(vit, grad, table));
 }
 
