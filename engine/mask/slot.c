@@ -36,6 +36,7 @@ struct slot {
 	struct mask *mask;   /* now applied */
 	struct mask *blank;  /* all kept, for slot_apply(NULL) */
 	bool *stale;         /* (n_tensors) to be rewritten whatever the masks say */
+	bool *untold;        /* (n_tensors) mask does not say it, but its pocket's places */
 	float *scratch;      /* of the largest weight */
 	int8_t *rounded;     /* int8 only, likewise */
 	size_t n_bytes;
@@ -219,7 +220,9 @@ int slot_new(struct slot **ret_slot, struct onednn *onednn, const struct mask_la
 	slot->turns = calloc(n_layers + 1, sizeof(*slot->turns));
 	slot->maps = calloc(2 * n_layers + 1, sizeof(struct packed_map *));
 	slot->stale = malloc(layout->n_tensors + 1);
-	if (!slot->layers || !slot->entries || !slot->turns || !slot->maps || !slot->stale)
+	slot->untold = calloc(layout->n_tensors + 1, sizeof(*slot->untold));
+	if (!slot->layers || !slot->entries || !slot->turns || !slot->maps || !slot->stale ||
+		!slot->untold)
 		return -ENOMEM;
 	slot->n_layers = n_layers;
 	memcpy(slot->layers, layers, n_layers * sizeof(*layers));
@@ -263,6 +266,7 @@ void slot_free(struct slot *slot)
 	free(slot->turns);
 	free(slot->maps);
 	free(slot->stale);
+	free(slot->untold);
 	mask_free(slot->mask);
 	mask_free(slot->blank);
 	free(slot->scratch);
@@ -276,12 +280,12 @@ static size_t tensor_words(const struct mask_layout *layout, unsigned tensor)
 	return (layout->tensors[tensor].n + 63) / 64;
 }
 
-/* Whether the slot's tensor is not what the mask asks for. */
+/* Whether the slot's tensor is not what the mask asks for, as far as its bits are told. */
 static bool differs(const struct slot *slot, const struct mask *mask, unsigned tensor)
 {
 	size_t word = mask->layout->tensors[tensor].word;
 
-	return slot->stale[tensor] ||
+	return slot->stale[tensor] || slot->untold[tensor] ||
 	       memcmp(&slot->mask->words[word], &mask->words[word],
 		       tensor_words(mask->layout, tensor) * sizeof(uint64_t)) != 0;
 }
@@ -294,6 +298,7 @@ static void remember(struct slot *slot, const struct mask *mask, unsigned tensor
 		tensor_words(mask->layout, tensor) * sizeof(uint64_t));
 	slot->mask->n_on[tensor] = mask->n_on[tensor];
 	slot->stale[tensor] = false;
+	slot->untold[tensor] = false;
 }
 
 static void write_bias(struct slot *slot, unsigned i, const struct mask *mask)
@@ -347,6 +352,7 @@ static bool turn_tiles(struct slot *slot, unsigned i, const struct mask *mask)
 		},
 		slot->tiles);
 	slot->mask->n_on[weight] = mask->n_on[weight];
+	slot->untold[weight] = !turn->pocket.in_order;
 	return true;
 }
 
@@ -364,7 +370,7 @@ static bool turn_weight(struct slot *slot, unsigned i, const struct mask *mask)
 		return turn_tiles(slot, i, mask);
 	if (turn->pocket.places)
 		turn->pocket.valid = false;
-	if (!few_differ(slot, &turn->pocket, mask, layer->weight))
+	if (slot->untold[layer->weight] || !few_differ(slot, &turn->pocket, mask, layer->weight))
 		return false;
 	flips_write(&(struct flip_job){
 		.targets = { { packed_data(entry->forward), turn->forward },

@@ -168,5 +168,7 @@ void tiles_write(const struct tile_job *job, const struct kern_tiles_impl *impl)
 	}
 	pocket->n = job->n_dropped;
 	pocket->in_order = many;
-	memcpy(job->now, job->next, n / 8);
+	/* Copying it would take a sixth of the time of a switch between masks that drop little. */
+	if (many)
+		memcpy(job->now, job->next, n / 8);
 }

@@ -55,7 +55,7 @@ struct tile_job {
 	uint32_t n_dropped;           /* by next */
 };
 
-/** `now` is then `next`. */
+/** `now` is then `next` where the pocket is in order; else it is as it was, and the places say it. */
 void tiles_write(const struct tile_job *job, const struct kern_tiles_impl *impl);
 
 #endif

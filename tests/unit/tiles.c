@@ -122,7 +122,8 @@ static void every_turn_leaves_what_the_mask_keeps(void **state)
 					.n_dropped = draw(bench->next, &rng, share),
 				},
 				impl);
-			assert_memory_equal(bench->now, bench->next, sizeof(bench->now));
+			if (bench->pocket.in_order)
+				assert_memory_equal(bench->now, bench->next, sizeof(bench->now));
 			assert_masked(bench, bench->next);
 			n_in_order += bench->pocket.in_order;
 		}
