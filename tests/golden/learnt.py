@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes learnt_vit.f32, learnt_late.f32 and learnt_decoder.f32 with PyTorch: a small ViT, one whose class token enters
-behind the first of two blocks, and a small decoder of two trunks; what they give, and the gradients of a weighted sum of it
+"""Writes learnt_vit.f32, learnt_late.f32, learnt_kept.f32 and learnt_decoder.f32 with PyTorch: a small ViT, one whose class
+token enters behind the first of two blocks, the same of some of the patches, and a small decoder of two trunks; what they give, and the gradients of a weighted sum of it
 with respect to all values, in the order of vit_params.c and vit_decoder.c.
 Run: python3 tests/golden/learnt.py"""
 import numpy as np
@@ -71,7 +71,7 @@ def run_blocks(v, prefix, x, depth, heads):
     return norm(v, prefix + "norm", run_some(v, prefix, x, range(depth), heads))
 
 
-def vit(name, class_block):
+def vit(name, class_block, kept=None):
     width, depth, heads, mlp, patch, grid, n = 8, 2, 2, 12, 4, 3, 2
     v = Values()
     v.blocks("", width, depth, mlp)
@@ -82,12 +82,14 @@ def vit(name, class_block):
     v.make("patch_embed.proj.weight", width, 3, patch, patch)
     v.make("patch_embed.proj.bias", width)
     pixels = torch.randn(n, 3, grid * patch, grid * patch).float().double()
-    weight = torch.randn(n, 1 + grid * grid, width).float().double()
+    places = torch.tensor(kept or [list(range(grid * grid))] * n)
+    weight = torch.randn(n, 1 + places.shape[1], width).float().double()
     x = F.conv2d(pixels, v["patch_embed.proj.weight"], v["patch_embed.proj.bias"], stride=patch).flatten(2).transpose(1, 2)
+    x = torch.stack([image[rows] for image, rows in zip(x, places)])
     if class_block:
-        x = run_some(v, "", x + v["pos_embed"][:, 1:], range(class_block), heads)
-    table = v["pos_embed_class" if class_block else "pos_embed"]
-    x = torch.cat([v["cls_token"].expand(n, 1, width), x], 1) + table
+        x = run_some(v, "", x + v["pos_embed"][0, 1 + places], range(class_block), heads)
+    table = v["pos_embed_class" if class_block else "pos_embed"][0]
+    x = torch.cat([(v["cls_token"][0] + table[:1]).expand(n, 1, width), x + table[1 + places]], 1)
     out = norm(v, "norm", run_some(v, "", x, range(class_block, depth), heads))
     (out * weight).sum().backward()
     write(name, v.flat(), pixels, weight, out.detach(), v.flat(lambda t: t.grad))
@@ -118,3 +120,4 @@ def decoder():
 vit("learnt_vit.f32", 0)
 decoder()
 vit("learnt_late.f32", 1)
+vit("learnt_kept.f32", 1, [[7, 0, 4, 2], [1, 8, 3, 5]])

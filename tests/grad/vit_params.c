@@ -360,7 +360,9 @@ static void in_bf16_it_is_the_same_but_for_rounding(void **state)
 	assert_true(fabs(sqrt(a / b) - 1) < .01);
 }
 
-static void check_golden(const char *path, uint32_t class_block)
+/* kept: (N, n_kept), as learnt.py has them, or all patches. */
+static void check_golden(
+	const char *path, uint32_t class_block, const uint32_t *kept, uint32_t n_kept)
 {
 	enum { N = 2, SMALL = 8, T = 10, SIDE = 12 };
 	const struct vit_shape small = {
@@ -382,24 +384,26 @@ static void check_golden(const char *path, uint32_t class_block)
 	struct diag diag = { "" };
 	float out[N * T * SMALL];
 	const size_t n_pixels = (size_t)N * 3 * SIDE * SIDE;
+	const size_t n_out = (size_t)N * (kept ? 1 + n_kept : T) * SMALL;
+	const struct vit_tape_options options = {
+		.batch = N, .px = SIDE, .n_kept = n_kept, .all_out = true
+	};
 
 	assert_int_equal(golden_open(&golden, path), 0);
 	assert_int_equal(vit_params_new(&params, &small, false), 0);
 	values = golden_take(&golden, params->n_values);
 	pixels = golden_take(&golden, n_pixels);
-	weight = golden_take(&golden, ARRAY_SIZE(out));
+	weight = golden_take(&golden, n_out);
 	grad = calloc(params->n_values, sizeof(*grad));
 	assert_int_equal(vit_over(&vit, &small, false, values, &diag), 0);
 	assert_int_equal(vit_slot_new(&slot, vit, SLOT_LEARN), 0);
-	assert_int_equal(
-		vit_tape_open(&tape, vit,
-			&(struct vit_tape_options){ .batch = N, .px = SIDE, .all_out = true }),
-		0);
+	assert_int_equal(vit_tape_open(&tape, vit, &options), 0);
 	memcpy(vit_tape_input(tape), pixels, n_pixels * sizeof(float));
+	if (kept)
+		memcpy(vit_tape_kept(tape), kept, N * n_kept * sizeof(*kept));
 	assert_int_equal(vit_tape_forward(tape, slot, out), 0);
 	assert_int_equal(vit_tape_backward(tape, slot, weight, grad, NULL), 0);
-	assert_true(relative_difference(
-			    out, golden_take(&golden, ARRAY_SIZE(out)), ARRAY_SIZE(out)) < 1e-5);
+	assert_true(relative_difference(out, golden_take(&golden, n_out), n_out) < 1e-5);
 	for (unsigned t = 0; t < params->n_tensors; t++)
 		assert_true(relative_difference(grad + params->tensors[t].offset,
 				    golden_take(&golden, params->tensors[t].n),
@@ -411,13 +415,21 @@ static void check_golden(const char *path, uint32_t class_block)
 static void values_and_gradients_equal_the_golden(void **state)
 {
 	(void)state;
-	check_golden("tests/golden/learnt_vit.f32", 0);
+	check_golden("tests/golden/learnt_vit.f32", 0, NULL, 0);
 }
 
 static void so_they_do_where_the_class_token_is_late(void **state)
 {
 	(void)state;
-	check_golden("tests/golden/learnt_late.f32", 1);
+	check_golden("tests/golden/learnt_late.f32", 1, NULL, 0);
+}
+
+static void so_they_do_where_of_its_patches_some_are_kept(void **state)
+{
+	static const uint32_t kept[] = { 7, 0, 4, 2, 1, 8, 3, 5 };
+
+	(void)state;
+	check_golden("tests/golden/learnt_kept.f32", 1, kept, 4);
 }
 
 int main(void)
@@ -431,6 +443,7 @@ int main(void)
 		cmocka_unit_test(in_bf16_it_is_the_same_but_for_rounding),
 		cmocka_unit_test(values_and_gradients_equal_the_golden),
 		cmocka_unit_test(so_they_do_where_the_class_token_is_late),
+		cmocka_unit_test(so_they_do_where_of_its_patches_some_are_kept),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
