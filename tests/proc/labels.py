@@ -187,9 +187,10 @@ class Labels(harness.Case):
 
 
 class Supervised(harness.Case):
-    """Rounds that learn from labels."""
+    """Rounds that learn from labels. The learner takes what CPU time nobody else wants, which beside
+    other tests is little: small batches."""
 
-    CONFIG = "[site]\npolicy = manual\nlearn_steps = 60\n"
+    CONFIG = "[site]\npolicy = manual\nlearn_steps = 60\nrecipe = batch=8\n"
 
     folders = Labels.folders
 
@@ -247,7 +248,7 @@ class Supervised(harness.Case):
         self.assertTrue(self.daemon.one("mask", "reproduce", "told", "1")["equal"])
 
     def test_too_few_labels_are_one_error(self):
-        self.daemon.ctl("site", "create", "poor", "--set", "recipe=objective=supervised")
+        self.daemon.ctl("site", "create", "poor", "--set", "recipe=objective=supervised batch=8")
         self.daemon.ctl("push", "poor", self.images(0, 60))
         self.assertIn("there are: none", self.daemon.error("learn", "poor"))
         self.daemon.ctl("label", "poor", self.images(0, 20), "ok")
