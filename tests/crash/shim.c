@@ -28,8 +28,8 @@ int disk_shim_arm(const char *root, const char *shadow)
 {
 	if (strlen(root) >= sizeof(shim.root) || strlen(shadow) >= sizeof(shim.shadow))
 		return -ENAMETOOLONG;
-	(void)strcpy(shim.root, root);
-	(void)strcpy(shim.shadow, shadow);
+	(void)snprintf(shim.root, sizeof(shim.root), "%s", root);
+	(void)snprintf(shim.shadow, sizeof(shim.shadow), "%s", shadow);
 	return disk_map(&shim.control, shadow);
 }
 

@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -32,7 +33,7 @@ static int bench_setup(void **state)
 
 	if (!bench)
 		return -1;
-	(void)strcpy(bench->dir, "/tmp/kamen-crash-XXXXXX");
+	(void)snprintf(bench->dir, sizeof(bench->dir), "%s", "/tmp/kamen-crash-XXXXXX");
 	if (!mkdtemp(bench->dir))
 		return -1;
 	(void)snprintf(bench->root, sizeof(bench->root), "%s/root", bench->dir);

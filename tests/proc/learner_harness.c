@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -123,7 +124,7 @@ int harness_setup_empty(void **state)
 	if (!harness)
 		return -1;
 	harness->pid = harness->sock = -1;
-	(void)strcpy(harness->dir, "/tmp/kamen-learner-XXXXXX");
+	(void)snprintf(harness->dir, sizeof(harness->dir), "%s", "/tmp/kamen-learner-XXXXXX");
 	if (!mkdtemp(harness->dir) || mkdir(harness_path(harness, "replay", path), 0700) < 0 ||
 		mkdir(harness_path(harness, "round", path), 0700) < 0 ||
 		wire_new(&harness->wire) < 0)

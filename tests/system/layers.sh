@@ -34,4 +34,6 @@ forbid 'the engine and libkamen neither print nor exit' \
 forbid 'one event loop, no signal handlers, no sleep to wait' \
     '(^|[^a-z_])(sleep|usleep|sigaction)\(' client/lib daemon engine
 forbid 'what is not a number fails: assert_close of fixture/close.h' 'assert_float_(not_)?equal\(' tests
+forbid 'a text says how large it may become' '(^|[^a-z_])(strcpy|strcat|sprintf|vsprintf)\(' \
+    daemon engine proto tests
 exit $bad

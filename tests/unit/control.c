@@ -143,7 +143,7 @@ static void a_listener_rests_when_no_descriptor_is_left(void **state)
 	(void)state;
 	assert_non_null(mkdtemp(dir));
 	(void)snprintf(path, sizeof(path), "%s/s", dir);
-	(void)strcpy(address.sun_path, path);
+	(void)snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
 	assert_int_equal(listen_seqpacket(&fd, path), 0);
 	assert_return_code(sd_event_new(&event), 0);
 	assert_return_code(

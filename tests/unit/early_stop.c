@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -50,7 +51,7 @@ static int set_up(void **state)
 				if (rng_uniform(&rng) < .01f * (float)(i + 1))
 					mask_put(shelf.masks[i], t, j, false);
 	}
-	(void)strcpy(shelf.dir, "/tmp/kamen-stop.XXXXXX");
+	(void)snprintf(shelf.dir, sizeof(shelf.dir), "%s", "/tmp/kamen-stop.XXXXXX");
 	shelf.dir_fd =
 		mkdtemp(shelf.dir) ? open(shelf.dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
 	*state = &shelf;

@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <cmocka.h>
 
@@ -30,7 +31,7 @@ static int setup(void **state)
 
 	if (!folder)
 		return -1;
-	(void)strcpy(folder->dir, "/tmp/kamen-images-XXXXXX");
+	(void)snprintf(folder->dir, sizeof(folder->dir), "%s", "/tmp/kamen-images-XXXXXX");
 	if (!mkdtemp(folder->dir))
 		return -1;
 	folder->fd = open(folder->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

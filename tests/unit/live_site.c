@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <cmocka.h>
 
@@ -25,7 +26,7 @@ struct line {
 static void line_open(struct line *line, struct fixture *fixture)
 {
 	*line = (struct line){ .serve.state = fixture->state };
-	(void)strcpy(line->site.name, "a");
+	(void)snprintf(line->site.name, sizeof(line->site.name), "%s", "a");
 	line->site.settings = fixture->defaults;
 	line->site.settings.watch_answers = 100;
 	for (uint32_t i = 0; i < 2; i++) {
@@ -268,7 +269,8 @@ static void a_shadow_that_is_there_is_not_loaded_again(void **state)
 
 	make_candidate(fixture);
 	line_open(&line, fixture);
-	(void)strcpy(line.site.settings.policy, "shadow");
+	(void)snprintf(
+		line.site.settings.policy, sizeof(line.site.settings.policy), "%s", "shadow");
 	keep_loaded(&line, fixture);
 	shadow_choose(&line.serve, &line.site);
 	assert_ptr_equal(line.site.live.shadow, &line.serving[1]);

@@ -235,7 +235,7 @@ static void who_says_nothing_has_the_ratio_of_a_guess(void **state)
 		assert_int_equal(step.objective->kind->loss(step.objective, &step.batch, &loss), 0);
 		print_message("ratio %.6f, pixel %.3f\n", loss, step.figures[MICM_FIGURE_PIXEL]);
 		assert_true(step.figures[MICM_FIGURE_PIXEL] > 0);
-		assert_float_equal(loss, 1, 1e-5);
+		assert_close(loss, 1, 1e-5);
 		assert_int_equal(step.objective->scale, 1);
 		step_done(&step);
 	}
@@ -292,7 +292,7 @@ static void balanced_targets_bear_any_gain(void **state)
 
 			for (uint32_t c = 0; c < k; c++)
 				sum += (double)micm->t[(size_t)j * k + c];
-			assert_float_equal(sum, 1, 1e-5);
+			assert_close(sum, 1, 1e-5);
 		}
 		for (size_t j = 0; j < (size_t)micm->n_masked * k; j++)
 			assert_true(micm->patch_t[j] >= 0 && micm->patch_t[j] <= 1.00001f);
@@ -335,7 +335,7 @@ static void targets_are_of_the_teacher_at_the_same_places(void **state)
 		}
 		assert_int_equal(micm_head_forward(micm->head, micm->teacher, n), 0);
 		for (size_t i = 0; i < (size_t)n_large * k; i++)
-			assert_float_equal(got[i], micm_head_outputs(micm->head)[i], 1e-5);
+			assert_close(got[i], micm_head_outputs(micm->head)[i], 1e-5);
 		memcpy(micm->patch_t, micm_head_outputs(micm->head) + (size_t)n_large * k,
 			(size_t)micm->n_masked * k * sizeof(float));
 		if (balance)
@@ -345,7 +345,7 @@ static void targets_are_of_the_teacher_at_the_same_places(void **state)
 			micm_sharpen(micm->patch_t, micm->patch_t, micm->patch_centre,
 				micm->n_masked, k, micm_temperature(&recipe, 0));
 		for (size_t i = 0; i < (size_t)micm->n_masked * k; i++)
-			assert_float_equal(got[(size_t)n_large * k + i], micm->patch_t[i], 1e-4);
+			assert_close(got[(size_t)n_large * k + i], micm->patch_t[i], 1e-4);
 		step_done(&step);
 	}
 }

@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -27,7 +28,7 @@ static int make_place(void **state)
 	struct place *place = calloc(1, sizeof(*place));
 
 	assert_non_null(place);
-	strcpy(place->dir, "/tmp/kamen-base-XXXXXX");
+	(void)snprintf(place->dir, sizeof(place->dir), "%s", "/tmp/kamen-base-XXXXXX");
 	assert_non_null(mkdtemp(place->dir));
 	(void)snprintf(place->file, sizeof(place->file), "%s/model", place->dir);
 	assert_int_equal(safetensors_encode(&out, 1, NULL, &place->image, &place->n_image), 0);

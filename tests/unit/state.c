@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <math.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -163,10 +164,10 @@ static void an_image_is_refused_without_site_or_blob(void **state)
 	assert_int_equal(state_site_create(fixture->state, "a", &fixture->defaults), 0);
 	row = fixture_image(fixture, "a", 0);
 	bad = row;
-	(void)strcpy(bad.site, "none");
+	(void)snprintf(bad.site, sizeof(bad.site), "%s", "none");
 	assert_int_equal(state_admit(fixture->state, &bad), -ENOENT);
 	bad = row;
-	(void)strcpy(bad.blob, "../../state.db");
+	(void)snprintf(bad.blob, sizeof(bad.blob), "%s", "../../state.db");
 	assert_int_equal(state_admit(fixture->state, &bad), -EINVAL);
 	bad = row;
 	bad.n_bytes--;

@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <cmocka.h>
 
@@ -18,7 +19,7 @@ int fixture_setup(void **state)
 
 	if (!fixture)
 		return -1;
-	(void)strcpy(fixture->dir, "/tmp/kamen-state-XXXXXX");
+	(void)snprintf(fixture->dir, sizeof(fixture->dir), "%s", "/tmp/kamen-state-XXXXXX");
 	if (!mkdtemp(fixture->dir))
 		return -1;
 	config_default(&config);
@@ -70,13 +71,13 @@ struct image_row fixture_image(struct fixture *fixture, const char *site, uint32
 		.n_channels = 3,
 		.source = "push" };
 	uint8_t bytes[FIXTURE_BLOB_BYTES] = { 0 };
-	char path[512], file[160];
+	char path[512], file[160], hex[DIGEST_HEX_CHARS + 1];
 
 	memcpy(bytes, &i, sizeof(i));
 	row.hash = fixture_hash(i);
 	(void)snprintf(row.site, sizeof(row.site), "%s", site);
-	digest_to_hex(&row.hash, row.blob);
-	(void)strcat(row.blob, ".kimg");
+	digest_to_hex(&row.hash, hex);
+	(void)snprintf(row.blob, sizeof(row.blob), "%s.kimg", hex);
 	(void)snprintf(file, sizeof(file), "replay/%s", row.blob);
 	assert_int_equal(state_path(fixture->state, path, site, file), 0);
 	assert_int_equal(blob_write(AT_FDCWD, path, bytes, sizeof(bytes)), 0);
@@ -208,7 +209,8 @@ struct version_row fixture_results(
 	assert_int_equal(kmask_encode(mask, &header, &data, &n_bytes), 0);
 	put(fixture, site, "round/candidate.kmask", data, n_bytes);
 	(void)snprintf(row.site, sizeof(row.site), "%s", site);
-	(void)strcpy(row.reasons, passed ? "" : "two-view retrieval\nmargin");
+	(void)snprintf(
+		row.reasons, sizeof(row.reasons), "%s", passed ? "" : "two-view retrieval\nmargin");
 	row.manifest = put_manifest(fixture, site);
 	row.base = header.base;
 	row.prep = header.prep;

@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <cmocka.h>
 
@@ -39,8 +40,8 @@ static uint32_t learn(struct fixture *fixture, bool passed)
 		    &version, &diag) < 0)
 		fail_msg("%s", diag.text);
 	row = fixture_results(fixture, "a", version, passed);
-	(void)strcpy(row.recipe_text, "seed=7");
-	(void)strcpy(row.prep_text, "input_px=32\n");
+	(void)snprintf(row.recipe_text, sizeof(row.recipe_text), "%s", "seed=7");
+	(void)snprintf(row.prep_text, sizeof(row.prep_text), "%s", "input_px=32\n");
 	assert_int_equal(state_round_end(fixture->state, &row), 0);
 	return version;
 }

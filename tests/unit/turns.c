@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 #include <cmocka.h>
@@ -77,7 +78,7 @@ static void the_clock_is_waited_for_exactly(void **state)
 	assert_true(turns_wait_us(&set, &need, 20000 * DAY) == UINT64_MAX);
 	for (unsigned i = 0; i < 3; i++) {
 		set.learn_every = i == 1 ? 0 : 31 * 3600;
-		(void)strcpy(set.learn_at, i == 0 ? "" : "02:30");
+		(void)snprintf(set.learn_at, sizeof(set.learn_at), "%s", i == 0 ? "" : "02:30");
 		for (uint64_t hour = 0; hour < 24 * 400; hour += 7) {
 			uint64_t now = need.round_us + hour * 3600 * US + 1, wait;
 
@@ -114,7 +115,7 @@ static void a_round_is_due_once_a_day(void **state)
 	(void)state;
 	assert_int_equal(setenv("TZ", "UTC", 1), 0);
 	tzset();
-	(void)strcpy(set.learn_at, "02:30");
+	(void)snprintf(set.learn_at, sizeof(set.learn_at), "%s", "02:30");
 	need.round_us = midnight;
 	assert_int_equal(turns_due(&set, &need, false, half_past_two - US), DUE_NOT);
 	assert_int_equal(turns_due(&set, &need, false, half_past_two), DUE_SCHEDULE);
