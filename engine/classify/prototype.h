@@ -14,7 +14,7 @@
 struct prototypes {
 	uint32_t n_classes, dim;
 	float *rows;          /* (n_classes, dim), length 1 */
-	float *means;         /* (n_classes, dim) before: what opta_run() takes */
+	float *means;         /* (n_classes, dim) before: what opta_move() takes */
 	uint32_t *n_supports; /* (n_classes) */
 	float temperature;    /* of the confidences */
 };

@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <math.h>
 
-/* What makes one known image in fifteen or so unknown, on NEU and CIFAR alike. */
+/* A larger one tells fewer known images off and lets more strange ones in. */
 #define TRAFFIC_SPREADS 2
 /* Traffic may be of one class mostly, or of none: supports say between what limits it counts. */
 #define SUPPORTS_LEAST 1

@@ -28,7 +28,7 @@ struct hpm {
 	uint32_t n_patches, n_kept, n_hidden, n_part;
 	struct vit_decoder *decoder;
 	struct vit_decoder
-		*whole; /* whose patches all come from the teacher; NULL: hpm_asked=hidden */
+		*whole; /* whose patches all come from the teacher; NULL: hpm_asked=kept */
 	struct hardness *hardness; /* the teacher's predictor */
 	const struct params *params;
 	struct arena *arena;

@@ -20,7 +20,7 @@ struct hpm_view {
 int hpm_view_open(struct hpm_view *ret_view, struct vit *vit, const struct prep *prep,
 	const struct round *round);
 void hpm_view_close(struct hpm_view *view);
-/** Fills map; pixels (3, px, px), or NULL for what the tape was given already. */
+/** Fills map, after what the mask makes of the image. */
 int hpm_view_look(struct hpm_view *view, const struct image_view *image);
 
 /** On images that were not learnt from: each patch is hidden by three of four masks that share the
