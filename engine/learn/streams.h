@@ -21,7 +21,7 @@ enum stream {
 	/* (seed, step, image), + view: which patches of a large view micm masks. */
 	STREAM_BLOCKS = 0x600,
 	STREAM_PATCHES = 0x700, /* (seed, step, image): which patches hpm hides */
-	/* 0x800: PARAM_STREAM (model/params.h) */
+				/* 0x800: PARAM_STREAM (model/params.h) */
 };
 
 #endif
