@@ -52,21 +52,42 @@ void later_forget(struct later *later, struct later_item *item)
 	item->waits = false;
 }
 
-struct later_item *later_take(struct later *later)
+/* NULL for table: whatever they have had. */
+static struct later_item *take(struct later *later, const struct quota_table *table, uint64_t now)
 {
-	struct later_item *next = later->head;
+	struct later_item *next = NULL;
 
+	for (struct later_item *item = later->head; item; item = item->next) {
+		if (table && quota_turn_at(table, item->user, now) > now)
+			continue;
+		if (!next || *turn_of(later, item) < *turn_of(later, next))
+			next = item;
+	}
 	if (!next)
 		return NULL;
-	for (struct later_item *item = next->next; item; item = item->next)
-		if (*turn_of(later, item) < *turn_of(later, next))
-			next = item;
 	later->turn = (*turn_of(later, next))++;
 	later_forget(later, next);
 	return next;
 }
 
-void later_run(struct later *later, bool was_event)
+struct later_item *later_take(struct later *later)
+{
+	return take(later, NULL, 0);
+}
+
+uint64_t later_due(const struct later *later, const struct quota_table *table, uint64_t now)
+{
+	uint64_t due = UINT64_MAX;
+
+	for (struct later_item *item = later->head; item && due > now; item = item->next) {
+		uint64_t at = quota_turn_at(table, item->user, now);
+
+		due = at < due ? at : due;
+	}
+	return due;
+}
+
+void later_run(struct later *later, const struct quota_table *table, uint64_t now, bool was_event)
 {
 	struct later_item *next;
 
@@ -77,6 +98,7 @@ void later_run(struct later *later, bool was_event)
 	if (was_event && ++later->n_events < SERVE_LATER_EVENTS)
 		return;
 	later->n_events = 0;
-	next = later_take(later);
-	next->run(next->owner);
+	next = take(later, table, now);
+	if (next)
+		next->run(next->owner);
 }

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct quota_table;
 struct quota_user;
 
 /** What users take turns at. */
@@ -37,16 +38,19 @@ struct later {
 
 void later_init(struct later *later, enum later_what what);
 bool later_waits(const struct later *later);
+/** When the first of them may go on (quota_turn_at()), UINT64_MAX: none waits. */
+uint64_t later_due(const struct later *later, const struct quota_table *table, uint64_t now);
 /** Nothing where it waits already. */
 void later_add(struct later *later, struct later_item *item);
 /** Nothing where it does not wait. */
 void later_forget(struct later *later, struct later_item *item);
-/** Whose turn it is; it does not wait any more. NULL: nobody's. */
+/** Whose turn it is, whatever it has had; it does not wait any more. NULL: nobody's. */
 struct later_item *later_take(struct later *later);
 /**
- * After each iteration of the loop, with whether it has dealt with an event: runs the next one while
- * no event waits, and after every few events all the same, because somebody can always make events.
+ * After each iteration of the loop, with whether it has dealt with an event: runs the next one that
+ * may go on while no event waits, and after every few events all the same, because somebody can
+ * always make events.
  */
-void later_run(struct later *later, bool was_event);
+void later_run(struct later *later, const struct quota_table *table, uint64_t now, bool was_event);
 
 #endif

@@ -14,10 +14,16 @@
 #define SERVE_CREDIT_NS (200 * NS_PER_US)
 #define SERVE_DEBT_NS (50 * NS_PER_MS)     /* of the largest turn that others are made up for */
 #define SERVE_WELCOME_NS (200 * NS_PER_US) /* what a session costs to open and to close */
-#define SERVE_LOOK_NS (5 * NS_PER_US)      /* what a look costs at least, with its event */
-#define SERVE_READ_AT_ONCE (640u << 10)    /* bytes; more are read in parts */
-#define SERVE_READ_BYTES (256u << 10)      /* a part */
-#define SERVE_COPY_AT_ONCE (64u << 10)     /* bytes of an image for a decoder, which takes longer */
+#define SERVE_ABOUT_NS (100 * NS_PER_MS)   /* since its last turn another user counts as there */
+/* Sessions of one user: so many at once, then one each so often; who breaks the rules waits longer. */
+#define SERVE_OPEN_BURST_NS (64 * NS_PER_MS)
+#define SERVE_OPEN_NS NS_PER_MS
+#define SERVE_OFFENCE_NS (16 * NS_PER_MS)
+#define SERVE_MAX_OPEN_NS (500 * NS_PER_MS) /* of the waiting that this may add up to */
+#define SERVE_LOOK_NS (5 * NS_PER_US)       /* what a look costs at least, with its event */
+#define SERVE_READ_AT_ONCE (640u << 10)     /* bytes; more are read in parts */
+#define SERVE_READ_BYTES (256u << 10)       /* a part */
+#define SERVE_COPY_AT_ONCE (64u << 10) /* bytes of an image for a decoder, which takes longer */
 #define SERVE_UNMAP_AT_ONCE (256u << 10)
 #define SERVE_MAX_LEAVING_BYTES (UINT64_C(512) << 20) /* given back and counted for nobody */
 #define SERVE_LATER_EVENTS 8u      /* after which what waits for a quiet loop is not put off */
@@ -28,6 +34,8 @@
 #define SERVE_MAX_CONTROL_QUEUE (4u << 20) /* bytes of answers that a client has not read */
 #define SERVE_MAX_KEYS_BYTES (1u << 20)    /* of a list of trusted keys */
 #define SERVE_ACCEPT_PAUSE_NS (100 * NS_PER_MS)
+#define SERVE_FLOOD_AT_ONCE 8u /* connections, then a pause of their kind */
+#define SERVE_FLOOD_PAUSE_NS NS_PER_MS
 #define SERVE_MAX_STRANGERS 32u    /* connections that have not said hello, or are to be refused */
 #define SERVE_STRANGERS_OF_UID 16u /* of these of one uid */
 #define SERVE_MAX_USERS 2048u      /* uids with quotas: more than there can be connections */

@@ -47,15 +47,15 @@ static int on_pause_over(sd_event_source *source, uint64_t usec, void *userdata)
 	return 0;
 }
 
-static void pause_arrivals(sd_event_source *io, sd_event_source **pause)
+void listen_rest(sd_event_source *io, sd_event_source **pause, uint64_t ns)
 {
 	int r;
 
 	if (*pause)
-		r = sd_event_source_set_time_relative(*pause, SERVE_ACCEPT_PAUSE_NS / NS_PER_US);
+		r = sd_event_source_set_time_relative(*pause, ns / NS_PER_US);
 	else
 		r = sd_event_add_time_relative(sd_event_source_get_event(io), pause,
-			CLOCK_MONOTONIC, SERVE_ACCEPT_PAUSE_NS / NS_PER_US, 0, on_pause_over, io);
+			CLOCK_MONOTONIC, ns / NS_PER_US, 1, on_pause_over, io);
 	if (r >= 0)
 		r = sd_event_source_set_enabled(*pause, SD_EVENT_ONESHOT);
 	if (r >= 0)
@@ -75,7 +75,7 @@ int listen_accept(int fd, sd_event_source *io, sd_event_source **pause)
 	case ENOMEM:
 		/* Whoever waits there still waits: the loop would be told so again at once. */
 		client = -errno;
-		pause_arrivals(io, pause);
+		listen_rest(io, pause, SERVE_ACCEPT_PAUSE_NS);
 		return client;
 	default:
 		return -errno;

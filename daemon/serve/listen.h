@@ -26,4 +26,7 @@ int listen_open(int *ret_fd, const char *path, struct handover *handover, const 
  */
 int listen_accept(int fd, sd_event_source *io, sd_event_source **pause);
 
+/** Accepts nothing for so long; *pause is the caller's. */
+void listen_rest(sd_event_source *io, sd_event_source **pause, uint64_t ns);
+
 #endif

@@ -10,7 +10,7 @@ const char *const quota_names[] = { "uid_clients", "uid_bytes", "uid_depth", "ui
 /* Whoever would come back for a fresh allowance is remembered until it would be whole anyway. */
 static bool is_forgettable(const struct quota_user *user, uint64_t now)
 {
-	return user->n_connections == 0 && user->full_ns <= now;
+	return user->n_connections == 0 && user->full_ns <= now && user->opened_ns <= now;
 }
 
 static void forget(struct quota_table *table, struct quota_user **at)
@@ -140,17 +140,23 @@ int quota_ask(struct quota_table *table, struct quota_user *user, const struct c
 	return 0;
 }
 
+static bool is_alone(const struct quota_table *table, const struct quota_user *user, uint64_t now)
+{
+	uint64_t others_ns = table->last == user ? table->other_ns : table->last_ns;
+
+	return others_ns == 0 || now - others_ns > SERVE_ABOUT_NS;
+}
+
 /* Half of the time that goes by, its own turns' too, less what it spends. */
-static void settle(struct quota_user *user, uint64_t now, uint64_t spent_ns)
+static void settle(struct quota_user *user, uint64_t now, uint64_t spent_ns, uint64_t debt_ns)
 {
 	int64_t credit_ns =
 		user->credit_ns + (int64_t)((now - user->credit_at_ns) / 2) - (int64_t)spent_ns;
 
 	if (credit_ns > (int64_t)SERVE_CREDIT_NS)
 		credit_ns = SERVE_CREDIT_NS;
-	/* What was done while nobody else wanted the loop is not held against it for long. */
-	if (credit_ns < -(int64_t)SERVE_DEBT_NS)
-		credit_ns = -(int64_t)SERVE_DEBT_NS;
+	if (credit_ns < -(int64_t)debt_ns)
+		credit_ns = -(int64_t)debt_ns;
 	user->credit_ns = credit_ns;
 	user->credit_at_ns = now;
 }
@@ -159,14 +165,52 @@ bool quota_has_turn(struct quota_user *user, uint64_t now)
 {
 	if (!user)
 		return true;
-	settle(user, now, 0);
+	settle(user, now, 0, SERVE_DEBT_NS);
 	return user->credit_ns > 0;
 }
 
-void quota_took_turn(struct quota_user *user, uint64_t now, uint64_t spent_ns)
+void quota_took_turn(
+	struct quota_table *table, struct quota_user *user, uint64_t now, uint64_t spent_ns)
+{
+	if (table->last != user)
+		table->other_ns = table->last_ns;
+	table->last = user;
+	table->last_ns = now;
+	/* What is done while nobody else wants the loop is next to nothing that it owes. */
+	if (user)
+		settle(user, now, spent_ns,
+			is_alone(table, user, now) ? SERVE_CREDIT_NS : SERVE_DEBT_NS);
+}
+
+uint64_t quota_turn_at(const struct quota_table *table, struct quota_user *user, uint64_t now)
+{
+	if (quota_has_turn(user, now) || is_alone(table, user, now))
+		return now;
+	return now + 2 * (uint64_t)(1 - user->credit_ns);
+}
+
+/* ---- opening */
+
+static void put_off(struct quota_user *user, uint64_t now, uint64_t ns)
+{
+	user->opened_ns = (user->opened_ns > now ? user->opened_ns : now) + ns;
+	if (user->opened_ns > now + SERVE_MAX_OPEN_NS)
+		user->opened_ns = now + SERVE_MAX_OPEN_NS;
+}
+
+uint64_t quota_open_at(struct quota_user *user, uint64_t now)
+{
+	if (!user)
+		return now;
+	put_off(user, now, SERVE_OPEN_NS);
+	return user->opened_ns > now + SERVE_OPEN_BURST_NS ? user->opened_ns - SERVE_OPEN_BURST_NS
+							   : now;
+}
+
+void quota_offended(struct quota_user *user, uint64_t now)
 {
 	if (user)
-		settle(user, now, spent_ns);
+		put_off(user, now, SERVE_OFFENCE_NS);
 }
 
 void quota_done(struct quota_table *table)

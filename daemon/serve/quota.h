@@ -22,6 +22,7 @@ struct quota_user {
 	uint64_t full_ns;  /* when its allowance of requests is whole again */
 	int64_t credit_ns; /* of the loop's time, as of credit_at_ns */
 	uint64_t credit_at_ns;
+	uint64_t opened_ns; /* up to when its sessions have used its pace of opening them */
 	uint64_t turns[N_LATER];
 	struct quota_user *next;
 };
@@ -30,6 +31,9 @@ struct quota_table {
 	struct quota_user *users;
 	uint32_t n;
 	uint64_t n_refused[N_QUOTAS];
+	const struct quota_user
+		*last;              /* to have a turn, never looked into; ingest is a user here */
+	uint64_t last_ns, other_ns; /* when; and when one had that was not it */
 };
 
 /** Names of the keys behind the quotas, (N_QUOTAS). */
@@ -50,12 +54,22 @@ void quota_free_bytes(struct quota_user *user, uint64_t n_bytes);
 int quota_ask(struct quota_table *table, struct quota_user *user, const struct config *config,
 	uint64_t now, struct diag *diag);
 /**
- * Half of the loop's time is what a user may have before others. Beyond that it waits until nobody
- * else wants the loop, however many sessions it has.
+ * Half of the loop's time is what a user may have before others. Beyond that it waits, however many
+ * sessions it has.
  */
 bool quota_has_turn(struct quota_user *user, uint64_t now);
 /** A turn that ends now. */
-void quota_took_turn(struct quota_user *user, uint64_t now, uint64_t spent_ns);
+void quota_took_turn(
+	struct quota_table *table, struct quota_user *user, uint64_t now, uint64_t spent_ns);
+/**
+ * When one that has had more than its half may go on. At once where nobody else is about: else it
+ * would take the CPUs from those whom it leaves the loop.
+ */
+uint64_t quota_turn_at(const struct quota_table *table, struct quota_user *user, uint64_t now);
+/** When a session that asks now is to be opened: its place is taken. */
+uint64_t quota_open_at(struct quota_user *user, uint64_t now);
+/** One of its sessions has broken the rules: its next ones come later. */
+void quota_offended(struct quota_user *user, uint64_t now);
 void quota_done(struct quota_table *table);
 
 #endif

@@ -2,7 +2,6 @@
 #include "serve/session.h"
 
 #include <errno.h>
-#include <math.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
@@ -90,6 +89,7 @@ void session_drop(struct session *session, const char *reason)
 	log_warning("client of uid %u, pid %d: session ended: %s", session->peer.uid,
 		(int)session->peer.pid, reason);
 	session->serve->sessions.n_dropped++;
+	quota_offended(session->user, clock_now_ns());
 	session_close(session);
 }
 
@@ -103,59 +103,6 @@ void session_put(struct session *session, struct request *request)
 		session->user->n_requests--;
 	if (session->closed && session->n_busy == 0)
 		session_free(session);
-}
-
-/* ---- answers */
-
-static void write_result(
-	struct shm_result *out, const struct request *request, const struct answer *answer)
-{
-	const struct shm_request *wire = &request->wire;
-	uint32_t n = answer->n_embedding + answer->n_hardness;
-
-	out->id = wire->id;
-	out->trigger_id = wire->trigger_id;
-	out->part_id = wire->part_id;
-	out->capture_us = wire->capture_us;
-	out->encoder = wire->encoder;
-	out->deadline_ns = wire->deadline_ns;
-	out->queue_ns = answer->queue_ns;
-	out->compute_ns = answer->compute_ns;
-	out->code = answer->code;
-	out->verdict = answer->code < 0 ? SHM_NO_VERDICT : answer->verdict;
-	out->version = answer->version;
-	out->n_embedding = answer->n_embedding;
-	out->n_hardness = answer->n_hardness;
-	out->hardness_side = answer->hardness_side;
-	out->novelty = answer->novelty;
-	out->distance = answer->distance;
-	out->score = answer->score;
-	out->unknown = answer->unknown;
-	out->outcome = answer->outcome;
-	out->checksum = answer->checksum;
-	memcpy(out->space, answer->space.bytes, sizeof(out->space));
-	memcpy(out->label, answer->label, sizeof(out->label));
-	memset(out->reason, 0, sizeof(out->reason));
-	if (answer->reason)
-		(void)snprintf(out->reason, sizeof(out->reason), "%s", answer->reason);
-	if (n > 0)
-		memcpy(out->values, request->values, n * sizeof(float));
-}
-
-void session_answer(
-	struct session *session, const struct request *request, const struct answer *answer)
-{
-	uint32_t slot = request->wire.slot;
-	char bell = 1;
-
-	session->in_slot[slot] = NULL;
-	if (session->closed)
-		return;
-	write_result(session_shm_result(&session->shm, slot), request, answer);
-	/* A full socket means that the client has bells enough to wake up by. */
-	if (session_shm_complete(&session->shm, slot, request->wire.id))
-		(void)send(session->fd, &bell, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
-	spin_touch(session);
 }
 
 /* ---- submissions */
@@ -229,15 +176,18 @@ static void take_submissions(struct session *session, uint64_t budget_ns)
 			return;
 	}
 	end = clock_now_ns();
-	quota_took_turn(
-		session->user, end, end - begin > SERVE_LOOK_NS ? end - begin : SERVE_LOOK_NS);
+	quota_took_turn(&session->serve->quotas, session->user, end,
+		end - begin > SERVE_LOOK_NS ? end - begin : SERVE_LOOK_NS);
 	if (more)
 		session_comes_back(session);
 }
 
 static void take_turn(void *owner)
 {
-	take_submissions(owner, SERVE_TURN_NS);
+	struct session *session = owner;
+
+	(void)sd_event_source_set_enabled(session->doorbell, SD_EVENT_ON);
+	take_submissions(session, SERVE_TURN_NS);
 }
 
 void session_comes_back(struct session *session)
@@ -255,10 +205,10 @@ void session_comes_back(struct session *session)
 /* Whoever has had its share of the loop waits until others have had theirs. */
 bool session_look(struct session *session)
 {
-	if (session->turn.waits)
-		return false;
-	if (!quota_has_turn(session->user, clock_now_ns())) {
+	if (session->turn.waits || !quota_has_turn(session->user, clock_now_ns())) {
 		session_comes_back(session);
+		/* Nor do its bells cost anything until then. */
+		(void)sd_event_source_set_enabled(session->doorbell, SD_EVENT_OFF);
 		return false;
 	}
 	take_submissions(session, SERVE_TURN_NS);
@@ -462,12 +412,22 @@ static void say_welcome(struct session *session, const Kamen__Hello *hello)
 	session->hello = sd_event_source_disable_unref(session->hello);
 }
 
+/* Nothing was there to be heard. */
+static void expect_hello(struct session *session)
+{
+	session->opens_ns = 0;
+	(void)sd_event_source_set_time_relative(session->hello, SERVE_HELLO_NS / NS_PER_US);
+	(void)sd_event_source_set_enabled(session->hello, SD_EVENT_ONESHOT);
+}
+
 static void hear(struct session *session)
 {
 	ProtobufCMessage *message;
 	int r;
 
 	r = wire_recv(session->serve->wire, session->fd, &kamen__hello__descriptor, &message);
+	if (r == -EAGAIN && !session->said_hello)
+		expect_hello(session);
 	if (r == -EAGAIN)
 		return;
 	if (r == 0)
@@ -490,25 +450,37 @@ static void hear_at_last(void *owner)
 
 /* To open sessions is the dearest that a client can ask of the loop: one user's wait for others'
  * requests once it has had its share. */
-static bool is_put_off(struct session *session)
+static void hear_in_turn(struct session *session)
 {
 	const uint64_t now = clock_now_ns();
 
-	if (session->said_hello)
-		return false;
 	if (quota_has_turn(session->user, now)) {
 		/* Before: it may be gone with its user afterwards. */
-		quota_took_turn(session->user, now, SERVE_WELCOME_NS);
-		return false;
+		quota_took_turn(&session->serve->quotas, session->user, now, SERVE_WELCOME_NS);
+		hear_at_last(session);
+		return;
 	}
 	session->turn = (struct later_item){
 		.user = session->user,
 		.run = hear_at_last,
 		.owner = session,
 	};
-	later_add(&session->serve->later, &session->turn);
 	/* Its end is told all the same. */
-	return sd_event_source_set_io_events(session->io, 0) >= 0;
+	(void)sd_event_source_set_io_events(session->io, 0);
+	later_add(&session->serve->later, &session->turn);
+}
+
+/* At its user's pace. */
+static void hear_hello(struct session *session)
+{
+	const uint64_t now = clock_now_ns();
+
+	session->opens_ns = quota_open_at(session->user, now);
+	if (session->opens_ns > now && sd_event_source_set_time_accuracy(session->hello, 1) >= 0 &&
+		sd_event_source_set_time(session->hello, session->opens_ns / NS_PER_US) >= 0 &&
+		sd_event_source_set_io_events(session->io, 0) >= 0)
+		return;
+	hear_in_turn(session);
 }
 
 static int on_socket(sd_event_source *source, int fd, uint32_t revents, void *userdata)
@@ -523,16 +495,24 @@ static int on_socket(sd_event_source *source, int fd, uint32_t revents, void *us
 	}
 	if (session->owes_word && !session_tell(session))
 		return 0;
-	if (!is_put_off(session))
+	if (session->said_hello)
 		hear(session);
+	else
+		hear_hello(session);
 	return 0;
 }
 
+/* Or, where its hello had to wait, its time. */
 static int on_hello_late(sd_event_source *source, uint64_t usec, void *userdata)
 {
+	struct session *session = userdata;
+
 	(void)source;
 	(void)usec;
-	session_drop(userdata, "no hello in time");
+	if (session->opens_ns > 0)
+		hear_in_turn(session);
+	else
+		session_drop(session, "no hello in time");
 	return 0;
 }
 
@@ -711,8 +691,11 @@ static int on_arrival(sd_event_source *source, int fd, uint32_t revents, void *u
 	refusal = check_arrival(serve, client, &peer);
 	serve->sessions.n_refused += refusal < 0;
 	/* Whoever floods us with connections does not even get a reason. */
-	if (is_flood(serve, &peer))
+	if (is_flood(serve, &peer)) {
+		if (++serve->sessions.n_flood % SERVE_FLOOD_AT_ONCE == 0)
+			listen_rest(source, &serve->sessions.listen_pause, SERVE_FLOOD_PAUSE_NS);
 		return 0;
+	}
 	r = session_new(serve, client, &peer, refusal);
 	if (r < 0)
 		log_error("cannot take a client: %s", strerror(-r));

@@ -70,7 +70,7 @@ struct session {
 	struct peer peer;
 	struct quota_user *user; /* counts for this; NULL: for nobody */
 	int fd;
-	sd_event_source *io, *doorbell, *hello;
+	sd_event_source *io, *doorbell, *hello; /* hello: its time, or that it is late */
 	struct session_shm shm;
 	/* (n_requests), so many a slot: each worker may still hold one in a late forward */
 	struct request *requests;
@@ -90,6 +90,7 @@ struct session {
 	uint64_t number; /* of what outlives this process (session_resume.h), 0: it does not */
 	struct errand leaving; /* its memory, which goes last, so many bytes */
 	uint64_t n_leaving;
+	uint64_t opens_ns; /* when its hello is heard, 0: it has said none */
 	int refusal; /* told in answer to its hello: a packet sent earlier may find no reader */
 	struct session *next, *previous;
 };
@@ -101,7 +102,7 @@ struct session_list {
 	uint64_t n_leaving;    /* of sessions that have ended and are given back */
 	int listen_fd;
 	sd_event_source *listen, *listen_pause;
-	uint64_t n_accepted, n_refused, n_dropped;
+	uint64_t n_accepted, n_refused, n_dropped, n_flood;
 	sd_event_source *store;
 	uint64_t store_full_ns;
 	uint64_t last_number, n_resumed, n_run_again, gap_ns;

@@ -102,9 +102,16 @@ static bool look(struct serve *serve)
 	return spin->n > 0;
 }
 
+/* Until something that waits for its turn may go on. */
+static uint64_t rest_us(const struct serve *serve)
+{
+	uint64_t now = clock_now_ns(), due = later_due(&serve->later, &serve->quotas, now);
+
+	return due == UINT64_MAX ? UINT64_MAX : due > now ? (due - now) / NS_PER_US + 1 : 0;
+}
+
 int spin_loop(struct serve *serve)
 {
-	bool is_awake;
 	int code = 0, r;
 
 	serve->spin.may = has_several_cpus();
@@ -113,11 +120,10 @@ int spin_loop(struct serve *serve)
 	if (r < 0)
 		log_info("the loop has the usual time slice: %s", strerror(-r));
 	do {
-		is_awake = look(serve) || later_waits(&serve->later);
-		r = sd_event_run(serve->event, is_awake ? 0 : UINT64_MAX);
+		r = sd_event_run(serve->event, look(serve) ? 0 : rest_us(serve));
 		if (r < 0)
 			return r;
-		later_run(&serve->later, r > 0);
+		later_run(&serve->later, &serve->quotas, clock_now_ns(), r > 0);
 	} while (sd_event_get_state(serve->event) != SD_EVENT_FINISHED);
 	r = sd_event_get_exit_code(serve->event, &code);
 	return r < 0 ? r : code;

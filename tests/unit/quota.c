@@ -163,6 +163,7 @@ static void nothing_is_limited_where_nothing_is_set_or_nobody_counts(void **stat
 static double share_of(uint64_t turn_ns)
 {
 	struct quota_user user = { .uid = 1 };
+	struct quota_table table = { 0 };
 	uint64_t now = 7 * NS_PER_S, begin = now, spent = 0;
 
 	while (now < begin + 20 * NS_PER_S) {
@@ -172,7 +173,8 @@ static double share_of(uint64_t turn_ns)
 		}
 		now += turn_ns;
 		spent += turn_ns;
-		quota_took_turn(&user, now, turn_ns);
+		quota_took_turn(&table, NULL, now, 0);
+		quota_took_turn(&table, &user, now, turn_ns);
 	}
 	return (double)spent / (double)(now - begin);
 }
@@ -180,6 +182,7 @@ static double share_of(uint64_t turn_ns)
 static void half_of_the_loop_is_half_however_long_a_turn_is(void **state)
 {
 	const uint64_t turns_us[] = { 5, 100, 400, 1000, 20000, 90000 };
+	struct quota_table table = { 0 };
 
 	(void)state;
 	for (unsigned i = 0; i < sizeof(turns_us) / sizeof(turns_us[0]); i++) {
@@ -188,7 +191,7 @@ static void half_of_the_loop_is_half_however_long_a_turn_is(void **state)
 		assert_true(share > 0.3 && share < 0.52);
 	}
 	assert_true(quota_has_turn(NULL, 0));
-	quota_took_turn(NULL, 1, 1);
+	quota_took_turn(&table, NULL, 1, 1);
 }
 
 static void a_user_is_forgotten_once_its_allowance_is_whole(void **state)
@@ -244,16 +247,108 @@ static void whoever_has_had_half_of_the_loop_waits(void **state)
 		now += 10 * NS_PER_US;
 		if (!quota_has_turn(a, now))
 			continue;
-		quota_took_turn(a, now, 10 * NS_PER_US);
+		quota_took_turn(&table, a, now, 10 * NS_PER_US);
 		spent += 10 * NS_PER_US;
 	}
 	assert_in_range(spent, NS_PER_S / 2, NS_PER_S / 2 + 2 * SERVE_CREDIT_NS);
 	assert_true(quota_has_turn(b, now));
 	assert_true(quota_has_turn(NULL, now));
 	/* What it did while nobody else wanted the loop is soon forgotten. */
-	quota_took_turn(a, now, 60 * NS_PER_S);
+	quota_took_turn(&table, a, now, 60 * NS_PER_S);
 	assert_false(quota_has_turn(a, now));
 	assert_true(quota_has_turn(a, now + 2 * SERVE_DEBT_NS + 2 * NS_PER_US));
+	quota_done(&table);
+}
+
+static void who_has_had_half_goes_on_at_once_where_nobody_else_is_about(void **state)
+{
+	struct quota_table table = { 0 };
+	struct quota_user *a = enter(&table, 1), *b = enter(&table, 2);
+	uint64_t now = NS_PER_S, at;
+
+	(void)state;
+	assert_true(quota_has_turn(a, now));
+	quota_took_turn(&table, a, now, 5 * MS);
+	assert_false(quota_has_turn(a, now));
+	assert_int_equal(quota_turn_at(&table, a, now), now);
+	/* What it did alone is not held against it. */
+	quota_took_turn(&table, b, now, 0);
+	assert_in_range(quota_turn_at(&table, a, now), now + 1, now + 3 * SERVE_CREDIT_NS);
+	quota_took_turn(&table, a, now, 5 * MS);
+	at = quota_turn_at(&table, a, now);
+	assert_in_range(at, now + 10 * MS, now + 11 * MS);
+	assert_false(quota_has_turn(a, at - 2));
+	assert_true(quota_has_turn(a, at));
+	assert_int_equal(quota_turn_at(&table, b, now), now);
+	quota_took_turn(&table, a, now + SERVE_ABOUT_NS, 50 * MS);
+	assert_false(quota_has_turn(a, now + SERVE_ABOUT_NS + 1));
+	assert_int_equal(
+		quota_turn_at(&table, a, now + SERVE_ABOUT_NS + 1), now + SERVE_ABOUT_NS + 1);
+	quota_done(&table);
+}
+
+static void sessions_open_at_a_pace_and_after_an_offence_later(void **state)
+{
+	const unsigned n_at_once = SERVE_OPEN_BURST_NS / SERVE_OPEN_NS;
+	struct quota_table table = { 0 };
+	struct quota_user *a = enter(&table, 1), *b = enter(&table, 2), *again;
+	uint64_t now = NS_PER_S;
+
+	(void)state;
+	for (unsigned i = 0; i < n_at_once; i++)
+		assert_int_equal(quota_open_at(a, now), now);
+	assert_int_equal(quota_open_at(a, now), now + SERVE_OPEN_NS);
+	assert_int_equal(quota_open_at(a, now), now + 2 * SERVE_OPEN_NS);
+	quota_offended(a, now);
+	assert_int_equal(quota_open_at(a, now), now + SERVE_OFFENCE_NS + 3 * SERVE_OPEN_NS);
+	assert_int_equal(quota_open_at(b, now), now);
+	assert_int_equal(quota_open_at(NULL, now), now);
+	for (unsigned i = 0; i < 1000; i++)
+		quota_offended(a, now);
+	quota_offended(NULL, now);
+	assert_int_equal(quota_open_at(a, now), now + SERVE_MAX_OPEN_NS - SERVE_OPEN_BURST_NS);
+	/* Who leaves and comes back waits all the same; in the end it is forgiven. */
+	quota_leave(&table, a, now);
+	assert_int_equal(quota_enter(&table, 1, now, &again), 0);
+	assert_true(quota_open_at(again, now) > now);
+	quota_leave(&table, again, now + SERVE_MAX_OPEN_NS);
+	assert_int_equal(table.n, 1);
+	quota_done(&table);
+}
+
+static void count_run(void *owner)
+{
+	++*(unsigned *)owner;
+}
+
+static void what_waits_is_due_when_its_user_may_go_on(void **state)
+{
+	struct quota_table table = { 0 };
+	struct quota_user *a = enter(&table, 1), *b = enter(&table, 2);
+	unsigned n_a = 0, n_b = 0;
+	struct later_item of_a = { .user = a, .run = count_run, .owner = &n_a };
+	struct later_item of_b = { .user = b, .run = count_run, .owner = &n_b };
+	uint64_t now = NS_PER_S, due;
+	struct later later;
+
+	(void)state;
+	later_init(&later, LATER_LOOP);
+	assert_true(later_due(&later, &table, now) == UINT64_MAX);
+	assert_true(quota_has_turn(a, now));
+	quota_took_turn(&table, b, now, 0);
+	quota_took_turn(&table, a, now, 10 * MS);
+	later_add(&later, &of_a);
+	due = later_due(&later, &table, now);
+	assert_true(due > now);
+	later_run(&later, &table, now, false);
+	assert_int_equal(n_a, 0);
+	later_add(&later, &of_b);
+	assert_int_equal(later_due(&later, &table, now), now);
+	later_run(&later, &table, now, false);
+	assert_int_equal(n_b, 1);
+	later_run(&later, &table, due, false);
+	assert_int_equal(n_a, 1);
+	assert_false(later_waits(&later));
 	quota_done(&table);
 }
 
@@ -270,6 +365,9 @@ int main(void)
 		cmocka_unit_test(a_user_is_forgotten_once_its_allowance_is_whole),
 		cmocka_unit_test(the_table_of_users_has_a_bound),
 		cmocka_unit_test(whoever_has_had_half_of_the_loop_waits),
+		cmocka_unit_test(who_has_had_half_goes_on_at_once_where_nobody_else_is_about),
+		cmocka_unit_test(sessions_open_at_a_pace_and_after_an_offence_later),
+		cmocka_unit_test(what_waits_is_due_when_its_user_may_go_on),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
