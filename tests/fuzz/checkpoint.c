@@ -2,8 +2,8 @@
 
 /*
  * A checkpoint names base, instruction set and thread count, so no file of a corpus would fit
- * everywhere. An input therefore says how to damage one that is written here: a byte of flags, a
- * length (u32) to cut it to, then (offset u32, value u8) as often as there are. All little-endian.
+ * everywhere. An input therefore says how to damage one that is written here: a byte of flags, which
+ * say the objective too, a length (u32) to cut it to, then (offset u32, value u8) as often as there are. All little-endian.
  */
 #include <assert.h>
 #include <endian.h>
@@ -19,11 +19,16 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes);
 
-enum { MEND = 1, CUT = 2 };
+enum { MEND = 1, CUT = 2, OBJECTIVE_SHIFT = 2 };
+static const enum recipe_objective objectives[] = { RECIPE_SWAV, RECIPE_HPM, RECIPE_MICM,
+	RECIPE_MASKSUB };
+#define N_OBJECTIVES ARRAY_SIZE(objectives)
 #define N_IMAGES 8u
 #define TRAILER_BYTES 8u
 
-/** A round of few floats, one step into it, and its checkpoint; made once. */
+static const uint32_t labels[N_IMAGES] = { 0, 1, 0, 1, 0, 1, 0, 1 };
+
+/** A round of few floats, one step into it, and its checkpoint; made once for each objective. */
 struct bench {
 	struct tiny_vit tiny;
 	struct textures textures;
@@ -65,7 +70,7 @@ static void save(struct bench *bench)
 	assert(r == 0);
 }
 
-static void set_up(struct bench *bench)
+static void set_up(struct bench *bench, enum recipe_objective objective)
 {
 	const struct vit_shape shape = {
 		.width = 8,
@@ -82,11 +87,16 @@ static void set_up(struct bench *bench)
 		r = textures_new(&bench->textures, N_IMAGES, 16, 2);
 	assert(r == 0);
 	bench->source = textures_source(&bench->textures);
+	bench->source.labels = labels;
+	bench->source.n_classes = 2;
 	bench->prep = vit_native_prep(bench->tiny.vit);
-	bench->recipe = recipe_default(bench->tiny.vit, &bench->prep, N_IMAGES);
-	bench->recipe.steps = 3;
+	bench->recipe = recipe_for(bench->tiny.vit, &bench->prep, N_IMAGES, objective, 3);
 	bench->recipe.batch = 2;
-	bench->recipe.queue = 4;
+	if (objective == RECIPE_SWAV)
+		bench->recipe.queue = 4;
+	bench->recipe.hpm_width = 32;
+	bench->recipe.hpm_depth = 1;
+	bench->recipe.micm_hidden = 16;
 	bench->fd = memfd_create("checkpoint", MFD_CLOEXEC);
 	assert(bench->fd >= 0);
 	(void)snprintf(bench->path, sizeof(bench->path), "/proc/self/fd/%d", bench->fd);
@@ -119,7 +129,7 @@ static size_t damage(uint8_t *copy, size_t n_copy, const uint8_t *data, size_t n
 }
 
 /* A round takes what it can go on from, or says why not. */
-static void resume(struct bench *bench)
+static void resume(struct bench *bench, bool is_whole)
 {
 	_cleanup_(round_freep) struct round *round = start(bench);
 	struct round_progress progress;
@@ -127,7 +137,7 @@ static void resume(struct bench *bench)
 	int r = round_resume(round, AT_FDCWD, bench->path, &diag);
 
 	if (r < 0) {
-		assert(diag.text[0] && round->step == 0);
+		assert(!is_whole && diag.text[0] && round->step == 0);
 		return;
 	}
 	assert(round->step <= bench->recipe.steps);
@@ -137,21 +147,24 @@ static void resume(struct bench *bench)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes)
 {
-	static struct bench bench;
+	static struct bench benches[N_OBJECTIVES];
 	_cleanup_(freep) uint8_t *copy = NULL;
-	size_t n_copy;
+	struct bench *bench;
+	size_t which, n_copy;
 
 	if (n_bytes < 5)
 		return 0;
-	if (!bench.saved)
-		set_up(&bench);
-	copy = malloc(bench.n_saved);
+	which = (data[0] >> OBJECTIVE_SHIFT) % N_OBJECTIVES;
+	bench = &benches[which];
+	if (!bench->saved)
+		set_up(bench, objectives[which]);
+	copy = malloc(bench->n_saved);
 	if (!copy)
 		return 0;
-	memcpy(copy, bench.saved, bench.n_saved);
-	n_copy = damage(copy, bench.n_saved, data, n_bytes);
-	if (ftruncate(bench.fd, 0) < 0 || pwrite(bench.fd, copy, n_copy, 0) != (ssize_t)n_copy)
+	memcpy(copy, bench->saved, bench->n_saved);
+	n_copy = damage(copy, bench->n_saved, data, n_bytes);
+	if (ftruncate(bench->fd, 0) < 0 || pwrite(bench->fd, copy, n_copy, 0) != (ssize_t)n_copy)
 		return 0;
-	resume(&bench);
+	resume(bench, n_copy == bench->n_saved && memcmp(copy, bench->saved, n_copy) == 0);
 	return 0;
 }

@@ -253,10 +253,10 @@ int hpm_boxes(struct hpm_view *view, const char *data, const char *out)
 	static const char *const classes[] = { "crazing", "inclusion", "patches", "pitted_surface",
 		"rolled-in_scale", "scratches" };
 	enum { N_WANTED = 10, N_FILES = 300, N_CLASSES = ARRAY_SIZE(classes) };
-	uint32_t at[N_CLASSES] = { 0 }, n = 0, n_above = 0;
+	uint32_t at[N_CLASSES] = { 0 }, n = 0, n_above = 0, n_ended = 0;
 	double sum = 0;
 
-	for (uint32_t c = 0; n < N_WANTED; c = (c + 1) % N_CLASSES) {
+	for (uint32_t c = 0; n < N_WANTED && n_ended < N_CLASSES; c = (c + 1) % N_CLASSES) {
 		double ratio = 0;
 		int r = -EAGAIN;
 
@@ -266,6 +266,8 @@ int hpm_boxes(struct hpm_view *view, const char *data, const char *out)
 			(void)snprintf(name, sizeof(name), "%s_%u", classes[c], ++at[c]);
 			r = one(view, data, name, out, &ratio);
 		}
+		/* So many classes in a row have none left. */
+		n_ended = r == -EAGAIN ? n_ended + 1 : 0;
 		if (r == -EAGAIN)
 			continue;
 		if (r < 0)
@@ -274,6 +276,8 @@ int hpm_boxes(struct hpm_view *view, const char *data, const char *out)
 		n_above += ratio > 1;
 		n++;
 	}
+	if (n == 0)
+		return -ENODATA;
 	printf("hardness inside over outside of the boxes, by rank: mean ratio %.3f, above 1 in %u "
 	       "of "
 	       "%u images\n",
