@@ -9,13 +9,13 @@
 #include "mask/scores.h"
 #include "model/vit.h"
 
-/* A small ViT of an unusual shape against PyTorch in double: make_goldens.py says what is in the
- * files and repeats the integer formulas below. */
+/* A small ViT of an unusual shape against PyTorch in double: make_goldens.py and make_pooled_goldens.py
+ * say what is in the files and repeat the integer formulas below. */
 
-enum { WIDTH = 40, BATCH = 2, PX = 98, N_OUT = BATCH * WIDTH };
+enum { WIDTH = 40, BATCH = 2, PX = 98, N_OUT = BATCH * WIDTH, N_TOKENS = 1 + 7 * 7 };
 
 struct oracle {
-	struct base *base, *golden;
+	struct base *base, *golden, *pooled;
 	struct vit *vit;
 	struct slot *slot;
 	struct mask *mask;
@@ -41,6 +41,8 @@ static int setup(void **state)
 	if (base_load(&oracle->base, "tests/oracle/vit_small.safetensors", &diag) < 0 ||
 		base_load(&oracle->golden, "tests/oracle/vit_small_golden.safetensors", &diag) <
 			0 ||
+		base_load(&oracle->pooled, "tests/oracle/vit_small_pooled_golden.safetensors",
+			&diag) < 0 ||
 		vit_new(&oracle->vit, oracle->base, NULL, &diag) < 0)
 		fail_msg("%s", diag.text);
 	assert_int_equal(vit_slot_new(&oracle->slot, oracle->vit, SLOT_LEARN), 0);
@@ -60,6 +62,7 @@ static int teardown(void **state)
 	mask_free(oracle->mask);
 	slot_free(oracle->slot);
 	vit_free(oracle->vit);
+	base_free(oracle->pooled);
 	base_free(oracle->golden);
 	base_free(oracle->base);
 	free(oracle);
@@ -67,9 +70,9 @@ static int teardown(void **state)
 }
 
 /* Largest difference to a golden tensor, as a share of its largest value. */
-static double off_by(const struct oracle *oracle, const char *name, const float *got, size_t n)
+static double off_by(const struct base *golden, const char *name, const float *got, size_t n)
 {
-	const struct tensor *tensor = safetensors_find(base_tensors(oracle->golden), name);
+	const struct tensor *tensor = safetensors_find(base_tensors(golden), name);
 	_cleanup_(freep) float *want = calloc(n, sizeof(float));
 
 	assert_non_null(tensor);
@@ -79,9 +82,9 @@ static double off_by(const struct oracle *oracle, const char *name, const float 
 }
 
 static void expect(
-	const struct oracle *oracle, const char *name, const float *got, size_t n, double tolerance)
+	const struct base *golden, const char *name, const float *got, size_t n, double tolerance)
 {
-	double off = off_by(oracle, name, got, n);
+	double off = off_by(golden, name, got, n);
 
 	print_message("%s: off by %.2g\n", name, off);
 	if (!(off <= tolerance))
@@ -99,10 +102,10 @@ static void a_forward_gives_what_pytorch_does(void **state)
 	fill(vit_plan_input(plan), (size_t)BATCH * 3 * PX * PX, 1);
 	assert_int_equal(slot_apply(oracle->slot, NULL), 0);
 	assert_int_equal(vit_forward(plan, oracle->slot, embeddings), 0);
-	expect(oracle, "frozen", embeddings, N_OUT, 1e-5);
+	expect(oracle->golden, "frozen", embeddings, N_OUT, 1e-5);
 	assert_int_equal(slot_apply(oracle->slot, oracle->mask), 0);
 	assert_int_equal(vit_forward(plan, oracle->slot, embeddings), 0);
-	expect(oracle, "masked", embeddings, N_OUT, 1e-5);
+	expect(oracle->golden, "masked", embeddings, N_OUT, 1e-5);
 }
 
 static void score_gradients_are_those_of_autograd(void **state)
@@ -121,13 +124,53 @@ static void score_gradients_are_those_of_autograd(void **state)
 	fill(vit_tape_input(tape), (size_t)BATCH * 3 * PX * PX, 1);
 	assert_int_equal(slot_apply(oracle->slot, oracle->mask), 0);
 	assert_int_equal(vit_tape_forward(tape, oracle->slot, embeddings), 0);
-	expect(oracle, "masked", embeddings, N_OUT, 1e-5);
+	expect(oracle->golden, "masked", embeddings, N_OUT, 1e-5);
 	assert_int_equal(vit_tape_backward(tape, oracle->slot, d_embeddings, grad, NULL), 0);
 
 	scores_backward(grad, grad, vit_weights(oracle->vit), oracle->mask, true);
 	for (unsigned t = 0; t < layout->n_tensors; t++)
-		expect(oracle, layout->tensors[t].name, grad + layout->tensors[t].offset,
+		expect(oracle->golden, layout->tensors[t].name, grad + layout->tensors[t].offset,
 			layout->tensors[t].n, 1e-4);
+}
+
+static void expect_both(
+	const struct oracle *oracle, bool masked, const float *pixels, struct vit_plan *plan)
+{
+	const size_t n_tokens = (size_t)N_TOKENS * WIDTH;
+	float tokens[BATCH * N_TOKENS * WIDTH], features[BATCH * 2 * WIDTH];
+	const char *const names[] = { masked ? "masked.tokens" : "frozen.tokens",
+		masked ? "masked.feature" : "frozen.feature" };
+
+	expect(oracle->pooled, names[0], vit_plan_tokens(plan), BATCH * n_tokens, 1e-5);
+	expect(oracle->pooled, names[1], vit_plan_features(plan), (size_t)BATCH * 2 * WIDTH, 1e-5);
+	for (size_t i = 0; i < BATCH; i++)
+		assert_int_equal(vit_reference_tokens(oracle->vit, masked ? oracle->mask : NULL,
+					 pixels + i * 3 * PX * PX, PX, tokens + i * n_tokens,
+					 features + i * 2 * WIDTH),
+			0);
+	expect(oracle->pooled, names[0], tokens, BATCH * n_tokens, 1e-5);
+	expect(oracle->pooled, names[1], features, (size_t)BATCH * 2 * WIDTH, 1e-5);
+}
+
+static void tokens_and_features_are_what_pytorch_gives(void **state)
+{
+	struct oracle *oracle = *state;
+	_cleanup_(vit_plan_freep) struct vit_plan *plan = NULL;
+	const struct vit_plan_options options = { .batch = BATCH,
+		.px = PX,
+		.precision = PRECISION_F32,
+		.tokens_out = true,
+		.pooled = true };
+	float embeddings[BATCH * WIDTH], *pixels;
+
+	assert_int_equal(vit_plan_open(&plan, oracle->vit, &options), 0);
+	pixels = vit_plan_input(plan);
+	fill(pixels, (size_t)BATCH * 3 * PX * PX, 1);
+	for (unsigned masked = 0; masked < 2; masked++) {
+		assert_int_equal(slot_apply(oracle->slot, masked ? oracle->mask : NULL), 0);
+		assert_int_equal(vit_forward(plan, oracle->slot, embeddings), 0);
+		expect_both(oracle, masked, pixels, plan);
+	}
 }
 
 int main(void)
@@ -135,6 +178,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_forward_gives_what_pytorch_does),
 		cmocka_unit_test(score_gradients_are_those_of_autograd),
+		cmocka_unit_test(tokens_and_features_are_what_pytorch_gives),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

@@ -55,8 +55,9 @@ class Neu(unittest.TestCase):
         print(f"of {n}: {right} right, {wrong} wrong, {unknown} of no class; of {QUERIES} "
               f"{STRANGER} {strangers} of no class", flush=True)
         self.assertGreater(right / (right + wrong), .85)
-        self.assertLess(unknown / n, .35)
-        self.assertGreater(strangers / QUERIES, 2 * unknown / n)
+        # Of 100 known 2 were of no class, of 20 strangers 15.
+        self.assertLess(unknown / n, .15)
+        self.assertGreaterEqual(strangers / QUERIES, .5)
         self.daemon.ctl("class", "add", "strip", STRANGER, *self.files(STRANGER, 0, SHOTS))
         after = [row["label"] for row in self.ask(STRANGER)]
         # Scratches are unlike each other: many stay unknown, but what has a name has theirs.
