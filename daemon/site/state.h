@@ -266,7 +266,7 @@ int state_label_list(
 
 /* ---- classes: what a site tells apart, shown by a few images of each (supports). These stay, while
  * their class does: another mask sees them anew. What came as a support alone is not learnt from: a
- * person chose it, the line did not. */
+ * person chose it, the line did not; until the line sends it too. */
 #define CLASS_MAX 64u          /* of a site */
 #define CLASS_MAX_SUPPORTS 16u /* of a class */
 #define FEATURE_MAX 4096u      /* numbers that a model says of an image */

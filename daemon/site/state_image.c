@@ -64,6 +64,10 @@ static int add_image(struct state *state, const struct image_row *row)
 		return r;
 	if (sqlite3_changes(state->db) > 0)
 		return 1;
+	/* What a class brought is the line's too from now on: it does not go with that class. */
+	r = statement_run(state, SQL_SUPPORT_OF_LINE, "ih", id, &row->hash);
+	if (r < 0)
+		return r;
 	return statement_run(state, SQL_SITE_COUNT, "iiii", (int64_t)1, (int64_t)0, (int64_t)0, id);
 }
 

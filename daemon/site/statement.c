@@ -103,6 +103,8 @@ static const char *const texts[SQL_N] = {
 			    "AND NOT EXISTS (SELECT 1 FROM support WHERE image_id = id) "
 			    "AND NOT EXISTS (SELECT 1 FROM label WHERE image_id = id) "
 			    "AND id > (SELECT max(pinned, held) FROM site WHERE site.id = ?1)",
+	[SQL_SUPPORT_OF_LINE] = "UPDATE support SET brought = 0 WHERE brought AND image_id = "
+				"(SELECT id FROM image WHERE site_id = ? AND hash = ?)",
 	/* An image that is gone by now needs none. */
 	[SQL_FEATURE_PUT] = "INSERT OR REPLACE INTO feature (image_id, site_id, space, data) "
 			    "SELECT id, site_id, ?3, ?4 FROM image WHERE id = ?1 AND site_id = ?2",

@@ -257,6 +257,25 @@ static void what_came_as_a_support_is_not_learnt_from(void **state)
 	assert_int_equal(n_manifest(fixture), 19);
 }
 
+static void what_the_line_sends_too_is_the_lines(void **state)
+{
+	struct fixture *fixture = *state;
+	struct image_row row;
+
+	make_site(fixture, 20);
+	assert_int_equal(add(fixture, "a", 0, 4), 0);
+	row = fixture_image(fixture, "a", 1);
+	assert_int_equal(state_admit(fixture->state, &row), 0);
+	assert_int_equal(state_commit(fixture->state), 0);
+	assert_int_equal(n_manifest(fixture), 19);
+	assert_int_equal(state_class_count(fixture->state, "a"), 1);
+	assert_int_equal(state_class_remove(fixture->state, "a", "a", "me"), 0);
+	assert_int_equal(fixture_count_files(fixture, "a", "replay"), 19);
+	row = fixture_image(fixture, "a", 1);
+	assert_int_equal(state_admit(fixture->state, &row), 0);
+	assert_int_equal(state_commit(fixture->state), 0);
+}
+
 static void supports_are_neither_evicted_nor_thinned(void **state)
 {
 	struct fixture *fixture = *state;
@@ -358,6 +377,7 @@ int main(void)
 		with_state(of_the_line_only_the_latest_are_kept),
 		with_state(a_plan_has_the_line_as_it_will_be),
 		with_state(what_came_as_a_support_is_not_learnt_from),
+		with_state(what_the_line_sends_too_is_the_lines),
 		with_state(supports_are_neither_evicted_nor_thinned),
 		with_state(a_class_goes_with_what_came_for_it),
 		with_state(what_came_for_no_class_goes_and_nothing_else),
