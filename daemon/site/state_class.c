@@ -59,16 +59,16 @@ static int add_support(struct features *features, sqlite3_stmt *statement)
 	return add_row(features, statement, 1, features->n_classes - 1);
 }
 
-static int read_supports(struct state *state, int64_t site, struct features *features)
+/* At most n_max: there is no room for more, whatever a damaged database may hold. */
+static int read_supports(
+	struct state *state, int64_t site, uint32_t n_max, struct features *features)
 {
 	sqlite3_stmt *statement;
 	int r;
 
 	r = statement_get(state, &statement, SQL_FEATURE_SUPPORTS, "ih", site, &features->space);
 	while (r >= 0 && (r = statement_step(state, statement)) > 0) {
-		r = features->n == CLASS_MAX * CLASS_MAX_SUPPORTS
-			    ? -EBADMSG
-			    : add_support(features, statement);
+		r = features->n == n_max ? -EBADMSG : add_support(features, statement);
 		if (r < 0)
 			(void)sqlite3_reset(statement);
 	}
@@ -123,7 +123,7 @@ static int read_features(struct state *state, int64_t site, const struct digest 
 			: (uint32_t)n_classes * CLASS_MAX_SUPPORTS + 2 * n_wanted + FEATURE_N_LINE,
 		(uint32_t)n_classes + 1);
 	if (r >= 0 && n_classes > 0)
-		r = read_supports(state, site, &features);
+		r = read_supports(state, site, (uint32_t)n_classes * CLASS_MAX_SUPPORTS, &features);
 	if (r >= 0 && n_classes + n_wanted > 0)
 		r = read_line(state, site, FEATURE_N_LINE + n_wanted, &features);
 	if (r < 0)

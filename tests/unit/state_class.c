@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <errno.h>
+#include <sqlite3.h>
 #include <string.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -257,6 +258,29 @@ static void what_came_as_a_support_is_not_learnt_from(void **state)
 	assert_int_equal(n_manifest(fixture), 19);
 }
 
+/* A write that no kamend has made. */
+static void a_class_of_too_many_images_is_damage(void **state)
+{
+	struct fixture *fixture = *state;
+	struct features features;
+	char path[512];
+	sqlite3 *db;
+
+	make_site(fixture, 200);
+	assert_int_equal(add(fixture, "a", 0, 4), 0);
+	(void)snprintf(path, sizeof(path), "%s/state.db", fixture->dir);
+	assert_int_equal(sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(db,
+				 "INSERT OR IGNORE INTO support (image_id, class_id, brought) "
+				 "SELECT image.id, class.id, 0 FROM image JOIN class",
+				 NULL, NULL, NULL),
+		SQLITE_OK);
+	assert_int_equal(sqlite3_close(db), SQLITE_OK);
+	assert_int_equal(
+		state_features_read(fixture->state, "a", &one_space, DIM, &features), -EBADMSG);
+	assert_int_equal(state_class_remove(fixture->state, "a", "a", "me"), 0);
+}
+
 static void what_the_line_sends_too_is_the_lines(void **state)
 {
 	struct fixture *fixture = *state;
@@ -377,6 +401,7 @@ int main(void)
 		with_state(of_the_line_only_the_latest_are_kept),
 		with_state(a_plan_has_the_line_as_it_will_be),
 		with_state(what_came_as_a_support_is_not_learnt_from),
+		with_state(a_class_of_too_many_images_is_damage),
 		with_state(what_the_line_sends_too_is_the_lines),
 		with_state(supports_are_neither_evicted_nor_thinned),
 		with_state(a_class_goes_with_what_came_for_it),
