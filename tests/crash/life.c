@@ -98,6 +98,108 @@ static void end(struct fixture *fixture, struct ledger *ledger, unsigned site, u
 	told(fixture, ledger);
 }
 
+/* As end(), of an objective that tells what is hard: a file more. */
+static void end_hard(
+	struct fixture *fixture, struct ledger *ledger, unsigned site, uint32_t version)
+{
+	struct version_row row = fixture_results(fixture, life_sites[site], version, true);
+
+	fixture_hardness(fixture, &row);
+	next_of(ledger, site)->running = 0;
+	assert_int_equal(state_round_end(fixture->state, &row), 0);
+	told(fixture, ledger);
+}
+
+/* ---- classes */
+
+enum { DIM = 3 };
+
+static const struct digest spaces[LIFE_SPACES] = { { { 1 } }, { { 2 } } };
+
+static float feature_of(int64_t image, unsigned space, uint32_t k)
+{
+	return (float)(image * 100 + space * 10 + k);
+}
+
+/* Shown by images [from, to) that no version has seen; those with an odd number came for its sake. */
+static void add_class(struct fixture *fixture, struct ledger *ledger, unsigned site, uint32_t class,
+	uint32_t from, uint32_t to)
+{
+	struct site_model *next = next_of(ledger, site);
+	struct digest hashes[CLASS_MAX_SUPPORTS];
+	bool is_brought[CLASS_MAX_SUPPORTS];
+	char name[8];
+	const struct class_wish wish = { name, hashes, is_brought, to - from, "a test" };
+	struct diag diag = { "" };
+
+	(void)snprintf(name, sizeof(name), "%u", class);
+	for (uint32_t i = from; i < to; i++) {
+		hashes[i - from] = fixture_hash(i);
+		is_brought[i - from] = i % 2;
+	}
+	next->classes |= 1u << class;
+	next->n_supports += to - from;
+	if (state_class_add(fixture->state, life_sites[site], &wish, &diag) < 0)
+		fail_msg("%s", diag.text);
+	told(fixture, ledger);
+}
+
+/* A version of that space looks at what it does not know. */
+static void look(struct fixture *fixture, struct ledger *ledger, unsigned site, unsigned space)
+{
+	_cleanup_(features_done) struct features features = { 0 };
+	struct site_model *next = next_of(ledger, site);
+
+	assert_int_equal(state_features_read(
+				 fixture->state, life_sites[site], &spaces[space], DIM, &features),
+		0);
+	for (uint32_t i = 0; i < features.n; i++) {
+		struct feature_row *row = &features.rows[i];
+
+		if (row->is_known)
+			continue;
+		for (uint32_t k = 0; k < DIM; k++)
+			features.values[i * DIM + k] = feature_of(row->image, space, k);
+		row->is_known = row->is_new = true;
+	}
+	next->n_known[space] = next->n_supports;
+	assert_int_equal(state_features_store(fixture->state, life_sites[site], &features), 0);
+	told(fixture, ledger);
+}
+
+static void keep_space(
+	struct fixture *fixture, struct ledger *ledger, unsigned site, unsigned space)
+{
+	struct site_model *next = next_of(ledger, site);
+
+	for (unsigned i = 0; i < LIFE_SPACES; i++)
+		if (i != space)
+			next->n_known[i] = 0;
+	assert_int_equal(state_features_trim(
+				 fixture->state, life_sites[site], &spaces[space], &spaces[space]),
+		0);
+	told(fixture, ledger);
+}
+
+/* images: of it, as add_class() had them. */
+static void remove_class(struct fixture *fixture, struct ledger *ledger, unsigned site,
+	uint32_t class, uint32_t from, uint32_t to)
+{
+	struct site_model *next = next_of(ledger, site);
+	char name[8];
+
+	(void)snprintf(name, sizeof(name), "%u", class);
+	next->classes &= ~(1u << class);
+	next->n_supports -= to - from;
+	for (unsigned i = 0; i < LIFE_SPACES; i++)
+		next->n_known[i] = next->n_supports;
+	for (uint32_t i = from; i < to; i++)
+		if (i % 2)
+			next->images &= ~(UINT64_C(1) << i);
+	assert_int_equal(state_class_remove(fixture->state, life_sites[site], name, "a test"), 0);
+	told(fixture, ledger);
+}
+
 static void give_up(struct fixture *fixture, struct ledger *ledger, unsigned site, uint32_t version)
 {
 	next_of(ledger, site)->running = 0;
@@ -158,10 +260,15 @@ void life_lead(struct fixture *fixture, struct ledger *ledger)
 	create(fixture, ledger, B);
 	admit(fixture, ledger, B, 0, 3);
 	admit(fixture, ledger, A, 4, 12);
+	add_class(fixture, ledger, A, 0, 0, 3);
+	look(fixture, ledger, A, 0);
 	version = begin(fixture, ledger, A);
 	admit(fixture, ledger, A, 12, 14);
-	end(fixture, ledger, A, version, true);
+	end_hard(fixture, ledger, A, version);
+	/* What the version to come says of the supports is there before it is in force. */
+	look(fixture, ledger, A, 1);
 	promote(fixture, ledger, A, version);
+	keep_space(fixture, ledger, A, 1);
 	give_up(fixture, ledger, A, begin(fixture, ledger, A));
 	end(fixture, ledger, A, begin(fixture, ledger, A), false);
 	fixture_reopen(fixture);
@@ -169,7 +276,12 @@ void life_lead(struct fixture *fixture, struct ledger *ledger)
 	promote(fixture, ledger, A, version);
 	roll_back(fixture, ledger, A, 0);
 	promote(fixture, ledger, A, 0);
+	admit(fixture, ledger, A, 16, 18);
+	add_class(fixture, ledger, A, 1, 16, 18);
+	look(fixture, ledger, A, 0);
+	look(fixture, ledger, A, 1);
 	evict(fixture, ledger, A, 8 * FIXTURE_BLOB_BYTES);
+	remove_class(fixture, ledger, A, 0, 0, 3);
 	roll_back(fixture, ledger, A, 0);
 	version = begin(fixture, ledger, B);
 	delete (fixture, ledger, B);
@@ -265,6 +377,16 @@ static void check_servable(struct fixture *fixture, const char *site, const stru
 	assert_true(digest_equal(&reference->space, &row->space));
 	(void)snprintf(file, sizeof(file), "masks/%u.manifest", row->version);
 	manifest = read_site_file(fixture, site, file, &n);
+	if (row->hardness_bytes > 0) {
+		_cleanup_(freep) void *khard = NULL;
+		struct hardness_info info;
+
+		(void)snprintf(file, sizeof(file), "masks/%u.khard", row->version);
+		khard = read_site_file(fixture, site, file, &n);
+		assert_int_equal(n, row->hardness_bytes);
+		assert_int_equal(hardness_check(&info, khard, n, NULL), 0);
+		assert_true(digest_equal(&info.mask, &row->mask));
+	}
 }
 
 /* A learner could go on: the manifest is whole, and so is every image that it names. */
@@ -305,6 +427,35 @@ static void observe_versions(struct fixture *fixture, const char *site, struct s
 	}
 }
 
+static void observe_classes(struct fixture *fixture, const char *site, struct site_model *model)
+{
+	_cleanup_(freep) struct class_row *rows = NULL;
+	uint32_t n;
+
+	assert_int_equal(state_class_list(fixture->state, site, &rows, &n), 0);
+	for (uint32_t i = 0; i < n; i++) {
+		model->classes |= 1u << (rows[i].name[0] - '0');
+		model->n_supports += rows[i].n_supports;
+	}
+	for (unsigned space = 0; space < LIFE_SPACES; space++) {
+		_cleanup_(features_done) struct features features = { 0 };
+
+		assert_int_equal(
+			state_features_read(fixture->state, site, &spaces[space], DIM, &features),
+			0);
+		for (uint32_t i = 0; i < features.n; i++) {
+			const struct feature_row *row = &features.rows[i];
+
+			if (!row->is_known)
+				continue;
+			model->n_known[space] += row->class != FEATURE_OF_LINE;
+			for (uint32_t k = 0; k < DIM; k++)
+				assert_float_equal(features.values[i * DIM + k],
+					feature_of(row->image, space, k), 0);
+		}
+	}
+}
+
 void life_observe(struct fixture *fixture, struct model *ret_model)
 {
 	struct model model = { 0 };
@@ -323,6 +474,7 @@ void life_observe(struct fixture *fixture, struct model *ret_model)
 		site->images = read_images(fixture, life_sites[i]);
 		assert_int_equal(row.n_images, __builtin_popcountll(site->images));
 		observe_versions(fixture, life_sites[i], site);
+		observe_classes(fixture, life_sites[i], site);
 	}
 	*ret_model = model;
 }
@@ -331,7 +483,9 @@ static bool site_equal(const struct site_model *a, const struct site_model *b)
 {
 	return a->is_there == b->is_there && a->images == b->images && a->champion == b->champion &&
 	       a->predecessor == b->predecessor && a->running == b->running &&
-	       a->n_versions == b->n_versions;
+	       a->n_versions == b->n_versions && a->classes == b->classes &&
+	       a->n_supports == b->n_supports &&
+	       memcmp(a->n_known, b->n_known, sizeof(a->n_known)) == 0;
 }
 
 static bool model_equal(const struct model *a, const struct model *b)
@@ -347,10 +501,12 @@ static void print_model(const char *name, const struct model *model)
 	for (unsigned i = 0; i < LIFE_SITES; i++) {
 		const struct site_model *site = &model->sites[i];
 
-		print_message("%s %s: %s, images %#llx, champion %u before %u, running %u of %u\n",
+		print_message("%s %s: %s, images %#llx, champion %u before %u, running %u of %u, "
+			      "classes %#x of %u images, of which %u and %u are known\n",
 			name, life_sites[i], site->is_there ? "there" : "not there",
 			(unsigned long long)site->images, site->champion, site->predecessor,
-			site->running, site->n_versions);
+			site->running, site->n_versions, site->classes, site->n_supports,
+			site->n_known[0], site->n_known[1]);
 	}
 }
 

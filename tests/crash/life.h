@@ -4,13 +4,15 @@
 
 #include "unit/state_fixture.h"
 
-enum { LIFE_SITES = 2 };
+enum { LIFE_SITES = 2, LIFE_SPACES = 2 };
 
 /** What a caller may know of a site. */
 struct site_model {
 	bool is_there;
 	uint64_t images; /* bit i: image number i */
 	uint32_t champion, predecessor, running, n_versions;
+	uint32_t classes, n_supports;  /* bit i: class number i */
+	uint32_t n_known[LIFE_SPACES]; /* supports whose features are known there */
 };
 
 struct model {
@@ -30,7 +32,10 @@ struct ledger {
 
 extern const char *const life_sites[LIFE_SITES];
 
-/** Creates, admits, learns, imports, promotes, evicts, deletes; state is closed and opened on the way. */
+/**
+ * Creates, admits, learns, shows classes, imports, promotes, evicts, deletes; state is closed and
+ * opened on the way.
+ */
 void life_lead(struct fixture *fixture, struct ledger *ledger);
 /** Reads what the state says, with every file that it names. */
 void life_observe(struct fixture *fixture, struct model *ret_model);

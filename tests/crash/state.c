@@ -82,15 +82,6 @@ static struct fixture open_at(const struct bench *bench, const char *dir)
 	return fixture;
 }
 
-/* As serve does: batches are written by one call and made durable by another. */
-static void open_disk(struct fixture *fixture)
-{
-	struct diag diag = { "" };
-
-	if (state_disk_open(&fixture->disk, fixture->state, &diag) < 0)
-		fail_msg("%s", diag.text);
-}
-
 /* In a process of its own and a group of its own, which the shim kills. */
 static pid_t fork_under_shim(const struct bench *bench, const char *root)
 {
@@ -126,7 +117,7 @@ static bool live(struct bench *bench, uint64_t stop_at)
 	if (pid == 0) {
 		struct fixture fixture = open_at(bench, bench->root);
 
-		open_disk(&fixture);
+		fixture_open_disk(&fixture);
 		life_lead(&fixture, bench->ledger);
 		state_disk_free(fixture.disk);
 		state_free(fixture.state);

@@ -45,14 +45,25 @@ int fixture_teardown(void **state)
 	return 0;
 }
 
-void fixture_reopen(struct fixture *fixture)
+void fixture_open_disk(struct fixture *fixture)
 {
 	struct diag diag = { "" };
 
-	state_free(fixture->state);
-	fixture->state = NULL;
+	if (state_disk_open(&fixture->disk, fixture->state, &diag) < 0)
+		fail_msg("%s", diag.text);
+}
+
+void fixture_reopen(struct fixture *fixture)
+{
+	bool has_disk = fixture->disk;
+	struct diag diag = { "" };
+
+	state_disk_free(TAKE_PTR(fixture->disk));
+	state_free(TAKE_PTR(fixture->state));
 	if (state_open(&fixture->state, fixture->dir, &fixture->defaults, &diag) < 0)
 		fail_msg("%s", diag.text);
+	if (has_disk)
+		fixture_open_disk(fixture);
 }
 
 struct digest fixture_hash(uint32_t i)

@@ -15,6 +15,8 @@ struct fixture {
 
 int fixture_setup(void **state);
 int fixture_teardown(void **state);
+/** Batches are written by one call and made durable by another from now on, as in serve; asserts. */
+void fixture_open_disk(struct fixture *fixture);
 /** Closes and opens again, as a restart does; asserts. */
 void fixture_reopen(struct fixture *fixture);
 /** Content hash of image number i. */
