@@ -75,7 +75,8 @@ void admission_trim(struct serve *serve, struct site *site)
 {
 	int r;
 
-	if (!site || site->gone)
+	/* Which images are hard is being told: it trims when that is over. */
+	if (!site || site->gone || hard_store_waits(serve, site))
 		return;
 	r = state_evict(serve->state, site->name, site->settings.replay_bytes,
 		strcmp(site->settings.replay, "hard") == 0);

@@ -46,6 +46,7 @@ static int put(struct serve *serve, struct hard_task *task)
 static void do_some(struct serve *serve)
 {
 	struct hard_task *task = serve->hard_store.head;
+	struct site *site;
 	int r = 0;
 
 	if (!task->site->gone) {
@@ -59,7 +60,11 @@ static void do_some(struct serve *serve)
 	if (r >= 0 && !task->site->gone && task->n_put < task->list.n)
 		return;
 	serve->hard_store.head = task->next;
+	site = site_ref(task->site);
 	task_free(task);
+	/* It has waited for this. */
+	admission_trim(serve, site);
+	site_unref(site);
 }
 
 static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
@@ -106,6 +111,15 @@ void hard_store_take(struct serve *serve, struct site *site, struct hard_list *l
 	*at = task;
 	if (begin(serve) < 0)
 		hard_store_finish(serve);
+}
+
+bool hard_store_waits(const struct serve *serve, const struct site *site)
+{
+	const struct hard_task *task = serve->hard_store.head;
+
+	while (task && task->site != site)
+		task = task->next;
+	return task;
 }
 
 void hard_store_finish(struct serve *serve)

@@ -21,6 +21,8 @@ struct hard_store {
 
 /** Takes what the list holds. */
 void hard_store_take(struct serve *serve, struct site *site, struct hard_list *list);
+/** Some of it is not there yet: what of the site's images may go cannot be said. */
+bool hard_store_waits(const struct serve *serve, const struct site *site);
 /** All that is left of it at once: somebody asks, or the daemon ends. */
 void hard_store_finish(struct serve *serve);
 void hard_store_close(struct serve *serve);

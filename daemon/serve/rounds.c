@@ -531,15 +531,12 @@ static int read_hard(struct serve *serve, const char *site, struct hard_list *re
 	return r < 0 ? r : hard_list_read(ret_list, data, n);
 }
 
-/* The round is over: what it has shown to be too much or hard, and what has become too old. */
-static void tidy(
-	struct serve *serve, struct site *site, const struct twins *twins, struct hard_list *hard)
+/* The round is over: what it has shown to be too much, and what has become too old. */
+static void tidy(struct serve *serve, struct site *site, const struct twins *twins)
 {
 	uint32_t n_thinned = 0, n_pruned = 0;
 	int r = 0;
 
-	if (hard->n > 0)
-		hard_store_take(serve, site, hard);
 	if (twins->n > 0)
 		r = state_thin(serve->state, site->name, twins, site->settings.learn_min_images,
 			&n_thinned);
@@ -624,8 +621,11 @@ void rounds_done(struct serve *serve, const Kamen__LearnDone *done)
 		fail(serve, diag.text[0] ? diag.text : strerror(-r));
 		return;
 	}
+	/* Before the store is trimmed, which may go by it. */
+	if (hard.n > 0)
+		hard_store_take(serve, site, &hard);
 	settle(serve, site, &row);
-	tidy(serve, site, &twins, &hard);
+	tidy(serve, site, &twins);
 	serve_notify_status(serve);
 	rounds_kick(serve);
 }

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hardness maps: learnt by hpm, kept with the version, in answers, over images, in the replay store."""
 
+import bisect
 import os
+import signal
 import struct
 import unittest
 import zlib
@@ -219,6 +221,53 @@ class Hardness(harness.Case):
 
 
 class Replay(harness.Case):
+    """What stays of a store that is full."""
+
+    # Some 215 fill it.
+    SETTINGS = (*SETTINGS, "--set", "replay_bytes=1M", "--set", "replay=hard")
+    N = 200
+
+    def full(self, site):
+        """More came while a round held what it learns from: when that ends, half of it has to go."""
+        self.daemon.ctl("site", "create", site, *self.SETTINGS)
+        folder = self.images(40000, self.N)
+        self.daemon.push_in_order(site, folder)
+        learner = self.daemon.role("learner")
+        os.kill(learner, signal.SIGSTOP)
+        try:
+            self.daemon.ctl("learn", site, "--objective", "hpm")
+            self.daemon.push_in_order(site, self.images(50000, self.N))
+            self.assertGreater(self.daemon.one("site", "show", site)["images"], self.N + 60)
+        finally:
+            os.kill(learner, signal.SIGCONT)
+        harness.wait_until(lambda: self.daemon.one("mask", "show", site, 1)["state"] != "learning",
+                           "the round")
+        return folder
+
+    def hardness(self, site, folder):
+        """Of every image, as the version's maps have it, in order."""
+        session, values = self.daemon.session(), []
+        for name in sorted(os.listdir(folder)):
+            with open(os.path.join(folder, name), "rb") as file:
+                answer = session.ask(0, INFER, file.read(), site=site, mask=1, version=1,
+                                     flags=WANT_HARDNESS)
+            self.assertEqual(answer["code"], 0, answer["reason"])
+            hardest = sorted(answer["hardness"])[-(len(answer["hardness"]) // 4):]
+            values.append(sum(hardest) / len(hardest))
+        session.close()
+        return sorted(values)
+
+    def mean_rank(self, site, values):
+        """Of what is left, among what there was: 0 to 1."""
+        left = [row["hardness"] for row in self.daemon.ctl("site", "hardest", site, "--count", 1000)]
+        self.assertTrue(20 < len(left) < .7 * self.N, len(left))
+        return sum(bisect.bisect(values, value) for value in left) / len(left) / self.N
+
+    def test_what_is_hard_stays_of_a_full_store(self):
+        folder = self.full("hard")
+        # By chance .5, with a spread of .02; by these weights some .62.
+        self.assertGreater(self.mean_rank("hard", self.hardness("hard", folder)), .56)
+
     def test_a_site_may_keep_what_is_hard(self):
         self.daemon.ctl("site", "create", "b", "--set", "replay=hard")
         self.assertEqual(self.daemon.one("site", "show", "b")["settings"]["replay"], "hard")

@@ -85,7 +85,8 @@ static void a_long_list_of_hard_images_does_not_either(void **state)
 	enum { N = 200 };
 	_cleanup_(hard_list_done) struct hard_list list = { 0 };
 	struct fixture *fixture = *state;
-	struct site site = { .name = "a", .n_refs = 1 }, *sites = &site;
+	struct site site = { .name = "a", .settings = fixture->defaults, .n_refs = 1 };
+	struct site *sites = &site;
 	struct serve *serve = make_serve(fixture, &sites);
 	uint32_t n, n_steps = 0;
 
@@ -105,6 +106,11 @@ static void a_long_list_of_hard_images_does_not_either(void **state)
 		assert_true(n - before < N / 4);
 	}
 	assert_true(n_steps > 2 && n < N);
+	/* What may go depends on it: that waits. */
+	site.settings.replay_bytes = N / 2 * FIXTURE_BLOB_BYTES;
+	admission_trim(serve, &site);
+	assert_int_equal(fixture_count_files(fixture, "a", "replay"), N);
+	site.settings.replay_bytes = fixture->defaults.replay_bytes;
 	/* Who asks, and who ends, has all of it. */
 	hard_store_close(serve);
 	assert_int_equal(count_hard(fixture), N);
