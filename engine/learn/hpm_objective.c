@@ -97,56 +97,105 @@ static struct hardness_info info_of(const struct hpm *hpm)
 	};
 }
 
-static int build(struct hpm *hpm)
+/* Each trunk is asked once: that of ranks of whole images where hpm_asked says so. */
+static struct vit_decoder_options decoder_options(const struct hpm *hpm)
 {
-	const struct hardness_info info = info_of(hpm);
-	struct vit_decoder_options options = {
+	const bool is_whole = hpm->recipe.hpm_asked == RECIPE_HPM_WHOLE;
+
+	return (struct vit_decoder_options){
 		.batch = hpm->n_part,
 		.n_kept = hpm->n_kept,
 		.precision = hpm->recipe.precision,
+		.trunks = is_whole ? 1u << HPM_PIXELS : 0,
 	};
+}
+
+static struct vit_decoder_options whole_options(const struct hpm *hpm)
+{
+	return (struct vit_decoder_options){
+		.batch = hpm->n_part,
+		.precision = hpm->recipe.precision,
+		.trunks = 1u << HPM_RANKS,
+	};
+}
+
+static int build(struct hpm *hpm)
+{
+	const struct hardness_info info = info_of(hpm);
+	const struct vit_decoder_options options = decoder_options(hpm), whole = whole_options(hpm);
 	int r;
 
 	r = vit_decoder_new(&hpm->decoder, &hpm->shape, &options);
 	if (r < 0)
 		return r;
 	hpm->params = vit_decoder_params(hpm->decoder);
-	options.n_kept = 0;
 	if (hpm->recipe.hpm_asked == RECIPE_HPM_WHOLE)
-		r = vit_decoder_new(&hpm->whole, &hpm->shape, &options);
+		r = vit_decoder_new(&hpm->whole, &hpm->shape, &whole);
 	return r < 0 ? r : hardness_new(&hpm->hardness, &info, hpm->n_part);
 }
 
-static int allocate(struct hpm *hpm)
+enum { N_PLOTS = 14 };
+
+static void fill_plots(struct hpm *hpm, struct plot *plots)
 {
 	const struct hardness_info info = info_of(hpm);
 	const size_t batch = hpm->recipe.batch, n_part = hpm->n_part;
 	const size_t n_tokens = n_part * (1 + hpm->n_kept) * hpm->shape.n_in;
 	const size_t n_out = n_part * hpm->n_patches * hpm->shape.n_out;
 	const size_t n_hidden = n_part * hpm->n_hidden, n_rows = n_hidden * hpm->shape.n_out;
+	const struct plot all[N_PLOTS] = {
+		{ &hpm->grad, hpm->params->n_values },
+		{ &hpm->exported, hardness_n_values(&info) },
+		{ &hpm->map, batch * hpm->n_patches },
+		{ &hpm->tokens, n_tokens },
+		{ &hpm->d_tokens, n_tokens },
+		{ &hpm->out, 2 * n_out },
+		{ &hpm->d_out, 2 * n_out },
+		{ &hpm->target, n_out },
+		{ &hpm->rows, n_rows },
+		{ &hpm->wanted, n_rows },
+		{ &hpm->d_rows, n_rows },
+		{ &hpm->losses, n_hidden },
+		{ &hpm->predicted, n_hidden },
+		{ &hpm->d_predicted, n_hidden },
+	};
 
-	hpm->order = calloc(batch * hpm->n_patches, sizeof(*hpm->order));
-	hpm->kept = calloc(n_part * hpm->n_kept, sizeof(*hpm->kept));
+	memcpy(plots, all, sizeof(all));
+}
+
+static int allocate(struct hpm *hpm)
+{
+	struct plot plots[N_PLOTS];
+
+	hpm->order = calloc((size_t)hpm->recipe.batch * hpm->n_patches, sizeof(*hpm->order));
+	hpm->kept = calloc((size_t)hpm->n_part * hpm->n_kept, sizeof(*hpm->kept));
 	if (!hpm->order || !hpm->kept)
 		return -ENOMEM;
-	return plot_lay_out(&hpm->arena,
-		(const struct plot[]){
-			{ &hpm->grad, hpm->params->n_values },
-			{ &hpm->exported, hardness_n_values(&info) },
-			{ &hpm->map, batch * hpm->n_patches },
-			{ &hpm->tokens, n_tokens },
-			{ &hpm->d_tokens, n_tokens },
-			{ &hpm->out, 2 * n_out },
-			{ &hpm->d_out, 2 * n_out },
-			{ &hpm->target, n_out },
-			{ &hpm->rows, n_rows },
-			{ &hpm->wanted, n_rows },
-			{ &hpm->d_rows, n_rows },
-			{ &hpm->losses, n_hidden },
-			{ &hpm->predicted, n_hidden },
-			{ &hpm->d_predicted, n_hidden },
-		},
-		14);
+	fill_plots(hpm, plots);
+	return plot_lay_out(&hpm->arena, plots, N_PLOTS);
+}
+
+static size_t hpm_bytes(const struct recipe *recipe, const struct vit *vit)
+{
+	_cleanup_(params_freep) struct params *params = NULL;
+	struct hpm hpm = { .vit = (struct vit *)vit };
+	struct vit_decoder_options options;
+	struct plot plots[N_PLOTS];
+	size_t n_bytes;
+
+	set_shape(&hpm, recipe, vit_shape(vit));
+	if (vit_decoder_params_new(&params, &hpm.shape) < 0)
+		return 0;
+	hpm.params = params;
+	options = decoder_options(&hpm);
+	n_bytes = vit_decoder_bytes(&hpm.shape, &options);
+	options = whole_options(&hpm);
+	if (recipe->hpm_asked == RECIPE_HPM_WHOLE)
+		n_bytes += vit_decoder_bytes(&hpm.shape, &options);
+	fill_plots(&hpm, plots);
+	for (unsigned i = 0; i < N_PLOTS; i++)
+		n_bytes += plots[i].n * sizeof(float);
+	return n_bytes;
 }
 
 static int hpm_make(struct objective **ret_objective, const struct objective_setup *setup)
@@ -334,6 +383,7 @@ const struct objective_kind objective_hpm = {
 	.name = "hpm",
 	.figures = figures,
 	.branches = hpm_branches,
+	.bytes = hpm_bytes,
 	.make = hpm_make,
 	.free = hpm_free,
 	.map = hpm_map,

@@ -26,9 +26,9 @@ struct hpm {
 	struct vit *vit;
 	struct vit_decoder_shape shape;
 	uint32_t n_patches, n_kept, n_hidden, n_part;
+	/* What says what hidden patches are, and how hard that is but where there is `whole`. */
 	struct vit_decoder *decoder;
-	struct vit_decoder
-		*whole; /* whose patches all come from the teacher; NULL: hpm_asked=kept */
+	struct vit_decoder *whole; /* its patches all come from the teacher; NULL: hpm_asked=kept */
 	struct hardness *hardness; /* the teacher's predictor */
 	const struct params *params;
 	struct arena *arena;

@@ -71,6 +71,8 @@ struct objective_kind {
 	 */
 	uint32_t (*branches)(const struct recipe *recipe, const struct vit_shape *shape,
 		struct branch *branches);
+	/** What it takes beside the branches, in bytes, where that is much; NULL: it is little. */
+	size_t (*bytes)(const struct recipe *recipe, const struct vit *vit);
 	/** @param ret_objective  released by free; n_state and scale of base are filled */
 	int (*make)(struct objective **ret_objective, const struct objective_setup *setup);
 	void (*free)(struct objective *objective);

@@ -226,8 +226,8 @@ static size_t view_bytes(
 size_t recipe_tape_bytes(const struct recipe *recipe, const struct vit *vit)
 {
 	struct branch branches[BRANCHES_MAX] = { 0 };
-	uint32_t n_branches =
-		objective_kind(recipe->objective)->branches(recipe, vit_shape(vit), branches);
+	const struct objective_kind *kind = objective_kind(recipe->objective);
+	uint32_t n_branches = kind->branches(recipe, vit_shape(vit), branches);
 	size_t n_bytes = view_bytes(recipe, branches, n_branches, false) +
 			 view_bytes(recipe, branches, n_branches, true);
 
@@ -237,7 +237,7 @@ size_t recipe_tape_bytes(const struct recipe *recipe, const struct vit *vit)
 		n_bytes += pass_bytes(vit, branches[b].n_views * recipe->batch,
 			branches[b].n_views * recipe->at_once, &options);
 	}
-	return n_bytes;
+	return n_bytes + (kind->bytes ? kind->bytes(recipe, vit) : 0);
 }
 
 void recipe_fit(struct recipe *recipe, const struct vit *vit, size_t max_bytes)

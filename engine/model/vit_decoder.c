@@ -51,6 +51,11 @@ static uint32_t n_kept(const struct vit_decoder *decoder)
 	return decoder->options.n_kept ? decoder->options.n_kept : n_patches(&decoder->shape);
 }
 
+static bool is_asked(const struct vit_decoder *decoder, uint32_t trunk)
+{
+	return decoder->options.trunks == 0 || decoder->options.trunks >> trunk & 1;
+}
+
 static struct vit_shape trunk_shape(const struct vit_decoder_shape *shape)
 {
 	return (struct vit_shape){
@@ -156,7 +161,8 @@ static void carve(struct vit_decoder *decoder, struct vit_carver *carver)
 	decoder->sequence = vit_carve(carver, n * (1 + n_rows) * width);
 	decoder->left = vit_carve(carver, n * (1 + n_rows) * width);
 	for (uint32_t t = 0; t < decoder->shape.n_trunks; t++)
-		decoder->rows[t] = vit_carve(carver, n * n_rows * width);
+		if (is_asked(decoder, t))
+			decoder->rows[t] = vit_carve(carver, n * n_rows * width);
 	decoder->d_rows = vit_carve(carver, n * n_rows * width);
 }
 
@@ -177,9 +183,21 @@ static int init_memory(struct vit_decoder *decoder)
 	return 0;
 }
 
+static struct vit_tape_options trunk_options(const struct vit_decoder *decoder)
+{
+	return (struct vit_tape_options){
+		.batch = decoder->options.batch,
+		.n_tokens = 1 + n_patches(&decoder->shape),
+		.precision = decoder->options.precision,
+		.all_out = true,
+		.forward_only = decoder->options.forward_only,
+	};
+}
+
 static int init_trunk(struct vit_decoder *decoder, struct trunk *trunk)
 {
 	const struct vit_decoder_options *options = &decoder->options;
+	const struct vit_tape_options tape = trunk_options(decoder);
 	const struct vit_shape shape = trunk_shape(&decoder->shape);
 	const uint32_t n_rows = n_patches(&decoder->shape);
 	const enum slot_use use = options->forward_only ? SLOT_INFER : SLOT_LEARN;
@@ -192,14 +210,7 @@ static int init_trunk(struct vit_decoder *decoder, struct trunk *trunk)
 	if (r == 0)
 		r = vit_slot_new(&trunk->slot, trunk->vit, slot_use_in(use, options->precision));
 	if (r == 0)
-		r = vit_tape_open(&trunk->tape, trunk->vit,
-			&(struct vit_tape_options){
-				.batch = options->batch,
-				.n_tokens = 1 + n_rows,
-				.precision = options->precision,
-				.all_out = true,
-				.forward_only = options->forward_only,
-			});
+		r = vit_tape_open(&trunk->tape, trunk->vit, &tape);
 	return r < 0 ? r
 		     : dense_new(&trunk->exit, trunk->vit,
 			       &(struct dense_shape){
@@ -210,6 +221,37 @@ static int init_trunk(struct vit_decoder *decoder, struct trunk *trunk)
 			       });
 }
 
+/* All that is known before anything is built. */
+static int describe(struct vit_decoder *decoder, const struct vit_decoder_shape *shape,
+	const struct vit_decoder_options *options)
+{
+	int r = vit_decoder_params_new(&decoder->params, shape);
+
+	if (r < 0)
+		return r;
+	if (options->batch == 0 || options->batch > VIT_MAX_BATCH ||
+		options->n_kept > n_patches(shape) || options->precision == PRECISION_INT8 ||
+		options->trunks >> shape->n_trunks)
+		return -EINVAL;
+	decoder->shape = *shape;
+	decoder->options = *options;
+	find_values(decoder);
+	return 0;
+}
+
+static int init_entry(struct vit_decoder *decoder)
+{
+	const struct vit *vit = decoder->trunks[is_asked(decoder, 0) ? 0 : 1].vit;
+
+	return dense_new(&decoder->entry, vit,
+		&(struct dense_shape){
+			.n_rows = decoder->options.batch * (1 + n_kept(decoder)),
+			.n_out = decoder->shape.width,
+			.n_in = decoder->shape.n_in,
+			.forward_only = decoder->options.forward_only,
+		});
+}
+
 int vit_decoder_new(struct vit_decoder **ret_decoder, const struct vit_decoder_shape *shape,
 	const struct vit_decoder_options *options)
 {
@@ -218,31 +260,37 @@ int vit_decoder_new(struct vit_decoder **ret_decoder, const struct vit_decoder_s
 
 	if (!decoder)
 		return -ENOMEM;
-	r = vit_decoder_params_new(&decoder->params, shape);
-	if (r < 0)
-		return r;
-	if (options->batch == 0 || options->batch > VIT_MAX_BATCH ||
-		options->n_kept > n_patches(shape) || options->precision == PRECISION_INT8)
-		return -EINVAL;
-	decoder->shape = *shape;
-	decoder->options = *options;
-	find_values(decoder);
-	r = init_memory(decoder);
-	for (uint32_t t = 0; r == 0 && t < shape->n_trunks; t++)
-		r = init_trunk(decoder, &decoder->trunks[t]);
+	r = describe(decoder, shape, options);
 	if (r == 0)
-		r = dense_new(&decoder->entry, decoder->trunks[0].vit,
-			&(struct dense_shape){
-				.n_rows = options->batch * (1 + n_kept(decoder)),
-				.n_out = shape->width,
-				.n_in = shape->n_in,
-				.forward_only = options->forward_only,
-			});
+		r = init_memory(decoder);
+	for (uint32_t t = 0; r == 0 && t < shape->n_trunks; t++)
+		if (is_asked(decoder, t))
+			r = init_trunk(decoder, &decoder->trunks[t]);
+	if (r == 0)
+		r = init_entry(decoder);
 	if (r < 0)
 		return r;
 
 	*ret_decoder = TAKE_PTR(decoder);
 	return 0;
+}
+
+size_t vit_decoder_bytes(
+	const struct vit_decoder_shape *shape, const struct vit_decoder_options *options)
+{
+	_cleanup_(vit_decoder_freep) struct vit_decoder *decoder = calloc(1, sizeof(*decoder));
+	const struct vit vit = { .shape = trunk_shape(shape) };
+	struct vit_carver carver = { 0 };
+	struct vit_tape_options tape;
+
+	if (!decoder || describe(decoder, shape, options) < 0)
+		return 0;
+	carve(decoder, &carver);
+	tape = trunk_options(decoder);
+	for (uint32_t t = 0; t < shape->n_trunks; t++)
+		if (is_asked(decoder, t))
+			carver.n_bytes += vit_tape_bytes(&vit, &tape);
+	return carver.n_bytes;
 }
 
 void vit_decoder_free(struct vit_decoder *decoder)
@@ -276,6 +324,8 @@ int vit_decoder_load(struct vit_decoder *decoder, const float *values)
 	for (uint32_t t = 0; r == 0 && t < decoder->shape.n_trunks; t++) {
 		struct trunk *trunk = &decoder->trunks[t];
 
+		if (!is_asked(decoder, t))
+			continue;
 		r = vit_load(trunk->vit, decoder->values + trunk->at);
 		if (r == 0)
 			r = slot_reload(trunk->slot, NULL);
@@ -398,7 +448,8 @@ int vit_decoder_forward(
 		return r;
 	lay_sequence(decoder);
 	for (uint32_t t = 0; r == 0 && t < decoder->shape.n_trunks; t++)
-		r = run_trunk(decoder, t, out + t * n_out(decoder));
+		if (is_asked(decoder, t))
+			r = run_trunk(decoder, t, out + t * n_out(decoder));
 	return r;
 }
 
@@ -447,6 +498,8 @@ int vit_decoder_backward(
 		return -EINVAL;
 	memset(decoder->sequence, 0, n * sizeof(float));
 	for (uint32_t t = 0; r == 0 && t < decoder->shape.n_trunks; t++) {
+		if (!is_asked(decoder, t))
+			continue;
 		r = return_trunk(decoder, t, d_out + t * n_out(decoder), grad);
 		if (r == 0)
 			row_add(decoder->sequence, decoder->left, n);

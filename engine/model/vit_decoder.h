@@ -28,6 +28,9 @@ struct vit_decoder_options {
 	uint32_t n_kept;          /* patches of an image that come from the encoder; 0: all L */
 	enum precision precision; /* of the trunks' products */
 	bool forward_only;
+	/* A bit for each trunk that is asked, 0: all. The others are not built, and their part of out
+	 * and d_out is neither written nor read. */
+	uint32_t trunks;
 };
 
 /** The list of its values: "entry", "mask_token", "trunk0...", "exit0", and so on. -EINVAL, -ENOMEM */
@@ -43,6 +46,11 @@ int vit_decoder_new(struct vit_decoder **ret_decoder, const struct vit_decoder_s
 	const struct vit_decoder_options *options);
 void vit_decoder_free(struct vit_decoder *decoder);
 DEFINE_CLEANUP(struct vit_decoder *, vit_decoder_free)
+
+/** What it would take, in bytes, but for its weights as they are packed; 0: there is none of this
+ * kind. */
+size_t vit_decoder_bytes(
+	const struct vit_decoder_shape *shape, const struct vit_decoder_options *options);
 
 /** What is learnt of it; the decoder keeps it. */
 const struct params *vit_decoder_params(const struct vit_decoder *decoder);

@@ -113,6 +113,41 @@ static void differences_along_a_direction_agree(void **state)
 	assert_true(fabs(sides[0] - sides[1] - want) < 2e-3 * fabs(want));
 }
 
+/* As one that is asked for both, and told nothing of the other. */
+static void a_trunk_that_is_asked_alone_says_and_learns_the_same(void **state)
+{
+	enum { ONE = ALL_OUT / 2 };
+	const struct vit_decoder_options options = { .batch = N, .n_kept = N_KEPT, .trunks = 2 };
+	_cleanup_(vit_decoder_freep) struct vit_decoder *both = decoder_of(N_KEPT, false),
+							*one = NULL;
+	const size_t n = vit_decoder_params(both)->n_values;
+	_cleanup_(freep) float *values = calloc(3 * n, sizeof(*values));
+	float *grad = values + n, *again = grad + n;
+	float tokens[ALL_TOKENS], d_tokens[2][N * (1 + N_KEPT) * N_IN] = { 0 };
+	float out[2][ALL_OUT] = { 0 }, weight[ALL_OUT] = { 0 };
+
+	(void)state;
+	assert_int_equal(vit_decoder_new(&one, &shape, &options), 0);
+	vit_decoder_start(vit_decoder_params(both), values, 1);
+	random_pixels(tokens, ALL_TOKENS, 2);
+	random_pixels(weight + ONE, ONE, 3);
+	assert_int_equal(vit_decoder_load(both, values), 0);
+	assert_int_equal(vit_decoder_load(one, values), 0);
+	assert_int_equal(vit_decoder_forward(both, tokens, kept, out[0]), 0);
+	assert_int_equal(vit_decoder_forward(one, tokens, kept, out[1]), 0);
+	assert_memory_equal(out[0] + ONE, out[1] + ONE, ONE * sizeof(float));
+	assert_true(out[0][0] != 0 && out[1][0] == 0);
+	assert_int_equal(vit_decoder_backward(both, weight, grad, d_tokens[0]), 0);
+	weight[0] = NAN;
+	assert_int_equal(vit_decoder_backward(one, weight, again, d_tokens[1]), 0);
+	for (size_t i = 0; i < n; i++)
+		assert_true(grad[i] == again[i]);
+	assert_true(relative_difference(d_tokens[1], d_tokens[0], ARRAY_SIZE(d_tokens[0])) < 1e-6);
+	assert_true(vit_decoder_bytes(&shape, &options) <
+		    vit_decoder_bytes(
+			    &shape, &(struct vit_decoder_options){ .batch = N, .n_kept = N_KEPT }));
+}
+
 static void all_kept_in_any_order_is_all(void **state)
 {
 	_cleanup_(vit_decoder_freep) struct vit_decoder *decoder = decoder_of(0, true);
@@ -168,6 +203,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(values_and_gradients_equal_the_golden),
 		cmocka_unit_test(differences_along_a_direction_agree),
+		cmocka_unit_test(a_trunk_that_is_asked_alone_says_and_learns_the_same),
 		cmocka_unit_test(all_kept_in_any_order_is_all),
 		cmocka_unit_test(patches_that_are_none_are_refused),
 	};

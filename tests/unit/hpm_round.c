@@ -226,6 +226,28 @@ static void who_knows_nothing_has_a_loss_ratio_of_1(void **state)
 	}
 }
 
+/* By far the most of it for a small encoder, and no part of it may be left out of what is counted. */
+static void the_decoders_count_in_what_a_step_takes(void **state)
+{
+	const struct bench *bench = *state;
+	struct recipe recipe = bench->recipe;
+	size_t shallow, deep, bare;
+
+	recipe.hpm_asked = RECIPE_HPM_KEPT;
+	shallow = recipe_tape_bytes(&recipe, bench->tiny.vit);
+	recipe.hpm_depth++;
+	deep = recipe_tape_bytes(&recipe, bench->tiny.vit);
+	/* Two trunks: a block more of each holds its products' inputs at the least. */
+	assert_true(deep > shallow + 2 * HPM_PART * (1 + L) * 12 * 64 * sizeof(float));
+	recipe.hpm_asked = RECIPE_HPM_WHOLE;
+	/* One trunk each, of two decoders. */
+	assert_true(recipe_tape_bytes(&recipe, bench->tiny.vit) < deep + shallow / 2);
+	recipe.at_once = 1;
+	bare = recipe_tape_bytes(&recipe, bench->tiny.vit);
+	recipe.hpm_width *= 2;
+	assert_true(recipe_tape_bytes(&recipe, bench->tiny.vit) > bare);
+}
+
 /* choose() of the last step: half of what is hidden is what the teacher finds hardest. */
 static void the_teachers_hardest_are_hidden(void **state)
 {
@@ -429,6 +451,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(every_variant_has_a_finite_loss, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(
 			who_knows_nothing_has_a_loss_ratio_of_1, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(
+			the_decoders_count_in_what_a_step_takes, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(the_teachers_hardest_are_hidden, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(
 			the_students_gradient_is_that_of_the_loss, set_up, tear_down),
