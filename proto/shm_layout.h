@@ -87,7 +87,8 @@ struct shm_result {
 	uint32_t hardness_side;
 	float unknown; /* [0, 1], beyond .5 of none of the classes, NaN: not known */
 	uint32_t reserved[3];
-	/* (n_embedding), as the model gives it, then (n_hardness), rows from top to bottom */
+	/* (n_embedding), as the model gives it, or the feature, two halves of length 1 (of a cascade
+	 * its embedding); then (n_hardness), rows from top to bottom */
 	float values[SHM_MAX_VALUES];
 };
 

@@ -115,9 +115,10 @@ struct kamen_result {
 	uint32_t outcome;               /* KAMEN_PUSH: 0 accepted, 1 duplicate, 2 rejected */
 	uint64_t queue_ns, compute_ns;
 	uint64_t trigger_id, part_id, capture_us, encoder;
-	uint64_t checksum;      /* KAMEN_ECHO */
-	const uint8_t *space;   /* 32 bytes; embeddings of equal spaces may be compared */
-	const float *embedding; /* n_embedding floats, not normalised; NULL where not asked for */
+	uint64_t checksum;    /* KAMEN_ECHO */
+	const uint8_t *space; /* 32 bytes; embeddings of equal spaces may be compared */
+	/* n_embedding floats, not normalised; of a feature two halves of length 1; NULL: not asked for */
+	const float *embedding;
 	uint32_t n_embedding;
 	uint32_t slot;
 	uint64_t deadline_ns;   /* of the request */
