@@ -295,6 +295,9 @@ static json_t *class_object(const Kamen__Class *c)
 	put_text(o, "class", c->name);
 	put_int(o, "images", 1, c->images);
 	put_int(o, "created_us", c->has_created_us, c->created_us);
+	put_int(o, "judged", c->has_judged, c->judged);
+	put_int(o, "right", c->has_right, c->right);
+	put_number(o, "confidence", c->has_confidence, (double)c->confidence);
 	return o;
 }
 

@@ -138,9 +138,27 @@ void control_reply_class(struct control_client *client, uint64_t id, const struc
 	reply_row(client, id, true, &message);
 }
 
+/* None where the champion does not know the class (any more, or yet). */
+static void put_worth(Kamen__Class *message, const struct serving *serving)
+{
+	const struct class_set *classes = serving ? serving->classes : NULL;
+
+	for (uint32_t i = 0; classes && i < classes->prototypes->n_classes; i++) {
+		const struct prototype_worth *worth = &classes->prototypes->worth[i];
+
+		if (strcmp(classes->names[i], message->name) != 0)
+			continue;
+		message->has_judged = message->has_right = true;
+		message->judged = worth->n_judged;
+		message->right = worth->n_right;
+		wire_put_float(&message->has_confidence, &message->confidence, worth->confidence);
+	}
+}
+
 void control_class_list(struct control_client *client, const Kamen__Request *request)
 {
 	struct site *site = control_find_site(client, request->id, request->class_list->site);
+	_cleanup_(serving_unrefp) struct serving *serving = NULL;
 	_cleanup_(freep) struct class_row *rows = NULL;
 	uint32_t n = 0;
 	int r;
@@ -152,12 +170,14 @@ void control_class_list(struct control_client *client, const Kamen__Request *req
 		control_error(client, request->id, r, "site %s: %s", site->name, strerror(-r));
 		return;
 	}
+	serving = scheduler_champion(client->serve->scheduler, &site->queue);
 	for (uint32_t i = 0; i < n && !client->closed; i++) {
 		Kamen__Class message;
 
 		fill(&message, site, rows[i].name, rows[i].n_supports);
 		message.has_created_us = true;
 		message.created_us = rows[i].created_us;
+		put_worth(&message, serving);
 		reply_row(client, request->id, i + 1 == n, &message);
 	}
 	if (n == 0)

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "classify/cosine.h"
@@ -14,6 +15,7 @@ void prototypes_free(struct prototypes *prototypes)
 	free(prototypes->rows);
 	free(prototypes->means);
 	free(prototypes->n_supports);
+	free(prototypes->worth);
 	free(prototypes);
 }
 
@@ -98,16 +100,35 @@ static int leave_out(struct left_out *left, const struct prototypes *p, const fl
 	return 0;
 }
 
-/* Logarithm of the sum of exp(cosines / temperature) over that of class `of`. */
-static double surprise(const float *cosines, uint32_t n_classes, uint32_t of, double temperature)
+/* What being of class c costs is norm - cosines[c] / temperature; this is the norm. */
+static double norm_of(const float *cosines, uint32_t n_classes, double temperature)
 {
-	double top = cosines[0], sum = 0;
+	double top = (double)cosines[0], sum = 0;
 
 	for (uint32_t c = 1; c < n_classes; c++)
 		top = fmax(top, (double)cosines[c]);
 	for (uint32_t c = 0; c < n_classes; c++)
 		sum += exp(((double)cosines[c] - top) / temperature);
-	return log(sum) - ((double)cosines[of] - top) / temperature;
+	return log(sum) + top / temperature;
+}
+
+/* What the left-out supports cost, and one more like them of which nobody knows the class: a few that
+ * are all right would else be sure of everything. */
+static double cost_of(const struct left_out *left, uint32_t n_classes, double temperature)
+{
+	double cost = 0, spread = 0;
+
+	for (uint32_t i = 0; i < left->n; i++) {
+		const float *cosines = left->cosines + (size_t)i * n_classes;
+		const double norm = norm_of(cosines, n_classes, temperature);
+		double mean = 0;
+
+		for (uint32_t c = 0; c < n_classes; c++)
+			mean += (double)cosines[c] / n_classes;
+		cost += norm - (double)cosines[left->labels[i]] / temperature;
+		spread += norm - mean / temperature;
+	}
+	return cost + spread / left->n;
 }
 
 /* Some steps of a fifth between sure of everything and of nothing. */
@@ -117,35 +138,64 @@ static float best_temperature(const struct left_out *left, uint32_t n_classes)
 	double least = INFINITY;
 
 	for (double t = .005; t < .5; t *= 1.2) {
-		double sum = 0;
+		const double cost = cost_of(left, n_classes, t);
 
-		for (uint32_t i = 0; i < left->n; i++)
-			sum += surprise(left->cosines + (size_t)i * n_classes, n_classes,
-				left->labels[i], t);
-		if (sum < least) {
-			least = sum;
+		if (cost < least) {
+			least = cost;
 			best = (float)t;
 		}
 	}
 	return best;
 }
 
-static int find_temperature(
+/* How sure they are of what they are, class by class. */
+static void judge(struct prototypes *p, const struct left_out *left)
+{
+	const uint32_t k = p->n_classes;
+
+	for (uint32_t i = 0; i < left->n; i++) {
+		const float *cosines = left->cosines + (size_t)i * k;
+		const uint32_t label = left->labels[i];
+		const double t = (double)p->temperature;
+		bool is_right = true;
+
+		for (uint32_t c = 0; c < k; c++)
+			is_right &= c == label || cosines[c] < cosines[label];
+		p->worth[label].n_right += is_right;
+		p->worth[label].n_judged++;
+		p->worth[label].confidence +=
+			(float)exp((double)cosines[label] / t - norm_of(cosines, k, t));
+	}
+	for (uint32_t c = 0; c < k; c++)
+		p->worth[c].confidence =
+			p->worth[c].n_judged > 0
+				? p->worth[c].confidence / (float)p->worth[c].n_judged
+				: NAN;
+}
+
+static int learn_from_left_out(
 	struct prototypes *p, const float *units, const uint32_t *labels, uint32_t n)
 {
 	_cleanup_(left_out_done) struct left_out left = { 0 };
 	uint32_t n_judged = 0;
 	int r;
 
+	p->worth = calloc(p->n_classes, sizeof(*p->worth));
+	if (!p->worth)
+		return -ENOMEM;
 	p->temperature = PROTOTYPE_TEMPERATURE;
 	for (uint32_t c = 0; c < p->n_classes; c++)
 		n_judged += p->n_supports[c] > 1;
-	if (n_judged < 2)
-		return 0;
-	r = leave_out(&left, p, units, labels, n);
-	if (r == 0)
+	/* A class alone is sure of everything. */
+	if (p->n_classes > 1 && n_judged > 0) {
+		r = leave_out(&left, p, units, labels, n);
+		if (r < 0)
+			return r;
+	}
+	if (n_judged > 1)
 		p->temperature = best_temperature(&left, p->n_classes);
-	return r;
+	judge(p, &left);
+	return 0;
 }
 
 int prototypes_new(struct prototypes **ret_prototypes, const float *features,
@@ -169,7 +219,7 @@ int prototypes_new(struct prototypes **ret_prototypes, const float *features,
 	cosine_normalise(units, features, n, dim);
 	r = average(p, units, labels, n);
 	if (r == 0)
-		r = find_temperature(p, units, labels, n);
+		r = learn_from_left_out(p, units, labels, n);
 	if (r < 0)
 		return r;
 	*ret_prototypes = TAKE_PTR(p);

@@ -6,6 +6,13 @@
 
 #include "base/cleanup.h"
 
+/** What a class's supports, each left out of its own mean, say of it. */
+struct prototype_worth {
+	uint32_t n_judged; /* 0: it has one, or is the only class */
+	uint32_t n_right;  /* of them, that are nearest to it */
+	float confidence;  /* in it, their mean; NAN: none is judged */
+};
+
 /**
  * Classes by a handful of examples each, their supports (algorithms.md 4.5): a class is the mean of
  * its supports' features, each of length 1, an image belongs to the class of the largest cosine.
@@ -13,10 +20,11 @@
  */
 struct prototypes {
 	uint32_t n_classes, dim;
-	float *rows;          /* (n_classes, dim), length 1 */
-	float *means;         /* (n_classes, dim) before: what opta_move() takes */
-	uint32_t *n_supports; /* (n_classes) */
-	float temperature;    /* of the confidences */
+	float *rows;                   /* (n_classes, dim), length 1 */
+	float *means;                  /* (n_classes, dim) before: what opta_move() takes */
+	uint32_t *n_supports;          /* (n_classes) */
+	float temperature;             /* of the confidences */
+	struct prototype_worth *worth; /* (n_classes); NULL: made of means */
 };
 
 /** Temperature where there are too few supports to find one. */
@@ -24,7 +32,7 @@ struct prototypes {
 
 /**
  * Where two classes or more have two supports or more the temperature is the one by which these say
- * best, each left out of its own mean, what they are.
+ * best, each left out of its own mean, what they are, beside one more of which nobody knows that.
  *
  * @param features  (n, dim), of any length
  * @param labels    (n), 0..n_classes-1

@@ -103,6 +103,19 @@ class Classes(Case):
         self.assertEqual(self.labels("live", "stripes"), ["stripes"] * 4)
         self.daemon.ctl("audit", "verify")
 
+    def test_a_list_says_how_sure_each_class_is(self):
+        self.site("sure")
+        self.add("sure", "stripes", 4)
+        row = self.daemon.one("class", "list", "sure")
+        self.assertEqual((row["judged"], row["right"], row["confidence"]), (0, 0, None))
+        self.add("sure", "dark", 4)
+        self.add("sure", "ring", 1)
+        rows = {row["class"]: row for row in self.daemon.ctl("class", "list", "sure")}
+        for name in ("stripes", "dark"):
+            self.assertEqual((rows[name]["judged"], rows[name]["right"]), (4, 4))
+            self.assertTrue(.6 < rows[name]["confidence"] < 1, rows[name])
+        self.assertEqual((rows["ring"]["judged"], rows["ring"]["confidence"]), (0, None))
+
     def test_what_fits_no_class_is_of_none(self):
         self.site("open")
         for kind in ("stripes", "checks", "dark"):

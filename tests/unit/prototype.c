@@ -49,6 +49,47 @@ static void a_class_is_the_mean_of_directions(void **state)
 	assert_close(answer.confidence, .5, 1e-6);
 }
 
+static void a_few_that_are_all_right_are_not_sure_of_everything(void **state)
+{
+	/* Two classes at a right angle, of three images each that hardly differ. */
+	static const float features[6 * 3] = { 1, 0, .1F, 1, 0, -.1F, 1, .1F, 0, 0, 1, .1F, 0, 1,
+		-.1F, .1F, 1, 0 };
+	static const uint32_t labels[] = { 0, 0, 0, 1, 1, 1 };
+	_cleanup_(prototypes_freep) struct prototypes *p = NULL;
+
+	(void)state;
+	assert_int_equal(prototypes_new(&p, features, labels, 6, 3, 2), 0);
+	print_message("temperature %.4f, confidence %.4f\n", (double)p->temperature,
+		(double)p->worth[0].confidence);
+	for (uint32_t c = 0; c < 2; c++) {
+		assert_int_equal(p->worth[c].n_judged, 3);
+		assert_int_equal(p->worth[c].n_right, 3);
+		/* Of seven one by chance: 13 / 14. */
+		assert_close(p->worth[c].confidence, 13. / 14, .03);
+	}
+}
+
+static void a_class_is_worth_what_its_left_out_supports_say(void **state)
+{
+	/* The last of class 0 is one of class 1; class 2 has one alone. */
+	static const float features[7 * 3] = { 1, 0, 0, 1, .1F, 0, .2F, 1, 0, 0, 1, 0, .1F, 1, 0, 0,
+		1, .1F, 0, 0, 1 };
+	static const uint32_t labels[] = { 0, 0, 0, 1, 1, 1, 2 };
+	_cleanup_(prototypes_freep) struct prototypes *p = NULL, *alone = NULL;
+
+	(void)state;
+	assert_int_equal(prototypes_new(&p, features, labels, 7, 3, 3), 0);
+	assert_int_equal(p->worth[0].n_judged, 3);
+	assert_int_equal(p->worth[0].n_right, 2);
+	assert_int_equal(p->worth[1].n_right, 3);
+	assert_true(p->worth[0].confidence < p->worth[1].confidence);
+	assert_int_equal(p->worth[2].n_judged, 0);
+	assert_true(isnan(p->worth[2].confidence));
+	assert_int_equal(prototypes_new(&alone, features, (uint32_t[]){ 0, 0 }, 2, 3, 1), 0);
+	assert_int_equal(alone->worth[0].n_judged, 0);
+	assert_true(isnan(alone->worth[0].confidence));
+}
+
 static void what_is_no_set_of_classes_is_refused(void **state)
 {
 	static const float features[4] = { 1, 2, 3, 4 };
@@ -216,6 +257,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_class_is_the_mean_of_directions),
+		cmocka_unit_test(a_few_that_are_all_right_are_not_sure_of_everything),
+		cmocka_unit_test(a_class_is_worth_what_its_left_out_supports_say),
 		cmocka_unit_test(what_is_no_set_of_classes_is_refused),
 		cmocka_unit_test(confidence_says_how_often_it_is_right),
 		cmocka_unit_test(unknown_images_are_told_by_supports_by_traffic_and_by_both),
