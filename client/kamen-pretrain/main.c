@@ -62,13 +62,19 @@ static void *watch(void *data)
 	return NULL;
 }
 
-/* Before any other thread is there: what they inherit is that these are not theirs. */
-static int watch_signals(struct run *run)
+/* What threads inherit is that these are not theirs. A BLAS has some before main() begins: the program
+ * executes itself once more, and they find them blocked. */
+static int watch_signals(struct run *run, char **argv)
 {
 	const sigset_t set = ending_signals();
-	int r = -pthread_sigmask(SIG_BLOCK, &set, NULL);
+	sigset_t before;
+	int r = -pthread_sigmask(SIG_BLOCK, &set, &before);
 
-	return r < 0 ? r : -pthread_create(&run->watcher, NULL, watch, run);
+	if (r < 0)
+		return r;
+	if (!sigismember(&before, SIGTERM) || !sigismember(&before, SIGINT))
+		(void)execv("/proc/self/exe", argv);
+	return -pthread_create(&run->watcher, NULL, watch, run);
 }
 
 static void watch_end(struct run *run)
@@ -229,7 +235,7 @@ int main(int argc, char **argv)
 	else if (asprintf(&run.checkpoint, "%s.round", run.options.out) < 0)
 		run.checkpoint = NULL;
 	run.begun_ns = run.saved_ns = clock_now_ns();
-	if (!run.checkpoint || watch_signals(&run) < 0)
+	if (!run.checkpoint || watch_signals(&run, argv) < 0)
 		return ctl_fail(&run.ctl, EXIT_FAILED, "cannot begin");
 	r = pretrain_init(&run.pretrain, &run.options, &diag);
 	status = r < 0 ? fail(&run, r, &diag) : go(&run);

@@ -11,7 +11,8 @@ import unittest
 from harness import BIN, Daemon, fixture
 
 IMAGES = 24
-ENV = dict(os.environ, OMP_NUM_THREADS="1")
+# OpenBLAS, where it is what LAPACK is, has threads before the program begins.
+ENV = dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="2")
 
 
 SCRATCH = ("--shape", "24,3,3", "--patch", "8")
