@@ -11,10 +11,16 @@
 #define EPISODE_SEED 1u
 #define N_RUN 64u /* images between two looks at the clock */
 
+/* In the learning part. */
+static uint32_t place_of(bool judged, uint32_t i)
+{
+	return judged ? i * FIFTH + FIFTH - 1 : i + i / (FIFTH - 1);
+}
+
 static int share_get(void *owner, uint32_t i, struct image_view *ret_view)
 {
 	const struct adapt_share *share = owner;
-	uint32_t at = share->judged ? i * FIFTH + FIFTH - 1 : i + i / (FIFTH - 1);
+	const uint32_t at = place_of(share->judged, i);
 
 	if (at >= share->folder->n)
 		return -ERANGE;
@@ -31,7 +37,26 @@ struct image_source adapt_site_source(struct adapt_site *site, bool judged)
 		.n = judged ? n : site->learn->n - n,
 		.get = share_get,
 		.manifest = site->learn->manifest,
+		.labels = site->shares[judged].labels,
+		.n_classes = site->n_classes,
 	};
+}
+
+/* For what learns from them. */
+static int label_shares(struct adapt_site *site)
+{
+	for (unsigned judged = 0; judged < 2; judged++) {
+		struct adapt_share *share = &site->shares[judged];
+		const uint32_t n =
+			judged ? site->learn->n / FIFTH : site->learn->n - site->learn->n / FIFTH;
+
+		share->labels = malloc(n * sizeof(*share->labels));
+		if (!share->labels)
+			return -ENOMEM;
+		for (uint32_t i = 0; i < n; i++)
+			share->labels[i] = site->classes[place_of(judged, i)];
+	}
+	return 0;
 }
 
 /* A class may lack images in one of the parts; the held part's numbers are the figures'. */
@@ -53,7 +78,7 @@ static int number_classes(struct adapt_site *site)
 	}
 	for (uint32_t i = 0; i < learn->n; i++)
 		site->classes[i] = numbers[learn->labels[i]];
-	return 0;
+	return label_shares(site);
 }
 
 static void put_hex(char ret_text[17], const struct digest *digest)
@@ -96,7 +121,7 @@ int adapt_site_open(struct adapt_site *site, struct vit *vit, struct slot *slot,
 	if (site->held->n_names < 2 || site->learn->n < FIFTH)
 		return diag_set(diag, EINVAL, "%s: no folder of class folders", path);
 	for (unsigned judged = 0; judged < 2; judged++)
-		site->shares[judged] = (struct adapt_share){ site->learn, judged };
+		site->shares[judged] = (struct adapt_share){ site->learn, judged, NULL };
 	name_site(site, path);
 	return number_classes(site);
 }
@@ -106,6 +131,8 @@ void adapt_site_done(struct adapt_site *site)
 	folder_free(site->learn);
 	folder_free(site->held);
 	free(site->classes);
+	free(site->shares[0].labels);
+	free(site->shares[1].labels);
 	*site = (struct adapt_site){ 0 };
 }
 

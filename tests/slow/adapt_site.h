@@ -10,6 +10,7 @@
 struct adapt_share {
 	struct folder *folder;
 	bool judged;
+	uint32_t *labels; /* of each image, in the site's numbering */
 };
 
 /** A folder of class folders as a site: what is learnt from never meets what is evaluated. */

@@ -44,6 +44,11 @@ class Few(unittest.TestCase):
         self.assertEqual((first[0], lines), (again[0], again[1].splitlines()))
         self.assertRegex(lines[-1], "^swav at five shots on NEU: ")
 
+    def test_what_learns_from_labels_has_them(self):
+        status, said = self.few("--arms", "supervised", "--recipe", "batch=8 large_px=48")
+        self.assertIn(status, (0, 1), said)
+        self.assertRegex(said, "supervised at five shots on NEU: ")
+
     def test_an_arm_without_a_mask_is_not_the_frozen_model(self):
         for _ in range(2):
             status, said = self.few("--recipe", RECIPE + "score_lr=0")
