@@ -9,6 +9,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "fixture/close.h"
 #include "crash/life.h"
 #include "site/manifest.h"
 
@@ -450,7 +451,7 @@ static void observe_classes(struct fixture *fixture, const char *site, struct si
 				continue;
 			model->n_known[space] += row->class != FEATURE_OF_LINE;
 			for (uint32_t k = 0; k < DIM; k++)
-				assert_float_equal(features.values[i * DIM + k],
+				assert_close(features.values[i * DIM + k],
 					feature_of(row->image, space, k), 0);
 		}
 	}
