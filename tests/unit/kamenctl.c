@@ -15,7 +15,6 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
 #include <jansson.h>
@@ -24,45 +23,8 @@
 #include "fixture/close.h"
 #include "mask/kmask.h"
 #include "mask/kmask_format.h"
+#include "program_run.h"
 #include "wire.h"
-
-struct ran {
-	int status;
-	char out[65536];
-};
-
-static const char *program;
-
-static void run(struct ran *ran, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void run(struct ran *ran, const char *format, ...)
-{
-	char args[1024], command[2048];
-	va_list ap;
-	FILE *pipe;
-	size_t n;
-	int status;
-
-	va_start(ap, format);
-	(void)vsnprintf(args, sizeof(args), format, ap);
-	va_end(ap);
-	(void)snprintf(command, sizeof(command), "%s %s 2>&1", program, args);
-	pipe = popen(command, "re");
-	assert_non_null(pipe);
-	n = fread(ran->out, 1, sizeof(ran->out) - 1, pipe);
-	ran->out[n] = 0;
-	status = pclose(pipe);
-	assert_true(WIFEXITED(status));
-	ran->status = WEXITSTATUS(status);
-}
-
-static unsigned n_lines(const char *text)
-{
-	unsigned n = 0;
-
-	for (; *text; text++)
-		n += *text == '\n';
-	return n;
-}
 
 /* ---- A control socket that answers one connection: hello, then one request. */
 
