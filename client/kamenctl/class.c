@@ -59,10 +59,8 @@ static void on_result(void *data, size_t i, const struct kamen_result *result)
 	if (result->code >= 0 && result->outcome <= 1)
 		return;
 	job->n_rejected++;
-	(void)ctl_fail(job->ctl, EXIT_FAILED, "%s: %s", job->labels->rows[i].path,
-		*result->reason    ? result->reason
-		: result->code < 0 ? strerror(-result->code)
-				   : "rejected");
+	(void)ctl_fail(
+		job->ctl, EXIT_FAILED, "%s: %s", job->labels->rows[i].path, flow_why(result));
 }
 
 static int push(struct addition *job)

@@ -40,6 +40,13 @@ bool flow_mask_parse(const char *text, struct kamen_request *request)
 	return true;
 }
 
+const char *flow_why(const struct kamen_result *result)
+{
+	return *result->reason    ? result->reason
+	       : result->code < 0 ? strerror(-result->code)
+				  : "rejected";
+}
+
 static int client_connect(
 	const struct ctl *ctl, uint64_t max_bytes, struct kamen_client **ret_client)
 {

@@ -18,6 +18,9 @@ struct flow {
 /** @return EXIT_DONE: every file was answered for, or a status, said */
 int flow_run(const struct ctl *ctl, const struct images *images, const struct flow *flow);
 
+/** Why a file was not accepted or not answered. */
+const char *flow_why(const struct kamen_result *result);
+
 /** base, champion or a version number into a request. */
 bool flow_mask_parse(const char *text, struct kamen_request *request);
 

@@ -144,12 +144,10 @@ static int read_prep(struct ctl *ctl, struct infer *infer, const char *site)
 	request.site_show = &name;
 	status = control_open(ctl, &control);
 	if (status == EXIT_DONE)
-		status = control_send(control, &request, -1);
-	if (status == EXIT_DONE)
-		status = control_next(control, false, &reply);
+		status = control_ask(control, &request, -1, KAMEN__REPLY__ROW_SITE, &reply);
 	if (status != EXIT_DONE)
 		return status;
-	if (!reply || reply->row_case != KAMEN__REPLY__ROW_SITE || !reply->site->resize)
+	if (!reply->site->resize)
 		return ctl_fail(
 			ctl, EXIT_FAILED, "the daemon does not tell how %s cuts images", site);
 	(void)snprintf(infer->resize, sizeof(infer->resize), "%s", reply->site->resize);

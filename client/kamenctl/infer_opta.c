@@ -10,6 +10,7 @@
 #include "control.h"
 #include "flow.h"
 #include "output.h"
+#include "shm_layout.h"
 
 #define SPACE_BYTES 32u
 #define NO_ROW UINT32_MAX
@@ -114,7 +115,7 @@ struct kept {
 	enum kamen_verdict verdict;
 	float novelty, unknown;
 	uint64_t queue_ns, compute_ns;
-	char reason[128];
+	char reason[SHM_REASON_CHARS];
 };
 
 struct batch {
@@ -183,8 +184,10 @@ static int print_all(const struct batch *batch, const struct prototype_answer *a
 		(void)json_object_set_new(
 			o, "score", output_number(answer ? (double)answer->confidence : NAN));
 		(void)json_object_set_new(o, "unknown", output_number((double)kept->unknown));
-		(void)json_object_set_new(o, "balanced", json_boolean(report->is_balanced));
-		(void)json_object_set_new(o, "imbalance", output_number(report->imbalance));
+		(void)json_object_set_new(o, "balanced",
+			batch->table->n < 2 ? json_null() : json_boolean(report->is_balanced));
+		(void)json_object_set_new(o, "imbalance",
+			output_number(batch->table->n < 2 ? NAN : report->imbalance));
 		(void)json_object_set_new(
 			o, "verdict", json_string(kamen_verdict_name(kept->verdict)));
 		(void)json_object_set_new(o, "reason", json_string(kept->reason));

@@ -134,10 +134,7 @@ static void on_result(void *data, size_t i, const struct kamen_result *result)
 		push->is_pushed[push->rows[i]] = true;
 		job->pushed++;
 	} else if (job->rejected++ < MOST_COMPLAINTS) {
-		(void)fprintf(stderr, "%s: %s\n", push->images->paths[i],
-			*result->reason    ? result->reason
-			: result->code < 0 ? strerror(-result->code)
-					   : "rejected");
+		(void)fprintf(stderr, "%s: %s\n", push->images->paths[i], flow_why(result));
 	}
 }
 

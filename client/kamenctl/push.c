@@ -27,10 +27,7 @@ static void on_result(void *data, size_t i, const struct kamen_result *result)
 	if (result->code < 0 || result->outcome > 1) {
 		if (push->rejected++ < MOST_COMPLAINTS)
 			(void)fprintf(stderr, "%s%s: %s\n", push->show ? "\r" : "",
-				push->images->paths[i],
-				*result->reason    ? result->reason
-				: result->code < 0 ? strerror(-result->code)
-						   : "rejected");
+				push->images->paths[i], flow_why(result));
 	} else if (result->outcome == 1) {
 		push->duplicates++;
 	} else {

@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "base/rng.h"
 #include "classify/cosine.h"
 #include "classify/figures_internal.h"
 

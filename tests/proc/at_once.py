@@ -72,6 +72,9 @@ class AtOnce(classes.Case):
         with open(broken, "wb") as file:
             file.write(b"no picture")
         self.add("none", "stripes", 1)
+        # Of one class there is nothing to share out.
+        alone = self.daemon.one("infer", "none", "--opta", *stripes)
+        self.assertEqual((alone["label"], alone["balanced"], alone["imbalance"]), ("stripes", None, None))
         done = self.daemon.command("infer", "none", "--opta", broken, *stripes)
         self.assertEqual((done.returncode, len(done.stderr.splitlines())), (1, 1))
 
