@@ -568,10 +568,33 @@ static void a_lost_database_does_not_cost_the_masks(void **state)
 	assert_int_equal(access(path, F_OK), 0);
 }
 
+/* Every column, index and trigger, whatever their order. */
+static char *schema_of(struct fixture *fixture)
+{
+	static const char query[] =
+		"SELECT group_concat(line, char(10)) FROM (SELECT * FROM ("
+		"SELECT m.name || '.' || p.name || ' ' || p.type || ' ' || p.\"notnull\" || ' ' ||"
+		" coalesce(p.dflt_value, '') || ' ' || p.pk AS line"
+		" FROM sqlite_schema m JOIN pragma_table_info(m.name) p WHERE m.type = 'table'"
+		" UNION ALL SELECT type || ' ' || name || ': ' || coalesce(sql, '')"
+		" FROM sqlite_schema WHERE type <> 'table') ORDER BY line)";
+	sqlite3_stmt *statement;
+	char *text;
+
+	assert_int_equal(
+		sqlite3_prepare_v2(fixture->state->db, query, -1, &statement, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_step(statement), SQLITE_ROW);
+	text = strdup((const char *)sqlite3_column_text(statement, 0));
+	assert_non_null(text);
+	(void)sqlite3_finalize(statement);
+	return text;
+}
+
 /* What an earlier kamend wrote is brought up to date once, with all its rows. */
 static void an_older_database_is_upgraded(void **state)
 {
 	struct fixture *fixture = *state;
+	_cleanup_(freep) char *fresh = schema_of(fixture), *upgraded = NULL;
 	struct version_row row, back;
 	struct live_row live;
 	uint32_t version;
@@ -608,6 +631,8 @@ static void an_older_database_is_upgraded(void **state)
 			       "PRAGMA user_version = 1"),
 		SQLITE_OK);
 	fixture_reopen(fixture);
+	upgraded = schema_of(fixture);
+	assert_string_equal(upgraded, fresh);
 	assert_int_equal(state_version_get(fixture->state, "a", version, &back), 0);
 	assert_close(back.candidate.margin, row.candidate.margin, 0);
 	assert_true(isnan(back.candidate.margin_error));
