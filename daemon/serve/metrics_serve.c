@@ -156,7 +156,7 @@ static void write_learning(struct metrics_text *out, struct serve *serve)
 	metrics_help(out, "kamen_learning_steps", "gauge", "Steps of the round that runs");
 	metrics_value(out, "kamen_learning_steps", labels, r->steps);
 	metrics_help(out, "kamen_learning_loss_ratio", "gauge",
-		"Loss over ln K, mean of its last steps");
+		"Loss over that of who guesses, mean of its last steps");
 	metrics_value(out, "kamen_learning_loss_ratio", labels, (double)r->loss_ratio);
 	metrics_help(
 		out, "kamen_learning_density", "gauge", "Share of weights that its mask keeps");

@@ -9,7 +9,7 @@
 #define GATE_MIN_LOWEST .50  /* of the tensor that lost most */
 #define GATE_RANK_SHARE .4f  /* of the frozen effective rank */
 
-#define GATE_MAX_LOSS 1.05 /* of ln K */
+#define GATE_MAX_LOSS 1.05 /* of what who guesses pays; swav: ln K */
 /* Standard errors, 99 %: figures of a few hundred images are never exact. */
 #define GATE_SURE 2.576f
 

@@ -21,7 +21,7 @@ struct early_stop;
 struct early_stop_limits {
 	double density, lowest_density; /* over all tensors; of the tensor that lost most */
 	float rank_share;               /* of the effective rank of what the round began with */
-	float loss_ratio;               /* of ln K: a sound mask's is below */
+	float loss_ratio;               /* of a guess: a sound mask's is below */
 	float errors; /* standard errors that a sound mask's margin is above the frozen one's */
 };
 
