@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -60,6 +61,13 @@ const char *bound_peer(void *message)
 	const char *peer = zmq_msg_gets(message, "User-Id");
 
 	return peer ? peer : "";
+}
+
+uint64_t bound_connection(void *message)
+{
+	const char *number = zmq_msg_gets(message, ZAP_CONNECTION);
+
+	return number ? strtoull(number, NULL, 10) : 0;
 }
 
 /* ---- options */

@@ -42,5 +42,7 @@ void bound_kick(struct bound *bound);
 
 /** Who sent it, as ZAP has said (peers.h); "" cannot happen. */
 const char *bound_peer(void *message);
+/** Over which connection: a number that no other ever has. 0: libzmq's own message. */
+uint64_t bound_connection(void *message);
 
 #endif

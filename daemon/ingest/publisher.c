@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/queue.h>
 #include <zmq.h>
 
 #include "ingest/bound.h"
@@ -17,11 +18,22 @@ enum {
 	SEND_WATER = 1000, /* of one subscriber that does not read */
 	MAX_TOPIC = 256,
 	MAX_BYTES = 4096, /* of a subscription, and of what a handshake takes */
+	MAX_KNOWN = 4096,
+};
+
+/* What a connection listens for, or did: its end is told by its topics alone. */
+struct heard {
+	SLIST_ENTRY(heard) link;
+	struct publisher_socket *from;
+	uint64_t connection;
+	size_t n_bytes;
+	char topic[MAX_TOPIC];
 };
 
 struct publisher_socket {
 	struct publisher *publisher;
 	struct bound *bound;
+	uint64_t n_subscriptions;
 };
 
 struct publisher {
@@ -30,6 +42,8 @@ struct publisher {
 	unsigned n_sockets;
 	publisher_fn *on_heard;
 	void *user;
+	SLIST_HEAD(, heard) known;
+	unsigned n_known;
 	uint64_t n_subscriptions, n_sent;
 };
 
@@ -61,16 +75,84 @@ static void narrow(
 	}
 }
 
-static void count(struct publisher *publisher, bool on)
+static void forget(struct publisher *publisher, struct heard *heard)
 {
+	SLIST_REMOVE(&publisher->known, heard, heard, link);
+	publisher->n_known--;
+	free(heard);
+}
+
+/* from: NULL: of every socket */
+static void forget_all(struct publisher *publisher, const struct publisher_socket *from)
+{
+	struct heard *heard, *next;
+
+	for (heard = SLIST_FIRST(&publisher->known); heard; heard = next) {
+		next = SLIST_NEXT(heard, link);
+		if (!from || heard->from == from)
+			forget(publisher, heard);
+	}
+}
+
+static void set_count(struct publisher_socket *from, uint64_t n)
+{
+	struct publisher *publisher = from->publisher;
 	uint64_t was = publisher->n_subscriptions;
 
-	if (on)
-		publisher->n_subscriptions++;
-	else if (was > 0)
-		publisher->n_subscriptions--;
+	publisher->n_subscriptions += n - from->n_subscriptions;
+	from->n_subscriptions = n;
+	if (n == 0)
+		forget_all(publisher, from);
 	if ((was > 0) != (publisher->n_subscriptions > 0))
 		publisher->on_heard(publisher->user, publisher->n_subscriptions > 0);
+}
+
+static struct heard *find(
+	const struct publisher_socket *from, uint64_t connection, const char *topic, size_t n_bytes)
+{
+	struct heard *heard;
+
+	SLIST_FOREACH(heard, &from->publisher->known, link)
+	if (heard->from == from && heard->connection == connection && heard->n_bytes == n_bytes &&
+		memcmp(heard->topic, topic, n_bytes) == 0)
+		break;
+	return heard;
+}
+
+/* One that there is no room to remember counts until its connection ends. */
+static void remember(
+	struct publisher_socket *from, uint64_t connection, const char *topic, size_t n_bytes)
+{
+	struct publisher *publisher = from->publisher;
+	struct heard *heard = publisher->n_known < MAX_KNOWN ? malloc(sizeof(*heard)) : NULL;
+
+	if (!heard)
+		return;
+	*heard = (struct heard){ .from = from, .connection = connection, .n_bytes = n_bytes };
+	memcpy(heard->topic, topic, n_bytes);
+	SLIST_INSERT_HEAD(&publisher->known, heard, link);
+	publisher->n_known++;
+}
+
+/*
+ * libzmq counts what a connection has subscribed to once, and when it ends tells the end of what it
+ * had still, without a word of whom. What a peer ends itself may never have begun: that would switch
+ * the feed of others off.
+ */
+static void count(struct publisher_socket *from, bool on, uint64_t connection, const char *topic,
+	size_t n_bytes)
+{
+	uint64_t n = from->n_subscriptions;
+	struct heard *heard = connection > 0 ? find(from, connection, topic, n_bytes) : NULL;
+
+	if (on && !heard) {
+		remember(from, connection, topic, n_bytes);
+		set_count(from, n + 1);
+	} else if (!on && n > 0 && (heard || connection == 0)) {
+		if (heard)
+			forget(from->publisher, heard);
+		set_count(from, n - 1);
+	}
 }
 
 /*
@@ -90,11 +172,14 @@ static void start_over(struct publisher_socket *from, const char *peer)
 	if (*peer)
 		zap_shun(from->publisher->context->zap, peer);
 	bound_remake(from->bound);
+	/* Nobody tells their ends. */
+	set_count(from, 0);
 }
 
 /* A byte that says whether, and the prefix of topics. */
-static void take(struct publisher *publisher, void *socket, zmq_msg_t *message)
+static void take(struct publisher_socket *from, void *socket, zmq_msg_t *message)
 {
+	struct publisher *publisher = from->publisher;
 	const uint8_t *data = zmq_msg_data(message);
 	size_t n = zmq_msg_size(message);
 	const char *peer = bound_peer(message);
@@ -111,10 +196,7 @@ static void take(struct publisher *publisher, void *socket, zmq_msg_t *message)
 		subscribe(socket, on, prefix, n - 1);
 	else
 		narrow(publisher, socket, on, peer, prefix);
-	/* An end that a peer tells may be one of nothing: only libzmq's own, when its connection has
-	 * ended, are believed, so that nobody switches the feed of others off. */
-	if (on || !*peer)
-		count(publisher, on);
+	count(from, on, bound_connection(message), prefix, n - 1);
 }
 
 static void on_ready(void *user)
@@ -133,7 +215,7 @@ static void on_ready(void *user)
 		(void)zmq_msg_init(&message);
 		n = zmq_msg_recv(&message, socket, ZMQ_DONTWAIT);
 		if (n >= 0 && is_subscription(&message))
-			take(from->publisher, socket, &message);
+			take(from, socket, &message);
 		else if (n >= 0)
 			start_over(from, bound_peer(&message));
 		(void)zmq_msg_close(&message);
@@ -203,6 +285,7 @@ void publisher_free(struct publisher *publisher)
 		return;
 	for (unsigned i = 0; i < publisher->n_sockets; i++)
 		bound_free(publisher->sockets[i].bound);
+	forget_all(publisher, NULL);
 	free(publisher);
 }
 

@@ -19,7 +19,7 @@ struct zap {
 	void *socket;
 	sd_event_source *io, *more;
 	struct peers *const *peers;
-	uint64_t n_denied;
+	uint64_t n_denied, n_connections;
 	struct {
 		char peer[PEER_CHARS];
 		uint64_t until_ns;
@@ -87,6 +87,24 @@ static bool is_shunned(const struct zap *zap, const char *peer)
 	return false;
 }
 
+/* A property of every message that comes over the connection, ZMTP's way: bound_connection(). */
+static void send_metadata(struct zap *zap, bool is_let_in)
+{
+	static const char name[] = ZAP_CONNECTION;
+	uint8_t data[1 + sizeof(name) - 1 + 4 + 24] = { sizeof(name) - 1 };
+	char *value = (char *)data + 1 + sizeof(name) - 1 + 4;
+	int n;
+
+	if (!is_let_in) {
+		send_frame(zap, "", 0, false);
+		return;
+	}
+	memcpy(data + 1, name, sizeof(name) - 1);
+	n = snprintf(value, 24, "%llu", (unsigned long long)++zap->n_connections);
+	data[sizeof(name) + 3] = (uint8_t)n;
+	send_frame(zap, data, 1 + sizeof(name) - 1 + 4 + (size_t)n, false);
+}
+
 static void answer(struct zap *zap, const struct question *question)
 {
 	char peer[PEER_CHARS] = "", code[8];
@@ -115,7 +133,7 @@ static void answer(struct zap *zap, const struct question *question)
 	send_frame(zap, code, strlen(code), true);
 	send_frame(zap, text, strlen(text), true);
 	send_frame(zap, peer, strlen(peer), true);
-	send_frame(zap, "", 0, false);
+	send_metadata(zap, status == 200);
 }
 
 static void pump(struct zap *zap)

@@ -14,6 +14,8 @@
 #define ZAP_CURVE "curve"
 #define ZAP_IPC "ipc"
 #define ZAP_PLAIN "plain" /* tcp on this machine */
+/** The property of messages that tells their connections apart: bound_connection(). */
+#define ZAP_CONNECTION "Kamen-Connection"
 
 struct zap;
 

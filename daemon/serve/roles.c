@@ -84,6 +84,7 @@ static void on_ready(struct role *role, const Kamen__RoleReady *ready)
 	log_info("%s is ready%s%s", role->name, role->backend[0] ? ": " : "", role->backend);
 	if (role->id == ROLE_LEARNER) {
 		rounds_kick(serve);
+		serve_notify_status(serve);
 		return;
 	}
 	admission_send_sites(serve);

@@ -2,7 +2,9 @@
 """Results and events for subscribers: of every transport, by site, and never in serving's way."""
 
 import os
+import select
 import signal
+import socket
 import unittest
 
 import harness
@@ -180,8 +182,12 @@ class Results(Case):
         sock = self.subscribe("a/")
         wait_until(lambda: self.metric("kamen_zmq_published_total") > 0, "news")
         sock.close()
-        dealer = Socket(DEALER, self.router)
-        self.sockets.append(dealer)
+        self.wait_for_quiet(session)
+        session.close()
+        self.daemon.stop()
+
+    def wait_for_quiet(self, session):
+        dealer = self.dealer()
 
         def quiet():
             before = self.metric("kamen_zmq_published_total")
@@ -193,6 +199,63 @@ class Results(Case):
             wait_until(lambda: self.metric("kamen_zmq_requests_total") > requests, "counts")
             return self.metric("kamen_zmq_published_total") == before
         wait_until(quiet, "nobody is told")
+
+    def subscriber(self):
+        """One that says what it likes: libzmq's own do not end what they never began."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sockets.append(sock)
+        sock.settimeout(harness.PATIENCE)
+        wait_until(lambda: sock.connect_ex(self.daemon.path("news")) == 0, "it is bound")
+        sock.sendall(b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32))
+        ready = b"\x05READY\x0bSocket-Type" + (3).to_bytes(4, "big") + b"SUB"
+        sock.sendall(bytes([4, len(ready)]) + ready)
+        # It is let in, then, and what it says is heard.
+        said = b""
+        while b"READY" not in said:
+            said += sock.recv(1024)
+        return sock
+
+    @staticmethod
+    def say(sock, *words):
+        for word in words:
+            sock.sendall(bytes([0, len(word)]) + word)
+
+    def hear(self, sock, session, site):
+        """Returns once it is heard, and nothing more is on its way."""
+        def heard():
+            session.ask(0, INFER, self.files[0], site=site)
+            if not select.select([sock], [], [], 0.1)[0]:
+                return False
+            return f"{site}/result".encode() in sock.recv(1 << 20)
+        wait_until(heard, "news")
+        while select.select([sock], [], [], 0.1)[0]:
+            self.assertTrue(sock.recv(1 << 20), "it is connected")
+
+    def test_who_listens_no_more_is_not_fed_though_it_stays(self):
+        self.start()
+        session = self.daemon.session()
+        for _ in range(2):
+            sock = self.subscriber()
+            # Twice is once.
+            self.say(sock, b"\x01a/", b"\x01a/", b"\x01ab/")
+            self.hear(sock, session, "a")
+            self.say(sock, b"\x00a/", b"\x00ab/")
+            self.wait_for_quiet(session)
+            if select.select([sock], [], [], 0)[0]:
+                self.assertTrue(sock.recv(1 << 20), "it is connected still")
+        session.close()
+        self.daemon.stop()
+
+    def test_nobody_switches_the_feed_of_others_off(self):
+        self.start()
+        sock, bad = self.subscribe("a/"), self.subscriber()
+        session = self.daemon.session()
+        self.say(bad, b"\x01ab/", b"\x00a/", b"\x00a/", b"\x00ab/", b"\x00ab/", b"\x01ab/")
+        self.hear(bad, session, "ab")
+        while sock.receive(0.1):
+            pass
+        session.ask(0, INFER, self.files[0], site="a")
+        self.assertEqual(self.news(sock)["site"], "a")
         session.close()
         self.daemon.stop()
 

@@ -61,6 +61,12 @@ sock.recv(65536)
 
 
 class Roles(Case):
+    def test_the_status_line_follows_the_learner(self):
+        daemon = self.daemon_with()
+        daemon.start()
+        daemon.hear("STATUS=0 sites, 0 clients, learner idle")
+        daemon.stop()
+
     def test_a_role_of_another_protocol_is_not_worked_with(self):
         daemon = self.daemon_with()
         program, real = daemon.path("bin/kamend"), daemon.path("kamend.real")
