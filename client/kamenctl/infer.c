@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "cleanup.h"
+#include "class_table.h"
 #include "control.h"
 #include "ctl.h"
 #include "flow.h"
@@ -23,6 +24,9 @@ struct infer {
 	const struct heat_targets *targets; /* NULL: no maps are asked for */
 	struct heat_prep prep;
 	char resize[8];
+	const struct class_table *table; /* NULL: confidences are not asked for */
+	const struct prototypes *prototypes;
+	float *confidences; /* (table->n) */
 };
 
 static json_t *embedding_array(const struct kamen_result *result)
@@ -73,6 +77,22 @@ static void put_hardness(
 		(void)json_object_set_new(o, "hardness", map_array(result));
 }
 
+/* The embedding that came is the feature that they are compared by. */
+static void put_confidences(struct infer *infer, json_t *o, const struct kamen_result *result)
+{
+	json_t *classes;
+
+	if (!infer->table || result->code < 0 || result->n_embedding != infer->table->dim)
+		return;
+	(void)prototypes_classify(infer->prototypes, result->embedding, infer->confidences);
+	classes = json_object();
+	for (uint32_t c = 0; c < infer->table->n; c++)
+		(void)json_object_set_new(classes, infer->table->names[c],
+			output_number((double)infer->confidences[c]));
+	(void)json_object_set_new(o, "confidences", classes);
+	(void)json_object_set_new(o, "embedding", json_null());
+}
+
 static json_t *result_object(const char *path, const struct kamen_result *result)
 {
 	json_t *o = json_object();
@@ -108,11 +128,12 @@ static void on_result(void *data, size_t i, const struct kamen_result *result)
 	}
 	row = result_object(path, result);
 	put_hardness(infer, row, i, result);
+	put_confidences(infer, row, result);
 	(void)output_row(infer->ctl, row, false);
 }
 
 struct infer_options {
-	const char *mask, *embedding, *opta, *deadline_ms, *hardness;
+	const char *mask, *embedding, *opta, *deadline_ms, *hardness, *confidences;
 };
 
 static int flow_fill(const struct ctl *ctl, const struct infer_options *o, struct flow *flow)
@@ -155,6 +176,31 @@ static int read_prep(struct ctl *ctl, struct infer *infer, const char *site)
 	return EXIT_DONE;
 }
 
+/* Classes and features of one space: where the champion changes meanwhile, it is refused. */
+static int with_classes(struct ctl *ctl, struct infer *infer, struct flow *flow)
+{
+	_cleanup_(class_table_done) struct class_table table = { 0 };
+	_cleanup_(prototypes_freep) struct prototypes *prototypes = NULL;
+	_cleanup_(freep) float *confidences = NULL;
+	int status = class_table_ask(ctl, flow->request.site, &table);
+	int r;
+
+	if (status != EXIT_DONE)
+		return status;
+	confidences = calloc(table.n, sizeof(*confidences));
+	r = confidences ? class_table_prototypes(&prototypes, &table) : -ENOMEM;
+	if (r < 0)
+		return ctl_fail(ctl, EXIT_FAILED, "%s", strerror(-r));
+	infer->table = &table;
+	infer->prototypes = prototypes;
+	infer->confidences = confidences;
+	flow->request.flags |= KAMEN_WANT_FEATURE | KAMEN_WANT_SPACE;
+	memcpy(flow->request.space, table.space, CLASS_TABLE_SPACE);
+	status = flow_run(ctl, infer->images, flow);
+	infer->table = NULL;
+	return status;
+}
+
 int infer_run(struct ctl *ctl, int argc, char **argv)
 {
 	struct infer_options o = { 0 };
@@ -165,6 +211,8 @@ int infer_run(struct ctl *ctl, int argc, char **argv)
 			&o.hardness, NULL },
 		{ "opta", NULL, "tell all files apart at once by the site's classes", &o.opta,
 			NULL },
+		{ "confidences", NULL, "with the confidence in each of the site's classes",
+			&o.confidences, NULL },
 		{ "deadline-ms", "MS", "of each request, 60000; 0: none", &o.deadline_ms, NULL },
 	};
 	_cleanup_(heat_targets_done) struct heat_targets targets = { 0 };
@@ -189,8 +237,10 @@ int infer_run(struct ctl *ctl, int argc, char **argv)
 		if (r < 0)
 			return ctl_fail(ctl, EXIT_FAILED, "%s: %s", argv[i], strerror(-r));
 	}
-	if (o.opta && (o.mask || o.embedding || o.hardness))
+	if (o.opta && (o.mask || o.embedding || o.hardness || o.confidences))
 		return ctl_fail(ctl, EXIT_USAGE, "--opta: by the champion, and labels alone");
+	if (o.confidences && (o.mask || o.embedding))
+		return ctl_fail(ctl, EXIT_USAGE, "--confidences: by the champion, no embedding");
 	if (o.opta)
 		return infer_opta_run(ctl, argv[first], &images, flow.patience_ns);
 	if (o.hardness) {
@@ -200,6 +250,7 @@ int infer_run(struct ctl *ctl, int argc, char **argv)
 			status = read_prep(ctl, &infer, argv[first]);
 	}
 	if (status == EXIT_DONE)
-		status = flow_run(ctl, &images, &flow);
+		status = o.confidences ? with_classes(ctl, &infer, &flow)
+				       : flow_run(ctl, &images, &flow);
 	return status == EXIT_DONE && infer.n_failed ? EXIT_FAILED : status;
 }

@@ -6,106 +6,13 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "class_table.h"
 #include "classify/opta.h"
-#include "control.h"
 #include "flow.h"
 #include "output.h"
 #include "shm_layout.h"
 
-#define SPACE_BYTES 32u
 #define NO_ROW UINT32_MAX
-
-/* The site's classes, as its champion compares them. */
-struct table {
-	char **names;
-	float *means;       /* (n, dim) */
-	uint32_t *n_images; /* (n) */
-	uint32_t n, room, dim;
-	float temperature;
-	uint8_t space[SPACE_BYTES];
-};
-
-static void table_done(struct table *table)
-{
-	for (uint32_t i = 0; i < table->n; i++)
-		free(table->names[i]);
-	free(table->names);
-	free(table->means);
-	free(table->n_images);
-}
-
-static int table_grow(struct table *table)
-{
-	const uint32_t room = table->room ? 2 * table->room : 16;
-	char **names = realloc(table->names, room * sizeof(*names));
-	uint32_t *n_images;
-	float *means;
-
-	if (!names)
-		return -ENOMEM;
-	table->names = names;
-	n_images = realloc(table->n_images, room * sizeof(*n_images));
-	if (!n_images)
-		return -ENOMEM;
-	table->n_images = n_images;
-	means = realloc(table->means, (size_t)room * table->dim * sizeof(*means));
-	if (!means)
-		return -ENOMEM;
-	table->means = means;
-	table->room = room;
-	return 0;
-}
-
-static int table_add(struct table *table, const Kamen__ClassPrototype *row)
-{
-	const size_t n_bytes = row->mean.len;
-	int r;
-
-	if (table->n == 0) {
-		table->dim = (uint32_t)(n_bytes / sizeof(float));
-		table->temperature = row->temperature;
-		if (table->dim == 0 || row->space.len != SPACE_BYTES)
-			return -EPROTO;
-		memcpy(table->space, row->space.data, SPACE_BYTES);
-	}
-	if (n_bytes != table->dim * sizeof(float))
-		return -EPROTO;
-	r = table->n == table->room ? table_grow(table) : 0;
-	if (r < 0)
-		return r;
-	table->names[table->n] = strdup(row->name);
-	if (!table->names[table->n])
-		return -ENOMEM;
-	table->n_images[table->n] = row->images;
-	memcpy(table->means + (size_t)table->n++ * table->dim, row->mean.data, n_bytes);
-	return 0;
-}
-
-static int table_ask(struct ctl *ctl, const char *site, struct table *table)
-{
-	_cleanup_(control_freep) struct control *control = NULL;
-	Kamen__Request request = KAMEN__REQUEST__INIT;
-	Kamen__SiteName named = KAMEN__SITE_NAME__INIT;
-	const Kamen__Reply *reply;
-	int r = 0, status;
-
-	named.site = (char *)(uintptr_t)site;
-	request.verb_case = KAMEN__REQUEST__VERB_CLASS_PROTOTYPES;
-	request.class_prototypes = &named;
-	status = control_open(ctl, &control);
-	if (status == EXIT_DONE)
-		status = control_send(control, &request, -1);
-	while (status == EXIT_DONE && r == 0) {
-		status = control_next(control, false, &reply);
-		if (status != EXIT_DONE || !reply)
-			break;
-		if (reply->row_case == KAMEN__REPLY__ROW_CLASS_PROTOTYPE)
-			r = table_add(table, reply->class_prototype);
-	}
-	if (r == 0 && status == EXIT_DONE && table->n == 0)
-		r = -ENODATA;
-	return r < 0 ? ctl_fail(ctl, EXIT_FAILED, "classes of %s: %s", site, strerror(-r)) : status;
-}
 
 /* What is kept of an answer until all are there. */
 struct kept {
@@ -121,7 +28,7 @@ struct kept {
 struct batch {
 	const struct ctl *ctl;
 	const struct images *images;
-	const struct table *table;
+	const struct class_table *table;
 	struct kept *kept; /* (images->n) */
 	float *features;   /* (n, dim) */
 	uint32_t n;
@@ -195,7 +102,8 @@ static int print_all(const struct batch *batch, const struct prototype_answer *a
 		(void)json_object_set_new(o, "queue_us", json_real((double)kept->queue_ns * 1e-3));
 		(void)json_object_set_new(
 			o, "compute_us", json_real((double)kept->compute_ns * 1e-3));
-		(void)json_object_set_new(o, "space", output_hex(batch->table->space, SPACE_BYTES));
+		(void)json_object_set_new(
+			o, "space", output_hex(batch->table->space, CLASS_TABLE_SPACE));
 		(void)json_object_set_new(o, "code", json_integer(kept->code));
 		status = output_row(batch->ctl, o, false);
 	}
@@ -204,7 +112,7 @@ static int print_all(const struct batch *batch, const struct prototype_answer *a
 
 static int classify(const struct batch *batch)
 {
-	const struct table *table = batch->table;
+	const struct class_table *table = batch->table;
 	_cleanup_(prototypes_freep) struct prototypes *prototypes = NULL;
 	_cleanup_(opta_freep) struct opta *opta = NULL;
 	_cleanup_(freep) struct prototype_answer *answers =
@@ -213,8 +121,7 @@ static int classify(const struct batch *batch)
 	int r = answers ? 0 : -ENOMEM;
 
 	if (r == 0)
-		r = prototypes_of_means(&prototypes, table->means, table->n_images, table->n,
-			table->dim, table->temperature);
+		r = class_table_prototypes(&prototypes, table);
 	if (r == 0 && batch->n > 0)
 		r = opta_new(&opta, table->n, batch->n, table->dim);
 	if (r < 0)
@@ -228,11 +135,11 @@ static int classify(const struct batch *batch)
 int infer_opta_run(
 	struct ctl *ctl, const char *site, const struct images *images, uint64_t patience_ns)
 {
-	_cleanup_(table_done) struct table table = { 0 };
+	_cleanup_(class_table_done) struct class_table table = { 0 };
 	_cleanup_(
 		batch_done) struct batch batch = { .ctl = ctl, .images = images, .table = &table };
 	struct flow flow = { .patience_ns = patience_ns, .done = on_result, .data = &batch };
-	int status = table_ask(ctl, site, &table);
+	int status = class_table_ask(ctl, site, &table);
 
 	if (status != EXIT_DONE)
 		return status;
@@ -247,7 +154,7 @@ int infer_opta_run(
 		.site = site,
 		.flags = KAMEN_WANT_FEATURE | KAMEN_WANT_SPACE,
 	};
-	memcpy(flow.request.space, table.space, SPACE_BYTES);
+	memcpy(flow.request.space, table.space, CLASS_TABLE_SPACE);
 	status = flow_run(ctl, images, &flow);
 	if (status == EXIT_DONE)
 		status = classify(&batch);

@@ -49,6 +49,21 @@ class AtOnce(classes.Case):
         right, row = self.ask("batch", (1, 0, 0, 0))
         self.assertTrue(all(right))
 
+    def test_an_answer_says_how_sure_each_class_is(self):
+        self.site("sure")
+        for kind in self.kinds:
+            self.add("sure", kind, 3)
+        pictures = self.pictures("stripes", 900, 2) + self.pictures("dark", 900, 2)
+        for row in self.daemon.ctl("infer", "sure", "--confidences", *pictures):
+            sure = row["confidences"]
+            self.assertEqual(set(sure), set(self.kinds))
+            self.assertAlmostEqual(sum(sure.values()), 1, 5)
+            self.assertEqual(max(sure, key=sure.get), row["label"])
+            self.assertAlmostEqual(sure[row["label"]], row["score"], 4)
+        self.assertNotIn("confidences", self.daemon.one("infer", "sure", pictures[0]))
+        for more in (["--embedding"], ["--mask", "base"], ["--opta"]):
+            self.assertEqual(self.daemon.command("infer", "sure", "--confidences", *more, pictures[0]).returncode, 2)
+
     def test_what_is_of_no_class_is_left_out(self):
         self.site("rest")
         for kind in self.kinds[:3]:
