@@ -13,6 +13,7 @@
 #include "serve/plans.h"
 #include "serve/shadow.h"
 #include "serve/slots.h"
+#include "serve/verdict.h"
 
 struct worker {
 	struct worker_options options;
@@ -203,32 +204,6 @@ static int forward_cascade(struct worker *worker, struct request *const *batch, 
 	return mask_set_embed(worker->embeddings, serving->set, worker->set_scratch, &eye, n);
 }
 
-static void judge(struct answer *answer, const float *embedding, const struct serving *serving)
-{
-	answer->novelty = NAN;
-	answer->distance = NAN;
-	answer->verdict = SHM_UNKNOWN;
-	if (!serving->reference)
-		return;
-	answer->distance = reference_distance(serving->reference, embedding);
-	answer->novelty = reference_novelty(serving->reference, answer->distance);
-	if (isnan(answer->novelty))
-		return;
-	answer->verdict = answer->novelty >= serving->threshold ? SHM_NG : SHM_OK;
-}
-
-static void classify(struct answer *answer, const float *feature, const struct serving *serving)
-{
-	struct class_answer said;
-
-	if (!serving->classes)
-		return;
-	said = class_set_judge(serving->classes, feature);
-	answer->score = said.confidence;
-	answer->unknown = said.unknown;
-	(void)snprintf(answer->label, sizeof(answer->label), "%s", said.name);
-}
-
 /* Image i of the batch; behind the embedding. */
 static void write_map(
 	struct worker *worker, struct request *request, uint32_t i, const struct serving *serving)
@@ -258,22 +233,6 @@ static void write_map(
 	answer->n_hardness = side * side;
 }
 
-static void write_answer(struct request *request, const float *embedding, const float *feature,
-	const struct serving *serving)
-{
-	const bool of_feature = request->wire.flags & SHM_WANT_FEATURE;
-	struct answer *answer = &request->answer;
-
-	answer->space = serving->space;
-	if (of_feature || request->wire.flags & SHM_WANT_EMBEDDING) {
-		answer->n_embedding = of_feature ? embedding_dim(serving) : serving->set->n_out;
-		memcpy(request->values, of_feature ? feature : embedding,
-			answer->n_embedding * sizeof(float));
-	}
-	classify(answer, feature, serving);
-	judge(answer, embedding, serving);
-}
-
 static void run_batch(struct worker *worker, struct request *const *batch, uint32_t n,
 	const struct serving *serving, uint64_t *ret_compute_ns)
 {
@@ -292,7 +251,7 @@ static void run_batch(struct worker *worker, struct request *const *batch, uint3
 		batch[i]->answer.version = serving->version;
 		batch[i]->answer.is_broken = r < 0;
 		if (r >= 0)
-			write_answer(batch[i], worker->embeddings + (size_t)i * width,
+			verdict_write(batch[i], worker->embeddings + (size_t)i * width,
 				features ? features + (size_t)i * dim : NULL, serving);
 		if (r >= 0 && batch[i]->wire.flags & SHM_WANT_HARDNESS)
 			write_map(worker, batch[i], i, serving);
@@ -372,7 +331,7 @@ static int run_sample(
 	r = mask_set_embed(worker->embeddings, sample->serving->set, worker->set_scratch, &eye, 1);
 	if (r < 0)
 		return r;
-	judge(&sample->ours, worker->embeddings, sample->serving);
+	verdict_judge(&sample->ours, worker->embeddings, sample->serving);
 	sample->ours.compute_ns = clock_now_ns() - begin;
 	sample->cosine = NAN;
 	if (!sample->is_comparable)
