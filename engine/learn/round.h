@@ -25,7 +25,7 @@ struct objective_figure {
 
 struct round_progress {
 	uint32_t step, steps; /* step: how many are done */
-	/* loss / ln K, the mean of the last steps so far: a tenth of all, 5 at least */
+	/* loss over what who guesses pays, the mean of the last steps so far: a tenth of all, 5 at least */
 	float loss_ratio;
 	double density, lowest_density;
 	uint64_t n_flips; /* bits that are off */

@@ -224,7 +224,8 @@ class Replay(harness.Case):
     """What stays of a store that is full."""
 
     # Some 215 fill it.
-    SETTINGS = (*SETTINGS, "--set", "replay_bytes=1M", "--set", "replay=hard")
+    SETTINGS = (*SETTINGS, "--set", "replay_bytes=1M", "--set", "replay=hard",
+                "--set", f"recipe={MOVES}")
     N = 200
 
     def full(self, site):

@@ -44,17 +44,28 @@ class Notes:
         self.socket.bind(path)
         self.path = path
         self.heard = []
-        self.thread = threading.Thread(target=self.listen)
-        self.thread.start()
+        self.thread = None
+        self.resume()
 
     def listen(self):
         while note := self.socket.recv(4096):
             self.heard.append(note.decode())
 
-    def close(self):
+    def pause(self):
+        """What was told until now is heard, and no more."""
+        if not self.thread:
+            return
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
             sock.sendto(b"", self.path)
         self.thread.join()
+        self.thread = None
+
+    def resume(self):
+        self.thread = threading.Thread(target=self.listen)
+        self.thread.start()
+
+    def close(self):
+        self.pause()
         self.socket.close()
         os.unlink(self.path)
 

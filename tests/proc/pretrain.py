@@ -161,11 +161,11 @@ class Pretrain(unittest.TestCase):
             os.link(image, os.path.join(self.folder, f"again{i}.png"))
         process = pretrain(self.folder, self.out, "--steps", "4")
         # From here on it decides itself what a signal does; the images alone take it a second.
-        while not self.blocks(process, signal.SIGINT):
+        while not self.blocks(process, signal.SIGTERM):
             self.assertIsNone(process.poll())
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
         told, _ = process.communicate(timeout=60)
-        self.assertEqual((process.returncode, told), (-signal.SIGINT, ""))
+        self.assertEqual((process.returncode, told), (-signal.SIGTERM, ""))
         self.assertFalse(os.path.exists(self.out + ".round"))
 
     @staticmethod

@@ -212,7 +212,9 @@ class Results(Case):
         # It is let in, then, and what it says is heard.
         said = b""
         while b"READY" not in said:
-            said += sock.recv(1024)
+            more = sock.recv(1024)
+            assert more, "it is not let in"
+            said += more
         return sock
 
     @staticmethod

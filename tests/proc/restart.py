@@ -14,12 +14,11 @@ import shutil
 import signal
 import socket
 import struct
-import subprocess
-import threading
 import time
 import unittest
 
 import harness
+import manager
 from harness import ECHO, INFER, PUSH, RGB8, field, fields, wait_until
 
 N_RESTARTS = int(os.environ.get("KAMEN_RESTARTS", "5"))
@@ -209,95 +208,6 @@ class LibraryLoad(Load):
                 out["answered"] += 1
         self.tell({})
         return dict(out, times=times.tolist())
-
-
-class Manager(harness.Notes):
-    """Of systemd's manners as much as it takes to keep descriptors and to start a service again."""
-
-    def __init__(self, path):
-        self.store = {}
-        self.forgets = True
-        self.n_stored = 0  # ever
-        self.listens = threading.Event()
-        self.listens.set()
-        super().__init__(path)
-
-    def listen(self):
-        while True:
-            self.listens.wait()
-            note, fds, _, _ = socket.recv_fds(self.socket, 4096, 8)
-            if not note:
-                return
-            lines = note.decode().split("\n")
-            name = next((line[7:] for line in lines if line.startswith("FDNAME=")), "stored")
-            if "FDSTORE=1" in lines:
-                assert len(fds) == 1 and name not in self.store, name
-                self.store[name] = fds[0]
-                self.n_stored += 1
-            elif "FDSTOREREMOVE=1" in lines:
-                if self.forgets and name in self.store:
-                    os.close(self.store.pop(name))
-            else:
-                self.heard.append(note.decode())
-
-    def let_go(self):
-        """Whose peer has hung up."""
-        for name, fd in list(self.store.items()):
-            poller = select.poll()
-            poller.register(fd, 0)
-            if name.endswith("-socket") and poller.poll(0):
-                os.close(self.store.pop(name))
-
-    def close(self):
-        self.listens.set()
-        super().close()
-        for fd in self.store.values():
-            os.close(fd)
-
-
-class Service(harness.Daemon):
-    """A daemon under such a manager, which outlives it."""
-
-    MAX_STORED = 512
-
-    def __init__(self, *args, **how):
-        super().__init__(*args, **how)
-        self.manager = Manager(self.path("notify"))
-
-    def spawn(self, alone=False, **extra):
-        self.notes = self.manager
-        self.deaf()
-        self.manager.let_go()
-        names = list(self.manager.store)
-        fds = [self.manager.store[name] for name in names]
-        env = dict(os.environ, NOTIFY_SOCKET=self.manager.path, OMP_NUM_THREADS="1",
-                   FDSTORE=str(self.MAX_STORED), **extra)
-        if fds:
-            env.update(LISTEN_FDS=str(len(fds)), LISTEN_FDNAMES=":".join(names))
-        # No number below those that the service gets is free for what Popen needs itself.
-        fill = []
-        while not fill or fill[-1] < 3 + len(fds):
-            fill.append(os.open("/dev/null", os.O_RDONLY))
-
-        def place():
-            high = [os.dup(fd) for fd in fds]
-            first = 1000
-            for i, fd in enumerate(high):
-                os.dup2(fd, first + i)
-            for i in range(len(high)):
-                os.dup2(first + i, 3 + i, inheritable=True)
-
-        with open(self.path("log"), "ab") as log:
-            self.process = subprocess.Popen(
-                ["/bin/sh", "-c", 'LISTEN_PID=$$ exec "$@"', "sh",
-                 os.path.join(harness.BIN, "kamend"), "--config", self.config, "--model",
-                 self.model, "--state", self.path("state"), "--runtime", self.path("run"),
-                 "--foreground"],
-                env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=place,
-                pass_fds=range(3, 3 + len(fds)))
-        for fd in fill:
-            os.close(fd)
-        return self.process
 
 
 def gap(times, begin, end):
@@ -503,7 +413,7 @@ class Manage(unittest.TestCase):
     """A service manager that keeps descriptors, and a serve that is killed."""
 
     def setUp(self):
-        self.daemon = Service(sites=Execute.SITES)
+        self.daemon = manager.Service(sites=Execute.SITES)
         self.addCleanup(self.daemon.close)
         self.daemon.start()
 
@@ -686,12 +596,11 @@ class Manage(unittest.TestCase):
         last.close()
 
     def test_nobody_waits_for_a_manager_that_does_not_listen(self):
-        manager = self.daemon.manager
+        listener = self.daemon.manager
         with open("/proc/sys/net/unix/max_dgram_qlen", encoding="ascii") as file:
             fill = int(file.read())
         before = self.n_results()
-        manager.listens.clear()
-        # The first is taken by who was listening already.
+        listener.pause()
         sessions = [Session(self.daemon.path("run/data.sock"))
                     for _ in range(min(40, fill // 5 + 8))]
         for session in sessions:
@@ -699,7 +608,7 @@ class Manage(unittest.TestCase):
             self.assertEqual(session.take(harness.PATIENCE)["code"], 0)
         for session in sessions[4:]:
             session.close()
-        manager.listens.set()
+        listener.resume()
         wait_until(lambda: self.n_results() == before + 4, "the store is as it should be")
         self.restart()
         for session in sessions[:4]:
@@ -710,17 +619,14 @@ class Manage(unittest.TestCase):
 
     def fill_queue(self):
         """Nothing more reaches the manager until it listens again."""
-        manager = self.daemon.manager
-        manager.listens.clear()
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
-            sock.sendto(b"FILL", manager.path)
-            # That one is taken by who was listening already.
-            wait_until(lambda: "FILL" in manager.heard, "the last that is heard")
-            try:
-                while True:
-                    sock.sendto(b"FILL", manager.path)
-            except BlockingIOError:
-                pass
+        self.daemon.manager.pause()
+        try:
+            while True:
+                # Each of its own: one socket's buffer is full before a long queue is.
+                with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
+                    sock.sendto(b"FILL", self.daemon.manager.path)
+        except BlockingIOError:
+            pass
 
     def test_a_start_waits_for_no_manager(self):
         old = self.session()
@@ -735,7 +641,7 @@ class Manage(unittest.TestCase):
         self.daemon.process.send_signal(signal.SIGHUP)
         wait_until(lambda: "configuration read again" in self.daemon.log(), "a reload")
         self.assertNotIn("READY=1", self.daemon.manager.heard)
-        self.daemon.manager.listens.set()
+        self.daemon.manager.resume()
         self.daemon.hear("READY=1")
         wait_until(lambda: sorted(self.daemon.manager.store) == ["control", "data"],
                    "the store is as it should be")

@@ -6,7 +6,7 @@
  * all of them. A mask that is there is not learnt again; one under way goes on.
  *
  *   few [--sets A,B] [--data DIR]... [--arms A,B] [--seeds N] [--px N] [--steps N]
- *       [--recipe "NAME=VALUE ..."] [--folder PREFIX] [--learn-only]
+ *       [--recipe "NAME=VALUE ..."] [--folder PREFIX] [--episodes N] [--learn-only]
  *
  * --arms: objectives, swav, hpm and micm if not given; --recipe: after what the objective sets;
  * --folder: where masks and features lie, with .d behind it.
@@ -36,7 +36,7 @@
 struct options {
 	const char *folders[MAX_SETS], *recipe, *folder;
 	char *sets, *arms;
-	uint32_t n_folders, n_seeds, px, steps;
+	uint32_t n_folders, n_seeds, px, steps, n_episodes;
 	bool learn_only;
 };
 
@@ -193,13 +193,14 @@ static void answers_done(struct answers *answers)
 }
 
 /* The class token alone is the first half of a feature. */
-static int ask(
-	struct answer *answer, const struct adapt_site *site, const float *features, uint32_t width)
+static int ask(struct answer *answer, const struct study *study, const struct adapt_site *site,
+	const float *features)
 {
+	const uint32_t width = vit_shape(study->vit)->width;
 	const uint32_t n = site->held->n, dim = answer->pooled ? 2 * width : width;
 	const struct figures_options options = {
 		.seed = EPISODE_SEED,
-		.n_episodes = N_EPISODES,
+		.n_episodes = study->options.n_episodes,
 		.ratio = answer->skewed ? RATIO : 0,
 		.opta = true,
 	};
@@ -214,15 +215,15 @@ static int ask(
 		site->held->n_names, &options);
 }
 
-static int ask_all(struct answer *answers, const struct adapt_site *site, const float *features,
-	uint32_t width)
+static int ask_all(struct answer *answers, const struct study *study, const struct adapt_site *site,
+	const float *features)
 {
 	int r = 0;
 
 	for (uint32_t i = 0; r == 0 && i < N_ANSWERS; i++) {
 		answers[i].pooled = i / 2;
 		answers[i].skewed = i % 2;
-		r = ask(&answers[i], site, features, width);
+		r = ask(&answers[i], study, site, features);
 	}
 	return r;
 }
@@ -344,7 +345,7 @@ static int compare(struct study *study, const struct adapt_site *site, const str
 		take_absence(study, &look->row);
 		return 0;
 	}
-	r = ask_all(answers.of, site, look->features, vit_shape(study->vit)->width);
+	r = ask_all(answers.of, study, site, look->features);
 	return r < 0 ? r : print_answers(study, site, &look->row, answers.of, frozen);
 }
 
@@ -371,7 +372,7 @@ static int run_arms(struct study *study, struct adapt_site *site)
 	if (r == 0)
 		r = look_new(&look, study, site, "frozen", NULL);
 	if (r == 0)
-		r = ask_all(frozen.of, site, look.features, vit_shape(study->vit)->width);
+		r = ask_all(frozen.of, study, site, look.features);
 	if (r == 0)
 		r = print_answers(study, site, &look.row, frozen.of, NULL);
 	for (char *arm = strsep(&next, ","); r == 0 && arm; arm = strsep(&next, ","))
@@ -406,9 +407,10 @@ static int open_study(struct study *study, const char *shared)
 		r = vit_new(&study->vit, study->base, NULL, &diag);
 	if (r == 0)
 		r = vit_slot_new(&study->slot, study->vit, SLOT_INFER);
-	if (r == 0)
-		r = adapt_rows_open(&study->rows, study->options.folder);
-	return r < 0 && r != -ENOENT ? complain(r, path, &diag) : r;
+	if (r < 0)
+		return r != -ENOENT ? complain(r, path, &diag) : r;
+	r = adapt_rows_open(&study->rows, study->options.folder);
+	return r < 0 ? complain(r, study->options.folder, &diag) : 0;
 }
 
 static void close_study(struct study *study)
@@ -447,6 +449,7 @@ static int parse(struct options *options, int argc, char **argv)
 		{ "steps", required_argument, NULL, 't' },
 		{ "recipe", required_argument, NULL, 'r' },
 		{ "folder", required_argument, NULL, 'c' },
+		{ "episodes", required_argument, NULL, 'e' },
 		{ "learn-only", no_argument, NULL, 'l' },
 		{ NULL, 0, NULL, 0 },
 	};
@@ -454,9 +457,12 @@ static int parse(struct options *options, int argc, char **argv)
 	bool sets_given = false;
 	int c;
 
-	*options = (struct options){
-		.sets = sets, .arms = arms, .n_seeds = 1, .px = INPUT_PX, .folder = DEFAULT_FOLDER
-	};
+	*options = (struct options){ .sets = sets,
+		.arms = arms,
+		.n_seeds = 1,
+		.px = INPUT_PX,
+		.folder = DEFAULT_FOLDER,
+		.n_episodes = N_EPISODES };
 	while ((c = getopt_long(argc, argv, "", names, NULL)) != -1) {
 		if (c == 's') {
 			options->sets = optarg;
@@ -471,6 +477,8 @@ static int parse(struct options *options, int argc, char **argv)
 			options->px = (uint32_t)strtoul(optarg, NULL, 10);
 		else if (c == 't')
 			options->steps = (uint32_t)strtoul(optarg, NULL, 10);
+		else if (c == 'e')
+			options->n_episodes = (uint32_t)strtoul(optarg, NULL, 10);
 		else if (c == 'r')
 			options->recipe = optarg;
 		else if (c == 'c')

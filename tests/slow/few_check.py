@@ -23,7 +23,7 @@ class Few(unittest.TestCase):
     def few(self, *more):
         done = subprocess.run(
             [FEW, "--sets", "neu", "--folder", f"{self.folder}/few", "--arms", "swav", "--px", "48",
-             "--steps", "20", *more], text=True, capture_output=True, check=False,
+             "--steps", "20", "--episodes", "30", *more], text=True, capture_output=True, check=False,
             env=dict(os.environ, KAMEN_SHARED=self.folder))
         return done.returncode, done.stdout
 

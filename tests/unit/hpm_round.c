@@ -278,7 +278,6 @@ static void the_teachers_hardest_are_hidden(void **state)
 	}
 }
 
-/* The loss's own gradient at a student's token against central differences: through both decoders. */
 /* The sum that is learnt by, in double; hpm_loss() has loaded the decoders. */
 static double cost_of(struct hpm *hpm, const struct objective_batch *batch)
 {
@@ -291,6 +290,7 @@ static double cost_of(struct hpm *hpm, const struct objective_batch *batch)
 	return cost.reconstruction + cost.ranking;
 }
 
+/* The loss's own gradient at a student's token against central differences: through both decoders. */
 static void check_gradient(const struct bench *bench, enum recipe_hpm_asked asked)
 {
 	struct recipe recipe = bench->recipe;
