@@ -21,17 +21,22 @@ struct switch_options {
 	unsigned n_masks;
 };
 
-/* What takes turns in the one slot, and what a site costs that waits for its turn. */
+/* What takes turns in the one slot, as the daemon holds it, and what a site costs that waits for its
+ * turn. */
 struct turns {
-	struct mask *masks[MAX_MASKS];
+	struct mask *masks[MAX_MASKS], *room;
+	struct mask_rest *rests[MAX_MASKS];
 	unsigned n;
 	size_t rest_bytes, coded_bytes; /* of all of them */
 };
 
 static void turns_done(struct turns *turns)
 {
-	for (unsigned i = 0; i < turns->n; i++)
+	for (unsigned i = 0; i < turns->n; i++) {
 		mask_free(turns->masks[i]);
+		mask_rest_free(turns->rests[i]);
+	}
+	mask_free(turns->room);
 }
 
 static int read_mask(
@@ -49,19 +54,18 @@ static int read_mask(
 }
 
 /* What the daemon holds of it, and what the file has. */
-static int weigh(struct turns *turns, const struct mask *mask)
+static int lay_down(struct turns *turns, unsigned i)
 {
-	_cleanup_(mask_rest_freep) struct mask_rest *rest = NULL;
 	const struct kmask_header header = { .steps = 1 };
 	_cleanup_(freep) void *data = NULL;
 	size_t n_bytes;
-	int r = mask_rest_new(&rest, mask);
+	int r = mask_rest_new(&turns->rests[i], turns->masks[i]);
 
 	if (r == 0)
-		r = kmask_encode(mask, &header, &data, &n_bytes);
+		r = kmask_encode(turns->masks[i], &header, &data, &n_bytes);
 	if (r < 0)
 		return r;
-	turns->rest_bytes += mask_rest_bytes(rest);
+	turns->rest_bytes += mask_rest_bytes(turns->rests[i]);
 	turns->coded_bytes += n_bytes;
 	return 0;
 }
@@ -70,7 +74,7 @@ static int turns_init(struct turns *turns, const struct subject *s, const struct
 	double density, struct diag *diag)
 {
 	const unsigned n = o->n_masks ? o->n_masks : 2;
-	int r = 0;
+	int r = mask_new(&turns->room, vit_layout(s->vit));
 
 	for (unsigned i = 0; i < n && r == 0; i++) {
 		struct mask **mask = &turns->masks[turns->n];
@@ -79,8 +83,7 @@ static int turns_init(struct turns *turns, const struct subject *s, const struct
 			       : random_mask(mask, vit_layout(s->vit), i, density);
 		if (r < 0)
 			break;
-		turns->n++;
-		r = weigh(turns, *mask);
+		r = lay_down(turns, turns->n++);
 	}
 	return r;
 }
@@ -96,7 +99,7 @@ static int measure(struct subject *s, const struct turns *turns, uint64_t n_ns,
 	for (unsigned i = 0; r == 0 && (i < LEAST_TURNS || now - begin < n_ns); i++) {
 		uint64_t before = bench_now_ns();
 
-		r = slot_apply(s->slot, turns->masks[i % turns->n]);
+		r = slot_apply_rest(s->slot, turns->rests[i % turns->n], turns->room);
 		now = bench_now_ns();
 		/* The first ones come from the base, and to plain memory. */
 		if (r == 0 && i >= turns->n)

@@ -16,7 +16,7 @@ struct slots {
 	uint32_t n;
 	uint64_t held;              /* bytes */
 	uint64_t one[N_PRECISIONS]; /* bytes of a slot, 0: none was made yet */
-	struct mask *awake;         /* bits of a mask that is otherwise at rest */
+	struct mask *awake;         /* room for bits of a mask that is at rest */
 	uint64_t clock;
 };
 
@@ -155,7 +155,7 @@ int slots_take(struct slots *slots, const struct mask_set *set, uint32_t m,
 		return r;
 	/* A switch that fails half way leaves weights that belong to no mask. */
 	s->used = false;
-	r = slot_apply(s->slot, mask_set_mask(set, m, slots->awake));
+	r = mask_set_apply(set, m, s->slot, slots->awake);
 	if (r < 0)
 		return r;
 	s->mask_id = set->ids[m];

@@ -124,12 +124,10 @@ int mask_set_lay_down(struct mask_set *set)
 	return 0;
 }
 
-const struct mask *mask_set_mask(const struct mask_set *set, uint32_t m, struct mask *room)
+int mask_set_apply(const struct mask_set *set, uint32_t m, struct slot *slot, struct mask *room)
 {
-	if (!set->rests[m])
-		return set->masks[m];
-	mask_rest_wake(set->rests[m], room);
-	return room;
+	return set->rests[m] ? slot_apply_rest(slot, set->rests[m], room)
+			     : slot_apply(slot, set->masks[m]);
 }
 
 uint32_t mask_set_n_forwards(const struct mask_set *set)

@@ -6,6 +6,7 @@
 #include "cascade/whiten.h"
 #include "mask/kmask.h"
 #include "mask/rest.h"
+#include "mask/slot.h"
 
 #define CASCADE_MAX_EXPERTS 8u
 
@@ -55,9 +56,8 @@ int mask_set_join(struct mask_set **ret_set, const struct mask_set_parts *parts)
 /** Keeps the masks as what they take least room as, before the set is shared: for who has many sets
  * and uses few. Its density is not known any more, nor can it be written. */
 int mask_set_lay_down(struct mask_set *set);
-/** Mask m: NULL, all kept; or the set's own; or where it is at rest `room`, of its layout, with its
- * bits. */
-const struct mask *mask_set_mask(const struct mask_set *set, uint32_t m, struct mask *room);
+/** Mask m; room: of its layout, to wake it in where it is at rest. Returns as slot_apply(). */
+int mask_set_apply(const struct mask_set *set, uint32_t m, struct slot *slot, struct mask *room);
 void mask_set_free(struct mask_set *set);
 DEFINE_CLEANUP(struct mask_set *, mask_set_free)
 

@@ -12,6 +12,7 @@ struct tensor_rest {
 	uint32_t n_on;
 	uint32_t n_gaps; /* 0 where there are words, or nothing is dropped */
 	uint32_t width;  /* of each gap, in bits */
+	uint32_t begin;  /* of its data */
 };
 
 struct mask_rest {
@@ -137,28 +138,29 @@ int mask_rest_new(struct mask_rest **ret_rest, const struct mask *mask)
 		calloc(layout->n_tensors + 1, sizeof(*tensors));
 	size_t n_data = sizeof(uint64_t), n_bytes;
 	struct mask_rest *rest;
-	uint8_t *to;
 
 	if (!tensors)
 		return -ENOMEM;
 	for (unsigned t = 0; t < layout->n_tensors; t++) {
 		tensors[t] = plan(mask, t);
+		tensors[t].begin = (uint32_t)(n_data - sizeof(uint64_t));
 		n_data += size_of(&tensors[t], &layout->tensors[t]);
 	}
+	if (n_data > UINT32_MAX)
+		return -EFBIG;
 	n_bytes = sizeof(*rest) + n_data;
 	rest = calloc(1, n_bytes);
 	if (!rest)
 		return -ENOMEM;
 	rest->n_bytes = n_bytes + layout->n_tensors * sizeof(*tensors);
-	to = rest->data;
 	for (unsigned t = 0; t < layout->n_tensors; t++) {
 		const struct mask_tensor *tensor = &layout->tensors[t];
+		uint8_t *to = rest->data + tensors[t].begin;
 
 		if (has_words(&tensors[t], tensor))
 			memcpy(to, &mask->words[tensor->word], word_bytes(tensor));
 		else
 			write_gaps(to, mask, t, tensors[t].width);
-		to += size_of(&tensors[t], tensor);
 	}
 	rest->tensors = TAKE_PTR(tensors);
 	*ret_rest = rest;
@@ -178,6 +180,53 @@ size_t mask_rest_bytes(const struct mask_rest *rest)
 	return rest->n_bytes;
 }
 
+size_t mask_rest_n_on(const struct mask_rest *rest, unsigned tensor)
+{
+	return rest->tensors[tensor].n_on;
+}
+
+static struct mask_gaps gaps_of(const struct mask_rest *rest, unsigned tensor)
+{
+	const struct tensor_rest *one = &rest->tensors[tensor];
+
+	return (struct mask_gaps){
+		.from = rest->data + one->begin,
+		.n = one->n_gaps,
+		.width = one->width,
+	};
+}
+
+bool mask_rest_gaps(struct mask_gaps *ret_gaps, const struct mask_rest *rest,
+	const struct mask_layout *layout, unsigned tensor)
+{
+	if (has_words(&rest->tensors[tensor], &layout->tensors[tensor]))
+		return false;
+	*ret_gaps = gaps_of(rest, tensor);
+	return true;
+}
+
+uint32_t mask_gaps_read(struct mask_gaps *gaps, uint32_t *positions, uint32_t n)
+{
+	const uint8_t *from = gaps->from;
+	const unsigned width = gaps->width;
+	const uint32_t longest = (uint32_t)longest_gap(width), first = gaps->i;
+	uint32_t at = gaps->at, n_found = 0;
+
+	if (n > gaps->n - first)
+		n = gaps->n - first;
+	for (uint32_t i = first; i < first + n; i++) {
+		uint32_t gap = (uint32_t)read_gap(from, i, width), is_bit = gap != longest;
+
+		at += gap;
+		positions[n_found] = at;
+		n_found += is_bit;
+		at += is_bit;
+	}
+	gaps->i = first + n;
+	gaps->at = at;
+	return n_found;
+}
+
 static void drop(uint64_t *words, const uint8_t *from, const struct tensor_rest *rest)
 {
 	const unsigned width = rest->width;
@@ -192,21 +241,24 @@ static void drop(uint64_t *words, const uint8_t *from, const struct tensor_rest 
 	}
 }
 
+void mask_rest_wake_tensor(const struct mask_rest *rest, struct mask *mask, unsigned tensor)
+{
+	const struct mask_tensor *t = &mask->layout->tensors[tensor];
+	const struct tensor_rest *one = &rest->tensors[tensor];
+	uint64_t *words = &mask->words[t->word];
+
+	if (has_words(one, t)) {
+		memcpy(words, rest->data + one->begin, word_bytes(t));
+	} else {
+		memset(words, 0xff, word_bytes(t));
+		words[(t->n - 1) / 64] = whole(t, (t->n - 1) / 64);
+		drop(words, rest->data + one->begin, one);
+	}
+	mask->n_on[tensor] = one->n_on;
+}
+
 void mask_rest_wake(const struct mask_rest *rest, struct mask *mask)
 {
-	const uint8_t *from = rest->data;
-
-	mask_fill(mask);
-	for (unsigned t = 0; t < mask->layout->n_tensors; t++) {
-		const struct mask_tensor *tensor = &mask->layout->tensors[t];
-		const struct tensor_rest *one = &rest->tensors[t];
-		uint64_t *words = &mask->words[tensor->word];
-
-		if (has_words(one, tensor))
-			memcpy(words, from, word_bytes(tensor));
-		else
-			drop(words, from, one);
-		from += size_of(one, tensor);
-		mask->n_on[t] = one->n_on;
-	}
+	for (unsigned t = 0; t < mask->layout->n_tensors; t++)
+		mask_rest_wake_tensor(rest, mask, t);
 }

@@ -19,6 +19,14 @@
  * faster than packing, 9 to 18 ns each. */
 #define POCKET_SHARE 16
 
+/* The mask to come. */
+struct coming {
+	const struct mask *mask;
+	/* NULL: it is awake. Else mask is room, in which a tensor is woken before it is looked at */
+	const struct mask_rest *rest;
+	struct mask *room;
+};
+
 /* What changes a layer in place; NULL where the layout is not understood. */
 struct turn {
 	const struct packed_map *forward, *backward;
@@ -331,28 +339,60 @@ static bool few_differ(const struct slot *slot, const struct pocket *pocket,
 		       tensor_words(mask->layout, tensor)) <= t->n / FLIP_CROSSOVER;
 }
 
-/* False: what it drops is not at hand. */
-static bool turn_tiles(struct slot *slot, unsigned i, const struct mask *mask)
+static struct tile_job tile_job(const struct slot *slot, unsigned i, const struct mask *mask)
 {
 	const unsigned weight = slot->layers[i].weight;
 	const struct mask_tensor *tensor = &mask->layout->tensors[weight];
 	struct turn *turn = &slot->turns[i];
 
-	if (!turn->pocket.valid)
-		return false;
-	tiles_write(
-		&(struct tile_job){
-			.data = packed_data(slot->entries[i].forward),
-			.map = turn->forward,
-			.pocket = &turn->pocket,
-			.now = &slot->mask->words[tensor->word],
-			.next = &mask->words[tensor->word],
-			.blank = &slot->blank->words[tensor->word],
-			.n_dropped = (uint32_t)(tensor->n - mask->n_on[weight]),
-		},
-		slot->tiles);
+	return (struct tile_job){
+		.data = packed_data(slot->entries[i].forward),
+		.map = turn->forward,
+		.pocket = &turn->pocket,
+		.now = &slot->mask->words[tensor->word],
+		.next = &mask->words[tensor->word],
+		.blank = &slot->blank->words[tensor->word],
+		.n_dropped = (uint32_t)(tensor->n - mask->n_on[weight]),
+	};
+}
+
+static void write_tiles(
+	struct slot *slot, unsigned i, const struct mask *mask, const struct tile_job *job)
+{
+	const unsigned weight = slot->layers[i].weight;
+
+	tiles_write(job, slot->tiles);
 	slot->mask->n_on[weight] = mask->n_on[weight];
-	slot->untold[weight] = !turn->pocket.in_order;
+	slot->untold[weight] = !job->pocket->in_order;
+}
+
+/* False: what it drops is not at hand. */
+static bool turn_tiles(struct slot *slot, unsigned i, const struct mask *mask)
+{
+	const struct tile_job job = tile_job(slot, i, mask);
+
+	if (!job.pocket->valid)
+		return false;
+	write_tiles(slot, i, mask, &job);
+	return true;
+}
+
+/* By what the mask drops alone; false: it must be woken. */
+static bool turn_by_gaps(struct slot *slot, unsigned i, const struct coming *coming)
+{
+	const unsigned weight = slot->layers[i].weight;
+	const struct turn *turn = &slot->turns[i];
+	struct mask_gaps gaps;
+	struct tile_job job;
+
+	if (slot->stale[weight] || !turn->pocket.places || !turn->pocket.valid)
+		return false;
+	job = tile_job(slot, i, coming->mask);
+	if (!tiles_are_few(&job, slot->tiles) ||
+		!mask_rest_gaps(&gaps, coming->rest, coming->mask->layout, weight))
+		return false;
+	job.gaps = &gaps;
+	write_tiles(slot, i, coming->mask, &job);
 	return true;
 }
 
@@ -402,14 +442,23 @@ static void tell_worth(const struct slot *slot, unsigned i)
 	}
 }
 
-static void turn_layer(struct slot *slot, unsigned i, const struct mask *mask)
+static void turn_layer(struct slot *slot, unsigned i, const struct coming *coming)
 {
 	const struct slot_layer *layer = &slot->layers[i];
+	const struct mask *mask = coming->mask;
 
+	if (coming->rest) {
+		mask_rest_wake_tensor(coming->rest, coming->room, layer->bias);
+		coming->room->n_on[layer->weight] = mask_rest_n_on(coming->rest, layer->weight);
+	}
 	/* The weight's density is part of the bias as well. */
 	if (slot->stale[layer->weight] || differs(slot, mask, layer->bias) ||
 		slot->mask->n_on[layer->weight] != mask->n_on[layer->weight])
 		write_bias(slot, i, mask);
+	if (coming->rest && turn_by_gaps(slot, i, coming))
+		return;
+	if (coming->rest)
+		mask_rest_wake_tensor(coming->rest, coming->room, layer->weight);
 	if (differs(slot, mask, layer->weight) && !turn_weight(slot, i, mask))
 		slot->stale[layer->weight] = true;
 	else if (slot->use & SLOT_INT8)
@@ -461,20 +510,28 @@ static int write_weight(struct slot *slot, unsigned i, const struct mask *mask)
 	return 0;
 }
 
-int slot_apply(struct slot *slot, const struct mask *mask)
+static int apply(struct slot *slot, const struct coming *coming)
 {
 	int r = 0;
 
-	if (!mask)
-		mask = slot->blank;
 #pragma omp parallel for schedule(dynamic)
 	for (unsigned i = 0; i < slot->n_layers; i++)
-		turn_layer(slot, i, mask);
+		turn_layer(slot, i, coming);
 	/* What failed stays stale: it is neither mask's. oneDNN's own threads pack. */
 	for (unsigned i = 0; i < slot->n_layers && r == 0; i++)
 		if (slot->stale[slot->layers[i].weight])
-			r = write_weight(slot, i, mask);
+			r = write_weight(slot, i, coming->mask);
 	return r;
+}
+
+int slot_apply(struct slot *slot, const struct mask *mask)
+{
+	return apply(slot, &(struct coming){ .mask = mask ? mask : slot->blank });
+}
+
+int slot_apply_rest(struct slot *slot, const struct mask_rest *rest, struct mask *room)
+{
+	return apply(slot, &(struct coming){ .mask = room, .rest = rest, .room = room });
 }
 
 int slot_reload(struct slot *slot, const struct mask *mask)

@@ -3,6 +3,7 @@
 #define KAMEN_MASK_SLOT_H
 
 #include "mask/bits.h"
+#include "mask/rest.h"
 #include "onednn/onednn.h"
 
 /** One maskable linear layer: y = x W'^T + b'. Tensor indices into the layout. */
@@ -47,6 +48,9 @@ DEFINE_CLEANUP(struct slot *, slot_free)
  * nothing.
  * @return 0, or -EIO: oneDNN refused; the slot is good again after the next success */
 int slot_apply(struct slot *slot, const struct mask *mask);
+/** The same of a mask at rest, without waking what need not be; room: of its layout, left with some of
+ * its bits. */
+int slot_apply_rest(struct slot *slot, const struct mask_rest *rest, struct mask *room);
 
 /** Packs all anew with that mask: after the values themselves changed. -EINVAL: in int8, whose steps
  * are those of the values at first; else as slot_apply(). */

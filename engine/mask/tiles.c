@@ -70,8 +70,9 @@ uint32_t kern_tiles_lacking_c(uint32_t *found, const uint64_t *words, uint32_t n
 
 /* ---- place by place */
 
-/* So many places ahead, and words at a time, lines are asked for: as many as can be under way. */
-enum { AHEAD = 24, WORDS_AT_ONCE = 512 };
+/* So many places ahead, words and gaps at a time, lines are asked for: as many as can be under way, and
+ * so few that they are still there. */
+enum { AHEAD = 24, WORDS_AT_ONCE = 512, GAPS_AT_ONCE = 64 };
 
 static void put_back(const struct tile_job *job)
 {
@@ -85,8 +86,23 @@ static void put_back(const struct tile_job *job)
 	}
 }
 
-/* Places of what some words drop; the words of a row are n_row. */
-static uint32_t find_places(uint32_t *places, const struct tile_job *job, uint32_t begin,
+static uint32_t place_of(const struct packed_map *map, uint32_t p)
+{
+	const uint32_t row = packed_map_row(map, p);
+
+	return map->rows[row] + column_place(p - row * map->n_columns);
+}
+
+static uint32_t position_of(const struct packed_map *map, uint32_t place)
+{
+	const uint32_t band = TILE_ROWS * map->n_columns, within = place % band;
+	const uint32_t row = place / band * TILE_ROWS + within % (2 * TILE_ROWS) / 2;
+
+	return row * map->n_columns + within / (2 * TILE_ROWS) * 2 + within % 2;
+}
+
+/* Places of what some words drop. */
+static uint32_t find_in_words(uint32_t *places, const struct tile_job *job, uint32_t begin,
 	uint32_t n, const struct kern_tiles_impl *impl)
 {
 	const struct packed_map *map = job->map;
@@ -108,25 +124,80 @@ static uint32_t find_places(uint32_t *places, const struct tile_job *job, uint32
 	return n_places;
 }
 
+static uint32_t find_in_gaps(uint32_t *places, const struct tile_job *job)
+{
+	uint32_t positions[GAPS_AT_ONCE];
+	const uint32_t n = mask_gaps_read(job->gaps, positions, GAPS_AT_ONCE);
+
+	for (uint32_t i = 0; i < n; i++) {
+		places[i] = place_of(job->map, positions[i]);
+		__builtin_prefetch(job->data + places[i], 1);
+	}
+	return n;
+}
+
+static void take_until(const struct tile_job *job, uint32_t end)
+{
+	struct pocket *pocket = job->pocket;
+	const uint32_t *places = pocket->places;
+	uint16_t *values = pocket->values;
+
+	for (; pocket->n < end; pocket->n++) {
+		uint16_t *place = job->data + places[pocket->n];
+
+		values[pocket->n] = *place;
+		*place = 0;
+	}
+}
+
+/* What was found before is taken while the lines of what is found now are under way. */
 static void take(const struct tile_job *job, const struct kern_tiles_impl *impl)
 {
 	const uint32_t n_words = job->map->n_rows * (job->map->n_columns / 64);
-	struct pocket *pocket = job->pocket;
-	uint32_t *places = pocket->places;
-	uint16_t *values = pocket->values;
+	uint32_t *places = job->pocket->places, end = 0;
 
-	pocket->n = 0;
-	for (uint32_t begin = 0; begin < n_words; begin += WORDS_AT_ONCE) {
-		uint32_t n = n_words - begin < WORDS_AT_ONCE ? n_words - begin : WORDS_AT_ONCE;
-		uint32_t end = pocket->n + find_places(places + pocket->n, job, begin, n, impl);
+	job->pocket->n = 0;
+	for (uint32_t begin = 0; !job->gaps && begin < n_words; begin += WORDS_AT_ONCE) {
+		const uint32_t left = n_words - begin, before = end;
 
-		for (; pocket->n < end; pocket->n++) {
-			uint16_t *place = job->data + places[pocket->n];
-
-			values[pocket->n] = *place;
-			*place = 0;
-		}
+		end += find_in_words(places + end, job, begin,
+			left < WORDS_AT_ONCE ? left : WORDS_AT_ONCE, impl);
+		take_until(job, before);
 	}
+	while (job->gaps && job->gaps->i < job->gaps->n) {
+		const uint32_t before = end;
+
+		end += find_in_gaps(places + end, job);
+		take_until(job, before);
+	}
+	take_until(job, end);
+}
+
+/* Seldom more than the first place is looked at. */
+static bool is_there(const struct tile_job *job)
+{
+	const struct pocket *pocket = job->pocket;
+	uint32_t positions[GAPS_AT_ONCE], i = 0;
+
+	if (pocket->in_order || pocket->n != job->n_dropped)
+		return false;
+	if (!job->gaps) {
+		for (; i < pocket->n; i++) {
+			const uint32_t p = position_of(job->map, pocket->places[i]);
+
+			if (job->next[p / 64] >> p % 64 & 1)
+				return false;
+		}
+		return true;
+	}
+	for (struct mask_gaps gaps = *job->gaps; gaps.i < gaps.n;) {
+		const uint32_t n = mask_gaps_read(&gaps, positions, GAPS_AT_ONCE);
+
+		for (uint32_t k = 0; k < n; k++)
+			if (place_of(job->map, positions[k]) != pocket->places[i++])
+				return false;
+	}
+	return true;
 }
 
 static void turn_all(const struct tile_job *job, const struct kern_tiles_impl *impl,
@@ -148,12 +219,21 @@ static void turn_all(const struct tile_job *job, const struct kern_tiles_impl *i
 	pocket->spare = values;
 }
 
+bool tiles_are_few(const struct tile_job *job, const struct kern_tiles_impl *impl)
+{
+	const size_t n = (size_t)job->map->n_rows * job->map->n_columns;
+
+	return ((size_t)job->pocket->n + job->n_dropped) * impl->share <= n;
+}
+
 void tiles_write(const struct tile_job *job, const struct kern_tiles_impl *impl)
 {
 	const size_t n = (size_t)job->map->n_rows * job->map->n_columns;
 	struct pocket *pocket = job->pocket;
-	const bool many = ((size_t)pocket->n + job->n_dropped) * impl->share > n;
+	const bool many = !tiles_are_few(job, impl);
 
+	if (is_there(job))
+		return;
 	if (many && pocket->n > 0 && !pocket->in_order) {
 		put_back(job);
 		turn_all(job, impl, job->blank, job->next);

@@ -3,6 +3,7 @@
 #define KAMEN_MASK_TILES_H
 
 #include "mask/flips.h"
+#include "mask/rest.h"
 
 /*
  * A bf16 weight as AMX reads it: tiles of 64 rows by 32 columns one behind the other, in each of them
@@ -52,10 +53,14 @@ struct tile_job {
 	struct pocket *pocket; /* with places */
 	uint64_t *now;
 	const uint64_t *next, *blank; /* blank: all kept */
-	uint32_t n_dropped;           /* by next */
+	struct mask_gaps *gaps; /* of next, whose bits are then not read; NULL: there are none */
+	uint32_t n_dropped;     /* by next */
 };
 
-/** `now` is then `next` where the pocket is in order; else it is as it was, and the places say it. */
+/** Whether it will go place by place; else there may be no gaps. */
+bool tiles_are_few(const struct tile_job *job, const struct kern_tiles_impl *impl);
+
+/** Writes nothing where places say that it is so already. `now` is then `next` where the pocket is in order; else it is as it was, and the places say it. */
 void tiles_write(const struct tile_job *job, const struct kern_tiles_impl *impl);
 
 #endif

@@ -123,6 +123,33 @@ static void an_empty_tensor_counts_as_one_weight(void **state)
 	assert_true(mask_alpha(mask, 2) == (float)sqrt(1. / 7));
 }
 
+/* How many are read at a time does not matter. */
+static void assert_gaps_say(
+	const struct mask *mask, const struct mask_rest *rest, unsigned t, uint32_t n_at_once)
+{
+	const struct mask_tensor *tensor = &mask->layout->tensors[t];
+	uint32_t positions[64];
+	struct mask_gaps gaps;
+	size_t at = 0;
+
+	assert_int_equal(mask_rest_n_on(rest, t), mask->n_on[t]);
+	if (!mask_rest_gaps(&gaps, rest, mask->layout, t)) {
+		assert_true((tensor->n - mask->n_on[t]) * 16 > tensor->n);
+		return;
+	}
+	while (gaps.i < gaps.n) {
+		uint32_t n = mask_gaps_read(&gaps, positions, n_at_once);
+
+		for (uint32_t i = 0; i < n; at = positions[i++] + 1) {
+			for (; at < positions[i]; at++)
+				assert_true(mask_get(mask, t, at));
+			assert_false(mask_get(mask, t, at));
+		}
+	}
+	for (; at < tensor->n; at++)
+		assert_true(mask_get(mask, t, at));
+}
+
 /* Nothing dropped, all, few, gaps longer than one number holds, dense ones as words. */
 static void a_mask_wakes_as_it_lay_down(void **state)
 {
@@ -152,10 +179,20 @@ static void a_mask_wakes_as_it_lay_down(void **state)
 			woken->words, mask->words, layout->n_words * sizeof(*mask->words));
 		assert_memory_equal(
 			woken->n_on, mask->n_on, layout->n_tensors * sizeof(*mask->n_on));
-		assert_true(mask_rest_bytes(rest) < layout->n_words * 8 + 96);
+		for (unsigned t = 0; t < 4; t++)
+			assert_gaps_say(mask, rest, t, 1 + rng_u32(&rng) % 64);
+		/* One of them alone leaves the others as they are. */
+		mask_fill(woken);
+		mask_rest_wake_tensor(rest, woken, 1);
+		assert_memory_equal(&woken->words[layout->tensors[1].word],
+			&mask->words[layout->tensors[1].word], 3 * sizeof(*mask->words));
+		assert_int_equal(woken->n_on[0], n[0]);
+		assert_int_equal(woken->words[layout->tensors[2].word], UINT64_MAX);
+		assert_true(mask_rest_bytes(rest) < layout->n_words * 8 + 112);
 		/* 10.6 bits each are the entropy. */
 		if (k == 2)
-			assert_true(mask_rest_bytes(rest) < (n[0] - mask->n_on[0]) * 11.8 / 8 + 96);
+			assert_true(
+				mask_rest_bytes(rest) < (n[0] - mask->n_on[0]) * 11.8 / 8 + 112);
 	}
 }
 

@@ -152,8 +152,18 @@ static struct mask *next_mask(struct bench *bench, const struct mask *mask)
 	return next;
 }
 
+static void apply_at_rest(struct slot *slot, const struct mask *mask, struct mask *room)
+{
+	_cleanup_(mask_rest_freep) struct mask_rest *rest = NULL;
+
+	assert_int_equal(mask_rest_new(&rest, mask), 0);
+	assert_int_equal(slot_apply_rest(slot, rest, room), 0);
+}
+
+/* What the room has of masks before is nobody's. */
 static void switches(struct bench *bench, enum slot_use use)
 {
+	_cleanup_(mask_freep) struct mask *room = random_mask(bench->layout, SEED + 1, .5F);
 	_cleanup_(slot_freep) struct slot *slot = NULL;
 	const enum precision precision = use & SLOT_INT8   ? PRECISION_INT8
 					 : use & SLOT_BF16 ? PRECISION_BF16
@@ -170,7 +180,10 @@ static void switches(struct bench *bench, enum slot_use use)
 		_cleanup_(slot_freep) struct slot *fresh = new_slot(bench, use);
 		struct mask *next = next_mask(bench, mask);
 
-		assert_int_equal(slot_apply(slot, next), 0);
+		if (i % 5 < 3)
+			apply_at_rest(slot, next, room);
+		else
+			assert_int_equal(slot_apply(slot, next), 0);
 		assert_int_equal(slot_apply(fresh, next), 0);
 		assert_same(slot, fresh);
 		mask_free(mask);
@@ -358,11 +371,16 @@ static void a_switch_allocates_nothing(void **state)
 	_cleanup_(slot_freep) struct slot *slot = new_slot(bench, SLOT_LEARN);
 	_cleanup_(mask_freep) struct mask *few = random_mask(bench->layout, SEED, .998F);
 	_cleanup_(mask_freep) struct mask *many = random_mask(bench->layout, SEED, .5F);
-	size_t before = n_allocations;
+	_cleanup_(mask_freep) struct mask *room = random_mask(bench->layout, SEED, 1);
+	_cleanup_(mask_rest_freep) struct mask_rest *rest = NULL;
+	size_t before;
 
+	assert_int_equal(mask_rest_new(&rest, few), 0);
+	before = n_allocations;
 	assert_true(before > 0);
 	assert_int_equal(slot_apply(slot, few), 0);
 	assert_int_equal(slot_apply(slot, many), 0);
+	assert_int_equal(slot_apply_rest(slot, rest, room), 0);
 	assert_int_equal(slot_apply(slot, NULL), 0);
 	assert_int_equal(n_allocations, before);
 }

@@ -23,10 +23,14 @@ struct bench {
 	uint16_t base[N], data[N + TILE_LINE];
 	uint64_t now[N_WORDS], next[N_WORDS], blank[N_WORDS];
 	struct pocket pocket;
+	struct mask_layout *layout; /* of the one tensor */
+	struct mask *mask;
 };
 
 static int setup(void **state)
 {
+	static const char *const name = "tensor";
+	static const size_t n = N;
 	struct bench *bench = calloc(1, sizeof(*bench));
 	struct rng rng = rng_stream(SEED, 0, 0, 0);
 
@@ -50,6 +54,8 @@ static int setup(void **state)
 	assert_int_equal(pocket_init(&bench->pocket, N, PRECISION_BF16), 0);
 	bench->pocket.places = malloc((N + 1) * sizeof(*bench->pocket.places));
 	assert_non_null(bench->pocket.places);
+	assert_int_equal(mask_layout_new(&bench->layout, 1, &name, &n), 0);
+	assert_int_equal(mask_new(&bench->mask, bench->layout), 0);
 	*state = bench;
 	return 0;
 }
@@ -59,6 +65,8 @@ static int teardown(void **state)
 	struct bench *bench = *state;
 
 	pocket_done(&bench->pocket);
+	mask_free(bench->mask);
+	mask_layout_free(bench->layout);
 	free(bench);
 	return 0;
 }
@@ -89,6 +97,53 @@ static void assert_masked(const struct bench *bench, const uint64_t *words)
 		}
 }
 
+static struct tile_job job_of(struct bench *bench, uint32_t n_dropped)
+{
+	return (struct tile_job){
+		.data = bench->data,
+		.map = &bench->map,
+		.pocket = &bench->pocket,
+		.now = bench->now,
+		.next = bench->next,
+		.blank = bench->blank,
+		.n_dropped = n_dropped,
+	};
+}
+
+static struct mask_rest *rest_of(struct bench *bench)
+{
+	struct mask_rest *rest;
+
+	memcpy(bench->mask->words, bench->next, sizeof(bench->next));
+	mask_count(bench->mask);
+	assert_int_equal(mask_rest_new(&rest, bench->mask), 0);
+	return rest;
+}
+
+/* By its bits, or by its gaps and with no bits to see. */
+static void turn(
+	struct bench *bench, struct tile_job *job, const struct kern_tiles_impl *impl, bool by_gaps)
+{
+	_cleanup_(mask_rest_freep) struct mask_rest *rest = rest_of(bench);
+	static uint64_t none[N_WORDS];
+	struct mask_gaps gaps;
+
+	if (by_gaps) {
+		assert_true(mask_rest_gaps(&gaps, rest, bench->layout, 0));
+		job->gaps = &gaps;
+		job->next = none;
+	}
+	tiles_write(job, impl);
+}
+
+static void reset(struct bench *bench)
+{
+	memcpy(bench->data, bench->base, sizeof(bench->base));
+	memcpy(bench->now, bench->blank, sizeof(bench->now));
+	bench->pocket.n = 0;
+	bench->pocket.in_order = false;
+}
+
 static const float keeps[] = { 1, .999F, .99F, .95F, .9F, .5F, 0, .998F };
 
 /* Few and many, one after the other in any order, by every kernel. */
@@ -98,36 +153,66 @@ static void every_turn_leaves_what_the_mask_keeps(void **state)
 
 	for (const struct kern_tiles_impl *impl = kern_tiles_impls; impl->name; impl++) {
 		struct rng rng = rng_stream(SEED, 1, 0, 0);
-		unsigned n_in_order = 0;
+		unsigned n_in_order = 0, n_by_gaps = 0;
 
 		if (!cpu_has(impl->cpu)) {
 			print_message("skipped: %s\n", impl->name);
 			continue;
 		}
-		memcpy(bench->data, bench->base, sizeof(bench->base));
-		memcpy(bench->now, bench->blank, sizeof(bench->now));
-		bench->pocket.n = 0;
-		bench->pocket.in_order = false;
+		reset(bench);
 		for (unsigned i = 0; i < N_TURNS; i++) {
 			const float share = keeps[rng_u32(&rng) % ARRAY_SIZE(keeps)];
+			struct tile_job job = job_of(bench, draw(bench->next, &rng, share));
+			const bool by_gaps = tiles_are_few(&job, impl) && rng_u32(&rng) % 2;
 
-			tiles_write(
-				&(struct tile_job){
-					.data = bench->data,
-					.map = &bench->map,
-					.pocket = &bench->pocket,
-					.now = bench->now,
-					.next = bench->next,
-					.blank = bench->blank,
-					.n_dropped = draw(bench->next, &rng, share),
-				},
-				impl);
+			turn(bench, &job, impl, by_gaps);
+			n_by_gaps += by_gaps;
 			if (bench->pocket.in_order)
 				assert_memory_equal(bench->now, bench->next, sizeof(bench->now));
 			assert_masked(bench, bench->next);
 			n_in_order += bench->pocket.in_order;
 		}
 		assert_in_range(n_in_order, N_TURNS / 8, N_TURNS - N_TURNS / 8);
+		assert_true(n_by_gaps > N_TURNS / 16);
+	}
+}
+
+/* As many, and all but the last the same. */
+static void move_last(uint64_t *words)
+{
+	uint32_t last = N - 1, to;
+
+	while (words[last / 64] >> last % 64 & 1)
+		last--;
+	for (to = last - 1; !(words[to / 64] >> to % 64 & 1);)
+		to--;
+	words[last / 64] |= UINT64_C(1) << last % 64;
+	words[to / 64] &= ~(UINT64_C(1) << to % 64);
+}
+
+/* A canary stands where a 0 is: whoever wrote again would put one there. */
+static void only_the_same_mask_again_writes_nothing(void **state)
+{
+	struct bench *bench = *state;
+	const struct kern_tiles_impl *impl = kern_tiles_fastest();
+	struct rng rng = rng_stream(SEED, 3, 0, 0);
+	struct tile_job job;
+	uint32_t n_dropped, place;
+
+	reset(bench);
+	n_dropped = draw(bench->next, &rng, .998F);
+	assert_true(n_dropped > 1);
+	for (unsigned i = 0; i < 4; i++) {
+		job = job_of(bench, n_dropped);
+		turn(bench, &job, impl, i % 2);
+		assert_masked(bench, bench->next);
+		place = bench->pocket.places[n_dropped - 1];
+		bench->data[place] = 12345;
+		job = job_of(bench, n_dropped);
+		turn(bench, &job, impl, i / 2);
+		assert_int_equal(bench->data[place], 12345);
+		bench->data[place] = 0;
+		move_last(bench->next);
 	}
 }
 
@@ -198,6 +283,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(
 			every_turn_leaves_what_the_mask_keeps, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			only_the_same_mask_again_writes_nothing, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 			every_kernel_agrees_with_the_reference, setup, teardown),
 		cmocka_unit_test_setup_teardown(other_layouts_are_no_tiles, setup, teardown),
