@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -13,6 +14,9 @@
 #include "classify/figures.h"
 #include "output.h"
 #include "pretrain.h"
+
+/* In the environment of a program that has executed itself: once is enough whatever unblocks. */
+#define AGAIN "KAMEN_PRETRAIN_AGAIN"
 
 static const struct command command = { "", "", "DIR --out FILE",
 	"learns a vision transformer from the images of a folder, for kamend --model", NULL };
@@ -58,6 +62,8 @@ static void *watch(void *data)
 		}
 		(void)pthread_sigmask(SIG_UNBLOCK, &set, NULL);
 		(void)raise(signal);
+		/* It was to be ignored, and the next one may have something to lose. */
+		(void)pthread_sigmask(SIG_BLOCK, &set, NULL);
 	}
 	return NULL;
 }
@@ -72,8 +78,11 @@ static int watch_signals(struct run *run, char **argv)
 
 	if (r < 0)
 		return r;
-	if (!sigismember(&before, SIGTERM) || !sigismember(&before, SIGINT))
+	if ((!sigismember(&before, SIGTERM) || !sigismember(&before, SIGINT)) && !getenv(AGAIN)) {
+		(void)setenv(AGAIN, "1", 1);
 		(void)execv("/proc/self/exe", argv);
+	}
+	(void)unsetenv(AGAIN);
 	return -pthread_create(&run->watcher, NULL, watch, run);
 }
 
@@ -184,6 +193,7 @@ static int finish(struct run *run, const struct round_progress *progress, json_t
 	if (r < 0)
 		return ctl_fail(&run->ctl, EXIT_FAILED, "%s: %s", run->options.out, strerror(-r));
 	(void)unlink(run->checkpoint);
+	atomic_store(&run->is_learning, false);
 	(void)json_object_set_new(row, "out", json_string(run->options.out));
 	(void)json_object_set_new(row, "bytes", json_integer((json_int_t)n_bytes));
 	(void)json_object_set_new(row, "steps", json_integer(progress->steps));

@@ -19,6 +19,7 @@ struct addition {
 	const struct labels *labels;
 	bool *is_brought; /* (labels->n) the site did not have it */
 	size_t n_rejected;
+	bool is_there; /* the class */
 };
 
 /* Before anything is pushed in vain. */
@@ -111,6 +112,7 @@ static int add(struct addition *job, struct control *control)
 	request.verb_case = KAMEN__REQUEST__VERB_CLASS_ADD;
 	request.class_add = &message;
 	status = control_ask(control, &request, -1, KAMEN__REPLY__ROW_CLASS_, &reply);
+	job->is_there = status == EXIT_DONE;
 	return status == EXIT_DONE ? output_reply(job->ctl, reply, false) : status;
 }
 
@@ -163,7 +165,7 @@ static int run(struct ctl *ctl, const char *site, const char *name, const struct
 	status = push(&job);
 	if (status == EXIT_DONE)
 		status = add(&job, control);
-	if (status != EXIT_DONE)
+	if (!job.is_there)
 		drop_brought(&job, control);
 	return status;
 }

@@ -239,8 +239,9 @@ int infer_run(struct ctl *ctl, int argc, char **argv)
 	}
 	if (o.opta && (o.mask || o.embedding || o.hardness || o.confidences))
 		return ctl_fail(ctl, EXIT_USAGE, "--opta: by the champion, and labels alone");
-	if (o.confidences && (o.mask || o.embedding))
-		return ctl_fail(ctl, EXIT_USAGE, "--confidences: by the champion, no embedding");
+	if (o.confidences && (o.mask || o.embedding || o.hardness))
+		return ctl_fail(
+			ctl, EXIT_USAGE, "--confidences: by the champion, no embedding and no map");
 	if (o.opta)
 		return infer_opta_run(ctl, argv[first], &images, flow.patience_ns);
 	if (o.hardness) {

@@ -61,7 +61,7 @@ class AtOnce(classes.Case):
             self.assertEqual(max(sure, key=sure.get), row["label"])
             self.assertAlmostEqual(sure[row["label"]], row["score"], 4)
         self.assertNotIn("confidences", self.daemon.one("infer", "sure", pictures[0]))
-        for more in (["--embedding"], ["--mask", "base"], ["--opta"]):
+        for more in (["--embedding"], ["--mask", "base"], ["--opta"], ["--hardness", "map.png"]):
             self.assertEqual(self.daemon.command("infer", "sure", "--confidences", *more, pictures[0]).returncode, 2)
 
     def test_what_is_of_no_class_is_left_out(self):
