@@ -10,6 +10,13 @@
 #include "serve/session.h"
 #include "serve/shadow.h"
 
+/* A user that had a place in a batch. */
+struct asker {
+	const uint64_t *turn; /* whose, never looked into; NULL: nobody's */
+	uint64_t at_ns;
+	uint32_t n; /* of its images that waited at that site then, max_batch at most */
+};
+
 struct scheduler {
 	pthread_mutex_t lock;
 	pthread_cond_t filled;
@@ -20,6 +27,7 @@ struct scheduler {
 		*embedded; /* to be looked at, first come first; handed back */
 	uint32_t n_waiting, max_batch;
 	uint64_t turn, turn_of_nobody; /* of who led the last batch; ingest's (later.h) */
+	struct asker last, other;      /* the last user in a batch, and the last that was not it */
 	uint64_t delay_ns, quantum;
 	struct pace pace;
 	bool stopping;
@@ -490,11 +498,25 @@ static uint64_t fill_until(const struct scheduler *s, const struct site_queue *q
 	return until;
 }
 
+/*
+ * Images of a user in a batch. While two users are about, no more than the one with less has to ask
+ * for: of two that flood both have all, and who asks for one image at a time waits for one of a
+ * flood, not for a whole batch of it.
+ */
+static uint32_t share_of(const struct scheduler *s, uint64_t now)
+{
+	uint32_t n = s->last.n < s->other.n ? s->last.n : s->other.n;
+
+	return n == 0 || now > s->other.at_ns + SERVE_ABOUT_NS ? s->max_batch : n;
+}
+
 /* A whole batch at the lowest priority: who waits alone is not to be cut into smaller ones. That a site
  * may have several in a round does no harm: after each the queue goes to the end of the ring. */
-static uint64_t credit_of(const struct scheduler *s, const struct site_queue *queue)
+static uint64_t credit_of(const struct scheduler *s, const struct site_queue *queue, uint64_t now)
 {
-	return s->quantum * (queue->priority > 0 ? queue->priority : SITE_PRIORITY);
+	uint64_t quantum = s->quantum / s->max_batch * share_of(s, now);
+
+	return quantum * (queue->priority > 0 ? queue->priority : SITE_PRIORITY);
 }
 
 /* NULL: every queue may still fill, the first of them until *ret_until. */
@@ -532,7 +554,7 @@ static struct site_queue *next_queue(struct scheduler *s, uint64_t now, uint64_t
 		/* Credit for those that wait for it, not for those that wait to fill. */
 		for (struct site_queue *q = s->active; q && any; q = q->next)
 			if (fill_until(s, q, now) <= now)
-				q->deficit += credit_of(s, q);
+				q->deficit += credit_of(s, q, now);
 	} while (any);
 	return NULL;
 }
@@ -551,7 +573,27 @@ static uint32_t in_time(
 	return n;
 }
 
-/* The leader and who may share its forward, in order of arrival. */
+static uint32_t count_of(struct request *const *batch, uint32_t n, const uint64_t *turn)
+{
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < n; i++)
+		count += batch[i]->turn == turn;
+	return count;
+}
+
+static bool is_in(struct request *const *batch, uint32_t n, const struct request *request)
+{
+	for (uint32_t i = 0; i < n; i++)
+		if (batch[i] == request)
+			return true;
+	return false;
+}
+
+/*
+ * The leader and who may share its forward, in order of arrival; where users have shares, one of each
+ * after the other.
+ */
 static uint32_t gather(struct scheduler *s, const struct site_queue *queue, struct request *leader,
 	uint64_t now, struct request **ret_batch)
 {
@@ -559,21 +601,50 @@ static uint32_t gather(struct scheduler *s, const struct site_queue *queue, stru
 	uint64_t credit = queue->deficit / cost_of(queue, leader);
 	uint64_t takes_ns = pace_expect(&s->pace, serving, 1);
 	uint32_t limit = credit < s->max_batch ? (uint32_t)credit : s->max_batch;
-	uint32_t n = 0;
+	uint32_t share = share_of(s, now), n = 0, least = share < limit ? 1 : share;
 
 	ret_batch[n++] = leader;
-	for (struct request *q = queue->head; q && n < limit; q = q->next)
-		if (q != leader && serving_of(queue, q) == serving && can_finish(q, takes_ns, now))
-			ret_batch[n++] = q;
+	for (uint32_t most = least; most <= share && n < limit; most++)
+		for (struct request *q = queue->head; q && n < limit; q = q->next)
+			if (serving_of(queue, q) == serving && can_finish(q, takes_ns, now) &&
+				count_of(ret_batch, n, q->turn) < most && !is_in(ret_batch, n, q))
+				ret_batch[n++] = q;
 	return in_time(s, queue, leader, power_of_two_below(n));
 }
 
+static uint32_t n_waiting_of(
+	const struct scheduler *s, const struct site_queue *queue, const uint64_t *turn)
+{
+	uint32_t n = 0;
+
+	for (const struct request *q = queue->head; q && n < s->max_batch; q = q->next)
+		n += q->turn == turn;
+	return n;
+}
+
+/* Before the batch is taken out. */
+static void remember(struct scheduler *s, const struct site_queue *queue,
+	struct request *const *batch, uint32_t n, uint64_t now)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		const uint64_t *turn = batch[i]->turn;
+
+		if (s->last.at_ns == now &&
+			(s->last.turn == turn || (s->other.at_ns == now && s->other.turn == turn)))
+			continue;
+		if (s->last.turn != turn)
+			s->other = s->last;
+		s->last = (struct asker){ turn, now, n_waiting_of(s, queue, turn) };
+	}
+}
+
 static void take_out(struct scheduler *s, struct site_queue *queue, struct request **batch,
-	uint32_t n, struct serving **ret_serving)
+	uint32_t n, uint64_t now, struct serving **ret_serving)
 {
 	*ret_serving = serving_ref((struct serving *)serving_of(queue, batch[0]));
 	queue->deficit -= n * cost_of(queue, batch[0]);
 	s->turn = *batch[0]->turn;
+	remember(s, queue, batch, n, now);
 	for (uint32_t i = 0; i < n; i++) {
 		unlink_request(queue, batch[i]);
 		(*batch[i]->turn)++;
@@ -617,7 +688,7 @@ int scheduler_take(struct scheduler *scheduler, bool waits, struct request **ret
 			continue;
 		}
 		n = gather(s, queue, leader_of(s, queue, now, &can), now, ret_batch);
-		take_out(s, queue, ret_batch, n, ret_serving);
+		take_out(s, queue, ret_batch, n, now, ret_serving);
 	}
 	/* Who leaves with a batch no longer watches what is left: another one has to. */
 	if (s->active)

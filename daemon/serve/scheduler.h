@@ -13,7 +13,8 @@
  * Sites take turns by deficit round robin (Shreedhar and Varghese 1996), counted in input pixels and
  * weighed by their priorities; among sites that still have
  * credit in this round the earliest deadline goes first that is likely to be met (pace.h). A batch
- * is of one site, one snapshot, one size, and no larger than what its first deadline leaves time for.
+ * is of one site, one snapshot, one size, and no larger than what its first deadline leaves time for;
+ * while users share the inference thread none has more of it than the one with less asks for.
  */
 struct scheduler;
 

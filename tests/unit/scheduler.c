@@ -5,8 +5,10 @@
 #include <stdint.h>
 #include <errno.h>
 #include <pthread.h>
+#include <time.h>
 #include <cmocka.h>
 
+#include "serve/limits.h"
 #include "serve/scheduler.h"
 #include "serve/session.h"
 
@@ -133,6 +135,79 @@ static void users_of_a_site_take_turns(void **state)
 			n_of_flood += batch[k]->session == &sessions[0];
 	}
 	assert_true(n_of_flood >= 20);
+	while (scheduler_n_waiting(bench->scheduler) > 0)
+		(void)take(bench, batch, &site);
+}
+
+static void push_as(struct bench *bench, struct session *session, unsigned site, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		bench->requests[bench->n].session = session;
+		(void)push(bench, site, 0);
+	}
+}
+
+static uint32_t n_of(struct request *const *batch, uint32_t n, const struct session *session)
+{
+	uint32_t n_of_session = 0;
+
+	for (uint32_t i = 0; i < n; i++)
+		n_of_session += batch[i]->session == session;
+	return n_of_session;
+}
+
+/* One image at a time beside a flood, at the same site or another: no whole batch of it is before it. */
+static void a_flood_has_small_batches_while_others_are_about(void **state)
+{
+	struct quota_user users[2] = { { .uid = 1 }, { .uid = 2 } };
+	struct session flood = { .user = &users[0] }, quiet = { .user = &users[1] };
+	struct request *batch[64];
+	struct bench *bench = *state;
+	unsigned site, n_taken = 0;
+
+	push_as(bench, &flood, 0, 150);
+	push_as(bench, &flood, 1, 150);
+	for (unsigned i = 0; i < 20; i++) {
+		const uint64_t begin = clock_now_ns();
+		uint32_t n, n_before = 0, n_flood;
+		bool is_answered = false;
+
+		push_as(bench, &quiet, 0, 1);
+		while (!is_answered) {
+			n = take(bench, batch, &site);
+			n_flood = n_of(batch, n, &flood);
+			is_answered = n_flood < n;
+			n_before += n_flood;
+			/* A machine that stood still says nothing. */
+			if (i > 0 && clock_now_ns() - begin < SERVE_ABOUT_NS / 2)
+				assert_true(n_flood <= 1);
+		}
+		n_taken += n_before;
+	}
+	assert_true(n_taken < 150);
+	/* And it has whole batches again, by and by: what credit is left is used first. */
+	(void)nanosleep(&(const struct timespec){ 0, SERVE_ABOUT_NS + NS_PER_MS }, NULL);
+	for (unsigned i = 0; i < 5; i++)
+		(void)take(bench, batch, &site);
+	assert_int_equal(take(bench, batch, &site), MAX_BATCH);
+}
+
+static void two_floods_have_whole_batches(void **state)
+{
+	struct quota_user users[2] = { { .uid = 1 }, { .uid = 2 } };
+	struct session sessions[2] = { { .user = &users[0] }, { .user = &users[1] } };
+	struct request *batch[64];
+	struct bench *bench = *state;
+	unsigned site, n_small = 0;
+
+	for (unsigned i = 0; i < 2; i++)
+		push_as(bench, &sessions[i], 0, 1);
+	(void)take(bench, batch, &site);
+	for (unsigned i = 0; i < 2; i++)
+		push_as(bench, &sessions[i], i, 200);
+	while (bench->sites[0].queue.n > 8 && bench->sites[1].queue.n > 8)
+		n_small += take(bench, batch, &site) < MAX_BATCH;
+	assert_true(n_small < 10);
 	while (scheduler_n_waiting(bench->scheduler) > 0)
 		(void)take(bench, batch, &site);
 }
@@ -510,6 +585,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(users_of_a_site_take_turns, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			a_flood_has_small_batches_while_others_are_about, setup, teardown),
+		cmocka_unit_test_setup_teardown(two_floods_have_whole_batches, setup, teardown),
 		cmocka_unit_test_setup_teardown(no_site_starves_beside_a_busy_one, setup, teardown),
 		cmocka_unit_test_setup_teardown(large_inputs_pay_for_their_pixels, setup, teardown),
 		cmocka_unit_test_setup_teardown(
