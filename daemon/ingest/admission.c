@@ -16,6 +16,8 @@
 static const char *const source_names[] = { "spool", "zmq", "push", "infer" };
 
 #define OWN_ID (UINT64_C(1) << 63)
+/* Since its last image a sender counts as there. */
+#define ABOUT_NS (100 * NS_PER_MS)
 
 static bool is_own(const struct arrival *job)
 {
@@ -359,24 +361,47 @@ static bool is_before(const struct arrival *a, const struct arrival *b)
 						    : a->turn < b->turn;
 }
 
-/* Nobody has all decoders: whoever asks next finds one that is idle, or is about to be. */
-static bool has_its_share(const struct arrival *job)
+/* Whether another sender than that has had a decoder lately. */
+static bool has_company(const struct ingest *ingest, const char *sender, uint64_t now)
 {
+	bool is_last = strcmp(ingest->last_sender, sender) == 0;
+	uint64_t others_ns = is_last ? ingest->other_ns : ingest->last_ns;
+
+	return others_ns > 0 && now - others_ns < ABOUT_NS;
+}
+
+static void note_sender(struct ingest *ingest, const char *sender, uint64_t now)
+{
+	if (strcmp(ingest->last_sender, sender) != 0) {
+		ingest->other_ns = ingest->last_ns;
+		(void)snprintf(ingest->last_sender, sizeof(ingest->last_sender), "%s", sender);
+	}
+	ingest->last_ns = now;
+}
+
+/*
+ * Nobody has all decoders: whoever asks next finds one that is idle, or is about to be. While others
+ * are about nobody has more than one: two take the CPUs from what the others' answers need.
+ */
+static bool has_its_share(const struct arrival *job, uint64_t now)
+{
+	unsigned n = 0,
+		 share = has_company(job->ingest, job->sender, now) ? 1 : DECODER_N_WORKERS - 1;
 	const struct arrival *other;
-	unsigned n = 0;
 
 	TAILQ_FOREACH(other, &job->ingest->jobs, link)
 	n += other->state == ARRIVAL_DECODING && strcmp(other->sender, job->sender) == 0;
-	return n >= DECODER_N_WORKERS - 1;
+	return n >= share;
 }
 
 static struct arrival *next_waiting(struct ingest *ingest)
 {
 	struct arrival *job, *first = NULL;
+	uint64_t now = clock_now_ns();
 
 	TAILQ_FOREACH(job, &ingest->jobs, link)
 	if (job->state == ARRIVAL_WAITING && (!first || is_before(job, first)) &&
-		!has_its_share(job))
+		!has_its_share(job, now))
 		first = job;
 	return first;
 }
@@ -407,6 +432,7 @@ void admission_feed(struct ingest *ingest)
 			fail(job, "the decoder does not take it", r);
 		else {
 			ingest->turn = job->turn;
+			note_sender(ingest, job->sender, clock_now_ns());
 			job->state = ARRIVAL_DECODING;
 		}
 	}

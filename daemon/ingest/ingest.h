@@ -61,9 +61,11 @@ struct ingest {
 	size_t n_rows;
 	bool is_table_broken; /* a part of it was lost */
 	TAILQ_HEAD(, arrival) jobs;
-	unsigned n_jobs, n_asked; /* own, serve's */
-	uint64_t n_bytes;         /* reserved by own jobs */
-	uint64_t turn;            /* of the job that was decoded last */
+	unsigned n_jobs, n_asked;   /* own, serve's */
+	uint64_t n_bytes;           /* reserved by own jobs */
+	uint64_t turn;              /* of the job that was decoded last */
+	char last_sender[64];       /* its */
+	uint64_t last_ns, other_ns; /* when that began; and when one of another sender's did */
 	uint64_t n_ids, n_blobs;
 };
 
