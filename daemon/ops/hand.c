@@ -9,6 +9,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 /*
@@ -16,6 +17,8 @@
  * multiple of every page size.
  */
 #define PIECE_BYTES ((size_t)1 << 20)
+/* Megabytes that somebody has copied do not take the CPUs from what others wait for. */
+#define NICENESS 5
 
 struct list {
 	struct errand *head, **tail;
@@ -61,6 +64,7 @@ static void *hand_run(void *arg)
 	const uint64_t one = 1;
 	struct hand *hand = arg;
 
+	(void)setpriority(PRIO_PROCESS, (id_t)gettid(), NICENESS);
 	(void)pthread_mutex_lock(&hand->lock);
 	for (;;) {
 		struct errand *errand;

@@ -150,7 +150,8 @@ static int post_job(struct serve *serve, struct request *request)
 /* Everything is copied. */
 static int hand_over(struct serve *serve, struct request *request)
 {
-	const int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL;
+	/* Nobody has mapped it: F_SEAL_WRITE says no more, and looks at every page in the loop. */
+	const int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL;
 	struct decoder *decoder = &serve->decoder;
 
 	if (fcntl(request->job_fd, F_ADD_SEALS, seals) < 0)
