@@ -7,7 +7,7 @@
 #include "base/blob.h"
 #include "learn/round_state.h"
 
-#define MAGIC "KAMNRND3"
+#define MAGIC "KAMNRND4"
 
 /**
  * A checkpoint is read by the machine that wrote it and lives only while its round runs: native

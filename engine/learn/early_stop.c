@@ -6,7 +6,7 @@
 #include "learn/early_stop.h"
 #include "learn/objective.h"
 
-#define MAGIC "KAMNBST3"
+#define MAGIC "KAMNBST4"
 #define N_LOOKS 10u   /* a round, if bits flipped from its first step on */
 #define N_IMAGES 128u /* a look takes about half a step's time */
 #define N_DRAWS 1u

@@ -319,6 +319,7 @@ static void a_file_that_does_not_fit_is_refused(void **state)
 	_cleanup_(early_stop_freep) struct early_stop *stop = watch(&other), *stranger = NULL;
 	_cleanup_(freep) char *data = NULL;
 	struct diag diag = { "" };
+	uint64_t checksum;
 	size_t n_bytes;
 
 	assert_int_equal(show(stop, other.masks[0], 10, &diag), 0);
@@ -327,6 +328,14 @@ static void a_file_that_does_not_fit_is_refused(void **state)
 	stranger = watch(&other);
 	assert_int_equal(early_stop_resume(stranger, other.dir_fd, FILE_NAME, &diag), -ESTALE);
 	assert_int_equal(blob_read(other.dir_fd, FILE_NAME, 1 << 20, (void **)&data, &n_bytes), 0);
+	/* As an older program wrote it. */
+	assert_memory_equal(data, "KAMNBST4", 8);
+	data[7] = '3';
+	checksum = digest_checksum(data, n_bytes - sizeof(checksum));
+	memcpy(data + n_bytes - sizeof(checksum), &checksum, sizeof(checksum));
+	assert_int_equal(blob_write(other.dir_fd, FILE_NAME, data, n_bytes), 0);
+	assert_int_equal(early_stop_resume(stop, other.dir_fd, FILE_NAME, &diag), -EBADMSG);
+	data[7] = '4';
 	data[n_bytes / 2] ^= 1;
 	assert_int_equal(blob_write(other.dir_fd, FILE_NAME, data, n_bytes), 0);
 	assert_int_equal(early_stop_resume(stop, other.dir_fd, FILE_NAME, &diag), -EBADMSG);

@@ -174,6 +174,7 @@ static void a_checkpoint_of_another_round_is_refused(void **state)
 	struct recipe recipe = bench->recipe;
 	struct digest manifest = bench->source.manifest;
 	struct diag diag;
+	uint64_t checksum;
 	size_t n_bytes;
 
 	assert_non_null(mkdtemp(dir));
@@ -201,6 +202,13 @@ static void a_checkpoint_of_another_round_is_refused(void **state)
 		assert_int_equal(round_resume(round, fd, "round", &diag), -EBADMSG);
 		data[i] ^= 4;
 	}
+	/* As an older program wrote it: whole, but with other meanings. */
+	assert_memory_equal(data, "KAMNRND4", 8);
+	data[7] = '3';
+	checksum = digest_checksum(data, n_bytes - sizeof(checksum));
+	memcpy(data + n_bytes - sizeof(checksum), &checksum, sizeof(checksum));
+	assert_int_equal(blob_write(fd, "round", data, n_bytes), 0);
+	assert_int_equal(round_resume(round, fd, "round", &diag), -EBADMSG);
 	/* A refused checkpoint has changed nothing. */
 	assert_int_equal(run(round, 1).step, 3);
 	assert_int_equal(unlinkat(fd, "round", 0), 0);
