@@ -464,10 +464,11 @@ static int take_mask(struct job *job, struct diag *diag)
 {
 	const struct mask *best = early_stop_mask(job->stop);
 	const struct mask *mask = best ? best : round_mask(job->round);
+	const struct digest id = mask_digest(mask);
 	int r;
 
 	job->is_learnt = true;
-	r = best ? 0 : khard_keep(job->round, job->round_fd);
+	r = khard_keep(job->round, &id, job->round_fd);
 	if (r < 0)
 		return r;
 	r = job->recipe.experts > 0 ? begin_experts(job, mask, diag) : make_set(job, mask);
@@ -554,11 +555,10 @@ static int learn_step(struct job *job, struct round_progress *ret_progress, stru
 	return r;
 }
 
-/* What early_stop_step() says, and what goes with a mask that it keeps. */
+/* What early_stop_step() says. */
 static int look(struct job *job, const struct round_progress *progress, struct diag *diag)
 {
-	const uint32_t kept = early_stop_best(job->stop).progress.step;
-	int r, stopped;
+	int stopped;
 
 	images_set_interruptible(job->images, false);
 	stopped = early_stop_step(job->stop, progress, round_mask(job->round), diag);
@@ -566,11 +566,7 @@ static int look(struct job *job, const struct round_progress *progress, struct d
 	if (stopped < 0)
 		return diag_set(diag, -stopped, "step %u: judging: %s %s", progress->step,
 			strerror(-stopped), images_error(job->images));
-	if (early_stop_best(job->stop).progress.step == kept)
-		return stopped;
-	r = khard_keep(job->round, job->round_fd);
-	return r < 0 ? diag_set(diag, -r, "step %u: hardness: %s", progress->step, strerror(-r))
-		     : stopped;
+	return stopped;
 }
 
 int job_step(struct job *job, struct round_progress *ret_progress, struct diag *diag)

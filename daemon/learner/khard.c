@@ -5,11 +5,11 @@
 
 #define NAME "candidate.khard"
 
-int khard_keep(const struct round *round, int round_fd)
+int khard_keep(const struct round *round, const struct digest *mask, int round_fd)
 {
 	_cleanup_(freep) void *data = NULL;
 	size_t n_bytes;
-	int r = round_hardness(round, &data, &n_bytes);
+	int r = round_hardness(round, mask, &data, &n_bytes);
 
 	if (r == -ENODATA)
 		return 0;

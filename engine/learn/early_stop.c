@@ -98,7 +98,7 @@ static void keep(struct early_stop *stop, const struct round_progress *progress,
 	mask_copy(stop->mask, mask);
 }
 
-/* Whether its decoder learns on beside the mask, and what it says goes with the mask that is kept. */
+/* Whether its decoder learns on beside the mask, and is asked for maps with the one that is kept. */
 static bool serves_maps(const struct early_stop *stop)
 {
 	return objective_kind(stop->recipe.objective)->hardness;

@@ -11,9 +11,9 @@
  * section 5). Where no look found a sound mask, the one of the highest margin is kept. (Among sound
  * ones the highest margin is not the best: on NEU it stopped at .669 of shot1, the last at .812.)
  *
- * What an objective that learns hardness says of patches goes with the mask, and is worth asking for
- * where the mask is not: its round goes on though no bit moves or the mask comes apart, and of
- * unsound masks the latest is kept. The gate holds them all the same.
+ * What an objective that learns hardness says of patches is worth asking for where the mask is not:
+ * its round goes on though no bit moves or the mask comes apart, and of unsound masks the latest is
+ * kept whose density and effective rank are within the limits. The gate holds them all the same.
  */
 struct early_stop;
 

@@ -300,15 +300,14 @@ const float *round_weights(const struct round *round, bool teacher)
 	return round->weights && teacher && round->has_teacher ? round->teacher : round->weights;
 }
 
-int round_hardness(const struct round *round, void **ret_data, size_t *ret_n_bytes)
+int round_hardness(
+	const struct round *round, const struct digest *mask, void **ret_data, size_t *ret_n_bytes)
 {
 	const struct objective_kind *kind = round->objective->kind;
-	struct digest mask;
 
 	if (!kind->hardness || !round->mask)
 		return -ENODATA;
-	mask = mask_digest(round->mask);
-	return kind->hardness(round->objective, &mask, ret_data, ret_n_bytes);
+	return kind->hardness(round->objective, mask, ret_data, ret_n_bytes);
 }
 
 void round_start_at(struct round *round, const float *scores)

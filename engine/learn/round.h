@@ -68,9 +68,10 @@ const float *round_weights(const struct round *round, bool teacher);
 /** The present scores (n_elements of the layout), behind round_mask(), NULL where weights are driven;
  * the round keeps them. */
 const float *round_scores(const struct round *round);
-/** What is said of patches' hardness under the present mask, as a .khard (hardness.h), malloc'ed.
- * -ENODATA: the objective does not learn that */
-int round_hardness(const struct round *round, void **ret_data, size_t *ret_n_bytes);
+/** What is said by now of patches' hardness, as a .khard (hardness.h) for the mask of that digest: the
+ * present one, or one the round has had. malloc'ed. -ENODATA: the objective does not learn that */
+int round_hardness(
+	const struct round *round, const struct digest *mask, void **ret_data, size_t *ret_n_bytes);
 /** Starts at the scores of another round of this model instead of the recipe's own, and the head at
  * what they make of it: an expert of a cascade. Before the first step and before a resume. */
 void round_start_at(struct round *round, const float *scores);

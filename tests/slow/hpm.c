@@ -53,6 +53,7 @@ int hpm_view_open(struct hpm_view *ret_view, struct vit *vit, const struct prep 
 	struct vit_tape_options options = {
 		.batch = 1, .px = prep->input_px, .all_out = true, .forward_only = true
 	};
+	const struct digest mask = mask_digest(round_mask(round));
 	struct diag diag = { "" };
 	size_t n_bytes;
 	int r;
@@ -62,7 +63,7 @@ int hpm_view_open(struct hpm_view *ret_view, struct vit *vit, const struct prep 
 	view.tokens = malloc(
 		(1 + (size_t)view.grid * view.grid) * vit_shape(vit)->width * sizeof(*view.tokens));
 	view.map = malloc((size_t)view.grid * view.grid * sizeof(*view.map));
-	r = view.tokens && view.map ? round_hardness(round, &data, &n_bytes) : -ENOMEM;
+	r = view.tokens && view.map ? round_hardness(round, &mask, &data, &n_bytes) : -ENOMEM;
 	if (r == 0)
 		r = hardness_load(&view.hardness, vit, data, n_bytes, &diag);
 	if (r == 0)

@@ -11,6 +11,7 @@
 
 #include "fixture/close.h"
 #include "fixture/learn_bench.h"
+#include "learn/hardness_file.h"
 #include "learn/hpm_step.h"
 #include "learn/patch_mask.h"
 #include "learn/round_state.h"
@@ -129,6 +130,7 @@ static double learn_squares(const struct bench *bench)
 	_cleanup_(freep) void *data = NULL;
 	struct round_progress early, late;
 	struct diag diag = { "" };
+	struct digest mask;
 	double precision;
 	size_t n_bytes;
 
@@ -149,7 +151,8 @@ static double learn_squares(const struct bench *bench)
 	assert_true(late.figures[1].value < early.figures[1].value);
 	assert_true(late.figures[2].value > .7f);
 	assert_true(late.loss_ratio < 1);
-	assert_int_equal(round_hardness(round, &data, &n_bytes), 0);
+	mask = mask_digest(round_mask(round));
+	assert_int_equal(round_hardness(round, &mask, &data, &n_bytes), 0);
 	assert_int_equal(hardness_load(&hardness, bench->tiny.vit, data, n_bytes, &diag), 0);
 	precision =
 		precision_of(hardness, bench->tiny.vit, round_mask(round), &bench->prep, &squares);
@@ -351,10 +354,10 @@ static void a_khard_says_what_the_teachers_predictor_says(void **state)
 
 	assert_non_null(out);
 	(void)run(round, 12);
-	assert_int_equal(round_hardness(round, &data, &n_bytes), 0);
+	mask = mask_digest(round_mask(round));
+	assert_int_equal(round_hardness(round, &mask, &data, &n_bytes), 0);
 	if (hardness_load(&hardness, bench->tiny.vit, data, n_bytes, &diag) < 0)
 		fail_msg("%s", diag.text);
-	mask = mask_digest(round_mask(round));
 	assert_true(digest_equal(&hardness_info(hardness)->mask, &mask));
 	assert_false(digest_equal(&mask, &none));
 
@@ -373,6 +376,47 @@ static void a_khard_says_what_the_teachers_predictor_says(void **state)
 		hardness_map(hardness, round->passed.branches[TEACHER].out, BATCH, 4, map), 0);
 	for (uint32_t i = 0; i < BATCH * L; i++)
 		assert_close(map[i], want[i], 1e-4);
+}
+
+/* What a file says, for a mask; the size of it in ret_n. */
+static float *hardness_for(const struct round *round, const struct digest *mask, size_t *ret_n)
+{
+	_cleanup_(freep) void *data = NULL;
+	struct hardness_info info;
+	struct diag diag = { "" };
+	float *values = NULL;
+	size_t n_bytes;
+
+	assert_int_equal(round_hardness(round, mask, &data, &n_bytes), 0);
+	if (hardness_decode(&info, &values, data, n_bytes, &diag) < 0)
+		fail_msg("%s", diag.text);
+	assert_true(digest_equal(&info.mask, mask));
+	*ret_n = hardness_n_values(&info) * sizeof(*values);
+	return values;
+}
+
+/* A round may keep an early mask: what it has learnt since of hardness is said for it too. */
+static void a_khard_of_an_early_mask_says_what_was_learnt_since(void **state)
+{
+	const struct bench *bench = *state;
+	struct recipe recipe = bench->recipe;
+	_cleanup_(round_freep) struct round *round = NULL;
+	_cleanup_(freep) float *then = NULL, *now = NULL, *late = NULL;
+	struct digest early_mask, late_mask;
+	size_t n;
+
+	recipe.score_lr = .25f;
+	round = start(bench, &recipe);
+	(void)run(round, 6);
+	early_mask = mask_digest(round_mask(round));
+	then = hardness_for(round, &early_mask, &n);
+	(void)run(round, 6);
+	late_mask = mask_digest(round_mask(round));
+	assert_false(digest_equal(&early_mask, &late_mask));
+	now = hardness_for(round, &early_mask, &n);
+	late = hardness_for(round, &late_mask, &n);
+	assert_memory_equal(now, late, n);
+	assert_memory_not_equal(now, then, n);
 }
 
 static void the_teacher_moves_faster_at_first(void **state)
@@ -458,6 +502,8 @@ int main(void)
 			the_students_gradient_is_that_of_the_loss, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(
 			a_khard_says_what_the_teachers_predictor_says, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(
+			a_khard_of_an_early_mask_says_what_was_learnt_since, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(
 			the_teacher_moves_faster_at_first, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(
