@@ -89,9 +89,9 @@ int class_set_new(struct class_set **ret_set, const struct features *features)
 struct class_answer class_set_judge(const struct class_set *set, const float *feature)
 {
 	struct prototype_answer nearest = prototypes_classify(set->prototypes, feature, NULL);
-	float unknown = unknown_score(&set->unknown, nearest.cosine);
+	float unknown = unknown_score(&set->unknown, nearest.distance);
 
-	if (unknown_is(&set->unknown, nearest.cosine))
+	if (unknown_is(&set->unknown, nearest.distance))
 		return (struct class_answer){ "", NAN, unknown };
 	return (struct class_answer){ set->names[nearest.class], nearest.confidence, unknown };
 }

@@ -8,6 +8,10 @@
 
 #include "classify/cosine.h"
 
+/* How far a class spreads is said by its own supports and as if by so many more that are as far as the
+ * usual ones: of five it is hardly known. */
+#define USUAL_SUPPORTS 8
+
 void prototypes_free(struct prototypes *prototypes)
 {
 	if (!prototypes)
@@ -15,6 +19,7 @@ void prototypes_free(struct prototypes *prototypes)
 	free(prototypes->rows);
 	free(prototypes->means);
 	free(prototypes->n_supports);
+	free(prototypes->spreads);
 	free(prototypes->worth);
 	free(prototypes);
 }
@@ -26,7 +31,12 @@ static int make_room(struct prototypes *p)
 	p->rows = calloc(n, sizeof(*p->rows));
 	p->means = calloc(n, sizeof(*p->means));
 	p->n_supports = calloc(p->n_classes, sizeof(*p->n_supports));
-	return p->rows && p->means && p->n_supports ? 0 : -ENOMEM;
+	p->spreads = malloc(p->n_classes * sizeof(*p->spreads));
+	if (!p->rows || !p->means || !p->n_supports || !p->spreads)
+		return -ENOMEM;
+	for (uint32_t c = 0; c < p->n_classes; c++)
+		p->spreads[c] = 1;
+	return 0;
 }
 
 /* units (n, dim): features of length 1 */
@@ -61,6 +71,34 @@ static float own_cosine(const struct prototypes *p, uint32_t c, const float *uni
 		room[d] = p->means[c * dim + d] * n - unit[d];
 	cosine_normalise(room, room, 1, p->dim);
 	return cosine_dot(room, unit, p->dim);
+}
+
+static int measure_spreads(
+	struct prototypes *p, const float *units, const uint32_t *labels, uint32_t n)
+{
+	_cleanup_(freep) double *sums = calloc(p->n_classes, sizeof(*sums));
+	_cleanup_(freep) float *room = malloc(p->dim * sizeof(*room));
+	double usual = 0;
+	uint32_t n_left = 0;
+
+	if (!sums || !room)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < n; i++) {
+		const uint32_t c = labels[i];
+
+		if (p->n_supports[c] < 2)
+			continue;
+		/* Rounding may make it less than none. */
+		sums[c] += fmax(1 - (double)own_cosine(p, c, units + (size_t)i * p->dim, room), 0);
+		n_left++;
+	}
+	for (uint32_t c = 0; c < p->n_classes; c++)
+		usual += sums[c] / fmax(n_left, 1);
+	for (uint32_t c = 0; usual > 0 && c < p->n_classes; c++)
+		if (p->n_supports[c] > 1)
+			p->spreads[c] = (float)((sums[c] / usual + USUAL_SUPPORTS) /
+						(p->n_supports[c] + USUAL_SUPPORTS));
+	return 0;
 }
 
 /* What supports left out of their own class are like to every class: (n_left, n_classes). */
@@ -219,6 +257,8 @@ int prototypes_new(struct prototypes **ret_prototypes, const float *features,
 	cosine_normalise(units, features, n, dim);
 	r = average(p, units, labels, n);
 	if (r == 0)
+		r = measure_spreads(p, units, labels, n);
+	if (r == 0)
 		r = learn_from_left_out(p, units, labels, n);
 	if (r < 0)
 		return r;
@@ -286,6 +326,7 @@ struct prototype_answer prototypes_classify(
 			sum += expf((cosine - answer.cosine) / t);
 	}
 	answer.confidence = 1 / sum;
+	answer.distance = (1 - answer.cosine) / prototypes->spreads[answer.class];
 	for (uint32_t c = 0; confidences && c < n; c++)
 		confidences[c] = expf((confidences[c] - answer.cosine) / t) / sum;
 	return answer;
@@ -304,7 +345,8 @@ int prototypes_leave_one_out(const struct prototypes *prototypes, const float *f
 		if (prototypes->n_supports[labels[i]] < 2)
 			continue;
 		cosine_normalise(unit, features + (size_t)i * prototypes->dim, 1, prototypes->dim);
-		distances[n_left++] = 1 - own_cosine(prototypes, labels[i], unit, room);
+		distances[n_left++] = (1 - own_cosine(prototypes, labels[i], unit, room)) /
+				      prototypes->spreads[labels[i]];
 	}
 	return n_left;
 }

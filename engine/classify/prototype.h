@@ -20,9 +20,11 @@ struct prototype_worth {
  */
 struct prototypes {
 	uint32_t n_classes, dim;
-	float *rows;                   /* (n_classes, dim), length 1 */
-	float *means;                  /* (n_classes, dim) before: what opta_move() takes */
-	uint32_t *n_supports;          /* (n_classes) */
+	float *rows;          /* (n_classes, dim), length 1 */
+	float *means;         /* (n_classes, dim) before: what opta_move() takes */
+	uint32_t *n_supports; /* (n_classes) */
+	float *spreads; /* (n_classes) how far supports are from their class, 1: as usual, as in one of a
+			   single support, or made of means */
 	float temperature;             /* of the confidences */
 	struct prototype_worth *worth; /* (n_classes); NULL: made of means */
 };
@@ -50,6 +52,7 @@ DEFINE_CLEANUP(struct prototypes *, prototypes_free)
 struct prototype_answer {
 	uint32_t class;
 	float cosine;     /* to it */
+	float distance;   /* to it, 1 - cosine over its spread; OpTA says none */
 	float confidence; /* its share of softmax(cosines / temperature), (0, 1] */
 };
 /**
@@ -61,8 +64,8 @@ struct prototype_answer {
 struct prototype_answer prototypes_classify(
 	const struct prototypes *prototypes, const float *feature, float *confidences);
 
-/** How far features (n, dim) of one class are from its mean without themselves, 1 - cosine, to
- * distances of those whose class has two or more. @return how many these are, or -ENOMEM */
+/** How far features (n, dim) of one class are from its mean without themselves, 1 - cosine over the
+ * class's spread, to distances of those whose class has two or more. @return how many these are, or -ENOMEM */
 int prototypes_leave_one_out(const struct prototypes *prototypes, const float *features,
 	const uint32_t *labels, uint32_t n, float *distances);
 

@@ -5,10 +5,10 @@
 #include <math.h>
 
 /* A larger one tells fewer known images off and lets more strange ones in. */
-#define TRAFFIC_SPREADS 2
+#define TRAFFIC_SPREADS 2.1
 /* Traffic may be of one class mostly, or of none: supports say between what limits it counts. */
 #define SUPPORTS_LEAST 1
-#define SUPPORTS_MOST 3
+#define SUPPORTS_MOST 4
 /* Of a normal distribution, a standard deviation over the median of absolute deviations. */
 #define MAD_TO_DEVIATION 1.4826
 
@@ -85,9 +85,9 @@ int unknown_calibrate(struct unknown *ret_unknown, const struct prototypes *prot
 	if (n_traffic >= UNKNOWN_MIN_TRAFFIC) {
 		unknown.n_traffic = n_traffic;
 		for (uint32_t i = 0; i < n_traffic; i++)
-			distances[i] = 1 - prototypes_classify(prototypes,
-						   traffic + (size_t)i * prototypes->dim, NULL)
-						   .cosine;
+			distances[i] = prototypes_classify(
+				prototypes, traffic + (size_t)i * prototypes->dim, NULL)
+					       .distance;
 		usual = usual_of_traffic(distances, n_traffic);
 	}
 	if (unknown.n_supports > 0 || unknown.n_traffic > 0)
@@ -96,11 +96,10 @@ int unknown_calibrate(struct unknown *ret_unknown, const struct prototypes *prot
 	return 0;
 }
 
-float unknown_score(const struct unknown *unknown, float cosine)
+float unknown_score(const struct unknown *unknown, float distance)
 {
-	const float distance = fmaxf(1 - cosine, 0);
-
 	if (isnan(unknown->threshold))
 		return NAN;
+	distance = fmaxf(distance, 0);
 	return distance > 0 ? distance / (distance + fmaxf(unknown->threshold, 0)) : 0;
 }

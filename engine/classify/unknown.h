@@ -7,8 +7,9 @@
 #include "classify/prototype.h"
 
 /**
- * From where on an image is of none of the classes: a distance to the nearest prototype, 1 - cosine,
- * that is unusual. What is usual is said by recent traffic, of which up to half may itself be unknown,
+ * From where on an image is of none of the classes: a distance to the nearest prototype, 1 - cosine
+ * over the class's spread, that is unusual: a class whose images are unlike each other takes in what is
+ * further from it. What is usual is said by recent traffic, of which up to half may itself be unknown,
  * between limits by the supports, each left out of its own class.
  */
 struct unknown {
@@ -30,12 +31,12 @@ int unknown_calibrate(struct unknown *ret_unknown, const struct prototypes *prot
 	const float *supports, const uint32_t *labels, uint32_t n, const float *traffic,
 	uint32_t n_traffic);
 
-/** In [0, 1], 0.5 at the threshold, growing with the distance: 1 - cosine of the nearest prototype as
- * prototypes_classify() gives it. NAN without a threshold. */
-float unknown_score(const struct unknown *unknown, float cosine);
-static inline bool unknown_is(const struct unknown *unknown, float cosine)
+/** In [0, 1], 0.5 at the threshold, growing with the distance as prototypes_classify() gives it. NAN
+ * without a threshold. */
+float unknown_score(const struct unknown *unknown, float distance);
+static inline bool unknown_is(const struct unknown *unknown, float distance)
 {
-	return 1 - cosine > unknown->threshold;
+	return distance > unknown->threshold;
 }
 
 #endif

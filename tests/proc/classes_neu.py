@@ -54,18 +54,19 @@ class Neu(unittest.TestCase):
         n = len(known) * QUERIES
         print(f"of {n}: {right} right, {wrong} wrong, {unknown} of no class; of {QUERIES} "
               f"{STRANGER} {strangers} of no class", flush=True)
-        self.assertGreater(right / (right + wrong), .85)
-        # Of 100 known 2 were of no class, of 20 strangers 14 or 15.
-        self.assertLess(unknown / n, .15)
-        self.assertGreaterEqual(strangers / QUERIES, .5)
+        # Of 100 known 6 were wrong and 1 of no class, of 20 strangers 16 were of none.
+        self.assertGreater(right / (right + wrong), .88)
+        self.assertLess(unknown / n, .08)
+        self.assertGreaterEqual(strangers / QUERIES, .65)
         self.daemon.ctl("class", "add", "strip", STRANGER, *self.files(STRANGER, 0, SHOTS))
         after = [row["label"] for row in self.ask(STRANGER)]
-        # Scratches are unlike each other: many stay unknown, but what has a name has theirs.
+        # Scratches are unlike each other: many stay unknown, but what has a name has theirs. 9 were
+        # named, 8 of them rightly.
         named = [label for label in after if label]
         print(f"named after that: {len(named)}, of them {STRANGER}: {named.count(STRANGER)}",
               flush=True)
-        self.assertGreater(len(named), QUERIES - strangers - 2)
-        self.assertGreater(named.count(STRANGER), len(named) / 2)
+        self.assertGreaterEqual(named.count(STRANGER), 7)
+        self.assertGreater(named.count(STRANGER), len(named) * 2 / 3)
 
 
 if __name__ == "__main__":

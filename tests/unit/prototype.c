@@ -90,6 +90,35 @@ static void a_class_is_worth_what_its_left_out_supports_say(void **state)
 	assert_true(isnan(alone->worth[0].confidence));
 }
 
+static void a_class_spreads_as_far_as_its_left_out_supports_are(void **state)
+{
+	/* Left out they are 1 from class 0, nothing from class 1; class 2 has one. */
+	static const float features[5 * 4] = { 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0,
+		0, 1 };
+	static const uint32_t labels[] = { 0, 0, 1, 1, 2 };
+	_cleanup_(prototypes_freep) struct prototypes *p = NULL, *same = NULL, *copy = NULL;
+	struct prototype_answer answer;
+	float distances[5];
+
+	(void)state;
+	assert_int_equal(prototypes_new(&p, features, labels, 5, 4, 3), 0);
+	/* .5 is usual, and counts as eight more. */
+	assert_close(p->spreads[0], 1.2, 1e-6);
+	assert_close(p->spreads[1], .8, 1e-6);
+	assert_close(p->spreads[2], 1, 0);
+	assert_int_equal(prototypes_leave_one_out(p, features, labels, 5, distances), 4);
+	assert_close(distances[1], 1 / 1.2, 1e-6);
+	assert_close(distances[2], 0, 1e-6);
+	answer = prototypes_classify(p, (float[]){ 1, 0, 0, 0 }, NULL);
+	assert_close(answer.distance, (1 - sqrt(.5)) / 1.2, 1e-6);
+	/* Nothing to go by. */
+	assert_int_equal(prototypes_new(&same, features + 8, (uint32_t[]){ 0, 0, 1 }, 3, 4, 2), 0);
+	assert_close(same->spreads[0], 1, 0);
+	assert_int_equal(
+		prototypes_of_means(&copy, p->means, p->n_supports, 3, 4, p->temperature), 0);
+	assert_close(copy->spreads[0], 1, 0);
+}
+
 static void what_is_no_set_of_classes_is_refused(void **state)
 {
 	static const float features[4] = { 1, 2, 3, 4 };
@@ -174,10 +203,10 @@ static void count_unknown(const struct scene *scene, const struct unknown *unkno
 
 		draw(rng, scene->centres, i % K, .7F, query);
 		n_false += unknown_is(
-			unknown, prototypes_classify(scene->prototypes, query, NULL).cosine);
+			unknown, prototypes_classify(scene->prototypes, query, NULL).distance);
 		draw(rng, scene->centres, K, .7F, query);
 		n_found += unknown_is(
-			unknown, prototypes_classify(scene->prototypes, query, NULL).cosine);
+			unknown, prototypes_classify(scene->prototypes, query, NULL).distance);
 	}
 	*ret_false = (double)n_false / N;
 	*ret_found = (double)n_found / N;
@@ -225,6 +254,75 @@ static void unknown_images_are_told_by_supports_by_traffic_and_by_both(void **st
 	}
 }
 
+struct told {
+	double wide,
+		stranger; /* of the class that spreads, of no class: how many are called unknown */
+};
+
+/* Class 0 spreads, the others do not; strangers are near them. */
+static struct told tell_beside_a_wide_class(struct scene *scene, uint64_t seed)
+{
+	enum { N_TRAFFIC = 60, N = 150 };
+	struct rng rng = rng_stream(SEED, 3, seed, 0);
+	float traffic[N_TRAFFIC * DIM], query[DIM];
+	struct unknown unknown;
+	struct told told = { 0 };
+
+	for (uint32_t i = 0; i < N_TRAFFIC; i++)
+		draw(&rng, scene->centres, i % K, i % K ? .3F : 1, traffic + (size_t)i * DIM);
+	assert_int_equal(unknown_calibrate(&unknown, scene->prototypes, scene->supports,
+				 scene->labels, K * SHOTS, traffic, N_TRAFFIC),
+		0);
+	for (uint32_t i = 0; i < N; i++) {
+		draw(&rng, scene->centres, 0, 1, query);
+		told.wide += unknown_is(&unknown,
+				     prototypes_classify(scene->prototypes, query, NULL).distance) /
+			     (double)N;
+		draw(&rng, scene->centres, 1, .3F, query);
+		for (uint32_t d = 0; d < DIM; d += 4)
+			query[d] += 1;
+		told.stranger +=
+			unknown_is(&unknown,
+				prototypes_classify(scene->prototypes, query, NULL).distance) /
+			(double)N;
+	}
+	return told;
+}
+
+static void a_class_that_spreads_takes_in_more_and_the_others_less(void **state)
+{
+	enum { N_SCENES = 20 };
+	struct rng rng = rng_stream(SEED, 2, 0, 0);
+	struct told own = { 0 }, common = { 0 };
+
+	(void)state;
+	for (uint32_t i = 0; i < N_SCENES; i++) {
+		struct scene scene;
+		struct told told;
+
+		scene_make(&scene, &rng, SHOTS, .3F);
+		for (uint32_t s = 0; s < SHOTS; s++)
+			draw(&rng, scene.centres, 0, 1, scene.supports + (size_t)s * DIM);
+		prototypes_free(scene.prototypes);
+		assert_int_equal(prototypes_new(&scene.prototypes, scene.supports, scene.labels,
+					 K * SHOTS, DIM, K),
+			0);
+		told = tell_beside_a_wide_class(&scene, i);
+		own.wide += told.wide / N_SCENES;
+		own.stranger += told.stranger / N_SCENES;
+		for (uint32_t c = 0; c < K; c++)
+			scene.prototypes->spreads[c] = 1;
+		told = tell_beside_a_wide_class(&scene, i);
+		common.wide += told.wide / N_SCENES;
+		common.stranger += told.stranger / N_SCENES;
+		prototypes_free(scene.prototypes);
+	}
+	print_message("wide %.3f, strangers %.3f; as if no class spread %.3f, %.3f\n", own.wide,
+		own.stranger, common.wide, common.stranger);
+	assert_true(own.wide < common.wide - .05);
+	assert_true(own.stranger > common.stranger + .1);
+}
+
 static void with_nothing_to_go_by_nothing_is_unknown(void **state)
 {
 	static const float supports[2 * 2] = { 1, 0, 0, 1 };
@@ -236,7 +334,7 @@ static void with_nothing_to_go_by_nothing_is_unknown(void **state)
 	assert_int_equal(prototypes_new(&p, supports, labels, 2, 2, 2), 0);
 	assert_int_equal(unknown_calibrate(&unknown, p, supports, labels, 2, supports, 2), 0);
 	assert_true(isnan(unknown.threshold));
-	assert_false(unknown_is(&unknown, -1));
+	assert_false(unknown_is(&unknown, 2));
 	assert_true(isnan(unknown_score(&unknown, 0)));
 }
 
@@ -245,12 +343,12 @@ static void a_score_is_a_half_at_the_threshold(void **state)
 	const struct unknown unknown = { .threshold = .25F }, sharp = { .threshold = 0 };
 
 	(void)state;
-	assert_close(unknown_score(&unknown, .75F), .5, 1e-6);
-	assert_close(unknown_score(&unknown, 1.0001F), 0, 0);
-	assert_true(unknown_score(&unknown, -1) > .8F);
-	assert_true(unknown_is(&unknown, .7F) && !unknown_is(&unknown, .8F));
-	assert_close(unknown_score(&sharp, 1), 0, 0);
-	assert_close(unknown_score(&sharp, .9F), 1, 0);
+	assert_close(unknown_score(&unknown, .25F), .5, 1e-6);
+	assert_close(unknown_score(&unknown, -.0001F), 0, 0);
+	assert_true(unknown_score(&unknown, 2) > .8F);
+	assert_true(unknown_is(&unknown, .3F) && !unknown_is(&unknown, .2F));
+	assert_close(unknown_score(&sharp, 0), 0, 0);
+	assert_close(unknown_score(&sharp, .1F), 1, 0);
 }
 
 int main(void)
@@ -259,9 +357,11 @@ int main(void)
 		cmocka_unit_test(a_class_is_the_mean_of_directions),
 		cmocka_unit_test(a_few_that_are_all_right_are_not_sure_of_everything),
 		cmocka_unit_test(a_class_is_worth_what_its_left_out_supports_say),
+		cmocka_unit_test(a_class_spreads_as_far_as_its_left_out_supports_are),
 		cmocka_unit_test(what_is_no_set_of_classes_is_refused),
 		cmocka_unit_test(confidence_says_how_often_it_is_right),
 		cmocka_unit_test(unknown_images_are_told_by_supports_by_traffic_and_by_both),
+		cmocka_unit_test(a_class_that_spreads_takes_in_more_and_the_others_less),
 		cmocka_unit_test(with_nothing_to_go_by_nothing_is_unknown),
 		cmocka_unit_test(a_score_is_a_half_at_the_threshold),
 	};
