@@ -454,6 +454,10 @@ static void hear_in_turn(struct session *session)
 {
 	const uint64_t now = clock_now_ns();
 
+	if (session->turn.waits)
+		return;
+	/* It has been said in time, whenever it is heard. */
+	(void)sd_event_source_set_enabled(session->hello, SD_EVENT_OFF);
 	if (quota_has_turn(session->user, now)) {
 		/* Before: it may be gone with its user afterwards. */
 		quota_took_turn(&session->serve->quotas, session->user, now, SERVE_WELCOME_NS);
@@ -735,13 +739,29 @@ void sessions_stop(struct serve *serve)
 	}
 }
 
+/* Its turn may come when this process is no more. */
+static void hear_now(struct session *session)
+{
+	later_forget(&session->serve->later, &session->turn);
+	(void)sd_event_source_set_enabled(session->hello, SD_EVENT_OFF);
+	hear_at_last(session);
+}
+
 void sessions_pause(struct serve *serve, bool is_paused)
 {
 	const int enabled = is_paused ? SD_EVENT_OFF : SD_EVENT_ON;
+	struct session_list *list = &serve->sessions;
 	struct session *next;
 
-	(void)sd_event_source_set_enabled(serve->sessions.listen, enabled);
-	for (struct session *session = serve->sessions.head; session; session = next) {
+	/* A rest that ended meanwhile would let clients in whom the next program does not know. */
+	list->listen_pause = sd_event_source_disable_unref(list->listen_pause);
+	(void)sd_event_source_set_enabled(list->listen, enabled);
+	for (struct session *session = list->head; is_paused && session; session = next) {
+		next = session->next;
+		if (!session->said_hello && session->opens_ns > 0)
+			hear_now(session);
+	}
+	for (struct session *session = list->head; session; session = next) {
 		next = session->next;
 		if (!session->said_hello)
 			continue;

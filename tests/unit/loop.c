@@ -6,11 +6,14 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 /* cmocka wants the four above */
 #include <cmocka.h>
 
 #include "serve/limits.h"
+#include "serve/listen.h"
 #include "serve/serve.h"
 
 #define FOR_EVER_NS (20 * NS_PER_S)
@@ -286,6 +289,149 @@ static void sessions_that_are_looked_at_take_turns(void **state)
 	free_serve(serve);
 }
 
+/* ---- hello */
+
+struct door {
+	struct serve *serve;
+	char dir[32], path[48];
+	struct config boot;
+};
+
+/* A serve that lets clients of this user in. */
+static void open_door(struct door *door)
+{
+	struct serve *serve = make_serve();
+
+	(void)snprintf(door->dir, sizeof(door->dir), "/tmp/kamen-loop-XXXXXX");
+	assert_non_null(mkdtemp(door->dir));
+	(void)snprintf(door->path, sizeof(door->path), "%s/s", door->dir);
+	door->serve = serve;
+	door->boot.n_workers = 1;
+	serve->boot = &door->boot;
+	serve->policy = (struct peer_policy){ getuid(), (gid_t)-1, (gid_t)-1 };
+	serve->config.max_clients = serve->config.uid_clients = 4;
+	serve->config.max_frame_bytes = 1u << 20;
+	assert_int_equal(wire_new(&serve->wire), 0);
+	assert_return_code(sessions_open(serve, door->path), 0);
+}
+
+static void close_door(struct door *door)
+{
+	struct serve *serve = door->serve;
+
+	sessions_stop(serve);
+	sessions_close(serve);
+	hand_settle(serve->hand);
+	quota_done(&serve->quotas);
+	wire_free(serve->wire);
+	free_serve(serve);
+	(void)unlink(door->path);
+	(void)rmdir(door->dir);
+}
+
+static int come(const struct door *door)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	memcpy(address.sun_path, door->path, sizeof(door->path));
+	assert_return_code(connect(fd, (void *)&address, sizeof(address)), 0);
+	return fd;
+}
+
+/* Its hello is said and waits: for its user's turn, or for its user's pace. */
+static int say_hello(struct door *door, bool is_paced)
+{
+	Kamen__Hello hello = KAMEN__HELLO__INIT;
+	int fd = come(door);
+	struct session *session;
+
+	assert_true(sd_event_run(door->serve->event, UINT64_MAX) > 0);
+	session = door->serve->sessions.head;
+	assert_non_null(session);
+	session->user->credit_ns = -(int64_t)SERVE_DEBT_NS;
+	session->user->credit_at_ns = clock_now_ns();
+	if (is_paced)
+		session->user->opened_ns = clock_now_ns() + 5 * NS_PER_S;
+	hello.major = WIRE_MAJOR;
+	hello.has_layout = true;
+	hello.layout = SHM_LAYOUT_VERSION;
+	assert_int_equal(wire_send(fd, &hello.base, NULL, 0), 0);
+	assert_true(sd_event_run(door->serve->event, UINT64_MAX) > 0);
+	assert_true(session->opens_ns > 0);
+	assert_false(session->said_hello);
+	return fd;
+}
+
+static bool is_answered(int fd)
+{
+	uint8_t bytes[256];
+
+	return recv(fd, bytes, sizeof(bytes), MSG_DONTWAIT) > 0;
+}
+
+static void a_hello_that_waits_for_its_turn_is_heard_once(void **state)
+{
+	struct door door = { 0 };
+	struct later *later;
+	struct session *session;
+	int fd;
+
+	(void)state;
+	open_door(&door);
+	later = &door.serve->later;
+	fd = say_hello(&door, false);
+	session = door.serve->sessions.head;
+	assert_true(session->turn.waits);
+	/* The time for its hello is over meanwhile. */
+	assert_return_code(sd_event_source_set_time(session->hello, 1), 0);
+	while (sd_event_run(door.serve->event, 0) > 0)
+		;
+	assert_ptr_equal(later->head, &session->turn);
+	assert_null(session->turn.next);
+	assert_ptr_equal(later_take(later), &session->turn);
+	session->turn.run(session);
+	assert_true(session->said_hello);
+	assert_true(is_answered(fd));
+	assert_false(later_waits(later));
+	(void)close(fd);
+	close_door(&door);
+}
+
+static void a_pause_hears_every_hello_and_lets_nobody_in(void **state)
+{
+	int enabled, fds[3];
+	struct door door = { 0 };
+	struct serve *serve;
+
+	(void)state;
+	open_door(&door);
+	serve = door.serve;
+	fds[0] = say_hello(&door, false);
+	fds[1] = say_hello(&door, true);
+	listen_rest(serve->sessions.listen, &serve->sessions.listen_pause, 1);
+	sessions_pause(serve, true);
+	assert_int_equal(serve->sessions.n_welcome, 2);
+	assert_true(is_answered(fds[0]));
+	assert_true(is_answered(fds[1]));
+	fds[2] = come(&door);
+	for (unsigned i = 0; i < 5; i++)
+		(void)sd_event_run(serve->event, NS_PER_MS / NS_PER_US);
+	assert_return_code(sd_event_source_get_enabled(serve->sessions.listen, &enabled), 0);
+	assert_int_equal(enabled, SD_EVENT_OFF);
+	assert_int_equal(serve->sessions.n, 2);
+	for (const struct session *s = serve->sessions.head; s; s = s->next) {
+		assert_return_code(sd_event_source_get_enabled(s->doorbell, &enabled), 0);
+		assert_int_equal(enabled, SD_EVENT_OFF);
+	}
+	sessions_pause(serve, false);
+	while (serve->sessions.n < 3)
+		assert_true(sd_event_run(serve->event, UINT64_MAX) > 0);
+	for (unsigned i = 0; i < 3; i++)
+		(void)close(fds[i]);
+	close_door(&door);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -296,6 +442,8 @@ int main(void)
 		cmocka_unit_test(errands_take_turns_and_all_of_them_end),
 		cmocka_unit_test(memory_is_given_back_in_pieces_to_the_last_page),
 		cmocka_unit_test(sessions_that_are_looked_at_take_turns),
+		cmocka_unit_test(a_hello_that_waits_for_its_turn_is_heard_once),
+		cmocka_unit_test(a_pause_hears_every_hello_and_lets_nobody_in),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
