@@ -25,7 +25,7 @@ enum {
 struct heard {
 	SLIST_ENTRY(heard) link;
 	struct publisher_socket *from;
-	uint64_t connection;
+	uint64_t connection; /* 0: the end of one of those that listen for the same */
 	size_t n_bytes;
 	char topic[MAX_TOPIC];
 };
@@ -78,7 +78,7 @@ static void narrow(
 static void forget(struct publisher *publisher, struct heard *heard)
 {
 	SLIST_REMOVE(&publisher->known, heard, heard, link);
-	publisher->n_known--;
+	publisher->n_known -= heard->connection > 0;
 	free(heard);
 }
 
@@ -107,16 +107,47 @@ static void set_count(struct publisher_socket *from, uint64_t n)
 		publisher->on_heard(publisher->user, publisher->n_subscriptions > 0);
 }
 
+static bool is_of(const struct heard *heard, const struct publisher_socket *from, const char *topic,
+	size_t n_bytes)
+{
+	return heard->from == from && heard->n_bytes == n_bytes &&
+	       memcmp(heard->topic, topic, n_bytes) == 0;
+}
+
 static struct heard *find(
 	const struct publisher_socket *from, uint64_t connection, const char *topic, size_t n_bytes)
 {
 	struct heard *heard;
 
 	SLIST_FOREACH(heard, &from->publisher->known, link)
-	if (heard->from == from && heard->connection == connection && heard->n_bytes == n_bytes &&
-		memcmp(heard->topic, topic, n_bytes) == 0)
+	if (heard->connection == connection && is_of(heard, from, topic, n_bytes))
 		break;
 	return heard;
+}
+
+/* One of them has ended: the oldest is as likely as any. */
+static void forget_oldest(struct publisher_socket *from, const char *topic, size_t n_bytes)
+{
+	struct heard *heard, *oldest = NULL;
+
+	SLIST_FOREACH(heard, &from->publisher->known, link)
+	if (heard->connection > 0 && is_of(heard, from, topic, n_bytes))
+		oldest = heard;
+	if (oldest)
+		forget(from->publisher, oldest);
+}
+
+static void make_room(struct publisher *publisher)
+{
+	struct heard *heard, *end = NULL;
+
+	SLIST_FOREACH(heard, &publisher->known, link)
+	if (heard->connection == 0)
+		end = heard;
+	if (!end)
+		return;
+	forget_oldest(end->from, end->topic, end->n_bytes);
+	forget(publisher, end);
 }
 
 /* One that there is no room to remember counts until its connection ends. */
@@ -124,14 +155,36 @@ static void remember(
 	struct publisher_socket *from, uint64_t connection, const char *topic, size_t n_bytes)
 {
 	struct publisher *publisher = from->publisher;
-	struct heard *heard = publisher->n_known < MAX_KNOWN ? malloc(sizeof(*heard)) : NULL;
+	struct heard *heard = NULL;
 
+	if (connection > 0 && publisher->n_known == MAX_KNOWN)
+		make_room(publisher);
+	/* There are never more ends than there are connections for them. */
+	if (connection == 0 || publisher->n_known < MAX_KNOWN)
+		heard = malloc(sizeof(*heard));
 	if (!heard)
 		return;
 	*heard = (struct heard){ .from = from, .connection = connection, .n_bytes = n_bytes };
 	memcpy(heard->topic, topic, n_bytes);
 	SLIST_INSERT_HEAD(&publisher->known, heard, link);
-	publisher->n_known++;
+	publisher->n_known += connection > 0;
+}
+
+/* Where as many connections have ended as had begun, each of them has. */
+static void forget_ended(struct publisher_socket *from, const char *topic, size_t n_bytes)
+{
+	struct publisher *publisher = from->publisher;
+	struct heard *heard, *next;
+	int n_left = 0;
+
+	SLIST_FOREACH(heard, &publisher->known, link)
+	if (is_of(heard, from, topic, n_bytes))
+		n_left += heard->connection > 0 ? 1 : -1;
+	for (heard = SLIST_FIRST(&publisher->known); heard && n_left <= 0; heard = next) {
+		next = SLIST_NEXT(heard, link);
+		if (is_of(heard, from, topic, n_bytes))
+			forget(publisher, heard);
+	}
 }
 
 /*
@@ -146,11 +199,15 @@ static void count(struct publisher_socket *from, bool on, uint64_t connection, c
 	struct heard *heard = connection > 0 ? find(from, connection, topic, n_bytes) : NULL;
 
 	if (on && !heard) {
-		remember(from, connection, topic, n_bytes);
+		if (connection > 0)
+			remember(from, connection, topic, n_bytes);
 		set_count(from, n + 1);
 	} else if (!on && n > 0 && (heard || connection == 0)) {
 		if (heard)
 			forget(from->publisher, heard);
+		else
+			remember(from, 0, topic, n_bytes);
+		forget_ended(from, topic, n_bytes);
 		set_count(from, n - 1);
 	}
 }

@@ -248,6 +248,27 @@ class Results(Case):
         session.close()
         self.daemon.stop()
 
+    def test_connections_that_are_gone_leave_nothing_behind(self):
+        self.start()
+        session = self.daemon.session()
+        stays = self.subscriber()
+        self.say(stays, b"\x01ab/")
+        self.hear(stays, session, "ab")
+        # As many topics as are remembered, and what the one that stays listens for, too.
+        goes = self.subscriber()
+        self.say(goes, b"\x01ab/", *(b"\x01ab/%d" % i for i in range(4100)), b"\x01a/")
+        self.hear(goes, session, "a")
+        goes.close()
+        self.hear(stays, session, "ab")
+        last = self.subscriber()
+        self.say(last, b"\x01a/", b"\x01a/")
+        self.hear(last, session, "a")
+        self.say(last, b"\x00a/")
+        self.say(stays, b"\x00ab/")
+        self.wait_for_quiet(session)
+        session.close()
+        self.daemon.stop()
+
     def test_nobody_switches_the_feed_of_others_off(self):
         self.start()
         sock, bad = self.subscribe("a/"), self.subscriber()
