@@ -15,7 +15,10 @@ struct notes {
 	unsigned n;
 };
 
-/** A note, now or as soon as systemd takes it. Without a systemd nothing. */
+/**
+ * A note, now or as soon as systemd takes it; that is tried again by the event loop, and so not
+ * before it runs. Without a systemd nothing.
+ */
 void notes_say(struct notes *notes, sd_event *event, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 /** The last attempt. */
