@@ -173,7 +173,7 @@ bool pretrain_options_parse(struct pretrain_options *ret_options, struct ctl *ct
 			NULL },
 		{ "from", "FILE", "goes on from a model instead of from scratch", &t.from, NULL },
 		{ "px", "PX", "side of the input, 96 or the model's own", &t.px, NULL },
-		{ "steps", "N", "by the objective: 100, of hpm 240", &t.steps, NULL },
+		{ "steps", "N", "by the objective: 100, of hpm 400", &t.steps, NULL },
 		{ "batch", "N", "images a step", &t.batch, NULL },
 		{ "seed", "N", "of everything random, 1", &t.seed, NULL },
 		{ "part", "PART", "of the images: all, learn (with --eval) or held", &t.part,

@@ -223,7 +223,8 @@ bool tiles_are_few(const struct tile_job *job, const struct kern_tiles_impl *imp
 {
 	const size_t n = (size_t)job->map->n_rows * job->map->n_columns;
 
-	return ((size_t)job->pocket->n + job->n_dropped) * impl->share <= n;
+	return job->n_dropped <= job->pocket->room &&
+	       ((size_t)job->pocket->n + job->n_dropped) * impl->share <= n;
 }
 
 void tiles_write(const struct tile_job *job, const struct kern_tiles_impl *impl)
