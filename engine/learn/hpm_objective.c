@@ -193,9 +193,7 @@ static size_t hpm_bytes(const struct recipe *recipe, const struct vit *vit)
 	if (recipe->hpm_asked == RECIPE_HPM_WHOLE)
 		n_bytes += vit_decoder_bytes(&hpm.shape, &options);
 	fill_plots(&hpm, plots);
-	for (unsigned i = 0; i < N_PLOTS; i++)
-		n_bytes += plots[i].n * sizeof(float);
-	return n_bytes;
+	return n_bytes + plot_bytes(plots, N_PLOTS);
 }
 
 static int hpm_make(struct objective **ret_objective, const struct objective_setup *setup)

@@ -11,6 +11,7 @@
 #define LAST_RATE .02f
 #define LAST_WEIGHT_DECAY 10
 #define MAX_GRADIENT 3
+#define N_PLOTS 10
 
 static const char *const figures[] = {
 	[MICM_FIGURE_CLASS] = "class",
@@ -84,6 +85,12 @@ static void micm_free(struct objective *objective)
 	free(micm);
 }
 
+/* Of params, which need not be there. */
+static size_t n_values(const struct micm *micm)
+{
+	return micm_telling_at(micm) + (size_t)micm->n_pixels * (micm->width + 1);
+}
+
 /* In the order of struct micm_head_values, then mask token and telling layer. */
 static int list_values(struct micm *micm)
 {
@@ -108,41 +115,48 @@ static int list_values(struct micm *micm)
 	return r;
 }
 
-static int allocate(struct micm *micm)
+static void fill_plots(struct micm *micm, struct plot *plots)
 {
 	const size_t k = micm->head_shape.n_outputs;
 	const size_t n_classes = (size_t)MICM_TARGETS * micm->recipe.batch;
+	const struct plot all[N_PLOTS] = {
+		{ &micm->grad, n_values(micm) },
+		{ &micm->raw, n_classes * k },
+		{ &micm->t, n_classes * k },
+		{ &micm->patch_t, micm->max_masked * k },
+		{ &micm->class_sum, k },
+		{ &micm->patch_sum, k },
+		{ &micm->x, (size_t)MICM_ROWS * micm->width },
+		{ &micm->d_x, (size_t)MICM_ROWS * micm->width },
+		{ &micm->told, (size_t)MICM_ROWS * micm->n_pixels },
+		{ &micm->wanted, (size_t)MICM_ROWS * micm->n_pixels },
+	};
+
+	memcpy(plots, all, sizeof(all));
+}
+
+static int allocate(struct micm *micm)
+{
+	const size_t n_classes = (size_t)MICM_TARGETS * micm->recipe.batch;
+	struct plot plots[N_PLOTS];
 
 	micm->samples = calloc(micm->max_masked + 1, sizeof(*micm->samples));
 	micm->patches = calloc(micm->max_masked + 1, sizeof(*micm->patches));
 	micm->nearest = calloc(n_classes, sizeof(*micm->nearest));
 	if (!micm->samples || !micm->patches || !micm->nearest)
 		return -ENOMEM;
-	return plot_lay_out(&micm->arena,
-		(const struct plot[]){
-			{ &micm->grad, micm->params->n_values },
-			{ &micm->raw, n_classes * k },
-			{ &micm->t, n_classes * k },
-			{ &micm->patch_t, micm->max_masked * k },
-			{ &micm->class_sum, k },
-			{ &micm->patch_sum, k },
-			{ &micm->x, (size_t)MICM_ROWS * micm->width },
-			{ &micm->d_x, (size_t)MICM_ROWS * micm->width },
-			{ &micm->told, (size_t)MICM_ROWS * micm->n_pixels },
-			{ &micm->wanted, (size_t)MICM_ROWS * micm->n_pixels },
-		},
-		10);
+	fill_plots(micm, plots);
+	return plot_lay_out(&micm->arena, plots, N_PLOTS);
 }
 
-static void set_sizes(struct micm *micm, const struct objective_setup *setup)
+static void set_sizes(struct micm *micm, const struct recipe *recipe, const struct vit *vit)
 {
-	const struct vit_shape *shape = vit_shape(setup->vit);
-	const struct recipe *recipe = setup->recipe;
+	const struct vit_shape *shape = vit_shape(vit);
 
 	micm->recipe = *recipe;
 	micm->width = shape->width;
 	micm->patch = shape->patch;
-	micm->grey = vit_patch_bias(setup->vit);
+	micm->grey = vit_patch_bias(vit);
 	micm->grid = recipe->large_px / shape->patch;
 	micm->n_tokens = 1 + micm->grid * micm->grid;
 	micm->n_views = MICM_TARGETS + recipe->n_small;
@@ -154,6 +168,22 @@ static void set_sizes(struct micm *micm, const struct objective_setup *setup)
 	micm->n_head = micm_head_size(&micm->head_shape);
 }
 
+/* Of the head, at most. */
+static uint32_t n_rows(const struct micm *micm)
+{
+	return micm->n_views * micm->recipe.batch + micm->max_masked;
+}
+
+static size_t micm_bytes(const struct recipe *recipe, const struct vit *vit)
+{
+	struct micm micm = { .n_views = 0 };
+	struct plot plots[N_PLOTS];
+
+	set_sizes(&micm, recipe, vit);
+	fill_plots(&micm, plots);
+	return plot_bytes(plots, N_PLOTS) + micm_head_bytes(&micm.head_shape, n_rows(&micm));
+}
+
 static int build(struct micm *micm, struct vit *vit)
 {
 	int r = list_values(micm);
@@ -161,8 +191,7 @@ static int build(struct micm *micm, struct vit *vit)
 	if (r == 0)
 		r = allocate(micm);
 	if (r == 0)
-		r = micm_head_new(&micm->head, vit, &micm->head_shape,
-			micm->n_views * micm->recipe.batch + micm->max_masked);
+		r = micm_head_new(&micm->head, vit, &micm->head_shape, n_rows(micm));
 	if (r < 0)
 		return r;
 	return dense_new(&micm->telling, vit,
@@ -180,7 +209,7 @@ static int micm_make(struct objective **ret_objective, const struct objective_se
 
 	if (!micm)
 		return -ENOMEM;
-	set_sizes(micm, setup);
+	set_sizes(micm, setup->recipe, setup->vit);
 	r = build(micm, setup->vit);
 	if (r < 0) {
 		micm_free(&micm->base);
@@ -257,6 +286,7 @@ const struct objective_kind objective_micm = {
 	.wants_features = true,
 	.figures = figures,
 	.branches = micm_branches,
+	.bytes = micm_bytes,
 	.make = micm_make,
 	.free = micm_free,
 	.map = micm_map,

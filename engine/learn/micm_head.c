@@ -13,6 +13,7 @@
 
 /* Rows that go through a product at a time: how many there are differs from step to step. */
 #define ROWS 128u
+#define N_PLOTS 15
 #define START_DEVIATION .02f
 
 struct micm_head {
@@ -108,31 +109,52 @@ static int make_ops(struct micm_head *head, struct vit *vit)
 	return r < 0 ? r : op_gelu_backward_new(&head->gelu_backward, onednn, ROWS, shape->hidden);
 }
 
-static int allocate(struct micm_head *head)
+static void fill_plots(struct micm_head *head, struct plot *plots)
 {
 	const struct micm_head_shape *shape = &head->shape;
 	size_t rows = head->max_rows, hidden = rows * shape->hidden;
 	size_t n_last = (size_t)shape->n_outputs * shape->dim;
+	const struct plot all[N_PLOTS] = {
+		{ &head->x, rows * shape->width },
+		{ &head->d_x, rows * shape->width },
+		{ &head->a1, hidden },
+		{ &head->h1, hidden },
+		{ &head->a2, hidden },
+		{ &head->h2, hidden },
+		{ &head->z, rows * shape->dim },
+		{ &head->lengths, rows },
+		{ &head->o, rows * shape->n_outputs },
+		{ &head->d_o, rows * shape->n_outputs },
+		{ &head->effective, n_last },
+		{ &head->d_effective, n_last },
+		{ &head->d_h1, (size_t)ROWS * shape->hidden },
+		{ &head->d_h2, (size_t)ROWS * shape->hidden },
+		{ &head->d_z, (size_t)ROWS * shape->dim },
+	};
 
-	return plot_lay_out(&head->arena,
-		(const struct plot[]){
-			{ &head->x, rows * shape->width },
-			{ &head->d_x, rows * shape->width },
-			{ &head->a1, hidden },
-			{ &head->h1, hidden },
-			{ &head->a2, hidden },
-			{ &head->h2, hidden },
-			{ &head->z, rows * shape->dim },
-			{ &head->lengths, rows },
-			{ &head->o, rows * shape->n_outputs },
-			{ &head->d_o, rows * shape->n_outputs },
-			{ &head->effective, n_last },
-			{ &head->d_effective, n_last },
-			{ &head->d_h1, (size_t)ROWS * shape->hidden },
-			{ &head->d_h2, (size_t)ROWS * shape->hidden },
-			{ &head->d_z, (size_t)ROWS * shape->dim },
-		},
-		15);
+	memcpy(plots, all, sizeof(all));
+}
+
+static int allocate(struct micm_head *head)
+{
+	struct plot plots[N_PLOTS];
+
+	fill_plots(head, plots);
+	return plot_lay_out(&head->arena, plots, N_PLOTS);
+}
+
+static uint32_t whole_rows(uint32_t n)
+{
+	return (n + ROWS - 1) / ROWS * ROWS;
+}
+
+size_t micm_head_bytes(const struct micm_head_shape *shape, uint32_t max_rows)
+{
+	struct micm_head head = { .shape = *shape, .max_rows = whole_rows(max_rows) };
+	struct plot plots[N_PLOTS];
+
+	fill_plots(&head, plots);
+	return plot_bytes(plots, N_PLOTS);
 }
 
 int micm_head_new(struct micm_head **ret_head, struct vit *vit, const struct micm_head_shape *shape,
@@ -144,7 +166,7 @@ int micm_head_new(struct micm_head **ret_head, struct vit *vit, const struct mic
 	if (!head)
 		return -ENOMEM;
 	head->shape = *shape;
-	head->max_rows = (max_rows + ROWS - 1) / ROWS * ROWS;
+	head->max_rows = whole_rows(max_rows);
 	r = allocate(head);
 	if (r == 0)
 		r = make_ops(head, vit);

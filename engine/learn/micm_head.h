@@ -33,6 +33,8 @@ void micm_head_draw(const struct micm_head_shape *shape, float *flat, uint64_t s
 /** For up to max_rows rows at a time, on the model's oneDNN, which must outlive it. @return 0, -ENOMEM, -EIO */
 int micm_head_new(struct micm_head **ret_head, struct vit *vit, const struct micm_head_shape *shape,
 	uint32_t max_rows);
+/** What it holds for them, but for oneDNN's own. */
+size_t micm_head_bytes(const struct micm_head_shape *shape, uint32_t max_rows);
 void micm_head_free(struct micm_head *head);
 DEFINE_CLEANUP(struct micm_head *, micm_head_free)
 

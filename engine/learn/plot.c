@@ -3,6 +3,15 @@
 
 #include "learn/plot.h"
 
+size_t plot_bytes(const struct plot *plots, size_t n_plots)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < n_plots; i++)
+		n += plots[i].n;
+	return n * sizeof(float);
+}
+
 int plot_lay_out(struct arena **ret_arena, const struct plot *plots, size_t n_plots)
 {
 	_cleanup_(arena_freep) struct arena *arena = NULL;

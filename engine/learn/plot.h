@@ -10,6 +10,7 @@ struct plot {
 	size_t n;
 };
 
+size_t plot_bytes(const struct plot *plots, size_t n_plots);
 /** One arena for all of them, all 0. */
 int plot_lay_out(struct arena **ret_arena, const struct plot *plots, size_t n_plots);
 

@@ -575,6 +575,28 @@ static void a_micm_round_resumes_with_the_same_bits(void **state)
 	assert_int_equal(rmdir(dir), 0);
 }
 
+/* The head has a row for every class and every masked patch, however many images are held. */
+static void the_head_counts_in_what_a_step_takes(void **state)
+{
+	const struct bench *bench = *state;
+	struct recipe recipe = bench->recipe;
+	const struct vit *vit = bench->tiny.vit;
+	const size_t n_rows = (MICM_TARGETS + recipe.n_small) * recipe.batch;
+	size_t narrow, bare;
+
+	narrow = recipe_tape_bytes(&recipe, vit);
+	recipe.micm_hidden += 100;
+	assert_true(recipe_tape_bytes(&recipe, vit) >= narrow + 4 * n_rows * 100 * sizeof(float));
+	recipe = bench->recipe;
+	recipe.n_prototypes += 100;
+	assert_true(recipe_tape_bytes(&recipe, vit) >= narrow + 2 * n_rows * 100 * sizeof(float));
+	recipe = bench->recipe;
+	recipe.at_once = 1;
+	bare = recipe_tape_bytes(&recipe, vit);
+	assert_true(bare < narrow);
+	assert_true(bare > 4 * n_rows * recipe.micm_hidden * sizeof(float));
+}
+
 static void a_head_too_small_for_its_start_is_refused(void **state)
 {
 	const struct bench *bench = *state;
@@ -603,6 +625,7 @@ int main(void)
 		cmocka_unit_test(schedules_are_exact),
 		cmocka_unit_test(student_and_teacher_come_to_agree),
 		cmocka_unit_test(a_micm_round_resumes_with_the_same_bits),
+		cmocka_unit_test(the_head_counts_in_what_a_step_takes),
 		cmocka_unit_test(a_head_too_small_for_its_start_is_refused),
 	};
 
