@@ -45,6 +45,11 @@ static float micm_teacher_decay(const struct objective *objective, uint32_t step
 	return schedule_between(recipe->micm_teacher, 1, step, recipe->steps);
 }
 
+static bool micm_wants_small(const struct objective *objective, uint32_t step)
+{
+	return !micm_is_second(&((const struct micm *)objective)->recipe, step);
+}
+
 static uint32_t micm_branches(
 	const struct recipe *recipe, const struct vit_shape *shape, struct branch *branches)
 {
@@ -291,6 +296,7 @@ const struct objective_kind objective_micm = {
 	.free = micm_free,
 	.map = micm_map,
 	.start = micm_start,
+	.wants_small = micm_wants_small,
 	.choose = micm_choose,
 	.loss = micm_step_loss,
 	.update = micm_update,

@@ -80,6 +80,8 @@ struct objective_kind {
 	void (*map)(struct objective *objective, float *state);
 	/** Before the first step; a round that resumes does without. features (n, width) or NULL. */
 	int (*start)(struct objective *objective, const float *features, uint32_t n);
+	/** Whether a step asks anything of small views: else they are not drawn. NULL: every one does. */
+	bool (*wants_small)(const struct objective *objective, uint32_t step);
 	/** After the teachers' way, before the students': fills kept and replaced and sets replacement
 	 * of the student branches that have them. NULL: none has. */
 	int (*choose)(struct objective *objective, struct objective_batch *batch);

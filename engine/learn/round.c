@@ -478,6 +478,15 @@ int round_learn(struct round *round)
 	return r;
 }
 
+static float *small_views(const struct round *round)
+{
+	const struct objective *objective = round->objective;
+	const struct objective_kind *kind = objective->kind;
+	const bool wanted = !kind->wants_small || kind->wants_small(objective, round->step);
+
+	return wanted ? round->small : NULL;
+}
+
 int round_step(struct round *round, struct round_progress *ret_progress)
 {
 	int r;
@@ -485,7 +494,7 @@ int round_step(struct round *round, struct round_progress *ret_progress)
 	if (round->step < round->recipe.steps) {
 		r = round->is_started ? 0 : round_start(round);
 		if (r == 0)
-			r = views_fill(round->views, round->step, round->large, round->small);
+			r = views_fill(round->views, round->step, round->large, small_views(round));
 		if (r == 0) {
 			views_images(round->views, round->step, round->images);
 			r = round_learn(round);

@@ -127,6 +127,7 @@ static float *row_of(
 
 static int fill_image(struct views *views, uint32_t step, uint32_t b, float *large, float *small)
 {
+	const uint32_t n_views = small ? views->n_views : views->n_large;
 	uint32_t image = image_at(views, step, b);
 	int failed[VIEWS_MAX] = { 0 };
 	struct image_view pixels;
@@ -137,11 +138,11 @@ static int fill_image(struct views *views, uint32_t step, uint32_t b, float *lar
 		return r;
 		/* Every view has its own random stream: the team's size does not change a pixel. */
 #pragma omp parallel for schedule(static, 1)
-	for (uint32_t v = 0; v < views->n_views; v++)
+	for (uint32_t v = 0; v < n_views; v++)
 		failed[v] =
 			views_apply(views, &pixels, rng_stream(views->recipe.seed, step, image, v),
 				v, row_of(views, large, small, v, b));
-	for (uint32_t v = 0; v < views->n_views; v++)
+	for (uint32_t v = 0; v < n_views; v++)
 		if (failed[v] < 0)
 			return failed[v];
 	return 0;

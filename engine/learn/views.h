@@ -19,7 +19,7 @@ DEFINE_CLEANUP(struct views *, views_free)
 
 /**
  * @param large  (n_large, batch, 3, large_px, large_px)
- * @param small  (n_small, batch, 3, small_px, small_px)
+ * @param small  (n_small, batch, 3, small_px, small_px), or NULL: none are made
  * @return 0, or what the source said
  */
 int views_fill(struct views *views, uint32_t step, float *large, float *small);

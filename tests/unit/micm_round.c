@@ -575,6 +575,32 @@ static void a_micm_round_resumes_with_the_same_bits(void **state)
 	assert_int_equal(rmdir(dir), 0);
 }
 
+/* What stage two asks nothing of is not drawn; the large views are those of any step. */
+static void stage_two_draws_no_small_views(void **state)
+{
+	const struct bench *bench = *state;
+	struct recipe recipe = bench->recipe;
+	_cleanup_(round_freep) struct round *round = NULL;
+	_cleanup_(freep) float *large = NULL, *small = NULL;
+	size_t n_large, n_small;
+
+	recipe.micm_second = .25f;
+	round = start(bench, &recipe);
+	n_large = (size_t)MICM_TARGETS * recipe.batch * 3 * recipe.large_px * recipe.large_px;
+	n_small = (size_t)recipe.n_small * recipe.batch * 3 * recipe.small_px * recipe.small_px;
+	large = malloc(n_large * sizeof(*large));
+	small = malloc(n_small * sizeof(*small));
+	assert_true(large && small && n_small > 0);
+	(void)run(round, 9);
+	memcpy(small, round->small, n_small * sizeof(*small));
+	(void)run(round, 1);
+	assert_memory_equal(round->small, small, n_small * sizeof(*small));
+	memcpy(large, round->large, n_large * sizeof(*large));
+	assert_int_equal(views_fill(round->views, 9, round->large, round->small), 0);
+	assert_memory_equal(round->large, large, n_large * sizeof(*large));
+	assert_memory_not_equal(round->small, small, n_small * sizeof(*small));
+}
+
 /* The head has a row for every class and every masked patch, however many images are held. */
 static void the_head_counts_in_what_a_step_takes(void **state)
 {
@@ -625,6 +651,7 @@ int main(void)
 		cmocka_unit_test(schedules_are_exact),
 		cmocka_unit_test(student_and_teacher_come_to_agree),
 		cmocka_unit_test(a_micm_round_resumes_with_the_same_bits),
+		cmocka_unit_test(stage_two_draws_no_small_views),
 		cmocka_unit_test(the_head_counts_in_what_a_step_takes),
 		cmocka_unit_test(a_head_too_small_for_its_start_is_refused),
 	};
