@@ -226,7 +226,7 @@ static int start(struct ingest *ingest, decoder_image_fn *decode)
 	if (r >= 0)
 		r = decoder_attach(ingest->decoder, ingest->event);
 	if (r >= 0)
-		r = hand_new(&ingest->hand, ingest->event, "ingest-disk");
+		r = hand_new(&ingest->hand, ingest->event, "ingest-disk", 0);
 	if (r >= 0)
 		r = sd_event_add_defer(ingest->event, &ingest->kick, on_kick, ingest);
 	if (r >= 0)

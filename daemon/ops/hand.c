@@ -17,8 +17,6 @@
  * multiple of every page size.
  */
 #define PIECE_BYTES ((size_t)1 << 20)
-/* Megabytes that somebody has copied do not take the CPUs from what others wait for. */
-#define NICENESS 5
 
 struct list {
 	struct errand *head, **tail;
@@ -30,6 +28,7 @@ struct hand {
 	pthread_cond_t given, idle;
 	struct list waiting, ended;
 	bool is_busy, stops;
+	int niceness;
 	int fd; /* rings for what has ended */
 	sd_event_source *io;
 };
@@ -64,7 +63,8 @@ static void *hand_run(void *arg)
 	const uint64_t one = 1;
 	struct hand *hand = arg;
 
-	(void)setpriority(PRIO_PROCESS, (id_t)gettid(), NICENESS);
+	if (hand->niceness != 0)
+		(void)setpriority(PRIO_PROCESS, (id_t)gettid(), hand->niceness);
 	(void)pthread_mutex_lock(&hand->lock);
 	for (;;) {
 		struct errand *errand;
@@ -177,7 +177,7 @@ static void dispose(struct hand *hand)
 	free(hand);
 }
 
-int hand_new(struct hand **ret_hand, sd_event *event, const char *name)
+int hand_new(struct hand **ret_hand, sd_event *event, const char *name, int niceness)
 {
 	struct hand *hand = calloc(1, sizeof(*hand));
 	int r;
@@ -189,6 +189,7 @@ int hand_new(struct hand **ret_hand, sd_event *event, const char *name)
 	(void)pthread_cond_init(&hand->idle, NULL);
 	list_init(&hand->waiting);
 	list_init(&hand->ended);
+	hand->niceness = niceness;
 	hand->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	r = hand->fd < 0 ? -errno
 			 : sd_event_add_io(event, &hand->io, hand->fd, EPOLLIN, on_ended, hand);

@@ -21,8 +21,8 @@ struct errand {
 	void (*done)(struct errand *errand);
 };
 
-/** name: of the thread, at most 15 characters. Signals are blocked there. */
-int hand_new(struct hand **ret_hand, sd_event *event, const char *name);
+/** name: of the thread, at most 15 characters. Signals are blocked there. niceness: 0, the process's own. */
+int hand_new(struct hand **ret_hand, sd_event *event, const char *name, int niceness);
 /** Every errand is run to its end, and done. */
 void hand_free(struct hand *hand);
 /** Only from the loop. The errand is the hand's until done() is called. */

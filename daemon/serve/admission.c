@@ -226,7 +226,7 @@ void admission_init(struct admission *admission)
 int admission_open(struct serve *serve, struct diag *diag)
 {
 	struct admission *a = &serve->admission;
-	int r = hand_new(&a->hand, serve->event, "kamend-disk");
+	int r = hand_new(&a->hand, serve->event, "kamend-disk", 0);
 
 	if (r < 0)
 		return diag_set(diag, -r, "no thread for the disk: %s", strerror(-r));

@@ -47,6 +47,8 @@
 #define SERVE_COMMIT_ROWS 256u  /* rows of a group commit that does not wait for more */
 #define SERVE_COMMIT_MOST 1280u /* that the loop does not wait for the disk with: all of ingest's */
 #define SERVE_COMMIT_NS (5 * NS_PER_MS)
+/* Of the hand that copies: megabytes of somebody's do not take the CPUs from what others wait for. */
+#define SERVE_MEMORY_NICENESS 5
 #define SERVE_ROLE_GRACE_NS (8 * NS_PER_S) /* a step of learning and its checkpoint */
 
 #endif

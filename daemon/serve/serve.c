@@ -418,7 +418,7 @@ static int make_loop(struct serve *serve)
 	if (r >= 0)
 		r = sd_event_new(&serve->event);
 	if (r >= 0)
-		r = hand_new(&serve->hand, serve->event, "kamend-memory");
+		r = hand_new(&serve->hand, serve->event, "kamend-memory", SERVE_MEMORY_NICENESS);
 	if (r >= 0)
 		r = sd_event_add_signal(serve->event, NULL, SIGTERM, on_terminate, serve);
 	if (r >= 0)

@@ -65,7 +65,8 @@ struct prototype_answer prototypes_classify(
 	const struct prototypes *prototypes, const float *feature, float *confidences);
 
 /** How far features (n, dim) of one class are from its mean without themselves, 1 - cosine over the
- * class's spread, to distances of those whose class has two or more. @return how many these are, or -ENOMEM */
+ * class's spread, to distances of those whose class has two or more.
+ * @return how many these are, or -ENOMEM */
 int prototypes_leave_one_out(const struct prototypes *prototypes, const float *features,
 	const uint32_t *labels, uint32_t n, float *distances);
 

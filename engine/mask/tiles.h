@@ -60,7 +60,8 @@ struct tile_job {
 /** Whether it will go place by place; else there may be no gaps. */
 bool tiles_are_few(const struct tile_job *job, const struct kern_tiles_impl *impl);
 
-/** Writes nothing where places say that it is so already. `now` is then `next` where the pocket is in order; else it is as it was, and the places say it. */
+/** Writes nothing where places say that it is so already. `now` is then `next` where the pocket is in
+ * order; else it is as it was, and the places say it. */
 void tiles_write(const struct tile_job *job, const struct kern_tiles_impl *impl);
 
 #endif

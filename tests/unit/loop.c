@@ -27,7 +27,7 @@ static struct serve *make_serve(void)
 	assert_true(sd_event_new(&serve->event) >= 0);
 	later_init(&serve->later, LATER_LOOP);
 	reading_init(&serve->reading);
-	assert_int_equal(hand_new(&serve->hand, serve->event, "hand"), 0);
+	assert_int_equal(hand_new(&serve->hand, serve->event, "hand", 0), 0);
 	return serve;
 }
 
@@ -223,7 +223,7 @@ static void errands_take_turns_and_all_of_them_end(void **state)
 
 	(void)state;
 	assert_true(sd_event_new(&event) >= 0);
-	assert_int_equal(hand_new(&hand, event, "hand"), 0);
+	assert_int_equal(hand_new(&hand, event, "hand", 0), 0);
 	for (unsigned i = 0; i < 3; i++) {
 		counts[i].errand = (struct errand){ NULL, count_down, count_done };
 		counts[i].order = &order;
