@@ -19,7 +19,10 @@ struct onednn {
 
 struct packed {
 	struct onednn *onednn;
-	dnnl_memory_desc_t desc;
+	dnnl_memory_desc_t desc; /* (k, n) */
+	/* The same memory as its products and reorders see it: (n, k, 1, 1) where they are convolutions. */
+	dnnl_memory_desc_t weights;
+	bool convolves;
 	dnnl_memory_t memory, plain;
 	dnnl_primitive_t reorder;
 	void *data, *own; /* own: NULL where data is borrowed */
@@ -42,8 +45,10 @@ struct op {
 	float *product;
 };
 
-/** Of n columns, whole blocks. */
+/** Of n columns, whole blocks, as a product sees them. */
 dnnl_memory_desc_t packed_columns_desc(const struct packed *packed, int64_t n);
+/** (rows, n) as a convolution's image (1, n, rows, 1), channels last. -EIO */
+int pixels_desc(dnnl_memory_desc_t *ret_desc, int64_t rows, int64_t n);
 
 /* 0, -ENOMEM or -EIO */
 int dnnl_errno(dnnl_status_t status);

@@ -93,7 +93,7 @@ static int add_argument(struct op *op, enum op_arg arg, int id, const dnnl_memor
 
 static int argument_id(dnnl_primitive_kind_t kind, enum op_arg arg)
 {
-	if (kind == dnnl_matmul && arg == OP_SCALE)
+	if ((kind == dnnl_matmul || kind == dnnl_convolution) && arg == OP_SCALE)
 		return DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1;
 	if (kind == dnnl_binary && arg == OP_WEIGHTS)
 		return DNNL_ARG_SRC_1;

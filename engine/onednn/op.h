@@ -56,7 +56,8 @@ enum op_then { OP_THEN_NOTHING, OP_THEN_GELU, OP_THEN_ADD };
 struct op_matmul {
 	struct view src;             /* (..., M, K) */
 	struct view weights;         /* (..., K, N), unless packed */
-	const struct packed *packed; /* shape only: op_use() says which, of the same shape */
+	const struct packed *packed; /* shape only: op_use() says which, of the same shape; rows of
+				      * src and dst then lie one behind the other */
 	uint32_t
 		n_columns; /* of packed, whole blocks: op_use_columns() says which; 0: all of them */
 	struct view dst;   /* (..., M, N) */

@@ -58,6 +58,55 @@ static int matmul_attr(dnnl_primitive_attr_t *ret_attr, const struct op_matmul *
 	return 0;
 }
 
+/* Of the columns that it takes. */
+static dnnl_memory_desc_t packed_desc(const struct op_matmul *matmul)
+{
+	return matmul->n_columns ? packed_columns_desc(matmul->packed, matmul->n_columns)
+				 : matmul->packed->weights;
+}
+
+/* With weights that lie as a convolution's. */
+static int pointwise_new(struct op **ret_op, struct onednn *onednn, const struct op_matmul *matmul)
+{
+	_cleanup_(attr_freep) dnnl_primitive_attr_t attr = NULL;
+	const int64_t rows = matmul->dst.dims[0], n = matmul->dst.dims[1];
+	const struct view bias_view = { .n_dims = 1, .dims = { n }, .strides = { 1 } };
+	const struct view scalar_view = row_view(4, 1);
+	const dnnl_memory_desc_t weights = packed_desc(matmul);
+	const dnnl_dims_t ones = { 1, 1 }, none = { 0 };
+	dnnl_memory_desc_t src, bias, scalar, dst;
+	dnnl_convolution_desc_t desc;
+	int r;
+
+	r = pixels_desc(&src, rows, matmul->src.dims[1]);
+	if (r == 0)
+		r = pixels_desc(&dst, rows, n);
+	if (r == 0)
+		r = view_desc(&bias, &bias_view);
+	if (r == 0)
+		r = view_desc(&scalar, &scalar_view);
+	if (r == 0)
+		r = matmul_attr(&attr, matmul, &scalar);
+	if (r == 0)
+		r = dnnl_errno(dnnl_convolution_forward_desc_init(&desc, dnnl_forward_inference,
+			dnnl_convolution_direct, &src, &weights, matmul->bias ? &bias : NULL, &dst,
+			ones, none, none));
+	if (r < 0)
+		return r;
+	return op_finish(ret_op, onednn,
+		&(struct op_plan){
+			.desc = &desc,
+			.attr = attr,
+			.descs = {
+				[OP_SRC] = &src,
+				[OP_WEIGHTS] = &weights,
+				[OP_BIAS] = matmul->bias ? &bias : NULL,
+				[OP_SCALE] = matmul->scale ? &scalar : NULL,
+				[OP_DST] = &dst,
+			},
+		});
+}
+
 static int product_new(struct op **ret_op, struct onednn *onednn, const struct op_matmul *matmul)
 {
 	_cleanup_(attr_freep) dnnl_primitive_attr_t attr = NULL;
@@ -68,10 +117,11 @@ static int product_new(struct op **ret_op, struct onednn *onednn, const struct o
 	dnnl_matmul_desc_t desc;
 	int r;
 
+	if (matmul->packed && matmul->packed->convolves)
+		return pointwise_new(ret_op, onednn, matmul);
 	r = view_desc_src(&src, &matmul->src);
 	if (r == 0 && matmul->packed)
-		weights = matmul->n_columns ? packed_columns_desc(matmul->packed, matmul->n_columns)
-					    : matmul->packed->desc;
+		weights = packed_desc(matmul);
 	else if (r == 0)
 		r = view_desc(&weights, &matmul->weights);
 	if (r == 0)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <string.h>
 
 #include "onednn/dnnl_glue.h"
 
@@ -7,7 +8,7 @@
  * depends on k and n alone where it matters. */
 enum { TYPICAL_ROWS = 197 };
 
-static int choose_layout(struct packed *packed)
+static int choose_matmul(struct packed *packed)
 {
 	_cleanup_(attr_freep) dnnl_primitive_attr_t attr = NULL;
 	_cleanup_(pd_freep) dnnl_primitive_desc_t pd = NULL;
@@ -39,28 +40,130 @@ static int choose_layout(struct packed *packed)
 	if (!chosen)
 		return -EIO;
 	packed->desc = *chosen;
+	packed->weights = *chosen;
 	return 0;
+}
+
+int pixels_desc(dnnl_memory_desc_t *ret_desc, int64_t rows, int64_t n)
+{
+	return dnnl_errno(dnnl_memory_desc_init_by_tag(
+		ret_desc, 4, (const dnnl_dims_t){ 1, n, rows, 1 }, dnnl_f32, dnnl_nhwc));
+}
+
+/* What a convolution of one pixel would have, NULL: none that is made for that. */
+static int pointwise_pd(dnnl_primitive_desc_t *ret_pd, const struct packed *packed)
+{
+	_cleanup_(attr_freep) dnnl_primitive_attr_t attr = NULL;
+	_cleanup_(pd_freep) dnnl_primitive_desc_t pd = NULL;
+	const dnnl_dims_t dims = { packed->n, packed->k, 1, 1 }, ones = { 1, 1 }, none = { 0 };
+	dnnl_memory_desc_t src, any, dst;
+	dnnl_convolution_desc_t desc;
+	const char *name = "";
+	int r;
+
+	r = pixels_desc(&src, TYPICAL_ROWS, packed->k);
+	if (r == 0)
+		r = pixels_desc(&dst, TYPICAL_ROWS, packed->n);
+	if (r == 0)
+		r = dnnl_errno(
+			dnnl_memory_desc_init_by_tag(&any, 4, dims, dnnl_f32, dnnl_format_tag_any));
+	if (r == 0)
+		r = dnnl_errno(dnnl_convolution_forward_desc_init(&desc, dnnl_forward_inference,
+			dnnl_convolution_direct, &src, &any, NULL, &dst, ones, none, none));
+	if (r == 0)
+		r = user_scratchpad_attr(&attr);
+	if (r < 0)
+		return r;
+	if (dnnl_primitive_desc_create(&pd, &desc, attr, packed->onednn->engine, NULL) !=
+		dnnl_success)
+		return 0;
+	if (dnnl_primitive_desc_query(pd, dnnl_query_impl_info_str, 0, &name) == dnnl_success &&
+		strncmp(name, "jit_1x1", strlen("jit_1x1")) == 0)
+		*ret_pd = TAKE_PTR(pd);
+	return 0;
+}
+
+/* (n, k, 1, 1) -> (k, n) */
+static dnnl_memory_desc_t without_pixels(
+	const struct packed *packed, const dnnl_memory_desc_t *weights)
+{
+	const dnnl_blocking_desc_t *from = &weights->format_desc.blocking;
+	dnnl_memory_desc_t desc = packed->desc;
+	dnnl_blocking_desc_t *to = &desc.format_desc.blocking;
+
+	for (int i = 0; i < 2; i++) {
+		desc.padded_dims[i] = weights->padded_dims[1 - i];
+		to->strides[i] = from->strides[1 - i];
+	}
+	to->inner_nblks = from->inner_nblks;
+	for (int i = 0; i < from->inner_nblks; i++) {
+		to->inner_blks[i] = from->inner_blks[i];
+		to->inner_idxs[i] = 1 - from->inner_idxs[i];
+	}
+	return desc;
+}
+
+static bool has_blocks(const dnnl_memory_desc_t *desc)
+{
+	return desc->format_kind == dnnl_blocked && desc->format_desc.blocking.inner_nblks > 0;
+}
+
+/* Where matmul has no layout of its own, as in 2.6 without AVX-512, it packs both matrices at every
+ * product. A convolution of one pixel reads weights in blocks: 1.1 to 2.2 times as fast. */
+static int choose_pointwise(struct packed *packed)
+{
+	_cleanup_(pd_freep) dnnl_primitive_desc_t pd = NULL;
+	const dnnl_memory_desc_t *chosen;
+	int r;
+
+	if (packed->precision != PRECISION_F32 || has_blocks(&packed->desc))
+		return 0;
+	r = pointwise_pd(&pd, packed);
+	if (r < 0 || !pd)
+		return r;
+	chosen = dnnl_primitive_desc_query_md(pd, dnnl_query_weights_md, 0);
+	if (!chosen)
+		return -EIO;
+	if (!has_blocks(chosen) || chosen->padded_dims[0] != packed->n ||
+		chosen->padded_dims[1] != packed->k)
+		return 0;
+	packed->convolves = true;
+	packed->weights = *chosen;
+	packed->desc = without_pixels(packed, chosen);
+	return 0;
+}
+
+/* The plain values, as the weights' dimensions are. */
+static int plain_desc(dnnl_memory_desc_t *ret_desc, const struct packed *packed)
+{
+	const bool transposed = packed->source == PACKED_N_BY_K;
+	const int64_t across = transposed ? 1 : packed->n, down = transposed ? packed->k : 1;
+	struct view view = view_2d(packed->k, packed->n);
+
+	view.strides[0] = across;
+	view.strides[1] = down;
+	if (packed->convolves)
+		view = (struct view){
+			.n_dims = 4,
+			.dims = { packed->n, packed->k, 1, 1 },
+			.strides = { down, across, 1, 1 },
+		};
+	/* What is rounded to int8 was so before it comes here: by scales. */
+	if (packed->precision == PRECISION_INT8)
+		view.precision = PRECISION_INT8;
+	return view_desc(ret_desc, &view);
 }
 
 static int make_reorder(struct packed *packed)
 {
 	_cleanup_(pd_freep) dnnl_primitive_desc_t pd = NULL;
-	struct view view = view_2d(packed->k, packed->n);
 	dnnl_engine_t engine = packed->onednn->engine;
 	dnnl_memory_desc_t plain;
-	int r;
+	int r = plain_desc(&plain, packed);
 
-	if (packed->source == PACKED_N_BY_K) {
-		view.strides[0] = 1;
-		view.strides[1] = packed->k;
-	}
-	/* What is rounded to int8 was so before it comes here: by scales. */
-	if (packed->precision == PRECISION_INT8)
-		view.precision = PRECISION_INT8;
-	r = view_desc(&plain, &view);
 	if (r == 0)
 		r = dnnl_errno(dnnl_reorder_primitive_desc_create(
-			&pd, &plain, engine, &packed->desc, engine, NULL));
+			&pd, &plain, engine, &packed->weights, engine, NULL));
 	if (r == 0)
 		r = dnnl_errno(dnnl_primitive_create(&packed->reorder, pd));
 	if (r == 0)
@@ -82,13 +185,15 @@ int packed_new(struct packed **ret_packed, struct onednn *onednn, int64_t k, int
 	packed->n = n;
 	packed->source = source;
 	packed->precision = precision;
-	r = choose_layout(packed);
+	r = choose_matmul(packed);
+	if (r == 0)
+		r = choose_pointwise(packed);
 	if (r < 0)
 		return r;
 	r = make_reorder(packed);
 	if (r == 0)
 		r = dnnl_errno(dnnl_memory_create(
-			&packed->memory, &packed->desc, onednn->engine, DNNL_MEMORY_NONE));
+			&packed->memory, &packed->weights, onednn->engine, DNNL_MEMORY_NONE));
 	if (r < 0)
 		return r;
 
@@ -133,10 +238,11 @@ uint32_t packed_column_block(const struct packed *packed)
 
 dnnl_memory_desc_t packed_columns_desc(const struct packed *packed, int64_t n)
 {
-	dnnl_memory_desc_t desc = packed->desc;
+	const int dim = packed->convolves ? 0 : 1;
+	dnnl_memory_desc_t desc = packed->weights;
 
-	desc.dims[1] = n;
-	desc.padded_dims[1] = n;
+	desc.dims[dim] = n;
+	desc.padded_dims[dim] = n;
 	return desc;
 }
 
