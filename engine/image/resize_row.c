@@ -3,10 +3,51 @@
 
 #include "base/cpu.h"
 
+static uint8_t round_clip(int32_t sum, unsigned fraction_bits)
+{
+	int32_t value = (sum + (1 << (fraction_bits - 1))) >> fraction_bits;
+
+	return (uint8_t)(value < 0 ? 0 : value > 255 ? 255 : value);
+}
+
+void kern_resize_across_c(uint8_t *restrict dst, const int16_t *restrict plane, uint32_t first,
+	const struct resize_axis *axis)
+{
+	const uint32_t n_taps = axis->n_blocks * RESIZE_BLOCK;
+
+	for (uint32_t x = 0; x < axis->n_dst; x++) {
+		const int16_t *weights = axis->weights + (size_t)x * n_taps;
+		const int16_t *p = plane + (axis->spans[x].begin - first);
+		int32_t sum = 0;
+
+		for (uint32_t i = 0; i < n_taps; i++)
+			sum += p[i] * weights[i];
+		dst[x] = round_clip(sum, axis->fraction_bits);
+	}
+}
+
+void kern_resize_down_c(uint8_t *restrict dst, const uint8_t *restrict rows, size_t n,
+	const int16_t *restrict weights, uint32_t n_rows, unsigned fraction_bits)
+{
+	for (size_t x = 0; x < n; x++) {
+		int32_t sum = 0;
+
+		for (uint32_t i = 0; i < n_rows; i++)
+			sum += rows[i * n + x] * weights[i];
+		dst[x] = round_clip(sum, fraction_bits);
+	}
+}
+
+/* Its products of 16 bits are as fast in wider vectors' instruction sets. */
+#define PRODUCTS_avx512 avx2
+#define PRODUCTS_avx2 avx2
+#define PRODUCTS_c c
+#define PASTE(a, b) a##b
+#define NAME(stem, isa) PASTE(stem, isa)
 #define ROW(isa, cpu) \
 	{ \
-#isa, cpu, kern_resize_split_##isa, kern_resize_across_##isa, \
-			kern_resize_down_##isa, kern_resize_level_##isa \
+#isa, cpu, kern_resize_split_##isa, NAME(kern_resize_across_, PRODUCTS_##isa), \
+			NAME(kern_resize_down_, PRODUCTS_##isa), kern_resize_level_##isa \
 	}
 
 const struct kern_resize_impl kern_resize_impls[] = {

@@ -56,8 +56,8 @@ extern const struct kern_resize_impl kern_resize_impls[];
 const struct kern_resize_impl *kern_resize_fastest(void);
 
 kern_resize_split_fn kern_resize_split_c, kern_resize_split_avx2, kern_resize_split_avx512;
-kern_resize_across_fn kern_resize_across_c, kern_resize_across_avx2, kern_resize_across_avx512;
-kern_resize_down_fn kern_resize_down_c, kern_resize_down_avx2, kern_resize_down_avx512;
+kern_resize_across_fn kern_resize_across_c, kern_resize_across_avx2;
+kern_resize_down_fn kern_resize_down_c, kern_resize_down_avx2;
 kern_resize_level_fn kern_resize_level_c, kern_resize_level_avx2, kern_resize_level_avx512;
 
 #endif
