@@ -8,6 +8,8 @@
 #include "model/vit_team_internal.h"
 
 #define MOST_IMAGE_LANES 16u
+/* More than these read the weights too often. */
+#define MOST_ROW_LANES 4u
 
 static void carve(struct vit_team *team, struct vit_carver *carver)
 {
@@ -20,8 +22,10 @@ static void carve(struct vit_team *team, struct vit_carver *carver)
 	team->x = vit_carve(carver, rows * shape->width);
 	team->y = vit_carve_in(carver, rows * shape->width, precision);
 	team->q = vit_carve_in(carver, rows * shape->width, precision);
-	team->k = vit_carve_in(carver, n_keys, precision);
-	team->v = vit_carve_in(carver, n_keys, precision);
+	for (unsigned i = 0; i < ARRAY_SIZE(team->k); i++) {
+		team->k[i] = vit_carve_in(carver, n_keys, precision);
+		team->v[i] = vit_carve_in(carver, n_keys, precision);
+	}
 	team->hidden = vit_carve_in(carver, rows * shape->mlp, precision);
 	team->last = vit_carve(carver, team->n * shape->width);
 	team->last_y = vit_carve_in(carver, team->n * shape->width, precision);
@@ -96,13 +100,15 @@ int vit_team_new(
 	team->precision = stem->precision;
 	team->n = stem->n;
 	team->n_tokens = stem->n_tokens;
-	team->n_keys = vit_n_keys(team->precision, stem->n_tokens);
 	team->narrow = kern_row_fastest();
 	team->wide = kern_wide_fastest();
 	team->whole = whole;
 	team->n_lanes = n_lanes;
 	team->by_images = shares_images(team->n, n_lanes);
-	r = lanes_init(team);
+	team->by_rows = n_lanes <= MOST_ROW_LANES;
+	r = team_choose_keys(team);
+	if (r == 0)
+		r = lanes_init(team);
 	if (r == 0)
 		r = place(team);
 	if (r < 0)
@@ -121,13 +127,13 @@ void vit_team_free(struct vit_team *team)
 	free(team);
 }
 
-/* ---- what follows a product, on the panel of a piece of image i */
+/* ---- what follows a product, on the lane's panel, a piece of image i */
 
-typedef void then_fn(
-	struct vit_team *team, const struct team_piece *piece, size_t i, const void *panel);
+typedef void then_fn(struct vit_team *team, const struct team_lane *lane,
+	const struct team_piece *piece, size_t i);
 
-static void then_embed(
-	struct vit_team *team, const struct team_piece *piece, size_t i, const void *panel)
+static void then_embed(struct vit_team *team, const struct team_lane *lane,
+	const struct team_piece *piece, size_t i)
 {
 	const size_t width = team->vit->shape.width;
 
@@ -140,36 +146,42 @@ static void then_embed(
 		if (t == 0)
 			memcpy(x, position, piece->n_columns * sizeof(float));
 		else
-			team->wide->add(x, (const float *)panel + j * piece->n_columns, position,
-				piece->n_columns);
+			team->wide->add(x, (const float *)lane->panel + j * piece->n_columns,
+				position, piece->n_columns);
 	}
 }
 
-/* Columns (3, H, D / H) of some tokens to dense heads. */
-static void then_split(
-	struct vit_team *team, const struct team_piece *piece, size_t i, const void *panel)
+/* Columns (3, H, D / H) of some tokens to heads. */
+static void then_split(struct vit_team *team, const struct team_lane *lane,
+	const struct team_piece *piece, size_t i)
 {
 	const struct vit_shape *shape = &team->vit->shape;
 	const uint32_t width = shape->width, head = width / shape->n_heads;
 	const uint32_t end = piece->column + piece->n_columns;
 	const size_t size = precision_bytes(team->precision);
-	void *const parts[] = { team->q, team->k, team->v };
 
 	for (uint32_t c = piece->column, n; c < end; c += n) {
-		const uint32_t part = c / width, h = c % width / head, d = c % head;
-		const size_t rows = part == 0 ? team->n_tokens : team->n_keys;
-		const size_t first = (i * shape->n_heads + h) * rows + piece->row;
-		const char *src = (const char *)panel + (c - piece->column) * size;
+		const uint32_t part = c / width;
+		struct team_columns columns = {
+			.src = (const char *)lane->panel + (c - piece->column) * size,
+			.stride = piece->n_columns,
+			.item = i * shape->n_heads + c % width / head,
+			.column = c % head,
+		};
 
-		n = head - d < end - c ? head - d : end - c;
-		for (size_t j = 0; j < piece->n_rows; j++)
-			memcpy(team_at(team, parts[part], (first + j) * head + d),
-				src + j * piece->n_columns * size, n * size);
+		n = head - columns.column < end - c ? head - columns.column : end - c;
+		columns.n = n;
+		if (part == 0)
+			team_put_queries(team, piece, &columns);
+		else if (part == 1)
+			team_put_keys(team, lane->k, piece, &columns);
+		else
+			team_put_values(team, lane->v, piece, &columns);
 	}
 }
 
-static void then_add(
-	struct vit_team *team, const struct team_piece *piece, size_t i, const void *panel)
+static void then_add(struct vit_team *team, const struct team_lane *lane,
+	const struct team_piece *piece, size_t i)
 {
 	const size_t width = team->vit->shape.width;
 
@@ -177,13 +189,13 @@ static void then_add(
 		float *x = team->x + (i * team->n_tokens + piece->row + j) * width + piece->column;
 
 		team->wide->add(
-			x, x, (const float *)panel + j * piece->n_columns, piece->n_columns);
+			x, x, (const float *)lane->panel + j * piece->n_columns, piece->n_columns);
 	}
 }
 
 /* Behind the last block's attention rows are images: their class tokens go on alone. */
-static void then_add_first(
-	struct vit_team *team, const struct team_piece *piece, size_t i, const void *panel)
+static void then_add_first(struct vit_team *team, const struct team_lane *lane,
+	const struct team_piece *piece, size_t i)
 {
 	const size_t width = team->vit->shape.width;
 
@@ -193,12 +205,12 @@ static void then_add_first(
 
 		team->wide->add(team->last + row * width + piece->column,
 			team->x + row * team->n_tokens * width + piece->column,
-			(const float *)panel + j * piece->n_columns, piece->n_columns);
+			(const float *)lane->panel + j * piece->n_columns, piece->n_columns);
 	}
 }
 
-static void then_add_last(
-	struct vit_team *team, const struct team_piece *piece, size_t i, const void *panel)
+static void then_add_last(struct vit_team *team, const struct team_lane *lane,
+	const struct team_piece *piece, size_t i)
 {
 	const size_t width = team->vit->shape.width;
 
@@ -206,13 +218,13 @@ static void then_add_last(
 	for (size_t j = 0; j < piece->n_rows; j++) {
 		float *last = team->last + (piece->row + j) * width + piece->column;
 
-		team->wide->add(
-			last, last, (const float *)panel + j * piece->n_columns, piece->n_columns);
+		team->wide->add(last, last, (const float *)lane->panel + j * piece->n_columns,
+			piece->n_columns);
 	}
 }
 
-static void gelu_to(struct vit_team *team, const struct team_piece *piece, size_t i,
-	const void *panel, void *dst)
+static void gelu_to(struct vit_team *team, const struct team_lane *lane,
+	const struct team_piece *piece, size_t i, void *dst)
 {
 	const size_t mlp = team->vit->shape.mlp, n = piece->n_columns;
 	const size_t first = i * team->n_tokens + piece->row;
@@ -221,22 +233,22 @@ static void gelu_to(struct vit_team *team, const struct team_piece *piece, size_
 		void *at = team_at(team, dst, (first + j) * mlp + piece->column);
 
 		if (team->precision == PRECISION_F32)
-			team->wide->gelu(at, (const float *)panel + j * n, n);
+			team->wide->gelu(at, (const float *)lane->panel + j * n, n);
 		else
-			team->narrow->gelu(at, (const bf16 *)panel + j * n, n);
+			team->narrow->gelu(at, (const bf16 *)lane->panel + j * n, n);
 	}
 }
 
-static void then_gelu(
-	struct vit_team *team, const struct team_piece *piece, size_t i, const void *panel)
+static void then_gelu(struct vit_team *team, const struct team_lane *lane,
+	const struct team_piece *piece, size_t i)
 {
-	gelu_to(team, piece, i, panel, team->hidden);
+	gelu_to(team, lane, piece, i, team->hidden);
 }
 
-static void then_gelu_last(
-	struct vit_team *team, const struct team_piece *piece, size_t i, const void *panel)
+static void then_gelu_last(struct vit_team *team, const struct team_lane *lane,
+	const struct team_piece *piece, size_t i)
 {
-	gelu_to(team, piece, i, panel, team->last_hidden);
+	gelu_to(team, lane, piece, i, team->last_hidden);
 }
 
 /* ---- phases: between two of them the lanes wait for each other */
@@ -269,7 +281,7 @@ static int run_layer(struct vit_team *team, struct team_lane *lane, const struct
 			op_bind(piece->op, OP_DST, lane->panel);
 			r = op_run(piece->op);
 			if (r == 0)
-				run->then(team, piece, i, lane->panel);
+				run->then(team, lane, piece, i);
 		}
 	return r;
 }
@@ -315,18 +327,15 @@ static int run_linear(const struct step *step, unsigned l, enum vit_layer of, vo
 		});
 }
 
-/* rows of an image */
-static void run_norm(const struct step *step, unsigned l, const struct vit_norm *norm,
-	const float *src, void *to, size_t rows)
+/* Rows of a norm that a lane makes, of those from `first` on, of so many. */
+static void norm_rows(const struct step *step, size_t first, size_t end,
+	const struct vit_norm *norm, const float *src, void *to)
 {
 	const struct vit_team *team = step->team;
-	const size_t width = team->vit->shape.width, n = (step->end - step->first) * rows;
+	const size_t width = team->vit->shape.width;
 	const struct row_norm row = { norm->weight, norm->bias, team->vit->shape.norm_eps, width };
-	const unsigned n_lanes = team->by_images ? 1 : team->n_lanes,
-		       lane = team->by_images ? 0 : l;
-	const size_t end = step->first * rows + team_share(n, lane + 1, n_lanes);
 
-	for (size_t i = step->first * rows + team_share(n, lane, n_lanes); i < end; i++) {
+	for (size_t i = first; i < end; i++) {
 		void *dst = team_at(team, to, i * width);
 		float stats[2];
 
@@ -335,6 +344,25 @@ static void run_norm(const struct step *step, unsigned l, const struct vit_norm 
 		else
 			team->narrow->norm(dst, src + i * width, &row, stats);
 	}
+}
+
+/* `rows` of each image. */
+static void run_norm(const struct step *step, unsigned l, const struct vit_norm *norm,
+	const float *src, void *to, size_t rows)
+{
+	const struct vit_team *team = step->team;
+	const unsigned n_lanes = team->n_lanes;
+	const size_t first = step->first * rows, n = (step->end - step->first) * rows;
+
+	if (team->by_images)
+		norm_rows(step, first, first + n, norm, src, to);
+	else if (team->by_rows && rows == team->n_tokens)
+		for (size_t i = step->first; i < step->end; i++)
+			norm_rows(step, i * rows + team_share(rows, l, n_lanes),
+				i * rows + team_share(rows, l + 1, n_lanes), norm, src, to);
+	else
+		norm_rows(step, first + team_share(n, l, n_lanes),
+			first + team_share(n, l + 1, n_lanes), norm, src, to);
 }
 
 static int embed(const struct step *step, unsigned l)
@@ -365,7 +393,11 @@ static int norm1(const struct step *step, unsigned l)
 
 static int qkv(const struct step *step, unsigned l)
 {
-	return run_linear(step, l, VIT_QKV, step->team->y, step->team->vit->shape.width);
+	struct vit_team *team = step->team;
+
+	team->lanes[l].k = team->k[step->block % ARRAY_SIZE(team->k)];
+	team->lanes[l].v = team->v[step->block % ARRAY_SIZE(team->v)];
+	return run_linear(step, l, VIT_QKV, team->y, team->vit->shape.width);
 }
 
 static int attend(const struct step *step, unsigned l)
@@ -410,9 +442,17 @@ static int fc2(const struct step *step, unsigned l)
 		team->vit->shape.mlp);
 }
 
-static phase_fn *const block_phases[] = { norm1, qkv, attend, proj, norm2, fc1, fc2 };
+struct phase {
+	phase_fn *run;
+	bool meets; /* lanes that share rows need of each other what it made: keys and values */
+};
+
+static const struct phase block_phases[] = { { norm1, false }, { qkv, true }, { attend, false },
+	{ proj, false }, { norm2, false }, { fc1, false }, { fc2, false } };
 /* Of the last block once more, for all tokens: what they ask with, and are asked for, is there. */
-static phase_fn *const rest_phases[] = { attend, proj, norm2, fc1, fc2 };
+static const struct phase *const rest_phases = block_phases + 2;
+#define N_PHASES ARRAY_SIZE(block_phases)
+#define N_REST_PHASES (N_PHASES - 2)
 
 static void step_to(struct step *step, const struct slot *slot, uint32_t block)
 {
@@ -421,49 +461,56 @@ static void step_to(struct step *step, const struct slot *slot, uint32_t block)
 	step->last = block + 1 == step->team->vit->shape.depth;
 }
 
-/* ---- lanes that share columns: by every thread; where there are fewer than lanes, some take several.
- * After an error nothing more is computed, but all still meet. */
+/* ---- lanes that share columns or rows: by every thread; where there are fewer than lanes, some take
+ * several. After an error nothing more is computed, but all still meet. */
 
-static void run_phase(const struct step *step, phase_fn *phase)
+static void run_together(const struct step *step, const struct phase *phases, unsigned n_phases)
 {
 	struct vit_team *team = step->team;
+	/* Class tokens that go on alone are shared by columns. */
+	const bool by_rows = team->by_rows && !step->last;
 
-	for (unsigned l = (unsigned)omp_get_thread_num(); l < team->n_lanes;
-		l += (unsigned)omp_get_num_threads())
-		if (team->lanes[l].error == 0)
-			team->lanes[l].error = phase(step, l);
+	for (unsigned i = 0; i < n_phases; i++) {
+		for (unsigned l = (unsigned)omp_get_thread_num(); l < team->n_lanes;
+			l += (unsigned)omp_get_num_threads())
+			if (team->lanes[l].error == 0)
+				team->lanes[l].error = phases[i].run(step, l);
+		if (phases[i].meets || !by_rows) {
 #pragma omp barrier
+		}
+	}
 }
 
-static void forward_columns(struct vit_team *team, const struct slot *slot)
+static void forward_together(struct vit_team *team, const struct slot *slot)
 {
+	static const struct phase start = { embed, false };
 	struct step step = { .team = team, .end = team->n };
 
-	run_phase(&step, embed);
+	run_together(&step, &start, 1);
 	for (uint32_t b = 0; b < team->vit->shape.depth; b++) {
 		step_to(&step, slot, b);
-		for (unsigned i = 0; i < ARRAY_SIZE(block_phases); i++)
-			run_phase(&step, block_phases[i]);
+		run_together(&step, block_phases, N_PHASES);
 	}
 	step.last = false;
-	for (unsigned i = 0; team->whole && i < ARRAY_SIZE(rest_phases); i++)
-		run_phase(&step, rest_phases[i]);
+	if (team->whole)
+		run_together(&step, rest_phases, N_REST_PHASES);
 }
 
 /* ---- lanes that share images */
 
 static int run_phases(
-	const struct step *step, unsigned l, phase_fn *const phases[], unsigned n_phases)
+	const struct step *step, unsigned l, const struct phase *phases, unsigned n_phases)
 {
 	int r = 0;
 
 	for (unsigned i = 0; i < n_phases && r == 0; i++)
-		r = phases[i](step, l);
+		r = phases[i].run(step, l);
 	return r;
 }
 
 /* The lane's images one after the other. */
-static int run_each(const struct step *all, unsigned l, phase_fn *const phases[], unsigned n_phases)
+static int run_each(
+	const struct step *all, unsigned l, const struct phase *phases, unsigned n_phases)
 {
 	struct step one = *all;
 	int r = 0;
@@ -485,11 +532,11 @@ static int forward_images(struct vit_team *team, const struct slot *slot, unsign
 
 	for (uint32_t b = 0; b < team->vit->shape.depth && r == 0; b++) {
 		step_to(&all, slot, b);
-		r = all.last ? run_phases(&all, l, block_phases, ARRAY_SIZE(block_phases))
-			     : run_each(&all, l, block_phases, ARRAY_SIZE(block_phases));
+		r = all.last ? run_phases(&all, l, block_phases, N_PHASES)
+			     : run_each(&all, l, block_phases, N_PHASES);
 	}
 	all.last = false;
-	return r < 0 || !team->whole ? r : run_each(&all, l, rest_phases, ARRAY_SIZE(rest_phases));
+	return r < 0 || !team->whole ? r : run_each(&all, l, rest_phases, N_REST_PHASES);
 }
 
 int vit_team_forward(struct vit_team *team, const struct slot *slot, const float **ret_tokens)
@@ -505,7 +552,7 @@ int vit_team_forward(struct vit_team *team, const struct slot *slot, const float
 			for (unsigned l = 0; l < team->n_lanes; l++)
 				team->lanes[l].error = forward_images(team, slot, l);
 		} else
-			forward_columns(team, slot);
+			forward_together(team, slot);
 	}
 	for (unsigned l = 0; l < team->n_lanes && r == 0; l++)
 		r = team->lanes[l].error;

@@ -7,17 +7,19 @@
 /**
  * A forward pass in one parallel region. Each thread, a lane, has primitives of its own that run on it
  * alone. Where there are images enough, lanes share these, and never wait for each other: a block's
- * weights stay near by from image to image, and what an image is within a block. Else a product's lanes
- * share its columns, so that each reads its part of the weights only and, what it has just written still
- * near by, does at once what follows in the same columns (GELU, residual, heads); they wait for each
- * other where a product needs all columns of the one before. Of an image the bits are the same in any
- * batch.
+ * weights stay near by from image to image, and what an image is within a block. Else few lanes share an
+ * image's tokens: they wait for each other once a block, for keys and values; what is of one token stays
+ * with its lane. More lanes than four would each read all weights for few tokens: they share a product's
+ * columns, do what follows in them at once (GELU, residual, heads), and wait for each other where a
+ * product needs all columns of the one before. Of an image the bits are the same in any batch while the
+ * number of lanes is.
  */
 struct vit_team;
 
 /** Reads stem's columns and positions, which must outlive it. As many lanes as OpenMP has threads.
  * @param whole  every token passes the last block too, see vit_team_tokens()
- * @return 0, -EOPNOTSUPP: not in this precision, or not by columns, -ENOMEM, -EIO */
+ * @return 0, -EOPNOTSUPP: not in this precision, or oneDNN's layout of weights has no
+ * columns that lie together, -ENOMEM, -EIO */
 int vit_team_new(
 	struct vit_team **ret_team, const struct vit *vit, const struct vit_stem *stem, bool whole);
 void vit_team_free(struct vit_team *team);

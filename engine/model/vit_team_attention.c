@@ -43,7 +43,7 @@ int team_attend(struct vit_team *team, struct team_lane *lane, size_t item, bool
 	const size_t n_q = team->n_tokens * head, n_k = team->n_keys * head;
 	int r = 0;
 
-	for (unsigned p = 0; p < TEAM_N_PIECES && r == 0; p++) {
+	for (unsigned p = 0; p < lane->n_pieces && r == 0; p++) {
 		const struct team_heads *heads = last ? &lane->last_heads[p] : &lane->heads[p];
 		const size_t begin = item + heads->item;
 
@@ -52,13 +52,13 @@ int team_attend(struct vit_team *team, struct team_lane *lane, size_t item, bool
 		for (size_t i = begin; i < begin + heads->n_items && r == 0; i++) {
 			r = op_run_on(heads->scores,
 				team_at(team, team->q, i * n_q + heads->row * head),
-				team_at(team, team->k, i * n_k), lane->logits);
+				team_at(team, lane->k, i * n_k), lane->logits);
 			if (r < 0)
 				return r;
 			soften(team, lane, heads->n_rows);
 			if (last && team->whole)
 				keep(team, lane, i);
-			r = op_run_on(heads->mix, lane->probs, team_at(team, team->v, i * n_k),
+			r = op_run_on(heads->mix, lane->probs, team_at(team, lane->v, i * n_k),
 				lane->panel);
 			if (r == 0)
 				give(team, lane, heads, i, last);

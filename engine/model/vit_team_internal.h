@@ -35,15 +35,19 @@ struct team_heads {
 /* What is left where lanes do not divide the columns, or heads, is shared by rows. */
 enum { TEAM_WHOLE, TEAM_REST, TEAM_N_PIECES };
 
+/* Keys, or a head's columns, that lie together where attention's products are convolutions. */
+#define TEAM_KEY_BLOCK 8u
+
 struct team_lane {
 	struct onednn *onednn;
 	uint32_t first, end;                      /* images that it computes, or has a share of */
 	struct team_piece *pieces[TEAM_N_LAYERS]; /* (n_pieces) each */
 	unsigned n_pieces;
-	struct team_heads heads[TEAM_N_PIECES], last_heads[TEAM_N_PIECES];
-	void *panel;   /* a piece's result */
-	float *logits; /* (T, n_keys) */
-	void *probs;   /* likewise; in f32 logits */
+	struct team_heads *heads, *last_heads; /* (n_pieces) each */
+	void *k, *v;                           /* of the block where it is */
+	void *panel;                           /* a piece's result */
+	float *logits;                         /* (T, n_keys) */
+	void *probs;                           /* likewise; in f32 logits */
 	int error;
 };
 
@@ -52,12 +56,18 @@ struct vit_team {
 	const struct vit_stem *stem;
 	enum precision precision;
 	uint32_t n, n_tokens, n_keys;
-	bool by_images; /* lanes share images, not columns: nobody waits for anybody */
+	bool by_images; /* lanes share images: nobody waits for anybody */
+	bool by_rows; /* else they share each image's tokens, not columns: all but the last block */
+	bool in_blocks; /* keys and values lie as packed weights: (n_keys / 8, D / H, 8) and
+			 * (D / H / 8, n_keys, 8) a head */
 	struct arena *arena;
-	float *x;        /* (n, T, D) */
-	void *y;         /* (n, T, D) a norm's result; then attention's */
-	void *q, *k, *v; /* (n, H, T, D / H), twice (n, H, n_keys, D / H) whose rest is 0 */
-	void *hidden;    /* (n, T, mlp) */
+	float *x; /* (n, T, D) */
+	void *y;  /* (n, T, D) a norm's result; then attention's */
+	void *q;  /* (n, H, T, D / H) */
+	/* (n, H, n_keys, D / H) whose rest is 0, of this block and of the next: a lane may be there while
+	 * another still looks at these. */
+	void *k[2], *v[2];
+	void *hidden; /* (n, T, mlp) */
 	/* Behind the last block's attention, of class tokens alone: (n, D) twice, (n, mlp). Memory of
 	 * their own: a lane may be there while another is not. */
 	float *last;
@@ -92,6 +102,23 @@ static inline void *team_y(const struct vit_team *team, bool last)
 {
 	return last ? team->last_y : team->y;
 }
+
+/* Columns of one head that a product made, of a piece's rows. */
+struct team_columns {
+	const void *src;
+	size_t stride;      /* from row to row, in values */
+	size_t item;        /* image and head */
+	uint32_t column, n; /* of the head's */
+};
+
+/* vit_team_keys.c: how attention's operands lie */
+int team_choose_keys(struct vit_team *team);
+void team_put_queries(
+	struct vit_team *team, const struct team_piece *piece, const struct team_columns *columns);
+void team_put_keys(struct vit_team *team, void *k, const struct team_piece *piece,
+	const struct team_columns *columns);
+void team_put_values(struct vit_team *team, void *v, const struct team_piece *piece,
+	const struct team_columns *columns);
 
 /* vit_team_attention.c: q, k and v to y, one lane's share of the heads from `item` on */
 int team_attend(struct vit_team *team, struct team_lane *lane, size_t item, bool last);

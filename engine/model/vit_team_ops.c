@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <stdlib.h>
 
 #include "model/vit_team_internal.h"
 
@@ -65,24 +66,41 @@ static int piece_init(struct vit_team *team, struct team_lane *lane, enum team_l
 	return op_error(r, piece->op);
 }
 
+static struct team_piece some_rows(uint32_t rows, unsigned l, unsigned n_lanes)
+{
+	const uint32_t row = (uint32_t)team_share(rows, l, n_lanes);
+
+	return (struct team_piece){
+		.row = row,
+		.n_rows = (uint32_t)team_share(rows, l + 1, n_lanes) - row,
+	};
+}
+
 /* The pieces of lane l among n_lanes, of so many rows. */
-static void cut(struct team_piece *pieces, const struct layer_size *size, uint32_t block,
+static void cut_columns(struct team_piece *pieces, const struct layer_size *size, uint32_t block,
 	unsigned l, unsigned n_lanes)
 {
 	const uint32_t n_blocks = size->n / block, n_whole = n_blocks / n_lanes;
-	const uint32_t row = (uint32_t)team_share(size->rows, l, n_lanes);
 
 	pieces[TEAM_WHOLE] = (struct team_piece){
 		.n_rows = size->rows,
 		.column = l * n_whole * block,
 		.n_columns = n_whole * block,
 	};
-	pieces[TEAM_REST] = (struct team_piece){
-		.row = row,
-		.n_rows = (uint32_t)team_share(size->rows, l + 1, n_lanes) - row,
-		.column = n_lanes * n_whole * block,
-		.n_columns = n_blocks % n_lanes * block,
-	};
+	pieces[TEAM_REST] = some_rows(size->rows, l, n_lanes);
+	pieces[TEAM_REST].column = n_lanes * n_whole * block;
+	pieces[TEAM_REST].n_columns = n_blocks % n_lanes * block;
+}
+
+static void cut(const struct vit_team *team, struct team_piece *pieces, enum team_layer layer,
+	const struct layer_size *size, uint32_t block, unsigned l)
+{
+	if (layer >= TEAM_LAST_PROJ || !team->by_rows) {
+		cut_columns(pieces, size, block, l, team->n_lanes);
+		return;
+	}
+	pieces[TEAM_WHOLE] = some_rows(size->rows, l, team->n_lanes);
+	pieces[TEAM_WHOLE].n_columns = size->n;
 }
 
 /* Lanes that share images cut these up all the same: an op of another size may round otherwise. */
@@ -96,7 +114,7 @@ static void cut_all(struct vit_team *team, struct team_lane *lane, enum team_lay
 	for (unsigned l = 0; l < team->n_lanes; l++) {
 		struct team_piece *pieces = &lane->pieces[layer][TEAM_N_PIECES * l];
 
-		cut(pieces, &size, block, l, team->n_lanes);
+		cut(team, pieces, layer, &size, block, l);
 		for (unsigned i = 0; last && i < TEAM_N_PIECES; i++)
 			pieces[i].row += lane->first;
 	}
@@ -122,7 +140,7 @@ static int layer_init(struct vit_team *team, unsigned l, enum team_layer layer)
 	if (team->by_images)
 		cut_all(team, lane, layer, size, block);
 	else
-		cut(lane->pieces[layer], &size, block, l, team->n_lanes);
+		cut(team, lane->pieces[layer], layer, &size, block, l);
 	for (unsigned i = 0; i < lane->n_pieces && r == 0; i++)
 		r = piece_init(team, lane, layer, &lane->pieces[layer][i], packed);
 	return r;
@@ -135,36 +153,61 @@ static int heads_ops(struct vit_team *team, struct team_lane *lane, struct team_
 	const int64_t t = team->n_keys;
 	const struct view keys = view_in(view_2d(t, head), team->precision);
 	const struct view probs = view_in(view_2d(rows, t), team->precision);
-	int r;
+	_cleanup_(packed_freep) struct packed *k = NULL, *v = NULL;
+	int r = 0;
 
 	if (heads->n_items == 0 || rows == 0)
 		return 0;
-	r = op_matmul_new(&heads->scores, lane->onednn,
-		&(struct op_matmul){
-			.src = view_in(view_2d(rows, head), team->precision),
-			.weights = vit_view_transposed(keys),
-			.dst = view_2d(rows, t),
-			.factor = vit_attention_factor(shape),
-		});
-	r = op_error(r, heads->scores);
-	if (r < 0)
-		return r;
-	r = op_matmul_new(&heads->mix, lane->onednn,
-		&(struct op_matmul){
-			.src = probs,
-			.weights = keys,
-			.dst = view_in(view_2d(rows, head), team->precision),
-		});
-	return op_error(r, heads->mix);
+	if (team->in_blocks) {
+		r = packed_new(&k, lane->onednn, head, t, PACKED_N_BY_K, team->precision);
+		if (r == 0)
+			r = packed_new(&v, lane->onednn, t, head, PACKED_N_BY_K, team->precision);
+	}
+	if (r == 0)
+		r = op_matmul_new(&heads->scores, lane->onednn,
+			&(struct op_matmul){
+				.src = view_in(view_2d(rows, head), team->precision),
+				.weights = vit_view_transposed(keys),
+				.packed = k,
+				.dst = view_2d(rows, t),
+				.factor = vit_attention_factor(shape),
+			});
+	if (r == 0)
+		r = op_error(r, heads->scores);
+	if (r == 0)
+		r = op_matmul_new(&heads->mix, lane->onednn,
+			&(struct op_matmul){
+				.src = probs,
+				.weights = keys,
+				.packed = v,
+				.dst = view_in(view_2d(rows, head), team->precision),
+			});
+	return r < 0 ? r : op_error(r, heads->mix);
 }
 
-/* Those of an image: which one is said when it is its turn. */
+/* A lane's rows of every head from item 0 on. */
+static struct team_heads rows_of_heads(
+	const struct vit_team *team, unsigned l, size_t n_items, uint32_t rows)
+{
+	const struct team_piece piece = some_rows(rows, l, team->n_lanes);
+
+	return (struct team_heads){
+		.n_items = n_items,
+		.row = piece.row,
+		.n_rows = piece.n_rows,
+	};
+}
+
+/* Those of an image: which one is said when it is its turn. Cut up as by lanes that share rows. */
 static void share_images(const struct vit_team *team, struct team_heads *heads, uint32_t rows)
 {
-	heads[TEAM_WHOLE] = (struct team_heads){
-		.n_items = team->vit->shape.n_heads,
-		.n_rows = rows,
-	};
+	const size_t n_heads = team->vit->shape.n_heads;
+
+	if (!team->by_rows || rows == 1)
+		heads[TEAM_WHOLE] = (struct team_heads){ .n_items = n_heads, .n_rows = rows };
+	else
+		for (unsigned l = 0; l < team->n_lanes; l++)
+			heads[l] = rows_of_heads(team, l, n_heads, rows);
 }
 
 static void share_heads(
@@ -173,30 +216,35 @@ static void share_heads(
 	const size_t n_items = (size_t)team->n * team->vit->shape.n_heads;
 	const size_t n_whole = n_items / team->n_lanes;
 
+	if (team->by_rows && rows > 1) {
+		heads[TEAM_WHOLE] = rows_of_heads(team, l, n_items, rows);
+		return;
+	}
 	heads[TEAM_WHOLE] = (struct team_heads){
 		.item = l * n_whole,
 		.n_items = n_whole,
 		.n_rows = rows,
 	};
-	heads[TEAM_REST] = (struct team_heads){
-		.item = team->n_lanes * n_whole,
-		.n_items = n_items % team->n_lanes,
-		.row = (uint32_t)team_share(rows, l, team->n_lanes),
-	};
-	heads[TEAM_REST].n_rows =
-		(uint32_t)team_share(rows, l + 1, team->n_lanes) - heads[TEAM_REST].row;
+	heads[TEAM_REST] = rows_of_heads(team, l, n_items % team->n_lanes, rows);
+	heads[TEAM_REST].item = team->n_lanes * n_whole;
 }
 
-static int heads_init(struct vit_team *team, unsigned l, struct team_heads *heads, uint32_t rows)
+static int heads_init(
+	struct vit_team *team, unsigned l, struct team_heads **ret_heads, uint32_t rows)
 {
+	struct team_lane *lane = &team->lanes[l];
+	struct team_heads *heads = calloc(lane->n_pieces, sizeof(*heads));
 	int r = 0;
 
+	*ret_heads = heads;
+	if (!heads)
+		return -ENOMEM;
 	if (team->by_images)
 		share_images(team, heads, rows);
 	else
 		share_heads(team, l, heads, rows);
-	for (unsigned i = 0; i < TEAM_N_PIECES && r == 0; i++)
-		r = heads_ops(team, &team->lanes[l], &heads[i]);
+	for (unsigned i = 0; i < lane->n_pieces && r == 0; i++)
+		r = heads_ops(team, lane, &heads[i]);
 	return r;
 }
 
@@ -211,18 +259,19 @@ int team_lane_init(struct vit_team *team, unsigned l)
 	for (enum team_layer layer = 0; layer < TEAM_N_LAYERS && r == 0; layer++)
 		r = layer_init(team, l, layer);
 	if (r == 0)
-		r = heads_init(team, l, lane->heads, team->n_tokens);
+		r = heads_init(team, l, &lane->heads, team->n_tokens);
 	if (r == 0)
-		r = heads_init(team, l, lane->last_heads, 1);
+		r = heads_init(team, l, &lane->last_heads, 1);
 	return r;
 }
 
-static void heads_done(struct team_heads *heads)
+static void heads_done(struct team_heads *heads, unsigned n)
 {
-	for (unsigned i = 0; i < TEAM_N_PIECES; i++) {
+	for (unsigned i = 0; heads && i < n; i++) {
 		op_free(heads[i].scores);
 		op_free(heads[i].mix);
 	}
+	free(heads);
 }
 
 void team_lane_done(struct team_lane *lane)
@@ -232,7 +281,7 @@ void team_lane_done(struct team_lane *lane)
 			op_free(lane->pieces[layer][i].op);
 		free(lane->pieces[layer]);
 	}
-	heads_done(lane->heads);
-	heads_done(lane->last_heads);
+	heads_done(lane->heads, lane->n_pieces);
+	heads_done(lane->last_heads, lane->n_pieces);
 	onednn_free(lane->onednn);
 }
