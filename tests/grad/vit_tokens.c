@@ -364,12 +364,13 @@ static void bf16_points_where_f32_does(void **state)
 {
 	const struct model *model = *state;
 	const size_t n = vit_layout(model->vit)->n_elements;
-	_cleanup_(freep) float *grad = calloc(n, sizeof(*grad));
-	_cleanup_(freep) float *rounded = calloc(n, sizeof(*rounded));
+	_cleanup_(freep) float *grad = NULL, *rounded = NULL;
 	_cleanup_(slot_freep) struct slot *slot = NULL;
 
 	if (!vit_has(model->vit, PRECISION_BF16))
 		skip();
+	grad = calloc(n, sizeof(*grad));
+	rounded = calloc(n, sizeof(*rounded));
 	assert_int_equal(vit_slot_new(&slot, model->vit, SLOT_LEARN | SLOT_BF16), 0);
 	assert_int_equal(slot_apply(slot, model->mask), 0);
 	for (size_t w = 0; w < ARRAY_SIZE(ways); w++) {
