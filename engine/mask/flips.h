@@ -18,10 +18,10 @@ struct pocket {
 	void *values, *spare; /* (room) in the copy's precision; NULL: there is none */
 	uint32_t room;
 	bool valid; /* it has them all */
-	/* Of tiles only (mask/tiles.h), whose values are in the order of memory or of these: */
-	uint32_t *places; /* NULL: no tiles */
+	/* Where the values belong (mask/places.h), while the slot goes by places; NULL: it never does. */
+	uint32_t *places;
 	uint32_t n;
-	bool in_order;
+	bool in_order; /* of tiles only (mask/tiles.h): values in the order of memory, not of places */
 };
 
 int pocket_init(struct pocket *pocket, size_t room, enum precision precision);

@@ -19,6 +19,10 @@
  * faster than packing, 9 to 18 ns each. */
 #define POCKET_SHARE 16
 
+/* Where two masks together drop no more than one weight in so many, going by places is faster than
+ * looking for what differs. */
+#define PLACES_SHARE 48
+
 /* The mask to come. */
 struct coming {
 	const struct mask *mask;
@@ -31,6 +35,7 @@ struct coming {
 struct turn {
 	const struct packed_map *forward, *backward;
 	struct pocket pocket;
+	bool tiles; /* the copy is of tiles: mask/tiles.h */
 };
 
 struct slot {
@@ -167,7 +172,8 @@ static int map_for(struct slot *slot, struct packed *packed, const struct packed
 static int places_init(struct slot *slot, struct turn *turn)
 {
 	const size_t n = (size_t)turn->forward->n_rows * turn->forward->n_columns;
-	const size_t n_bytes = (n / slot->tiles->share + 1) * sizeof(*turn->pocket.places);
+	const size_t share = turn->tiles ? slot->tiles->share : PLACES_SHARE;
+	const size_t n_bytes = (n / share + 1) * sizeof(*turn->pocket.places);
 
 	turn->pocket.places = malloc(n_bytes);
 	slot->n_bytes += n_bytes;
@@ -195,8 +201,10 @@ static int turn_init(struct slot *slot, unsigned i)
 		r = map_for(slot, slot->entries[i].forward, &turn->forward);
 	if (same == i && r == 0)
 		r = map_for(slot, slot->entries[i].backward, &turn->backward);
-	if (r < 0 || slot->entries[i].backward || !turn->forward || !tiles_fit(turn->forward))
+	/* int8 has sums to correct. */
+	if (r < 0 || slot->entries[i].backward || !turn->forward || (slot->use & SLOT_INT8))
 		return r;
+	turn->tiles = tiles_fit(turn->forward);
 	return places_init(slot, turn);
 }
 
@@ -377,6 +385,50 @@ static bool turn_tiles(struct slot *slot, unsigned i, const struct mask *mask)
 	return true;
 }
 
+static struct places places_of(const struct slot *slot, unsigned i)
+{
+	struct turn *turn = &slot->turns[i];
+
+	return (struct places){ packed_data(slot->entries[i].forward), turn->forward,
+		&turn->pocket };
+}
+
+/* Likewise of a copy that is not of tiles. */
+static bool turn_places(struct slot *slot, unsigned i, const struct coming *coming)
+{
+	const unsigned weight = slot->layers[i].weight;
+	const struct mask_tensor *tensor = &coming->mask->layout->tensors[weight];
+	const size_t n_next = tensor->n - coming->mask->n_on[weight];
+	const struct places places = places_of(slot, i);
+	struct pocket *pocket = places.pocket;
+	struct mask_gaps gaps;
+
+	if ((tensor->n - slot->mask->n_on[weight] + n_next) * PLACES_SHARE > tensor->n ||
+		!mask_rest_gaps(&gaps, coming->rest, coming->mask->layout, weight))
+		return false;
+	if (!slot->untold[weight])
+		places_find(&places, &slot->mask->words[tensor->word]);
+	else if (pocket->n == n_next && places_are(&places, &gaps))
+		return true;
+	places_put_back(&places);
+	places_take(&places, &gaps);
+	slot->mask->n_on[weight] = coming->mask->n_on[weight];
+	slot->untold[weight] = true;
+	return true;
+}
+
+/* From places to the mask that drops nothing, as its bits then say. */
+static void leave_places(struct slot *slot, unsigned i)
+{
+	const unsigned weight = slot->layers[i].weight;
+	const struct places places = places_of(slot, i);
+
+	if (!slot->untold[weight])
+		return;
+	places_put_back(&places);
+	remember(slot, slot->blank, weight);
+}
+
 /* By what the mask drops alone; false: it must be woken. */
 static bool turn_by_gaps(struct slot *slot, unsigned i, const struct coming *coming)
 {
@@ -387,6 +439,8 @@ static bool turn_by_gaps(struct slot *slot, unsigned i, const struct coming *com
 
 	if (slot->stale[weight] || !turn->pocket.places || !turn->pocket.valid)
 		return false;
+	if (!turn->tiles)
+		return turn_places(slot, i, coming);
 	job = tile_job(slot, i, coming->mask);
 	if (!tiles_are_few(&job, slot->tiles) ||
 		!mask_rest_gaps(&gaps, coming->rest, coming->mask->layout, weight))
@@ -406,10 +460,12 @@ static bool turn_weight(struct slot *slot, unsigned i, const struct mask *mask)
 
 	if (slot->stale[layer->weight] || !turn->forward || (entry->backward && !turn->backward))
 		return false;
-	if (turn->pocket.places && tensor->n - mask->n_on[layer->weight] <= turn->pocket.room)
+	if (turn->tiles && tensor->n - mask->n_on[layer->weight] <= turn->pocket.room)
 		return turn_tiles(slot, i, mask);
-	if (turn->pocket.places)
+	if (turn->tiles)
 		turn->pocket.valid = false;
+	else
+		leave_places(slot, i);
 	if (slot->untold[layer->weight] || !few_differ(slot, &turn->pocket, mask, layer->weight))
 		return false;
 	flips_write(&(struct flip_job){
@@ -483,7 +539,7 @@ static int write_weight(struct slot *slot, unsigned i, const struct mask *mask)
 	const float *floats = layer->weight_values;
 	const void *values = floats;
 	/* What the mask drops is then taken from the copy, into the pocket. */
-	const bool from_copy = slot->turns[i].pocket.places &&
+	const bool from_copy = slot->turns[i].tiles &&
 			       tensor->n - mask->n_on[layer->weight] <= slot->turns[i].pocket.room;
 	int r;
 

@@ -70,27 +70,13 @@ uint32_t kern_tiles_lacking_c(uint32_t *found, const uint64_t *words, uint32_t n
 
 /* ---- place by place */
 
-/* So many places ahead, words and gaps at a time, lines are asked for: as many as can be under way, and
- * so few that they are still there. */
-enum { AHEAD = 24, WORDS_AT_ONCE = 512, GAPS_AT_ONCE = 64 };
+/* So many words at a time lines are asked for: as many as can be under way, and so few that they are
+ * still there. */
+enum { WORDS_AT_ONCE = 512 };
 
-static void put_back(const struct tile_job *job)
+static struct places places_of(const struct tile_job *job)
 {
-	const struct pocket *pocket = job->pocket;
-	const uint32_t *places = pocket->places;
-	const uint16_t *values = pocket->values;
-
-	for (uint32_t i = 0; i < pocket->n; i++) {
-		__builtin_prefetch(job->data + places[i + AHEAD < pocket->n ? i + AHEAD : i], 1);
-		job->data[places[i]] = values[i];
-	}
-}
-
-static uint32_t place_of(const struct packed_map *map, uint32_t p)
-{
-	const uint32_t row = packed_map_row(map, p);
-
-	return map->rows[row] + column_place(p - row * map->n_columns);
+	return (struct places){ job->data, job->map, job->pocket };
 }
 
 static uint32_t position_of(const struct packed_map *map, uint32_t place)
@@ -124,78 +110,43 @@ static uint32_t find_in_words(uint32_t *places, const struct tile_job *job, uint
 	return n_places;
 }
 
-static uint32_t find_in_gaps(uint32_t *places, const struct tile_job *job)
-{
-	uint32_t positions[GAPS_AT_ONCE];
-	const uint32_t n = mask_gaps_read(job->gaps, positions, GAPS_AT_ONCE);
-
-	for (uint32_t i = 0; i < n; i++) {
-		places[i] = place_of(job->map, positions[i]);
-		__builtin_prefetch(job->data + places[i], 1);
-	}
-	return n;
-}
-
-static void take_until(const struct tile_job *job, uint32_t end)
-{
-	struct pocket *pocket = job->pocket;
-	const uint32_t *places = pocket->places;
-	uint16_t *values = pocket->values;
-
-	for (; pocket->n < end; pocket->n++) {
-		uint16_t *place = job->data + places[pocket->n];
-
-		values[pocket->n] = *place;
-		*place = 0;
-	}
-}
-
 /* What was found before is taken while the lines of what is found now are under way. */
 static void take(const struct tile_job *job, const struct kern_tiles_impl *impl)
 {
 	const uint32_t n_words = job->map->n_rows * (job->map->n_columns / 64);
-	uint32_t *places = job->pocket->places, end = 0;
+	const struct places places = places_of(job);
+	uint32_t end = 0;
 
+	if (job->gaps) {
+		places_take(&places, job->gaps);
+		return;
+	}
 	job->pocket->n = 0;
-	for (uint32_t begin = 0; !job->gaps && begin < n_words; begin += WORDS_AT_ONCE) {
+	for (uint32_t begin = 0; begin < n_words; begin += WORDS_AT_ONCE) {
 		const uint32_t left = n_words - begin, before = end;
 
-		end += find_in_words(places + end, job, begin,
+		end += find_in_words(job->pocket->places + end, job, begin,
 			left < WORDS_AT_ONCE ? left : WORDS_AT_ONCE, impl);
-		take_until(job, before);
+		places_take_until(&places, before);
 	}
-	while (job->gaps && job->gaps->i < job->gaps->n) {
-		const uint32_t before = end;
-
-		end += find_in_gaps(places + end, job);
-		take_until(job, before);
-	}
-	take_until(job, end);
+	places_take_until(&places, end);
 }
 
 /* Seldom more than the first place is looked at. */
 static bool is_there(const struct tile_job *job)
 {
+	const struct places places = places_of(job);
 	const struct pocket *pocket = job->pocket;
-	uint32_t positions[GAPS_AT_ONCE], i = 0;
 
 	if (pocket->in_order || pocket->n != job->n_dropped)
 		return false;
-	if (!job->gaps) {
-		for (; i < pocket->n; i++) {
-			const uint32_t p = position_of(job->map, pocket->places[i]);
+	if (job->gaps)
+		return places_are(&places, job->gaps);
+	for (uint32_t i = 0; i < pocket->n; i++) {
+		const uint32_t p = position_of(job->map, pocket->places[i]);
 
-			if (job->next[p / 64] >> p % 64 & 1)
-				return false;
-		}
-		return true;
-	}
-	for (struct mask_gaps gaps = *job->gaps; gaps.i < gaps.n;) {
-		const uint32_t n = mask_gaps_read(&gaps, positions, GAPS_AT_ONCE);
-
-		for (uint32_t k = 0; k < n; k++)
-			if (place_of(job->map, positions[k]) != pocket->places[i++])
-				return false;
+		if (job->next[p / 64] >> p % 64 & 1)
+			return false;
 	}
 	return true;
 }
@@ -232,11 +183,12 @@ void tiles_write(const struct tile_job *job, const struct kern_tiles_impl *impl)
 	const size_t n = (size_t)job->map->n_rows * job->map->n_columns;
 	struct pocket *pocket = job->pocket;
 	const bool many = !tiles_are_few(job, impl);
+	const struct places places = places_of(job);
 
 	if (is_there(job))
 		return;
 	if (many && pocket->n > 0 && !pocket->in_order) {
-		put_back(job);
+		places_put_back(&places);
 		turn_all(job, impl, job->blank, job->next);
 	} else if (many) {
 		turn_all(job, impl, pocket->n > 0 ? job->now : job->blank, job->next);
@@ -244,7 +196,7 @@ void tiles_write(const struct tile_job *job, const struct kern_tiles_impl *impl)
 		turn_all(job, impl, job->now, job->blank);
 		take(job, impl);
 	} else {
-		put_back(job);
+		places_put_back(&places);
 		take(job, impl);
 	}
 	pocket->n = job->n_dropped;

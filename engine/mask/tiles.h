@@ -2,8 +2,7 @@
 #ifndef KAMEN_MASK_TILES_H
 #define KAMEN_MASK_TILES_H
 
-#include "mask/flips.h"
-#include "mask/rest.h"
+#include "mask/places.h"
 
 /*
  * A bf16 weight as AMX reads it: tiles of 64 rows by 32 columns one behind the other, in each of them

@@ -135,7 +135,7 @@ static void assert_same(const struct slot *a, const struct slot *b)
 /* The next of a sequence: another one, or this one with a few bits more or fewer. */
 static struct mask *next_mask(struct bench *bench, const struct mask *mask)
 {
-	static const float keeps[] = { 1, .998F, .97F, .95F, .93F, .7F, .02F, -1 };
+	static const float keeps[] = { 1, .998F, .995F, .97F, .95F, .93F, .7F, .02F, -1 };
 	struct rng rng = rng_stream(bench->seed++, 3, 0, 0);
 	struct mask *next;
 
@@ -184,6 +184,9 @@ static void switches(struct bench *bench, enum slot_use use)
 			apply_at_rest(slot, next, room);
 		else
 			assert_int_equal(slot_apply(slot, next), 0);
+		/* Once more changes nothing. */
+		if (i % 5 == 1)
+			apply_at_rest(slot, next, room);
 		assert_int_equal(slot_apply(fresh, next), 0);
 		assert_same(slot, fresh);
 		mask_free(mask);
@@ -311,7 +314,7 @@ static void a_turned_tensor_is_what_onednn_packs(void **state)
 	}
 }
 
-/* What oneDNN has for AVX-512 must be understood: else every switch packs everything. */
+/* What oneDNN has for these must be understood: else every switch packs everything. */
 static void a_switch_leaves_the_rest_alone(void **state)
 {
 	struct bench *bench = *state;
@@ -320,7 +323,7 @@ static void a_switch_leaves_the_rest_alone(void **state)
 	const float canary = 12345;
 	uint8_t *data;
 
-	if (strncmp(onednn_isa(bench->onednn), "avx512", 6) != 0) {
+	if (strncmp(onednn_isa(bench->onednn), "avx", 3) != 0) {
 		print_message("skipped: %s\n", onednn_isa(bench->onednn));
 		return;
 	}
