@@ -58,6 +58,10 @@ static int matmul_attr(dnnl_primitive_attr_t *ret_attr, const struct op_matmul *
 	return 0;
 }
 
+struct operands {
+	dnnl_memory_desc_t src, weights, bias, scale, dst;
+};
+
 /* Of the columns that it takes. */
 static dnnl_memory_desc_t packed_desc(const struct op_matmul *matmul)
 {
@@ -65,89 +69,77 @@ static dnnl_memory_desc_t packed_desc(const struct op_matmul *matmul)
 				 : matmul->packed->weights;
 }
 
-/* With weights that lie as a convolution's. */
-static int pointwise_new(struct op **ret_op, struct onednn *onednn, const struct op_matmul *matmul)
+static int matmul_operands(struct operands *ret, const struct op_matmul *matmul)
 {
-	_cleanup_(attr_freep) dnnl_primitive_attr_t attr = NULL;
-	const int64_t rows = matmul->dst.dims[0], n = matmul->dst.dims[1];
-	const struct view bias_view = { .n_dims = 1, .dims = { n }, .strides = { 1 } };
-	const struct view scalar_view = row_view(4, 1);
-	const dnnl_memory_desc_t weights = packed_desc(matmul);
-	const dnnl_dims_t ones = { 1, 1 }, none = { 0 };
-	dnnl_memory_desc_t src, bias, scalar, dst;
-	dnnl_convolution_desc_t desc;
-	int r;
+	const int n_dims = matmul->dst.n_dims;
+	const struct view bias = row_view(n_dims, matmul->dst.dims[n_dims - 1]);
+	const struct view scale = row_view(n_dims, 1);
+	int r = view_desc_src(&ret->src, &matmul->src);
 
-	r = pixels_desc(&src, rows, matmul->src.dims[1]);
+	if (r == 0 && matmul->packed)
+		ret->weights = packed_desc(matmul);
+	else if (r == 0)
+		r = view_desc(&ret->weights, &matmul->weights);
 	if (r == 0)
-		r = pixels_desc(&dst, rows, n);
+		r = view_desc(&ret->bias, &bias);
 	if (r == 0)
-		r = view_desc(&bias, &bias_view);
+		r = view_desc(&ret->scale, &scale);
 	if (r == 0)
-		r = view_desc(&scalar, &scalar_view);
+		r = view_desc_dst(&ret->dst, &matmul->dst, matmul->src.precision);
+	return r;
+}
+
+/* With weights that lie as a convolution's. */
+static int pixel_operands(struct operands *ret, const struct op_matmul *matmul)
+{
+	const int64_t rows = matmul->dst.dims[0], n = matmul->dst.dims[1];
+	const struct view bias = { .n_dims = 1, .dims = { n }, .strides = { 1 } };
+	const struct view scale = row_view(4, 1);
+	int r = pixels_desc(&ret->src, rows, matmul->src.dims[1]);
+
+	ret->weights = packed_desc(matmul);
 	if (r == 0)
-		r = matmul_attr(&attr, matmul, &scalar);
+		r = view_desc(&ret->bias, &bias);
 	if (r == 0)
-		r = dnnl_errno(dnnl_convolution_forward_desc_init(&desc, dnnl_forward_inference,
-			dnnl_convolution_direct, &src, &weights, matmul->bias ? &bias : NULL, &dst,
-			ones, none, none));
-	if (r < 0)
-		return r;
-	return op_finish(ret_op, onednn,
-		&(struct op_plan){
-			.desc = &desc,
-			.attr = attr,
-			.descs = {
-				[OP_SRC] = &src,
-				[OP_WEIGHTS] = &weights,
-				[OP_BIAS] = matmul->bias ? &bias : NULL,
-				[OP_SCALE] = matmul->scale ? &scalar : NULL,
-				[OP_DST] = &dst,
-			},
-		});
+		r = view_desc(&ret->scale, &scale);
+	return r < 0 ? r : pixels_desc(&ret->dst, rows, n);
 }
 
 static int product_new(struct op **ret_op, struct onednn *onednn, const struct op_matmul *matmul)
 {
 	_cleanup_(attr_freep) dnnl_primitive_attr_t attr = NULL;
-	struct view columns_view =
-		row_view(matmul->dst.n_dims, matmul->dst.dims[matmul->dst.n_dims - 1]);
-	struct view scalar_view = row_view(matmul->dst.n_dims, 1);
-	dnnl_memory_desc_t src, weights, columns, scalar, dst;
-	dnnl_matmul_desc_t desc;
+	const bool convolves = matmul->packed && matmul->packed->convolves;
+	const dnnl_dims_t ones = { 1, 1 }, none = { 0 };
+	const dnnl_memory_desc_t *bias;
+	dnnl_convolution_desc_t convolution;
+	dnnl_matmul_desc_t product;
+	struct operands o;
 	int r;
 
-	if (matmul->packed && matmul->packed->convolves)
-		return pointwise_new(ret_op, onednn, matmul);
-	r = view_desc_src(&src, &matmul->src);
-	if (r == 0 && matmul->packed)
-		weights = packed_desc(matmul);
-	else if (r == 0)
-		r = view_desc(&weights, &matmul->weights);
+	r = convolves ? pixel_operands(&o, matmul) : matmul_operands(&o, matmul);
 	if (r == 0)
-		r = view_desc(&columns, &columns_view);
-	if (r == 0)
-		r = view_desc(&scalar, &scalar_view);
-	if (r == 0)
-		r = view_desc_dst(&dst, &matmul->dst, matmul->src.precision);
-	if (r == 0)
-		r = matmul_attr(&attr, matmul, &scalar);
-	if (r == 0)
-		r = dnnl_errno(dnnl_matmul_desc_init(
-			&desc, &src, &weights, matmul->bias ? &columns : NULL, &dst));
+		r = matmul_attr(&attr, matmul, &o.scale);
 	if (r < 0)
 		return r;
-
+	bias = matmul->bias ? &o.bias : NULL;
+	r = dnnl_errno(convolves
+			       ? dnnl_convolution_forward_desc_init(&convolution,
+					 dnnl_forward_inference, dnnl_convolution_direct, &o.src,
+					 &o.weights, bias, &o.dst, ones, none, none)
+			       : dnnl_matmul_desc_init(&product, &o.src, &o.weights, bias, &o.dst));
+	if (r < 0)
+		return r;
 	return op_finish(ret_op, onednn,
 		&(struct op_plan){
-			.desc = &desc,
+			.desc = convolves ? (const_dnnl_op_desc_t)&convolution
+					  : (const_dnnl_op_desc_t)&product,
 			.attr = attr,
 			.descs = {
-				[OP_SRC] = &src,
-				[OP_WEIGHTS] = &weights,
-				[OP_BIAS] = matmul->bias ? &columns : NULL,
-				[OP_SCALE] = matmul->scale ? &scalar : NULL,
-				[OP_DST] = &dst,
+				[OP_SRC] = &o.src,
+				[OP_WEIGHTS] = &o.weights,
+				[OP_BIAS] = bias,
+				[OP_SCALE] = matmul->scale ? &o.scale : NULL,
+				[OP_DST] = &o.dst,
 			},
 		});
 }
