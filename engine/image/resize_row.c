@@ -38,24 +38,16 @@ void kern_resize_down_c(uint8_t *restrict dst, const uint8_t *restrict rows, siz
 	}
 }
 
-/* Its products of 16 bits are as fast in wider vectors' instruction sets. */
-#define PRODUCTS_avx512 avx2
-#define PRODUCTS_avx2 avx2
-#define PRODUCTS_c c
-#define PASTE(a, b) a##b
-#define NAME(stem, isa) PASTE(stem, isa)
-#define ROW(isa, cpu) \
-	{ \
-#isa, cpu, kern_resize_split_##isa, NAME(kern_resize_across_, PRODUCTS_##isa), \
-			NAME(kern_resize_down_, PRODUCTS_##isa), kern_resize_level_##isa \
-	}
-
 const struct kern_resize_impl kern_resize_impls[] = {
 #ifdef KAMEN_X86
-	ROW(avx512, "avx512bw"),
-	ROW(avx2, "avx2"),
+	/* Pairs of 16 bits by hand come in 256 bits only. */
+	{ "avx512", "avx512bw", kern_resize_split_avx512, kern_resize_across_avx2,
+		kern_resize_down_avx2, kern_resize_level_avx512 },
+	{ "avx2", "avx2", kern_resize_split_avx2, kern_resize_across_avx2, kern_resize_down_avx2,
+		kern_resize_level_avx2 },
 #endif
-	ROW(c, NULL),
+	{ "c", NULL, kern_resize_split_c, kern_resize_across_c, kern_resize_down_c,
+		kern_resize_level_c },
 	{ NULL, NULL, NULL, NULL, NULL, NULL },
 };
 

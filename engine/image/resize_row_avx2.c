@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <immintrin.h>
-#include <string.h>
+#include <stdbool.h>
 
 #include "image/resize_row.h"
 

@@ -18,7 +18,8 @@ struct pocket {
 	void *values, *spare; /* (room) in the copy's precision; NULL: there is none */
 	uint32_t room;
 	bool valid; /* it has them all */
-	/* Where the values belong (mask/places.h), while the slot goes by places; NULL: it never does. */
+	/* Where the values belong (mask/places.h), while the slot goes by places; NULL: it never does. Room
+	 * for as many as its owner lets be dropped that way. */
 	uint32_t *places;
 	uint32_t n;
 	bool in_order; /* of tiles only (mask/tiles.h): values in the order of memory, not of places */

@@ -7,7 +7,7 @@
 
 /*
  * A packed copy, f32 or bf16, that lacks few values, and knows where: from mask to mask those are put
- * back and others taken, and no mask's bits are looked at.
+ * back and others taken, and no bits of the mask to come are looked at.
  */
 struct places {
 	void *data;

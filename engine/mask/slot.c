@@ -393,7 +393,7 @@ static struct places places_of(const struct slot *slot, unsigned i)
 		&turn->pocket };
 }
 
-/* Likewise of a copy that is not of tiles. */
+/* Of a copy that is not of tiles; false: too many, or the mask has words. */
 static bool turn_places(struct slot *slot, unsigned i, const struct coming *coming)
 {
 	const unsigned weight = slot->layers[i].weight;

@@ -8,7 +8,8 @@
 #include "model/vit_team_internal.h"
 
 #define MOST_IMAGE_LANES 16u
-/* More than these read the weights too often. */
+/* More than these read the weights too often. Matmul's attention would copy each head's keys and values
+ * in every lane: where it is no convolution, lanes share heads and columns. */
 #define MOST_ROW_LANES 4u
 
 static void carve(struct vit_team *team, struct vit_carver *carver)
@@ -23,8 +24,10 @@ static void carve(struct vit_team *team, struct vit_carver *carver)
 	team->y = vit_carve_in(carver, rows * shape->width, precision);
 	team->q = vit_carve_in(carver, rows * shape->width, precision);
 	for (unsigned i = 0; i < ARRAY_SIZE(team->k); i++) {
-		team->k[i] = vit_carve_in(carver, n_keys, precision);
-		team->v[i] = vit_carve_in(carver, n_keys, precision);
+		const bool own = i == 0 || (team->by_rows && !team->by_images);
+
+		team->k[i] = own ? vit_carve_in(carver, n_keys, precision) : team->k[0];
+		team->v[i] = own ? vit_carve_in(carver, n_keys, precision) : team->v[0];
 	}
 	team->hidden = vit_carve_in(carver, rows * shape->mlp, precision);
 	team->last = vit_carve(carver, team->n * shape->width);
@@ -105,8 +108,8 @@ int vit_team_new(
 	team->whole = whole;
 	team->n_lanes = n_lanes;
 	team->by_images = shares_images(team->n, n_lanes);
-	team->by_rows = n_lanes <= MOST_ROW_LANES;
 	r = team_choose_keys(team);
+	team->by_rows = team->in_blocks && n_lanes <= MOST_ROW_LANES;
 	if (r == 0)
 		r = lanes_init(team);
 	if (r == 0)
@@ -251,7 +254,7 @@ static void then_gelu_last(struct vit_team *team, const struct team_lane *lane,
 	gelu_to(team, lane, piece, i, team->last_hidden);
 }
 
-/* ---- phases: between two of them the lanes wait for each other */
+/* ---- phases: between two of them lanes that share columns wait for each other */
 
 struct layer_run {
 	enum team_layer layer;

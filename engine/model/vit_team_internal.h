@@ -32,7 +32,8 @@ struct team_heads {
 	uint32_t row, n_rows;
 };
 
-/* What is left where lanes do not divide the columns, or heads, is shared by rows. */
+/* What is left where lanes do not divide the columns, or heads, is shared by rows. By rows all is whole:
+ * a lane's rows. */
 enum { TEAM_WHOLE, TEAM_REST, TEAM_N_PIECES };
 
 /* Keys, or a head's columns, that lie together where attention's products are convolutions. */
@@ -57,15 +58,15 @@ struct vit_team {
 	enum precision precision;
 	uint32_t n, n_tokens, n_keys;
 	bool by_images; /* lanes share images: nobody waits for anybody */
-	bool by_rows; /* else they share each image's tokens, not columns: all but the last block */
+	bool by_rows; /* images are cut up by tokens, not columns, until class tokens go on alone */
 	bool in_blocks; /* keys and values lie as packed weights: (n_keys / 8, D / H, 8) and
 			 * (D / H / 8, n_keys, 8) a head */
 	struct arena *arena;
 	float *x; /* (n, T, D) */
 	void *y;  /* (n, T, D) a norm's result; then attention's */
 	void *q;  /* (n, H, T, D / H) */
-	/* (n, H, n_keys, D / H) whose rest is 0, of this block and of the next: a lane may be there while
-	 * another still looks at these. */
+	/* (n, H, n_keys, D / H) whose rest is 0, of this block and of the next: by rows a lane may be there
+	 * while another still looks at these. Else both are one. */
 	void *k[2], *v[2];
 	void *hidden; /* (n, T, mlp) */
 	/* Behind the last block's attention, of class tokens alone: (n, D) twice, (n, mlp). Memory of

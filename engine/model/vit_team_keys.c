@@ -12,7 +12,7 @@ static uint32_t head_of(const struct vit_team *team)
  * image's keys and values, which are written where it wants them to begin with. */
 int team_choose_keys(struct vit_team *team)
 {
-	_cleanup_(packed_freep) struct packed *packed = NULL;
+	_cleanup_(packed_freep) struct packed *k = NULL, *v = NULL;
 	const uint32_t head = head_of(team);
 	const uint32_t n = (team->n_tokens + TEAM_KEY_BLOCK - 1) / TEAM_KEY_BLOCK * TEAM_KEY_BLOCK;
 	int r;
@@ -20,10 +20,13 @@ int team_choose_keys(struct vit_team *team)
 	team->n_keys = vit_n_keys(team->precision, team->n_tokens);
 	if (team->precision != PRECISION_F32 || head % TEAM_KEY_BLOCK != 0)
 		return 0;
-	r = packed_new(&packed, team->vit->onednn, head, n, PACKED_N_BY_K, PRECISION_F32);
+	r = packed_new(&k, team->vit->onednn, head, n, PACKED_N_BY_K, PRECISION_F32);
+	if (r == 0)
+		r = packed_new(&v, team->vit->onednn, n, head, PACKED_N_BY_K, PRECISION_F32);
 	if (r < 0)
 		return r;
-	team->in_blocks = packed_column_block(packed) == TEAM_KEY_BLOCK;
+	team->in_blocks =
+		packed_has_panels(k, TEAM_KEY_BLOCK) && packed_has_panels(v, TEAM_KEY_BLOCK);
 	if (team->in_blocks)
 		team->n_keys = n;
 	return 0;
@@ -51,13 +54,13 @@ void team_put_keys(struct vit_team *team, void *k, const struct team_piece *piec
 	const struct team_columns *columns)
 {
 	const size_t head = head_of(team);
-	float *dst = (float *)k + columns->item * team->n_keys * head +
-		     (size_t)columns->column * TEAM_KEY_BLOCK;
+	float *dst = k;
 
 	if (!team->in_blocks) {
 		put_rows(team, k, team->n_keys, piece, columns);
 		return;
 	}
+	dst += columns->item * team->n_keys * head + (size_t)columns->column * TEAM_KEY_BLOCK;
 	for (size_t j = 0; j < piece->n_rows; j++) {
 		const size_t t = piece->row + j;
 		const float *src = (const float *)columns->src + j * columns->stride;
@@ -72,12 +75,13 @@ void team_put_values(struct vit_team *team, void *v, const struct team_piece *pi
 	const struct team_columns *columns)
 {
 	const size_t head = head_of(team), n_keys = team->n_keys;
-	float *dst = (float *)v + columns->item * n_keys * head;
+	float *dst = v;
 
 	if (!team->in_blocks) {
 		put_rows(team, v, n_keys, piece, columns);
 		return;
 	}
+	dst += columns->item * n_keys * head;
 	for (size_t j = 0; j < piece->n_rows; j++) {
 		const float *src = (const float *)columns->src + j * columns->stride;
 		const size_t at = (piece->row + j) * TEAM_KEY_BLOCK;

@@ -89,13 +89,21 @@ static int matmul_operands(struct operands *ret, const struct op_matmul *matmul)
 	return r;
 }
 
+static bool is_dense(const struct view *view)
+{
+	return view->n_dims == 2 && view->strides[1] == 1 && view->strides[0] == view->dims[1] &&
+	       view->precision == PRECISION_F32;
+}
+
 /* With weights that lie as a convolution's. */
 static int pixel_operands(struct operands *ret, const struct op_matmul *matmul)
 {
 	const int64_t rows = matmul->dst.dims[0], n = matmul->dst.dims[1];
 	const struct view bias = { .n_dims = 1, .dims = { n }, .strides = { 1 } };
 	const struct view scale = row_view(4, 1);
-	int r = pixels_desc(&ret->src, rows, matmul->src.dims[1]);
+	int r = is_dense(&matmul->src) && is_dense(&matmul->dst)
+			? pixels_desc(&ret->src, rows, matmul->src.dims[1])
+			: -EINVAL;
 
 	ret->weights = packed_desc(matmul);
 	if (r == 0)

@@ -78,7 +78,7 @@ static int pointwise_pd(dnnl_primitive_desc_t *ret_pd, const struct packed *pack
 		dnnl_success)
 		return 0;
 	if (dnnl_primitive_desc_query(pd, dnnl_query_impl_info_str, 0, &name) == dnnl_success &&
-		strncmp(name, "jit_1x1", strlen("jit_1x1")) == 0)
+		strcmp(name, "jit_1x1:avx2") == 0)
 		*ret_pd = TAKE_PTR(pd);
 	return 0;
 }
@@ -234,6 +234,20 @@ uint32_t packed_column_block(const struct packed *packed)
 		if (blocking->inner_idxs[i] == 1)
 			n *= blocking->inner_blks[i];
 	return n > 1 && blocking->strides[1] == desc->dims[0] * n ? (uint32_t)n : 0;
+}
+
+bool packed_has_panels(const struct packed *packed, uint32_t n)
+{
+	const dnnl_blocking_desc_t *blocking = &packed->desc.format_desc.blocking;
+	const int last = blocking->inner_nblks - 1;
+	int64_t n_rows = 1;
+
+	if (packed_column_block(packed) != n || blocking->inner_idxs[last] != 1 ||
+		blocking->inner_blks[last] != n)
+		return false;
+	for (int i = 0; i < last; i++)
+		n_rows *= blocking->inner_blks[i];
+	return blocking->strides[0] == n_rows * n;
 }
 
 dnnl_memory_desc_t packed_columns_desc(const struct packed *packed, int64_t n)

@@ -38,6 +38,9 @@ int packed_place(struct packed *packed, void *data);
  */
 uint32_t packed_column_block(const struct packed *packed);
 
+/** Whether its memory is (N / n, K, n): of n columns together, row by row. */
+bool packed_has_panels(const struct packed *packed, uint32_t n);
+
 /** Repacks from plain values: f32, in int8 s8 within +-127.
  * @return 0, -ENOMEM: no room for the first ones, or -EIO */
 int packed_write(struct packed *packed, const void *values);

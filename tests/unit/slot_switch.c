@@ -187,6 +187,8 @@ static void switches(struct bench *bench, enum slot_use use)
 		/* Once more changes nothing. */
 		if (i % 5 == 1)
 			apply_at_rest(slot, next, room);
+		if (i % 7 == 6 && !(use & SLOT_INT8))
+			assert_int_equal(slot_reload(slot, next), 0);
 		assert_int_equal(slot_apply(fresh, next), 0);
 		assert_same(slot, fresh);
 		mask_free(mask);
@@ -388,6 +390,31 @@ static void a_switch_allocates_nothing(void **state)
 	assert_int_equal(n_allocations, before);
 }
 
+/* The first weight's bits are not woken for it. */
+static void nor_does_one_by_places(void **state)
+{
+	struct bench *bench = *state;
+	_cleanup_(slot_freep) struct slot *slot = new_slot(bench, SLOT_INFER);
+	_cleanup_(mask_freep) struct mask *few = random_mask(bench->layout, SEED, .998F);
+	_cleanup_(mask_freep) struct mask *other = random_mask(bench->layout, SEED + 1, .998F);
+	_cleanup_(mask_freep) struct mask *room = random_mask(bench->layout, SEED, .5F);
+	_cleanup_(mask_freep) struct mask *was = random_mask(bench->layout, SEED, .5F);
+	_cleanup_(mask_rest_freep) struct mask_rest *first = NULL, *second = NULL;
+	const struct mask_tensor *weight = &bench->layout->tensors[0];
+	size_t before;
+
+	assert_int_equal(mask_rest_new(&first, few), 0);
+	assert_int_equal(mask_rest_new(&second, other), 0);
+	before = n_allocations;
+	for (unsigned i = 0; i < 4; i++)
+		assert_int_equal(slot_apply_rest(slot, i % 2 ? second : first, room), 0);
+	if (strncmp(onednn_isa(bench->onednn), "avx", 3) == 0)
+		assert_memory_equal(room->words + weight->word, was->words + weight->word,
+			weight->n / 64 * sizeof(uint64_t));
+	assert_int_equal(slot_apply(slot, other), 0);
+	assert_int_equal(n_allocations, before);
+}
+
 static size_t resident_bytes(void)
 {
 	FILE *f = fopen("/proc/self/statm", "re");
@@ -447,6 +474,7 @@ int main(void)
 		cmocka_unit_test(a_turned_tensor_is_what_onednn_packs),
 		cmocka_unit_test(a_switch_leaves_the_rest_alone),
 		cmocka_unit_test(a_switch_allocates_nothing),
+		cmocka_unit_test(nor_does_one_by_places),
 		cmocka_unit_test(a_thousand_slots_leave_nothing_behind),
 	};
 
