@@ -14,7 +14,7 @@
 
 #define SEED 53
 
-/* What a team computes by columns, what it does not, one head, and patches of one token. */
+/* What a team computes, what it does not, one head, and patches of one token. */
 static const struct {
 	struct vit_shape shape;
 	uint32_t batch, px;
@@ -161,7 +161,7 @@ static void embeddings_keep_their_bits_whatever_else_is_asked_for(void **state)
 		}
 }
 
-/* Where lanes share images and where they share columns. */
+/* Where lanes share images and where they share one. */
 static void a_feature_has_the_same_bits_in_any_batch(void **state)
 {
 	(void)state;

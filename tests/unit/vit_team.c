@@ -81,6 +81,14 @@ static void forward(const struct fixture *f, unsigned first, uint32_t n, int n_l
 	omp_set_num_threads(before);
 }
 
+/* Products before AVX2 have no columns that lie together. */
+static bool has_teams(const struct vit *vit)
+{
+	const char *isa = vit_isa(vit);
+
+	return strncmp(isa, "avx2", 4) == 0 || strncmp(isa, "avx512", 6) == 0;
+}
+
 static void any_number_of_lanes_agrees_with_the_reference(void **state)
 {
 	(void)state;
@@ -117,7 +125,7 @@ static void an_image_has_the_same_bits_in_any_batch(void **state)
 		_cleanup_(fixture_done) struct fixture f = { 0 };
 		float together[N_IMAGES * WIDTH], alone[N_IMAGES * WIDTH];
 
-		if (!fixture_init(&f, p))
+		if (!fixture_init(&f, p) || !has_teams(f.vit))
 			continue;
 		for (int l = 2; l <= 3; l++) {
 			for (unsigned i = 0; i < N_IMAGES; i++)
@@ -150,8 +158,6 @@ static void a_real_models_pass_is_a_teams(void **state)
 	static const char *const names[] = { "vit_t", "vit_s", "vit_b" };
 
 	(void)state;
-	if (!__builtin_cpu_supports("avx2"))
-		skip();
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
 		_cleanup_(base_freep) struct base *base = NULL;
 		_cleanup_(vit_freep) struct vit *vit = NULL;
@@ -161,6 +167,10 @@ static void a_real_models_pass_is_a_teams(void **state)
 		shape.depth = 1;
 		base = random_base(&shape, SEED);
 		vit = random_vit(base);
+		if (!has_teams(vit)) {
+			print_message("skipped: %s\n", vit_isa(vit));
+			continue;
+		}
 		for (enum precision p = PRECISION_F32; p <= PRECISION_BF16; p++) {
 			_cleanup_(vit_team_freep) struct vit_team *team = NULL;
 			struct vit_stem stem;
