@@ -10,9 +10,9 @@
  * weights stay near by from image to image, and what an image is within a block. Else, where products are
  * convolutions, up to four lanes share an image's tokens: they wait for each other once a block, for keys
  * and values, and at the end, where class tokens go on alone; what is of one token stays with its lane.
- * Otherwise they share a product's columns, do what follows in them at once (GELU, residual, heads), and wait for each other where a
- * product needs all columns of the one before. Of an image the bits are the same in any batch while the
- * number of lanes is.
+ * Otherwise they share a product's columns, do what follows in them at once (GELU, residual, heads), and
+ * wait for each other where a product needs all columns of the one before. Of an image the bits are the
+ * same in any batch while the number of lanes is.
  */
 struct vit_team;
 

@@ -146,32 +146,27 @@ static int layer_init(struct vit_team *team, unsigned l, enum team_layer layer)
 	return r;
 }
 
-static int heads_ops(struct vit_team *team, struct team_lane *lane, struct team_heads *heads)
+/* k and v: how keys and values lie, NULL: dense */
+static int heads_ops(struct vit_team *team, struct team_lane *lane, struct team_heads *heads,
+	const struct packed *k, const struct packed *v)
 {
 	const struct vit_shape *shape = &team->vit->shape;
 	const int64_t head = shape->width / shape->n_heads, rows = heads->n_rows;
 	const int64_t t = team->n_keys;
 	const struct view keys = view_in(view_2d(t, head), team->precision);
 	const struct view probs = view_in(view_2d(rows, t), team->precision);
-	_cleanup_(packed_freep) struct packed *k = NULL, *v = NULL;
-	int r = 0;
+	int r;
 
 	if (heads->n_items == 0 || rows == 0)
 		return 0;
-	if (team->in_blocks) {
-		r = packed_new(&k, lane->onednn, head, t, PACKED_N_BY_K, team->precision);
-		if (r == 0)
-			r = packed_new(&v, lane->onednn, t, head, PACKED_N_BY_K, team->precision);
-	}
-	if (r == 0)
-		r = op_matmul_new(&heads->scores, lane->onednn,
-			&(struct op_matmul){
-				.src = view_in(view_2d(rows, head), team->precision),
-				.weights = vit_view_transposed(keys),
-				.packed = k,
-				.dst = view_2d(rows, t),
-				.factor = vit_attention_factor(shape),
-			});
+	r = op_matmul_new(&heads->scores, lane->onednn,
+		&(struct op_matmul){
+			.src = view_in(view_2d(rows, head), team->precision),
+			.weights = vit_view_transposed(keys),
+			.packed = k,
+			.dst = view_2d(rows, t),
+			.factor = vit_attention_factor(shape),
+		});
 	if (r == 0)
 		r = op_error(r, heads->scores);
 	if (r == 0)
@@ -233,7 +228,9 @@ static int heads_init(
 	struct vit_team *team, unsigned l, struct team_heads **ret_heads, uint32_t rows)
 {
 	struct team_lane *lane = &team->lanes[l];
+	const uint32_t head = team->vit->shape.width / team->vit->shape.n_heads;
 	struct team_heads *heads = calloc(lane->n_pieces, sizeof(*heads));
+	_cleanup_(packed_freep) struct packed *k = NULL, *v = NULL;
 	int r = 0;
 
 	*ret_heads = heads;
@@ -243,8 +240,14 @@ static int heads_init(
 		share_images(team, heads, rows);
 	else
 		share_heads(team, l, heads, rows);
+	if (team->in_blocks)
+		r = packed_new(
+			&k, lane->onednn, head, team->n_keys, PACKED_N_BY_K, team->precision);
+	if (team->in_blocks && r == 0)
+		r = packed_new(
+			&v, lane->onednn, team->n_keys, head, PACKED_N_BY_K, team->precision);
 	for (unsigned i = 0; i < lane->n_pieces && r == 0; i++)
-		r = heads_ops(team, lane, &heads[i]);
+		r = heads_ops(team, lane, &heads[i], k, v);
 	return r;
 }
 

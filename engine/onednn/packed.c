@@ -59,6 +59,7 @@ static int pointwise_pd(dnnl_primitive_desc_t *ret_pd, const struct packed *pack
 	dnnl_memory_desc_t src, any, dst;
 	dnnl_convolution_desc_t desc;
 	const char *name = "";
+	dnnl_status_t status;
 	int r;
 
 	r = pixels_desc(&src, TYPICAL_ROWS, packed->k);
@@ -74,13 +75,15 @@ static int pointwise_pd(dnnl_primitive_desc_t *ret_pd, const struct packed *pack
 		r = user_scratchpad_attr(&attr);
 	if (r < 0)
 		return r;
-	if (dnnl_primitive_desc_create(&pd, &desc, attr, packed->onednn->engine, NULL) !=
-		dnnl_success)
+	status = dnnl_primitive_desc_create(&pd, &desc, attr, packed->onednn->engine, NULL);
+	if (status == dnnl_unimplemented)
 		return 0;
-	if (dnnl_primitive_desc_query(pd, dnnl_query_impl_info_str, 0, &name) == dnnl_success &&
-		strcmp(name, "jit_1x1:avx2") == 0)
+	r = dnnl_errno(status);
+	if (r == 0)
+		r = dnnl_errno(dnnl_primitive_desc_query(pd, dnnl_query_impl_info_str, 0, &name));
+	if (r == 0 && strcmp(name, "jit_1x1:avx2") == 0)
 		*ret_pd = TAKE_PTR(pd);
-	return 0;
+	return r;
 }
 
 /* (n, k, 1, 1) -> (k, n) */
@@ -109,7 +112,8 @@ static bool has_blocks(const dnnl_memory_desc_t *desc)
 }
 
 /* Where matmul has no layout of its own, as in 2.6 without AVX-512, it packs both matrices at every
- * product. A convolution of one pixel reads weights in blocks: 1.1 to 2.2 times as fast. */
+ * product. A convolution of one pixel reads weights in blocks: 1.03 to 2.2 times
+ * as fast on two threads of Zen 3. */
 static int choose_pointwise(struct packed *packed)
 {
 	_cleanup_(pd_freep) dnnl_primitive_desc_t pd = NULL;
