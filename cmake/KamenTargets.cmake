@@ -79,6 +79,19 @@ function(kamen_rows name file)
 	endforeach()
 endfunction()
 
+# kamen_isa_file(NAME FILE flag...): FILE, written by hand for an instruction set of x86, with its flags as
+# part of the room, so that no other file may use it by accident; the room picks at run time.
+function(kamen_isa_file name file)
+	get_filename_component(stem ${file} NAME_WE)
+	if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+		add_library(${name}_${stem} OBJECT ${file})
+		target_compile_options(${name}_${stem} PRIVATE ${ARGN})
+		target_link_libraries(${name}_${stem} PRIVATE kamen_warnings kamen_base)
+		target_sources(${name} PRIVATE $<TARGET_OBJECTS:${name}_${stem}>)
+		target_compile_definitions(${name} PRIVATE KAMEN_X86)
+	endif()
+endfunction()
+
 # kamen_test(NAME LABEL label SOURCES a.c LINKS target... [TIMEOUT s]): a cmocka program that exits
 # 0, 1 or 77 (skipped) and finds the fixtures. $KAMEN_SHARED names the folder of models and images,
 # if there is one.
