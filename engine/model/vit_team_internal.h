@@ -36,8 +36,9 @@ struct team_heads {
  * a lane's rows. */
 enum { TEAM_WHOLE, TEAM_REST, TEAM_N_PIECES };
 
-/* Keys, or a head's columns, that lie together where attention's products are convolutions. */
-#define TEAM_KEY_BLOCK 8u
+/* Keys, or a head's columns, that lie together where attention's products are convolutions; keys are
+ * turned so many at a time. */
+#define TEAM_KEY_BLOCK TURN_ROWS
 
 struct team_lane {
 	struct onednn *onednn;

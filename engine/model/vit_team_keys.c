@@ -61,12 +61,16 @@ void team_put_keys(struct vit_team *team, void *k, const struct team_piece *piec
 		return;
 	}
 	dst += columns->item * team->n_keys * head + (size_t)columns->column * TEAM_KEY_BLOCK;
-	for (size_t j = 0; j < piece->n_rows; j++) {
-		const size_t t = piece->row + j;
+	for (uint32_t j = 0, n; j < piece->n_rows; j += n) {
+		const uint32_t t = piece->row + j;
 		const float *src = (const float *)columns->src + j * columns->stride;
 		float *to = dst + t / TEAM_KEY_BLOCK * TEAM_KEY_BLOCK * head + t % TEAM_KEY_BLOCK;
+		const bool whole = t % TEAM_KEY_BLOCK == 0 && piece->n_rows - j >= TEAM_KEY_BLOCK;
 
-		for (uint32_t d = 0; d < columns->n; d++)
+		n = whole ? TEAM_KEY_BLOCK : 1;
+		if (whole)
+			team->wide->turn(to, src, columns->stride, columns->n);
+		for (uint32_t d = 0; !whole && d < columns->n; d++)
 			to[(size_t)d * TEAM_KEY_BLOCK] = src[d];
 	}
 }

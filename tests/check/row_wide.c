@@ -147,6 +147,28 @@ static void every_kernel_gives_the_bits_of_the_reference(void **state)
 	}
 }
 
+/* At any distance between rows, and nothing beside its own is written. */
+static void rows_are_turned(void **state)
+{
+	enum { N = 64, MOST = N + 13 };
+	float src[TURN_ROWS * MOST], got[TURN_ROWS * N + 1];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(src); i++)
+		src[i] = (float)i;
+	for (const struct kern_wide_impl *impl = kern_wide_impls; impl->name; impl++)
+		for (size_t n = TURN_ROWS; n <= N && cpu_has(impl->cpu); n += TURN_ROWS)
+			for (size_t stride = n; stride <= MOST; stride += 13) {
+				memset(got, 0, sizeof(got));
+				impl->turn(got, src, stride, n);
+				for (size_t i = 0; i < TURN_ROWS * n; i++)
+					assert_true(got[i] ==
+						    src[i % TURN_ROWS * stride + i / TURN_ROWS]);
+				for (size_t i = TURN_ROWS * n; i < ARRAY_SIZE(got); i++)
+					assert_true(got[i] == 0);
+			}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -155,6 +177,7 @@ int main(void)
 		cmocka_unit_test(softmax_is_within_its_tolerance),
 		cmocka_unit_test(a_norm_is_exact_but_for_rounding),
 		cmocka_unit_test(every_kernel_gives_the_bits_of_the_reference),
+		cmocka_unit_test(rows_are_turned),
 	};
 
 	print_message("seed %u\n", SEED);
