@@ -8,6 +8,7 @@
 #include "daemon.h"
 #include "load.h"
 #include "metronome.h"
+#include "neighbours.h"
 #include "onednn/onednn.h"
 #include "site_masks.h"
 #include "sites.h"
@@ -16,6 +17,7 @@
 
 #define N_LEARNT_FROM 128u
 #define N_TURNS 3 /* of one site and of all, where they are compared */
+#define N_NEIGHBOUR_TURNS 6
 /* Windows of a load: three that agree, or as many as there is time for. */
 #define MAX_WINDOWS 5u
 #define WINDOW_TOLERANCE .1
@@ -23,8 +25,8 @@
 
 struct serve_options {
 	const char *clients, *rate, *sites, *zipf, *seconds, *size, *px, *model, *random, *threads,
-		*seed, *learner, *precision, *batch, *slots, *density, *beside_one, *deadline,
-		*transport, *endpoint, *overload, *depth, *named[OPTION_MAX_REPEATS];
+		*seed, *learner, *precision, *batch, *slots, *density, *beside_one, *beside_learner,
+		*deadline, *transport, *endpoint, *overload, *depth, *named[OPTION_MAX_REPEATS];
 	unsigned n_named;
 };
 
@@ -35,24 +37,29 @@ struct plan {
 	char (*names)[64];
 	struct site_masks masks; /* density 0: the sites serve the base */
 	bool own_sites;          /* made for the run */
-	bool beside_one;
+	bool beside_one, beside_learner;
 	char router[128]; /* ZeroMQ's way in */
 	double overload;  /* times the capacity; 0: the rate that was asked for */
-	pid_t server;
+	struct sites_roles roles;
 	uint64_t rss_bytes; /* before there were sites */
 };
 
 struct outcome {
 	struct load_result all, one;
+	/* Beside the learner, whose turns all is. */
+	struct load_result alone, spinners;
 	struct windows ms, overhead, compute;
-	double capacity;         /* requests a second; NaN: not asked for */
-	struct samples timer_ms; /* how late a bare timer was */
+	double capacity;                 /* requests a second; NaN: not asked for */
+	struct samples timer_ms;         /* how late a bare timer was */
+	double learner_cpu_s, learner_s; /* in its turns */
 };
 
 static void outcome_done(struct outcome *outcome)
 {
 	load_result_done(&outcome->all);
 	load_result_done(&outcome->one);
+	load_result_done(&outcome->alone);
+	load_result_done(&outcome->spinners);
 	windows_done(&outcome->ms);
 	windows_done(&outcome->overhead);
 	windows_done(&outcome->compute);
@@ -114,8 +121,16 @@ static bool plan_fill(const struct ctl *ctl, const struct serve_options *o, stru
 	plan->n_slots = (uint32_t)slots;
 	plan->precision = o->precision ? o->precision : "auto";
 	plan->beside_one = o->beside_one != NULL;
+	plan->beside_learner = o->beside_learner != NULL;
+	plan->load.learner |= plan->beside_learner;
 	plan->masks.names = plan->names;
 	plan->masks.n = plan->load.n_sites;
+	return true;
+}
+
+/* Names, and what does not go together. */
+static bool plan_check(const struct ctl *ctl, const struct serve_options *o, struct plan *plan)
+{
 	if (!is_precision(plan->precision)) {
 		(void)ctl_fail(ctl, EXIT_USAGE, "--precision %s: not auto, f32, bf16 or int8",
 			plan->precision);
@@ -128,6 +143,12 @@ static bool plan_fill(const struct ctl *ctl, const struct serve_options *o, stru
 	}
 	if (plan->overload > 0 && (plan->load.deadline_ns == 0 || plan->load.rate > 0)) {
 		(void)ctl_fail(ctl, EXIT_USAGE, "--overload: with --deadline-ms, without --rate");
+		return false;
+	}
+	if (plan->beside_learner && (plan->beside_one || plan->overload > 0 || ctl->runtime)) {
+		(void)ctl_fail(ctl, EXIT_USAGE,
+			"--beside-learner: of a daemon of our own, without --beside-one, "
+			"--overload");
 		return false;
 	}
 	if (plan->masks.density > 1 || (plan->masks.density > 0 && !plan->own_sites)) {
@@ -169,7 +190,7 @@ static void put_sites(json_t *row, struct load_result *result)
 
 static void put_masks(json_t *row, const struct plan *plan)
 {
-	uint64_t rss = rss_of(plan->server);
+	uint64_t rss = rss_of(plan->roles.serve);
 
 	(void)json_object_set_new(row, "density", json_real(plan->masks.density));
 	(void)json_object_set_new(
@@ -277,6 +298,21 @@ static int windows_keep(struct outcome *outcome)
 	return r < 0 ? r : windows_merge(&outcome->compute, &result->compute);
 }
 
+static void put_neighbours(json_t *row, struct outcome *outcome)
+{
+	struct samples *alone = &outcome->alone.ms;
+	struct samples *spinners = &outcome->spinners.ms;
+	const double p99 = samples_percentile(alone, .99);
+
+	put(row, "alone_p50_ms", samples_percentile(alone, .5));
+	put(row, "alone_p99_ms", p99);
+	put(row, "spinners_p50_ms", samples_percentile(spinners, .5));
+	put(row, "spinners_p99_ms", samples_percentile(spinners, .99));
+	put(row, "p99_to_alone", samples_percentile(&outcome->all.ms, .99) / p99);
+	put(row, "spinners_p99_to_alone", samples_percentile(spinners, .99) / p99);
+	put(row, "learner_cpus", outcome->learner_cpu_s / outcome->learner_s);
+}
+
 static int report(struct ctl *ctl, const struct plan *plan, struct outcome *outcome)
 {
 	struct load_result *result = &outcome->all;
@@ -297,6 +333,8 @@ static int report(struct ctl *ctl, const struct plan *plan, struct outcome *outc
 		put(row, "one_site_requests_per_s", rate_of(&outcome->one));
 		put(row, "ratio_to_one_site", rate_of(result) / rate_of(&outcome->one));
 	}
+	if (plan->beside_learner)
+		put_neighbours(row, outcome);
 	bench_put_machine(row);
 	return output_row(ctl, row, true);
 }
@@ -314,6 +352,39 @@ static int measure_beside_one(const struct plan *plan, struct outcome *outcome)
 		if (r == 0)
 			r = load_run(&all, &outcome->all);
 	}
+	return r;
+}
+
+static int neighbour_turn(const struct load *load, struct neighbours *neighbours,
+	enum neighbour neighbour, struct outcome *outcome)
+{
+	struct load_result *results[N_NEIGHBOURS] = {
+		[NEIGHBOUR_NOBODY] = &outcome->alone,
+		[NEIGHBOUR_LEARNER] = &outcome->all,
+		[NEIGHBOUR_SPINNERS] = &outcome->spinners,
+	};
+	int r = neighbours_let(neighbours, neighbour);
+	const double cpu_s = neighbours_learner_cpu_s(neighbours);
+	const uint64_t begin = bench_now_ns();
+
+	if (r == 0)
+		r = load_run(load, results[neighbour]);
+	if (neighbour == NEIGHBOUR_LEARNER) {
+		outcome->learner_cpu_s += neighbours_learner_cpu_s(neighbours) - cpu_s;
+		outcome->learner_s += (double)(bench_now_ns() - begin) * 1e-9;
+	}
+	return r;
+}
+
+static int measure_neighbours(const struct plan *plan, struct outcome *outcome)
+{
+	_cleanup_(neighbours_freep) struct neighbours *neighbours = NULL;
+	struct load load = plan->load;
+	int r = neighbours_new(&neighbours, plan->roles.learner);
+
+	load.seconds = plan->load.seconds / (N_NEIGHBOURS * N_NEIGHBOUR_TURNS);
+	for (unsigned turn = 0; turn < N_NEIGHBOURS * N_NEIGHBOUR_TURNS && r == 0; turn++)
+		r = neighbour_turn(&load, neighbours, turn % N_NEIGHBOURS, outcome);
 	return r;
 }
 
@@ -376,6 +447,8 @@ static int measure(struct plan *plan, struct outcome *outcome)
 	outcome->capacity = NAN;
 	if (plan->beside_one)
 		return measure_beside_one(plan, outcome);
+	if (plan->beside_learner)
+		return measure_neighbours(plan, outcome);
 	if (plan->overload > 0) {
 		r = measure_capacity(plan, outcome);
 		plan->load.rate = plan->overload * outcome->capacity;
@@ -418,6 +491,29 @@ static uint64_t n_answers(const struct load_result *result)
 	return result->completed + result->late_ms.n;
 }
 
+/* Why the first request was refused or lost; NULL: none was. */
+static const char *why_of(const struct outcome *outcome)
+{
+	const struct load_result *of[] = { &outcome->all, &outcome->one, &outcome->alone,
+		&outcome->spinners };
+
+	for (size_t i = 0; i < ARRAY_SIZE(of); i++)
+		if (*of[i]->why)
+			return of[i]->why;
+	return NULL;
+}
+
+static bool failed(const struct outcome *outcome)
+{
+	const struct load_result *of[] = { &outcome->all, &outcome->one, &outcome->alone,
+		&outcome->spinners };
+
+	for (size_t i = 0; i < ARRAY_SIZE(of); i++)
+		if (of[i]->lost || of[i]->doubled || of[i]->wrong)
+			return true;
+	return false;
+}
+
 static int load_and_report(struct ctl *ctl, struct plan *plan)
 {
 	_cleanup_(outcome_done) struct outcome outcome = { 0 };
@@ -429,11 +525,11 @@ static int load_and_report(struct ctl *ctl, struct plan *plan)
 	plan->load.data_socket = endpoint;
 	plan->load.endpoint = plan->load.transport == &transport_zmq ? plan->router : endpoint;
 	plan->load.sites = plan->names;
-	status = sites_daemon(ctl, precision, &plan->server);
+	status = sites_daemon(ctl, precision, &plan->roles);
 	if (status != EXIT_DONE)
 		return status;
 	plan->precision = precision;
-	plan->rss_bytes = rss_of(plan->server);
+	plan->rss_bytes = rss_of(plan->roles.serve);
 	if (plan->own_sites)
 		status = sites_create(ctl, plan->load.n_sites, plan->input_px, plan->names);
 	if (status != EXIT_DONE)
@@ -446,14 +542,12 @@ static int load_and_report(struct ctl *ctl, struct plan *plan)
 	if (plan->own_sites)
 		sites_delete(ctl, plan->load.n_sites, plan->names);
 	/* With deadlines refusals are what is measured. */
-	if (plan->load.deadline_ns == 0 && (*result->why || *outcome.one.why))
-		(void)ctl_fail(
-			ctl, EXIT_FAILED, "%s", *result->why ? result->why : outcome.one.why);
+	if (plan->load.deadline_ns == 0 && why_of(&outcome))
+		(void)ctl_fail(ctl, EXIT_FAILED, "%s", why_of(&outcome));
 	if (status == EXIT_DONE && (r < 0 || n_answers(result) == 0))
 		return ctl_fail(ctl, ctl_status_of(r), "%s: %s", endpoint,
 			r < 0 ? strerror(-r) : "nothing was answered");
-	return result->lost || result->doubled || result->wrong || outcome.one.lost ? EXIT_FAILED
-										    : status;
+	return failed(&outcome) ? EXIT_FAILED : status;
 }
 
 /* A daemon of our own, set up as was asked. EXIT_DONE or a status, said. */
@@ -509,6 +603,9 @@ int serve_run(struct ctl *ctl, int argc, char **argv)
 			&o.density, NULL },
 		{ "beside-one", NULL, "turns with all requests to one site, for a ratio",
 			&o.beside_one, NULL },
+		{ "beside-learner", NULL,
+			"turns without it, with it, and with idle-priority threads that spin",
+			&o.beside_learner, NULL },
 		{ "seed", "N", "of the choice of sites, 1", &o.seed, NULL },
 	};
 	_cleanup_(daemon_stop) struct daemon daemon = { .pid = -1, .pidfd = -1 };
@@ -519,7 +616,7 @@ int serve_run(struct ctl *ctl, int argc, char **argv)
 
 	if (!options_parse(ctl, argc, argv, specs, ARRAY_SIZE(specs), 0, 0, &first, &status))
 		return status;
-	if (!names || !versions || !plan_fill(ctl, &o, &plan))
+	if (!names || !versions || !plan_fill(ctl, &o, &plan) || !plan_check(ctl, &o, &plan))
 		return EXIT_USAGE;
 	if (ctl->runtime && plan.load.transport == &transport_zmq && !o.endpoint)
 		return ctl_fail(ctl, EXIT_USAGE, "--transport zmq: --endpoint of that daemon");

@@ -20,7 +20,7 @@ static int request_finish(struct control *control, Kamen__Request *request)
 	return status;
 }
 
-int sites_daemon(struct ctl *ctl, char ret_precision[8], pid_t *ret_pid)
+int sites_daemon(struct ctl *ctl, char ret_precision[8], struct sites_roles *ret_roles)
 {
 	_cleanup_(control_freep) struct control *control = NULL;
 	Kamen__Request request = KAMEN__REQUEST__INIT;
@@ -36,9 +36,12 @@ int sites_daemon(struct ctl *ctl, char ret_precision[8], pid_t *ret_pid)
 		return status;
 	(void)snprintf(ret_precision, 8, "%s",
 		reply->status->precision ? reply->status->precision : "f32");
-	for (size_t i = 0; i < reply->status->n_roles; i++)
+	for (size_t i = 0; i < reply->status->n_roles; i++) {
 		if (strcmp(reply->status->roles[i]->name, "serve") == 0)
-			*ret_pid = reply->status->roles[i]->pid;
+			ret_roles->serve = reply->status->roles[i]->pid;
+		if (strcmp(reply->status->roles[i]->name, "learner") == 0)
+			ret_roles->learner = reply->status->roles[i]->pid;
+	}
 	return EXIT_DONE;
 }
 

@@ -7,8 +7,13 @@
 
 #include "cli.h"
 
-/** What new versions are served in, "f32" or "bf16", and who serves. EXIT_DONE or a status, said. */
-int sites_daemon(struct ctl *ctl, char ret_precision[8], pid_t *ret_pid);
+/** Processes of the daemon; 0: is not there. */
+struct sites_roles {
+	pid_t serve, learner;
+};
+
+/** What new versions are served in, "f32" or "bf16", and who does what. EXIT_DONE or a status, said. */
+int sites_daemon(struct ctl *ctl, char ret_precision[8], struct sites_roles *ret_roles);
 
 /** Makes n sites named bench-PID-i that nothing feeds. EXIT_DONE or a status, said. */
 int sites_create(struct ctl *ctl, uint32_t n, uint32_t input_px, char (*ret_names)[64]);

@@ -146,6 +146,25 @@ static void sites_with_masks_of_their_own_stand_beside_one(void **state)
 	json_decref(row);
 }
 
+static void the_learner_stands_beside_threads_that_spin(void **state)
+{
+	json_t *row = row_of("serve --random vit_demo --clients 2 --frame 64 --precision f32 "
+			     "--rate 40 --beside-learner --seconds 3.6 --json");
+
+	(void)state;
+	assert_string_equal(json_string_value(json_object_get(row, "learner")), "on");
+	assert_int_equal(number(row, "lost"), 0);
+	assert_true(number(row, "alone_p99_ms") >= number(row, "alone_p50_ms"));
+	assert_true(number(row, "spinners_p99_ms") >= number(row, "spinners_p50_ms"));
+	assert_true(fabs(number(row, "p99_to_alone") * number(row, "alone_p99_ms") -
+			    number(row, "p99_ms")) < 1e-6 * number(row, "p99_ms"));
+	assert_true(
+		fabs(number(row, "spinners_p99_to_alone") * number(row, "alone_p99_ms") -
+			number(row, "spinners_p99_ms")) < 1e-6 * number(row, "spinners_p99_ms"));
+	assert_true(number(row, "learner_cpus") >= 0);
+	json_decref(row);
+}
+
 static void a_round_trip_stands_beside_its_peer(void **state)
 {
 	json_t *row = row_of("ipc --random vit_demo --bytes 10000 --trips 50 --tolerance 1000 "
@@ -211,7 +230,8 @@ static void wrong_usage_is_two(void **state)
 		"learn --random vit_t --precision int4 2>&1", "switch --mask a.kmask 2>&1",
 		"serve --rate x 2>&1", "serve --density 1.5 2>&1", "serve --precision f16 2>&1",
 		"serve --site a --density .5 2>&1", "ipc --bytes 0 2>&1", "serve --overload 2 2>&1",
-		"serve --transport tcp 2>&1" };
+		"serve --transport tcp 2>&1", "serve --beside-learner --beside-one 2>&1",
+		"serve --beside-learner --runtime /nonexistent 2>&1" };
 	char out[8192];
 
 	(void)state;
@@ -229,6 +249,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(a_learning_step_stands_beside_its_floor),
 		cmocka_unit_test(nothing_is_lost_in_a_short_load),
 		cmocka_unit_test(sites_with_masks_of_their_own_stand_beside_one),
+		cmocka_unit_test(the_learner_stands_beside_threads_that_spin),
 		cmocka_unit_test(a_round_trip_stands_beside_its_peer),
 		cmocka_unit_test(two_that_look_need_no_bells),
 		cmocka_unit_test(an_open_loop_has_its_rate),

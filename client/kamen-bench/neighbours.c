@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "neighbours.h"
+
+#include <errno.h>
+#include <math.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+struct neighbours {
+	pid_t learner;
+	_Atomic bool stop;
+	unsigned n_spinners, n_processors;
+	pthread_t spinners[];
+};
+
+static void *spin(void *data)
+{
+	const struct neighbours *neighbours = data;
+	const struct sched_param param = { 0 };
+
+	/* With more right to the processor it would be another neighbour: then rather none. */
+	if (pthread_setschedparam(pthread_self(), SCHED_IDLE, &param) != 0)
+		return NULL;
+	while (!atomic_load_explicit(&neighbours->stop, memory_order_relaxed))
+		;
+	return NULL;
+}
+
+static void spinners_stop(struct neighbours *neighbours)
+{
+	atomic_store(&neighbours->stop, true);
+	while (neighbours->n_spinners > 0)
+		(void)pthread_join(neighbours->spinners[--neighbours->n_spinners], NULL);
+}
+
+static int spinners_start(struct neighbours *neighbours)
+{
+	atomic_store(&neighbours->stop, false);
+	while (neighbours->n_spinners < neighbours->n_processors) {
+		int r = -pthread_create(
+			&neighbours->spinners[neighbours->n_spinners], NULL, spin, neighbours);
+
+		if (r < 0)
+			return r;
+		neighbours->n_spinners++;
+	}
+	return 0;
+}
+
+static int learner_signal(const struct neighbours *neighbours, int signal)
+{
+	return kill(neighbours->learner, signal) < 0 ? -errno : 0;
+}
+
+int neighbours_new(struct neighbours **ret_neighbours, pid_t learner)
+{
+	const long n = sysconf(_SC_NPROCESSORS_ONLN);
+	const unsigned n_processors = n > 0 ? (unsigned)n : 1;
+	struct neighbours *neighbours;
+	int r;
+
+	/* 0 would be all of us. */
+	if (learner <= 0)
+		return -ESRCH;
+	neighbours = calloc(1, sizeof(*neighbours) + n_processors * sizeof(*neighbours->spinners));
+	if (!neighbours)
+		return -ENOMEM;
+	neighbours->learner = learner;
+	neighbours->n_processors = n_processors;
+	r = learner_signal(neighbours, SIGSTOP);
+	if (r < 0) {
+		free(neighbours);
+		return r;
+	}
+	*ret_neighbours = neighbours;
+	return 0;
+}
+
+int neighbours_let(struct neighbours *neighbours, enum neighbour neighbour)
+{
+	int r = learner_signal(neighbours, neighbour == NEIGHBOUR_LEARNER ? SIGCONT : SIGSTOP);
+
+	spinners_stop(neighbours);
+	return r == 0 && neighbour == NEIGHBOUR_SPINNERS ? spinners_start(neighbours) : r;
+}
+
+double neighbours_learner_cpu_s(const struct neighbours *neighbours)
+{
+	struct timespec t;
+	clockid_t clock;
+
+	if (clock_getcpuclockid(neighbours->learner, &clock) != 0 || clock_gettime(clock, &t) < 0)
+		return NAN;
+	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+void neighbours_free(struct neighbours *neighbours)
+{
+	if (!neighbours)
+		return;
+	spinners_stop(neighbours);
+	(void)learner_signal(neighbours, SIGCONT);
+	free(neighbours);
+}
