@@ -236,7 +236,9 @@ int load_client_warm_up(struct load_client *c)
 	load.deadline_ns = 0;
 	c->load = &load;
 	c->measured_from_ns = UINT64_MAX;
-	for (uint32_t i = 0; i < load.n_sites && r == 0; i++) {
+	/* The clients share the sites, but each asks once. */
+	for (uint32_t i = c->index % load.n_sites; i < load.n_sites && r == 0;
+		i += load.n_clients) {
 		r = request_submit(c, i, bench_now_ns());
 		if (r == 0)
 			r = rest_wait(c);

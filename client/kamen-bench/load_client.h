@@ -27,7 +27,7 @@ struct load_client {
 	struct load_result result;
 };
 
-/** Asks every site once, unmeasured: plans and slots are made at the first request. */
+/** Asks its share of the sites once, unmeasured: plans and slots are made at the first request. */
 int load_client_warm_up(struct load_client *c);
 /** The whole load, until every answer has come. @return 0 or a negative errno */
 int load_client_work(struct load_client *c);
