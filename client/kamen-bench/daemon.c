@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
@@ -64,6 +65,8 @@ static void daemon_exec(const struct daemon *daemon, const char *model, const ch
 	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 8);
 	int fd;
 
+	/* Nobody else would end it where we are killed. */
+	(void)prctl(PR_SET_PDEATHSIG, SIGTERM);
 	(void)snprintf(config, sizeof(config), "%s/kamend.conf", daemon->dir);
 	(void)snprintf(state, sizeof(state), "%s/state", daemon->dir);
 	(void)snprintf(log, sizeof(log), "%s/log", daemon->dir);

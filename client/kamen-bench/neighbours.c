@@ -15,28 +15,33 @@
 struct neighbours {
 	pid_t learner;
 	_Atomic bool stop;
+	_Atomic int error; /* a negative errno of a spinner */
 	unsigned n_spinners, n_processors;
 	pthread_t spinners[];
 };
 
 static void *spin(void *data)
 {
-	const struct neighbours *neighbours = data;
+	struct neighbours *neighbours = data;
 	const struct sched_param param = { 0 };
+	const int r = -pthread_setschedparam(pthread_self(), SCHED_IDLE, &param);
 
-	/* With more right to the processor it would be another neighbour: then rather none. */
-	if (pthread_setschedparam(pthread_self(), SCHED_IDLE, &param) != 0)
+	/* With more right to the processor it would be another neighbour. */
+	if (r < 0) {
+		atomic_store(&neighbours->error, r);
 		return NULL;
+	}
 	while (!atomic_load_explicit(&neighbours->stop, memory_order_relaxed))
 		;
 	return NULL;
 }
 
-static void spinners_stop(struct neighbours *neighbours)
+static int spinners_stop(struct neighbours *neighbours)
 {
 	atomic_store(&neighbours->stop, true);
 	while (neighbours->n_spinners > 0)
 		(void)pthread_join(neighbours->spinners[--neighbours->n_spinners], NULL);
+	return atomic_load(&neighbours->error);
 }
 
 static int spinners_start(struct neighbours *neighbours)
@@ -84,9 +89,10 @@ int neighbours_new(struct neighbours **ret_neighbours, pid_t learner)
 
 int neighbours_let(struct neighbours *neighbours, enum neighbour neighbour)
 {
-	int r = learner_signal(neighbours, neighbour == NEIGHBOUR_LEARNER ? SIGCONT : SIGSTOP);
+	int r = spinners_stop(neighbours);
 
-	spinners_stop(neighbours);
+	if (r == 0)
+		r = learner_signal(neighbours, neighbour == NEIGHBOUR_LEARNER ? SIGCONT : SIGSTOP);
 	return r == 0 && neighbour == NEIGHBOUR_SPINNERS ? spinners_start(neighbours) : r;
 }
 
@@ -104,7 +110,7 @@ void neighbours_free(struct neighbours *neighbours)
 {
 	if (!neighbours)
 		return;
-	spinners_stop(neighbours);
+	(void)spinners_stop(neighbours);
 	(void)learner_signal(neighbours, SIGCONT);
 	free(neighbours);
 }

@@ -14,13 +14,13 @@ enum neighbour {
 
 /**
  * The learner of a daemon of our own, which stands still except when it is asked for, and threads at
- * SCHED_IDLE, one a processor, that do nothing but count. Not thread-safe.
+ * SCHED_IDLE, one a processor, that only spin. Not thread-safe.
  */
 struct neighbours;
 
 /** Stops the learner. @return 0 or a negative errno */
 int neighbours_new(struct neighbours **ret_neighbours, pid_t learner);
-/** From now on this one alone. @return 0 or a negative errno */
+/** From now on this one alone. @return 0 or a negative errno, also of the spinners until now */
 int neighbours_let(struct neighbours *neighbours, enum neighbour neighbour);
 /** Seconds of processor time that the learner has taken in all its life; NaN: not told. */
 double neighbours_learner_cpu_s(const struct neighbours *neighbours);
