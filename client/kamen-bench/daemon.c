@@ -73,7 +73,7 @@ static void daemon_exec(const struct daemon *daemon, const char *model, const ch
 	slash = n > 0 ? strrchr(self, '/') : NULL;
 	if (!slash)
 		_exit(127);
-	(void)strcpy(slash + 1, "kamend");
+	(void)snprintf(slash + 1, sizeof(self) - (size_t)(slash + 1 - self), "kamend");
 	fd = open(log, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
 	if (fd < 0 || dup2(fd, STDOUT_FILENO) < 0 || dup2(fd, STDERR_FILENO) < 0 ||
 		setenv("NOTIFY_SOCKET", notify, 1) < 0)
@@ -106,17 +106,18 @@ static int ready_wait(const struct ctl *ctl, const struct daemon *daemon, int so
 
 static void log_tail(const struct daemon *daemon)
 {
-	char path[96], line[512], last[512] = "";
+	char path[96], lines[2][512] = { "", "" };
+	unsigned n = 0;
 	FILE *f;
 
 	(void)snprintf(path, sizeof(path), "%s/log", daemon->dir);
 	f = fopen(path, "re");
-	while (f && fgets(line, sizeof(line), f))
-		(void)strcpy(last, line);
+	while (f && fgets(lines[n % 2], sizeof(lines[0]), f))
+		n++;
 	if (f)
 		(void)fclose(f);
-	if (*last)
-		(void)fprintf(stderr, "kamend: %s", last);
+	if (n > 0)
+		(void)fprintf(stderr, "kamend: %s", lines[(n - 1) % 2]);
 }
 
 static int folder_prepare(const struct ctl *ctl, struct daemon *daemon,

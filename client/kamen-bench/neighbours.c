@@ -68,7 +68,6 @@ int neighbours_new(struct neighbours **ret_neighbours, pid_t learner)
 	const long n = sysconf(_SC_NPROCESSORS_ONLN);
 	const unsigned n_processors = n > 0 ? (unsigned)n : 1;
 	struct neighbours *neighbours;
-	int r;
 
 	/* 0 would be all of us. */
 	if (learner <= 0)
@@ -78,11 +77,6 @@ int neighbours_new(struct neighbours **ret_neighbours, pid_t learner)
 		return -ENOMEM;
 	neighbours->learner = learner;
 	neighbours->n_processors = n_processors;
-	r = learner_signal(neighbours, SIGSTOP);
-	if (r < 0) {
-		free(neighbours);
-		return r;
-	}
 	*ret_neighbours = neighbours;
 	return 0;
 }

@@ -13,12 +13,12 @@ enum neighbour {
 };
 
 /**
- * The learner of a daemon of our own, which stands still except when it is asked for, and threads at
- * SCHED_IDLE, one a processor, that only spin. Not thread-safe.
+ * The learner of a daemon of our own, which stands still in others' turns, and threads at SCHED_IDLE, one
+ * a processor, that only spin. Not thread-safe.
  */
 struct neighbours;
 
-/** Stops the learner. @return 0 or a negative errno */
+/** The learner goes on as it was until the first turn. @return 0, -ESRCH: there is none, -ENOMEM */
 int neighbours_new(struct neighbours **ret_neighbours, pid_t learner);
 /** From now on this one alone. @return 0 or a negative errno, also of the spinners until now */
 int neighbours_let(struct neighbours *neighbours, enum neighbour neighbour);

@@ -51,7 +51,7 @@ int peer_start(struct peer **ret_peer)
 
 	if (!peer)
 		return -ENOMEM;
-	(void)strcpy(peer->dir, "/tmp/kamen-peer-XXXXXX");
+	(void)snprintf(peer->dir, sizeof(peer->dir), "/tmp/kamen-peer-XXXXXX");
 	if (!mkdtemp(peer->dir)) {
 		free(peer);
 		return -errno;

@@ -145,10 +145,11 @@ static bool plan_check(const struct ctl *ctl, const struct serve_options *o, str
 		(void)ctl_fail(ctl, EXIT_USAGE, "--overload: with --deadline-ms, without --rate");
 		return false;
 	}
-	if (plan->beside_learner && (plan->beside_one || plan->overload > 0 || ctl->runtime)) {
+	if (plan->beside_learner &&
+		(o->learner || plan->beside_one || plan->overload > 0 || ctl->runtime)) {
 		(void)ctl_fail(ctl, EXIT_USAGE,
-			"--beside-learner: of a daemon of our own, without --beside-one, "
-			"--overload");
+			"--beside-learner: of a daemon of our own, without --learner, "
+			"--beside-one, --overload");
 		return false;
 	}
 	if (plan->masks.density > 1 || (plan->masks.density > 0 && !plan->own_sites)) {
@@ -491,27 +492,21 @@ static uint64_t n_answers(const struct load_result *result)
 	return result->completed + result->late_ms.n;
 }
 
-/* Why the first request was refused or lost; NULL: none was. */
-static const char *why_of(const struct outcome *outcome)
+/* Whether any turn lost, doubled or garbled something, and why the first request was refused or lost;
+ * "": none was. */
+static bool failed(const struct outcome *outcome, const char **ret_why)
 {
 	const struct load_result *of[] = { &outcome->all, &outcome->one, &outcome->alone,
 		&outcome->spinners };
+	bool any = false;
 
-	for (size_t i = 0; i < ARRAY_SIZE(of); i++)
-		if (*of[i]->why)
-			return of[i]->why;
-	return NULL;
-}
-
-static bool failed(const struct outcome *outcome)
-{
-	const struct load_result *of[] = { &outcome->all, &outcome->one, &outcome->alone,
-		&outcome->spinners };
-
-	for (size_t i = 0; i < ARRAY_SIZE(of); i++)
-		if (of[i]->lost || of[i]->doubled || of[i]->wrong)
-			return true;
-	return false;
+	*ret_why = "";
+	for (size_t i = 0; i < ARRAY_SIZE(of); i++) {
+		any |= of[i]->lost || of[i]->doubled || of[i]->wrong;
+		if (!**ret_why)
+			*ret_why = of[i]->why;
+	}
+	return any;
 }
 
 static int load_and_report(struct ctl *ctl, struct plan *plan)
@@ -519,7 +514,9 @@ static int load_and_report(struct ctl *ctl, struct plan *plan)
 	_cleanup_(outcome_done) struct outcome outcome = { 0 };
 	struct load_result *result = &outcome.all;
 	char endpoint[4096], precision[8];
+	const char *why;
 	int status, r = 0;
+	bool bad;
 
 	(void)snprintf(endpoint, sizeof(endpoint), "%s/data.sock", ctl->runtime);
 	plan->load.data_socket = endpoint;
@@ -541,13 +538,14 @@ static int load_and_report(struct ctl *ctl, struct plan *plan)
 		status = report(ctl, plan, &outcome);
 	if (plan->own_sites)
 		sites_delete(ctl, plan->load.n_sites, plan->names);
+	bad = failed(&outcome, &why);
 	/* With deadlines refusals are what is measured. */
-	if (plan->load.deadline_ns == 0 && why_of(&outcome))
-		(void)ctl_fail(ctl, EXIT_FAILED, "%s", why_of(&outcome));
+	if (plan->load.deadline_ns == 0 && *why)
+		(void)ctl_fail(ctl, EXIT_FAILED, "%s", why);
 	if (status == EXIT_DONE && (r < 0 || n_answers(result) == 0))
 		return ctl_fail(ctl, ctl_status_of(r), "%s: %s", endpoint,
 			r < 0 ? strerror(-r) : "nothing was answered");
-	return failed(&outcome) ? EXIT_FAILED : status;
+	return bad ? EXIT_FAILED : status;
 }
 
 /* A daemon of our own, set up as was asked. EXIT_DONE or a status, said. */

@@ -161,7 +161,8 @@ static void the_learner_stands_beside_threads_that_spin(void **state)
 	assert_true(
 		fabs(number(row, "spinners_p99_to_alone") * number(row, "alone_p99_ms") -
 			number(row, "spinners_p99_ms")) < 1e-6 * number(row, "spinners_p99_ms"));
-	assert_true(number(row, "learner_cpus") >= 0);
+	assert_true(number(row, "learner_cpus") >= 0 &&
+		    number(row, "learner_cpus") <= number(row, "cpus"));
 	json_decref(row);
 }
 
@@ -231,7 +232,8 @@ static void wrong_usage_is_two(void **state)
 		"serve --rate x 2>&1", "serve --density 1.5 2>&1", "serve --precision f16 2>&1",
 		"serve --site a --density .5 2>&1", "ipc --bytes 0 2>&1", "serve --overload 2 2>&1",
 		"serve --transport tcp 2>&1", "serve --beside-learner --beside-one 2>&1",
-		"serve --beside-learner --runtime /nonexistent 2>&1" };
+		"serve --beside-learner --runtime /nonexistent 2>&1",
+		"serve --beside-learner --learner off 2>&1" };
 	char out[8192];
 
 	(void)state;
