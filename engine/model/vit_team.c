@@ -8,9 +8,9 @@
 #include "model/vit_team_internal.h"
 
 #define MOST_IMAGE_LANES 16u
-/* Each reads all weights: two gain by it, more than four are not asked to (chosen, not measured). Matmul's
- * attention would copy each head's keys and values
- * in every lane: where it is no convolution, lanes share heads and columns. */
+/* Each reads all weights: two gain by it, more than four are not asked to (chosen, not measured).
+ * Matmul's attention would copy each head's keys and values in every lane: where it is no convolution,
+ * lanes share heads and columns. */
 #define MOST_ROW_LANES 4u
 
 static void carve(struct vit_team *team, struct vit_carver *carver)

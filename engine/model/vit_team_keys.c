@@ -65,12 +65,14 @@ void team_put_keys(struct vit_team *team, void *k, const struct team_piece *piec
 		const uint32_t t = piece->row + j;
 		const float *src = (const float *)columns->src + j * columns->stride;
 		float *to = dst + t / TEAM_KEY_BLOCK * TEAM_KEY_BLOCK * head + t % TEAM_KEY_BLOCK;
-		const bool whole = t % TEAM_KEY_BLOCK == 0 && piece->n_rows - j >= TEAM_KEY_BLOCK;
 
-		n = whole ? TEAM_KEY_BLOCK : 1;
-		if (whole)
+		if (t % TEAM_KEY_BLOCK == 0 && piece->n_rows - j >= TEAM_KEY_BLOCK) {
+			n = TEAM_KEY_BLOCK;
 			team->wide->turn(to, src, columns->stride, columns->n);
-		for (uint32_t d = 0; !whole && d < columns->n; d++)
+			continue;
+		}
+		n = 1;
+		for (uint32_t d = 0; d < columns->n; d++)
 			to[(size_t)d * TEAM_KEY_BLOCK] = src[d];
 	}
 }

@@ -112,8 +112,8 @@ static bool has_blocks(const dnnl_memory_desc_t *desc)
 }
 
 /* Where matmul has no layout of its own, as in 2.6 without AVX-512, it packs both matrices at every
- * product. A convolution of one pixel reads weights in blocks: 1.03 to 2.2 times
- * as fast on two threads of Zen 3. */
+ * product. A convolution of one pixel reads weights in blocks: 1.03 to 2.2 times as fast on two threads
+ * of Zen 3. */
 static int choose_pointwise(struct packed *packed)
 {
 	_cleanup_(pd_freep) dnnl_primitive_desc_t pd = NULL;
