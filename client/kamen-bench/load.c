@@ -12,12 +12,27 @@
 
 #define PATIENCE_NS UINT64_C(30000000000)
 
+/* All clients count from one time: those whose requests were due together would queue in one run, and not
+ * in another. */
+struct start {
+	pthread_barrier_t barrier;
+	uint64_t begin_ns;
+};
+
 struct worker {
 	struct load_client c;
 	pthread_t thread;
-	pthread_barrier_t *start;
+	struct start *start;
 	int r;
 };
+
+static uint64_t start_wait(struct start *start)
+{
+	if (pthread_barrier_wait(&start->barrier) == PTHREAD_BARRIER_SERIAL_THREAD)
+		start->begin_ns = bench_now_ns();
+	(void)pthread_barrier_wait(&start->barrier);
+	return start->begin_ns;
+}
 
 static void cdf_fill(double *cdf, uint32_t n, double exponent)
 {
@@ -126,19 +141,20 @@ int load_feed(const struct load *load, uint32_t site, unsigned n)
 static void *worker_thread(void *data)
 {
 	struct worker *w = data;
+	uint64_t begin_ns;
 
 	/* A client that has deadlines wants to wake when it is time, not within 50 us of it. */
 	(void)prctl(PR_SET_TIMERSLACK, 1UL);
 	if (w->r == 0)
 		w->r = load_client_warm_up(&w->c);
-	(void)pthread_barrier_wait(w->start);
+	begin_ns = start_wait(w->start);
 	if (w->r == 0)
-		w->r = load_client_work(&w->c);
+		w->r = load_client_work(&w->c, begin_ns);
 	return NULL;
 }
 
 static void worker_start(
-	struct worker *w, const struct load *load, uint32_t index, pthread_barrier_t *start)
+	struct worker *w, const struct load *load, uint32_t index, struct start *start)
 {
 	w->c.load = load;
 	w->c.index = index;
@@ -169,7 +185,7 @@ static int worker_collect(struct worker *w, struct load_result *result)
 int load_run(const struct load *load, struct load_result *result)
 {
 	struct worker *workers = calloc(load->n_clients, sizeof(*workers));
-	pthread_barrier_t start;
+	struct start start = { 0 };
 	double longest = 0;
 	int r = workers ? 0 : -ENOMEM;
 
@@ -179,7 +195,7 @@ int load_run(const struct load *load, struct load_result *result)
 		free(workers);
 		return r;
 	}
-	(void)pthread_barrier_init(&start, NULL, load->n_clients);
+	(void)pthread_barrier_init(&start.barrier, NULL, load->n_clients);
 	for (uint32_t i = 0; i < load->n_clients; i++)
 		worker_start(&workers[i], load, i, &start);
 	for (uint32_t i = 0; i < load->n_clients; i++) {
@@ -191,7 +207,7 @@ int load_run(const struct load *load, struct load_result *result)
 		r = r < 0 ? r : one;
 	}
 	result->seconds += longest;
-	(void)pthread_barrier_destroy(&start);
+	(void)pthread_barrier_destroy(&start.barrier);
 	free(workers);
 	return r;
 }

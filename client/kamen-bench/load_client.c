@@ -214,9 +214,8 @@ static int open_loop(struct load_client *c, uint64_t begin, uint64_t end)
 	return r < 0 ? lose(c, r) : rest_wait(c);
 }
 
-int load_client_work(struct load_client *c)
+int load_client_work(struct load_client *c, uint64_t begin)
 {
-	const uint64_t begin = bench_now_ns();
 	const uint64_t n_ns = (uint64_t)(c->load->seconds * 1e9);
 	int r;
 

@@ -29,7 +29,9 @@ struct load_client {
 
 /** Asks its share of the sites once, unmeasured: plans and slots are made at the first request. */
 int load_client_warm_up(struct load_client *c);
-/** The whole load, until every answer has come. @return 0 or a negative errno */
-int load_client_work(struct load_client *c);
+/** The whole load, until every answer has come.
+ * @param begin  on bench_now_ns()'s clock, the same for all clients
+ * @return 0 or a negative errno */
+int load_client_work(struct load_client *c, uint64_t begin);
 
 #endif
