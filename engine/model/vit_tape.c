@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "model/row_grad.h"
 #include "model/vit_internal.h"
@@ -160,23 +159,19 @@ static void carve(struct vit_tape *tape, struct vit_carver *carver)
 static int init_memory(struct vit_tape *tape)
 {
 	struct vit_carver carver = { 0 };
-	size_t n_bytes;
-	void *first;
 	int r;
 
 	tape->data = calloc(tape->vit->shape.depth, sizeof(*tape->data));
 	if (!tape->data)
 		return -ENOMEM;
 	carve(tape, &carver);
-	n_bytes = carver.n_bytes;
-	r = arena_new(&tape->arena, n_bytes);
+	r = arena_new(&tape->arena, carver.n_bytes);
 	if (r < 0)
 		return r;
 	carver.arena = tape->arena;
-	first = arena_take(tape->arena, 0);
 	carve(tape, &carver);
-	/* A hint only: a tape is hundreds of MB, walked from end to end twice a step. */
-	(void)madvise(first, n_bytes, MADV_HUGEPAGE);
+	/* In ordinary pages: a step takes no longer with them, and while the kernel clears a huge one,
+	 * several ms in a guest, serving does not get the processor. */
 	return 0;
 }
 
