@@ -306,14 +306,14 @@ static int run_linear(const struct step *step, unsigned l, enum vit_layer of, vo
 		enum team_layer layer;
 		then_fn *then;
 	} table[VIT_N_LAYERS][2] = {
-		[VIT_QKV] = { { TEAM_QKV, then_split }, { TEAM_QKV, then_split } },
+		[VIT_QKV] = { { TEAM_QKV, then_split }, { TEAM_LAST_KV, then_split } },
 		[VIT_PROJ] = { { TEAM_PROJ, then_add }, { TEAM_LAST_PROJ, then_add_first } },
 		[VIT_FC1] = { { TEAM_FC1, then_gelu }, { TEAM_LAST_FC1, then_gelu_last } },
 		[VIT_FC2] = { { TEAM_FC2, then_add }, { TEAM_LAST_FC2, then_add_last } },
 	};
 	struct vit_team *team = step->team;
 	const struct slot_entry *entry = &step->layers[of];
-	/* The last block's first product is of all tokens still. */
+	/* The last block's keys and values are of all tokens still. */
 	const bool together = step->last && of != VIT_QKV;
 
 	return run_layer(team, &team->lanes[l],
@@ -395,13 +395,41 @@ static int norm1(const struct step *step, unsigned l)
 	return 0;
 }
 
+/* Of the last block, whose other two thirds are made apart. */
+static int run_queries(const struct step *step, unsigned l, enum team_layer layer)
+{
+	struct vit_team *team = step->team;
+	const struct slot_entry *entry = &step->layers[VIT_QKV];
+
+	return run_layer(team, &team->lanes[l],
+		&(struct layer_run){
+			.layer = layer,
+			.packed = entry->forward,
+			.bias = entry->bias,
+			.scale = &entry->scale,
+			.src = team->y,
+			.first = step->first,
+			.end = step->end,
+			.rows = team->n_tokens,
+			.k = team->vit->shape.width,
+			.then = then_split,
+		});
+}
+
 static int qkv(const struct step *step, unsigned l)
 {
 	struct vit_team *team = step->team;
+	int r;
 
 	team->lanes[l].k = team->k[step->block % ARRAY_SIZE(team->k)];
 	team->lanes[l].v = team->v[step->block % ARRAY_SIZE(team->v)];
-	return run_linear(step, l, VIT_QKV, team->y, team->vit->shape.width);
+	r = run_linear(step, l, VIT_QKV, team->y, team->vit->shape.width);
+	return r < 0 || !step->last ? r : run_queries(step, l, TEAM_LAST_Q);
+}
+
+static int rest_queries(const struct step *step, unsigned l)
+{
+	return run_queries(step, l, TEAM_REST_Q);
 }
 
 static int attend(const struct step *step, unsigned l)
@@ -453,11 +481,11 @@ struct phase {
 
 static const struct phase block_phases[] = { { norm1, false }, { qkv, true }, { attend, false },
 	{ proj, false }, { norm2, false }, { fc1, false }, { fc2, false } };
-/* Of the last block once more, for all tokens: what they ask with, and are asked for, is there. */
-#define N_DONE 2
-static const struct phase *const rest_phases = block_phases + N_DONE;
+/* Of the last block once more, for all tokens: what they are asked for is there. */
+static const struct phase rest_phases[] = { { rest_queries, false }, { attend, false },
+	{ proj, false }, { norm2, false }, { fc1, false }, { fc2, false } };
 #define N_PHASES ARRAY_SIZE(block_phases)
-#define N_REST_PHASES (N_PHASES - N_DONE)
+#define N_REST_PHASES ARRAY_SIZE(rest_phases)
 
 static void step_to(struct step *step, const struct slot *slot, uint32_t block)
 {

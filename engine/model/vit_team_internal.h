@@ -5,14 +5,18 @@
 #include "model/row_wide.h"
 #include "model/vit_team.h"
 
-/* The products with packed weights. LAST: for the class tokens alone, of all images at once; the others
- * go image by image, whose part of the result stays near by. */
+/* The products with packed weights, image by image, whose part of the result stays near by. In the last
+ * block class tokens alone go on: KV is still of all tokens, Q of an image's class token, or of a whole
+ * team's all; those from LAST_PROJ on are of the class tokens of all images at once. */
 enum team_layer {
 	TEAM_QKV,
 	TEAM_PROJ,
 	TEAM_FC1,
 	TEAM_FC2,
 	TEAM_PATCH,
+	TEAM_LAST_KV,
+	TEAM_REST_Q,
+	TEAM_LAST_Q,
 	TEAM_LAST_PROJ,
 	TEAM_LAST_FC1,
 	TEAM_LAST_FC2,

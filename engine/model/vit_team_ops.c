@@ -6,7 +6,8 @@
 
 struct layer_size {
 	uint32_t rows, k, n;
-	bool adds; /* its result is added to something in f32 */
+	bool adds;            /* its result is added to something in f32 */
+	uint32_t column, all; /* where its columns begin among those of the weights; 0: it is all */
 };
 
 static struct layer_size size_of(const struct vit_team *team, enum team_layer layer)
@@ -19,6 +20,9 @@ static struct layer_size size_of(const struct vit_team *team, enum team_layer la
 		[TEAM_FC1] = { t, width, mlp, false },
 		[TEAM_FC2] = { t, mlp, width, true },
 		[TEAM_PATCH] = { t, (uint32_t)vit_patch_values(shape), width, true },
+		[TEAM_LAST_KV] = { t, width, 2 * width, false, width, 3 * width },
+		[TEAM_REST_Q] = { team->whole ? t : 0, width, width, false, 0, 3 * width },
+		[TEAM_LAST_Q] = { 1, width, width, false, 0, 3 * width },
 		[TEAM_LAST_PROJ] = { n, width, width, true },
 		[TEAM_LAST_FC1] = { n, width, mlp, false },
 		[TEAM_LAST_FC2] = { n, mlp, width, true },
@@ -84,22 +88,23 @@ static void cut_columns(struct team_piece *pieces, const struct layer_size *size
 
 	pieces[TEAM_WHOLE] = (struct team_piece){
 		.n_rows = size->rows,
-		.column = l * n_whole * block,
+		.column = size->column + l * n_whole * block,
 		.n_columns = n_whole * block,
 	};
 	pieces[TEAM_REST] = some_rows(size->rows, l, n_lanes);
-	pieces[TEAM_REST].column = n_lanes * n_whole * block;
+	pieces[TEAM_REST].column = size->column + n_lanes * n_whole * block;
 	pieces[TEAM_REST].n_columns = n_blocks % n_lanes * block;
 }
 
 static void cut(const struct vit_team *team, struct team_piece *pieces, enum team_layer layer,
 	const struct layer_size *size, uint32_t block, unsigned l)
 {
-	if (layer >= TEAM_LAST_PROJ || !team->by_rows) {
+	if (layer >= TEAM_LAST_Q || !team->by_rows) {
 		cut_columns(pieces, size, block, l, team->n_lanes);
 		return;
 	}
 	pieces[TEAM_WHOLE] = some_rows(size->rows, l, team->n_lanes);
+	pieces[TEAM_WHOLE].column = size->column;
 	pieces[TEAM_WHOLE].n_columns = size->n;
 }
 
@@ -131,11 +136,12 @@ static int layer_init(struct vit_team *team, unsigned l, enum team_layer layer)
 	lane->pieces[layer] = calloc(lane->n_pieces, sizeof(*lane->pieces[layer]));
 	if (!lane->pieces[layer])
 		return -ENOMEM;
-	r = packed_new(&packed, lane->onednn, size.k, size.n, PACKED_N_BY_K, team->precision);
+	r = packed_new(&packed, lane->onednn, size.k, size.all ? size.all : size.n, PACKED_N_BY_K,
+		team->precision);
 	if (r < 0)
 		return r;
 	block = packed_column_block(packed);
-	if (block == 0)
+	if (block == 0 || size.column % block != 0 || size.n % block != 0)
 		return -EOPNOTSUPP;
 	if (team->by_images)
 		cut_all(team, lane, layer, size, block);
