@@ -300,6 +300,24 @@ struct step {
 
 typedef int phase_fn(const struct step *step, unsigned l);
 
+/* Of all tokens of the step's images, by the block's weights of that name. */
+static struct layer_run run_of_tokens(
+	const struct step *step, enum vit_layer of, void *src, size_t k)
+{
+	const struct slot_entry *entry = &step->layers[of];
+
+	return (struct layer_run){
+		.packed = entry->forward,
+		.bias = entry->bias,
+		.scale = &entry->scale,
+		.src = src,
+		.first = step->first,
+		.end = step->end,
+		.rows = step->team->n_tokens,
+		.k = k,
+	};
+}
+
 static int run_linear(const struct step *step, unsigned l, enum vit_layer of, void *src, size_t k)
 {
 	static const struct {
@@ -312,23 +330,17 @@ static int run_linear(const struct step *step, unsigned l, enum vit_layer of, vo
 		[VIT_FC2] = { { TEAM_FC2, then_add }, { TEAM_LAST_FC2, then_add_last } },
 	};
 	struct vit_team *team = step->team;
-	const struct slot_entry *entry = &step->layers[of];
-	/* The last block's keys and values are of all tokens still. */
-	const bool together = step->last && of != VIT_QKV;
+	struct layer_run run = run_of_tokens(step, of, src, k);
 
-	return run_layer(team, &team->lanes[l],
-		&(struct layer_run){
-			.layer = table[of][step->last].layer,
-			.packed = entry->forward,
-			.bias = entry->bias,
-			.scale = &entry->scale,
-			.src = src,
-			.first = together ? 0 : step->first,
-			.end = together ? 1 : step->end,
-			.rows = together ? team->n : team->n_tokens,
-			.k = k,
-			.then = table[of][step->last].then,
-		});
+	run.layer = table[of][step->last].layer;
+	run.then = table[of][step->last].then;
+	/* The last block's keys and values are of all tokens still. */
+	if (step->last && of != VIT_QKV) {
+		run.first = 0;
+		run.end = 1;
+		run.rows = team->n;
+	}
+	return run_layer(team, &team->lanes[l], &run);
 }
 
 /* Rows of a norm that a lane makes, of those from `first` on, of so many. */
@@ -395,25 +407,15 @@ static int norm1(const struct step *step, unsigned l)
 	return 0;
 }
 
-/* Of the last block, whose other two thirds are made apart. */
+/* Of the last block, whose keys and values are made apart. */
 static int run_queries(const struct step *step, unsigned l, enum team_layer layer)
 {
 	struct vit_team *team = step->team;
-	const struct slot_entry *entry = &step->layers[VIT_QKV];
+	struct layer_run run = run_of_tokens(step, VIT_QKV, team->y, team->vit->shape.width);
 
-	return run_layer(team, &team->lanes[l],
-		&(struct layer_run){
-			.layer = layer,
-			.packed = entry->forward,
-			.bias = entry->bias,
-			.scale = &entry->scale,
-			.src = team->y,
-			.first = step->first,
-			.end = step->end,
-			.rows = team->n_tokens,
-			.k = team->vit->shape.width,
-			.then = then_split,
-		});
+	run.layer = layer;
+	run.then = then_split;
+	return run_layer(team, &team->lanes[l], &run);
 }
 
 static int qkv(const struct step *step, unsigned l)

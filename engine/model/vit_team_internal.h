@@ -6,8 +6,8 @@
 #include "model/vit_team.h"
 
 /* The products with packed weights, image by image, whose part of the result stays near by. In the last
- * block class tokens alone go on: KV is still of all tokens, Q of an image's class token, or of a whole
- * team's all; those from LAST_PROJ on are of the class tokens of all images at once. */
+ * block class tokens alone go on: LAST_KV is still of all tokens, LAST_Q of an image's class token; a whole
+ * team then has REST_Q of all. Those from LAST_PROJ on are of the class tokens of all images at once. */
 enum team_layer {
 	TEAM_QKV,
 	TEAM_PROJ,

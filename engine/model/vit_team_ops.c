@@ -6,8 +6,9 @@
 
 struct layer_size {
 	uint32_t rows, k, n;
-	bool adds;            /* its result is added to something in f32 */
-	uint32_t column, all; /* where its columns begin among those of the weights; 0: it is all */
+	bool adds;       /* its result is added to something in f32 */
+	uint32_t column; /* of the weights, where its own begin */
+	uint32_t all;    /* columns that the weights have; 0: n */
 };
 
 static struct layer_size size_of(const struct vit_team *team, enum team_layer layer)
