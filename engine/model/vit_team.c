@@ -95,6 +95,9 @@ int vit_team_new(
 
 	if (!team)
 		return -ENOMEM;
+	team->spread = spread_new(n_lanes);
+	if (!team->spread)
+		return -ENOMEM;
 	/* Its lanes are of one number of tokens. */
 	if ((stem->precision != PRECISION_F32 && stem->precision != PRECISION_BF16) ||
 		vit->shape.class_block > 0)
@@ -128,6 +131,7 @@ void vit_team_free(struct vit_team *team)
 	for (unsigned l = 0; l < team->n_lanes; l++)
 		team_lane_done(&team->lanes[l]);
 	arena_free(team->arena);
+	free(team->spread);
 	free(team);
 }
 
@@ -512,6 +516,7 @@ static void run_together(const struct step *step, const struct phase *phases, un
 				team->lanes[l].error = phases[i].run(step, l);
 		if (phases[i].meets || !by_rows) {
 #pragma omp barrier
+			spread_pass(team->spread, (unsigned)omp_get_thread_num());
 		}
 	}
 }
@@ -580,8 +585,10 @@ int vit_team_forward(struct vit_team *team, const struct slot *slot, const float
 
 	for (unsigned l = 0; l < team->n_lanes; l++)
 		team->lanes[l].error = 0;
+	spread_begin(team->spread);
 #pragma omp parallel num_threads((int)team->n_lanes)
 	{
+		spread_pass(team->spread, (unsigned)omp_get_thread_num());
 		if (team->by_images) {
 #pragma omp for schedule(static, 1)
 			for (unsigned l = 0; l < team->n_lanes; l++)

@@ -2,6 +2,7 @@
 #ifndef KAMEN_MODEL_VIT_TEAM_INTERNAL_H
 #define KAMEN_MODEL_VIT_TEAM_INTERNAL_H
 
+#include "base/spread.h"
 #include "model/row_wide.h"
 #include "model/vit_team.h"
 
@@ -80,6 +81,7 @@ struct vit_team {
 	void *last_y, *last_hidden;
 	void *class_probs; /* (n, H, n_keys), or NULL: not whole */
 	bool whole;        /* all tokens pass the last block, after the class tokens */
+	struct spread *spread;
 	const struct kern_row_impl *narrow;
 	const struct kern_wide_impl *wide;
 	unsigned n_lanes;
