@@ -9,12 +9,16 @@
 #include "base/blob.h"
 #include "base/cleanup.h"
 
+/* The kernel copies a piece into one large page of its cache, without a break: where it has to find memory
+ * first, 2 MB took 7 ms and more, in which a thread of inference that was woken on that CPU waited. */
+#define MOST_AT_ONCE ((size_t)64 << 10)
+
 int blob_write_all(int fd, const void *data, size_t n_bytes)
 {
 	const char *rest = data;
 
 	while (n_bytes > 0) {
-		ssize_t n = write(fd, rest, n_bytes);
+		ssize_t n = write(fd, rest, n_bytes < MOST_AT_ONCE ? n_bytes : MOST_AT_ONCE);
 
 		if (n < 0 && errno == EINTR)
 			continue;
