@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -27,6 +28,10 @@ uint32_t process_step_back(const char *cpu)
 	long percentage;
 
 	offer_to_oom_killer();
+	/* The kernel clears a large page without a break: 7 ms and more where a host has to find the memory
+	 * first, in which a thread of inference that is woken on that CPU waits. */
+	if (prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) < 0)
+		log_info("large pages stay: %s", strerror(errno));
 	if (strcmp(cpu, "idle") == 0) {
 		if (setpriority(PRIO_PROCESS, 0, 19) < 0)
 			log_info("nice stays as it is: %s", strerror(errno));

@@ -6,8 +6,8 @@
 
 /**
  * Steps back behind serving: SCHED_IDLE where cpu is "idle"; a percentage keeps the usual priority,
- * so that it is certain, and rests in between. First in line when memory runs out. Before any other
- * thread is made: they inherit it. What is refused is logged and lived with.
+ * so that it is certain, and rests in between. First in line when memory runs out; no large pages. Before
+ * any other thread is made: they inherit it. What is refused is logged and lived with.
  *
  * @return the share of time to work in percent: 100 for "idle"
  */
