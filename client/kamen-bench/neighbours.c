@@ -12,6 +12,10 @@
 #include <time.h>
 #include <unistd.h>
 
+/* Who uses no time for so long stands; that often is looked. */
+#define STILL_NS 20000000
+#define MOST_LOOKS 50u
+
 struct neighbours {
 	pid_t learner;
 	_Atomic bool stop;
@@ -58,9 +62,37 @@ static int spinners_start(struct neighbours *neighbours)
 	return 0;
 }
 
+double neighbours_learner_cpu_s(const struct neighbours *neighbours)
+{
+	struct timespec t;
+	clockid_t clock;
+
+	if (clock_getcpuclockid(neighbours->learner, &clock) != 0 || clock_gettime(clock, &t) < 0)
+		return NAN;
+	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
 static int learner_signal(const struct neighbours *neighbours, int signal)
 {
 	return kill(neighbours->learner, signal) < 0 ? -errno : 0;
+}
+
+/* The daemon itself stops and continues it beside batches, but not one that it finds stopped: no batch may
+ * begin before it is. */
+static int learner_stop(const struct neighbours *neighbours)
+{
+	const struct timespec moment = { .tv_nsec = STILL_NS };
+	double before, now = neighbours_learner_cpu_s(neighbours);
+	int r = learner_signal(neighbours, SIGSTOP);
+
+	for (unsigned i = 0; i < MOST_LOOKS && r == 0; i++) {
+		(void)nanosleep(&moment, NULL);
+		before = now;
+		now = neighbours_learner_cpu_s(neighbours);
+		if (!(now > before))
+			return 0;
+	}
+	return r < 0 ? r : -EBUSY;
 }
 
 int neighbours_new(struct neighbours **ret_neighbours, pid_t learner)
@@ -86,18 +118,9 @@ int neighbours_let(struct neighbours *neighbours, enum neighbour neighbour)
 	int r = spinners_stop(neighbours);
 
 	if (r == 0)
-		r = learner_signal(neighbours, neighbour == NEIGHBOUR_LEARNER ? SIGCONT : SIGSTOP);
+		r = neighbour == NEIGHBOUR_LEARNER ? learner_signal(neighbours, SIGCONT)
+						   : learner_stop(neighbours);
 	return r == 0 && neighbour == NEIGHBOUR_SPINNERS ? spinners_start(neighbours) : r;
-}
-
-double neighbours_learner_cpu_s(const struct neighbours *neighbours)
-{
-	struct timespec t;
-	clockid_t clock;
-
-	if (clock_getcpuclockid(neighbours->learner, &clock) != 0 || clock_gettime(clock, &t) < 0)
-		return NAN;
-	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
 void neighbours_free(struct neighbours *neighbours)

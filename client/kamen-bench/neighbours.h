@@ -20,7 +20,8 @@ struct neighbours;
 
 /** The learner goes on as it was until the first turn. @return 0, -ESRCH: there is none, -ENOMEM */
 int neighbours_new(struct neighbours **ret_neighbours, pid_t learner);
-/** From now on this one alone. @return 0 or a negative errno, also of the spinners until now */
+/** From now on this one alone. @return 0, -EBUSY: the learner does not stop, or a negative errno of the
+ * spinners until now */
 int neighbours_let(struct neighbours *neighbours, enum neighbour neighbour);
 /** Seconds of processor time that the learner has taken in all its life; NaN: not told. */
 double neighbours_learner_cpu_s(const struct neighbours *neighbours);

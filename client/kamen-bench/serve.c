@@ -18,6 +18,8 @@
 #define N_LEARNT_FROM 128u
 #define N_TURNS 3 /* of one site and of all, where they are compared */
 #define N_NEIGHBOUR_TURNS 6
+/* CPUs of a learner that stands still: it may take a moment to stop. */
+#define STILL_CPUS .05
 /* Windows of a load: three that agree, or as many as there is time for. */
 #define MAX_WINDOWS 5u
 #define WINDOW_TOLERANCE .1
@@ -367,12 +369,18 @@ static int neighbour_turn(const struct load *load, struct neighbours *neighbours
 	int r = neighbours_let(neighbours, neighbour);
 	const double cpu_s = neighbours_learner_cpu_s(neighbours);
 	const uint64_t begin = bench_now_ns();
+	double learner_cpu_s, seconds;
 
 	if (r == 0)
 		r = load_run(load, results[neighbour]);
+	learner_cpu_s = neighbours_learner_cpu_s(neighbours) - cpu_s;
+	seconds = (double)(bench_now_ns() - begin) * 1e-9;
 	if (neighbour == NEIGHBOUR_LEARNER) {
-		outcome->learner_cpu_s += neighbours_learner_cpu_s(neighbours) - cpu_s;
-		outcome->learner_s += (double)(bench_now_ns() - begin) * 1e-9;
+		outcome->learner_cpu_s += learner_cpu_s;
+		outcome->learner_s += seconds;
+	} else if (r == 0 && learner_cpu_s > STILL_CPUS * seconds) {
+		/* The ratio would be of the learner to the learner. */
+		r = -EBUSY;
 	}
 	return r;
 }
@@ -509,6 +517,13 @@ static bool failed(const struct outcome *outcome, const char **ret_why)
 	return any;
 }
 
+static const char *reason_of(int r)
+{
+	if (r == -EBUSY)
+		return "the learner went on in turns that were to be without it";
+	return r < 0 ? strerror(-r) : "nothing was answered";
+}
+
 static int load_and_report(struct ctl *ctl, struct plan *plan)
 {
 	_cleanup_(outcome_done) struct outcome outcome = { 0 };
@@ -543,8 +558,7 @@ static int load_and_report(struct ctl *ctl, struct plan *plan)
 	if (plan->load.deadline_ns == 0 && *why)
 		(void)ctl_fail(ctl, EXIT_FAILED, "%s", why);
 	if (status == EXIT_DONE && (r < 0 || n_answers(result) == 0))
-		return ctl_fail(ctl, ctl_status_of(r), "%s: %s", endpoint,
-			r < 0 ? strerror(-r) : "nothing was answered");
+		return ctl_fail(ctl, ctl_status_of(r), "%s: %s", endpoint, reason_of(r));
 	return bad ? EXIT_FAILED : status;
 }
 
