@@ -25,14 +25,14 @@ int openmp_set_up(const char *role, const char *cpus, uint32_t threads, bool pas
 {
 	char n_threads[16], ours[128] = "", mark[128];
 	/*
-	 * Threads that wait for the next loop of a batch spin first. Long spinning takes the cores
-	 * from everybody else: with the learner and clients on them, 10000 gave a median answer of
-	 * 96 ms, 1000 one of 14 to 19 ms, 100 one of 11 to 28 ms (two cores).
+	 * Threads that wait for the others of a batch spin first, some tenth of a millisecond: who
+	 * sleeps may be woken late, on a halted CPU or behind the learner. A forward pass keeps its
+	 * threads apart (spread.h); where two shared a CPU so much spinning took it from each other.
 	 */
 	const char *const variables[][2] = {
 		{ "OMP_NUM_THREADS", n_threads },
 		{ "OMP_WAIT_POLICY", "passive" },
-		{ "GOMP_SPINCOUNT", passive ? "0" : "1000" },
+		{ "GOMP_SPINCOUNT", passive ? "0" : "10000" },
 		/* Threads of its own, started before main(), for matrices of a few hundred. */
 		{ "OPENBLAS_NUM_THREADS", "1" },
 	};
