@@ -3,6 +3,7 @@
 #define KAMEN_SERVE_INFERENCE_H
 
 #include "ops/metrics.h"
+#include "serve/hold.h"
 #include "serve/scheduler.h"
 
 /**
@@ -19,6 +20,7 @@ struct inference_options {
 	uint64_t slot_memory; /* of the slots together, of which there is one at least; 0: any */
 	uint32_t n_threads;   /* of all; 0: one a CPU */
 	const char *cpus;     /* that they may use, "0-3,8"; "": all */
+	struct hold *hold;    /* of whom a batch is to have peace; NULL: nobody */
 };
 
 /** What the loop reads while the thread runs. */

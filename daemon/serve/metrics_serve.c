@@ -146,6 +146,9 @@ static void write_learning(struct metrics_text *out, struct serve *serve)
 	one(out, "kamen_rounds_total", "counter", "Rounds that ended with a verdict of the gate",
 		(double)r->n_done);
 	one(out, "kamen_rounds_failed_total", "counter", "Rounds that failed", (double)r->n_failed);
+	one(out, "kamen_learner_held_seconds_total", "counter",
+		"Time that the learner was stopped beside batches",
+		(double)serve->hold.total_ns * 1e-9);
 	one(out, "kamen_promotions_auto_total", "counter", "Candidates promoted by policy auto",
 		(double)r->n_promoted);
 	if (!r->sent)

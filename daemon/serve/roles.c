@@ -230,6 +230,8 @@ static int on_exit_of(sd_event_source *source, const siginfo_t *info, void *user
 
 	(void)source;
 	role->child = sd_event_source_disable_unref(role->child);
+	if (role->id == ROLE_LEARNER)
+		hold_let_go(&serve->hold);
 	role->pid = 0;
 	role_disconnect(role);
 	if (role->stopping) {
@@ -401,6 +403,8 @@ static int role_spawn(struct role *role)
 	if (r < 0)
 		return r;
 	role->sock = TAKE_FD(ours);
+	if (role->id == ROLE_LEARNER)
+		hold_watch(&role->serve->hold, role->pid);
 	return 0;
 }
 
@@ -447,6 +451,8 @@ static bool reap(struct role *role, uint64_t until_ns)
 /* Its last word is what it writes to disk; who was not ready has none. */
 static void role_end(struct role *role)
 {
+	if (role->id == ROLE_LEARNER)
+		hold_let_go(&role->serve->hold);
 	if (role->pid > 0 && role->sock >= 0 && !role->ready)
 		(void)kill(role->pid, SIGKILL);
 	role_disconnect(role);

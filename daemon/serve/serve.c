@@ -460,6 +460,7 @@ static int open_parts(struct serve *serve)
 		.n_workers = config->n_workers,
 		.n_threads = config->threads,
 		.cpus = config->serve_cpus,
+		.hold = hold_is_due(config) ? &serve->hold : NULL,
 	};
 	struct diag diag = { .text = "" };
 	int r;
@@ -542,6 +543,7 @@ static void serve_close(struct serve *serve)
 {
 	close_serving(serve);
 	inference_free(serve->inference);
+	hold_done(&serve->hold);
 	sd_event_source_disable_unref(serve->starting);
 	sd_event_source_disable_unref(serve->inference_io);
 	sd_event_source_disable_unref(serve->scheduler_io);
@@ -586,6 +588,7 @@ static void serve_init(
 	reading_init(&serve->reading);
 	admission_init(&serve->admission);
 	roles_init(serve);
+	hold_init(&serve->hold);
 	peer_policy_read(&serve->policy);
 }
 

@@ -14,6 +14,7 @@
 #include "serve/feed.h"
 #include "serve/handover.h"
 #include "serve/hard_store.h"
+#include "serve/hold.h"
 #include "serve/inference.h"
 #include "serve/later.h"
 #include "serve/peer.h"
@@ -45,6 +46,7 @@ struct serve {
 	struct base *base;
 	struct state *state;
 	struct inference *inference;
+	struct hold hold; /* the learner */
 	struct scheduler *scheduler;
 	struct peer_policy policy;
 	struct site_table sites;

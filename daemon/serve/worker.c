@@ -614,7 +614,9 @@ static void serve_batches(struct worker *worker, struct scheduler *scheduler)
 			continue;
 		n = (uint32_t)taken;
 		atomic_fetch_add(&worker->n_begun, 1);
+		hold_begin(worker->options.inference->hold);
 		run_batch(worker, batch, n, serving, &compute_ns);
+		hold_end(worker->options.inference->hold);
 		atomic_fetch_add(&worker->n_ended, 1);
 		/* What a map takes is not what others of this size have to wait for. */
 		if (compute_ns < UINT64_MAX && !worker->tokens)
