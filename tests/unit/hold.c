@@ -15,21 +15,33 @@
 
 #define SECOND_NS (1000 * NS_PER_MS)
 
-/* A child that sleeps until it is killed. */
-static pid_t child_new(void)
-{
-	pid_t pid = fork();
+struct fixture {
+	struct hold hold;
+	pid_t child; /* sleeps until it is killed, and is watched */
+};
 
-	assert_true(pid >= 0);
-	for (; pid == 0;)
+static int set_up(void **state)
+{
+	static struct fixture f;
+
+	f.child = fork();
+	if (f.child < 0)
+		return -1;
+	for (; f.child == 0;)
 		(void)pause();
-	return pid;
+	hold_init(&f.hold);
+	hold_watch(&f.hold, f.child);
+	*state = &f;
+	return 0;
 }
 
-static void child_end(pid_t pid)
+static int tear_down(void **state)
 {
-	assert_int_equal(kill(pid, SIGKILL), 0);
-	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	struct fixture *f = *state;
+
+	hold_let_go(&f->hold);
+	hold_done(&f->hold);
+	return kill(f->child, SIGKILL) < 0 || waitpid(f->child, NULL, 0) != f->child ? -1 : 0;
 }
 
 static char state_of(pid_t pid)
@@ -56,95 +68,66 @@ static void becomes(pid_t pid, bool is_stopped)
 
 static void it_stands_while_a_batch_computes(void **state)
 {
-	pid_t pid = child_new();
-	struct hold hold;
+	struct fixture *f = *state;
 
-	(void)state;
-	hold_init(&hold);
-	/* Nobody is there yet. */
-	hold_begin(&hold);
-	hold_end(&hold);
-	hold_watch(&hold, pid);
 	for (int i = 0; i < 2; i++) {
-		hold_begin(&hold);
-		becomes(pid, true);
-		hold_end(&hold);
-		becomes(pid, false);
+		hold_begin(&f->hold);
+		becomes(f->child, true);
+		hold_end(&f->hold);
+		becomes(f->child, false);
 	}
-	assert_true(hold.total_ns > 0);
-	hold_let_go(&hold);
-	hold_done(&hold);
-	child_end(pid);
+	assert_true(f->hold.total_ns > 0);
 	hold_begin(NULL);
 	hold_end(NULL);
 }
 
 static void who_is_to_end_goes_on_and_is_not_held_again(void **state)
 {
-	pid_t pid = child_new();
-	struct hold hold;
+	struct fixture *f = *state;
 
-	(void)state;
-	hold_init(&hold);
-	hold_watch(&hold, pid);
-	hold_begin(&hold);
-	becomes(pid, true);
-	hold_let_go(&hold);
-	becomes(pid, false);
-	hold_end(&hold);
-	hold_begin(&hold);
-	assert_false(hold.is_held);
-	hold_end(&hold);
-	child_end(pid);
-	hold_done(&hold);
+	hold_begin(&f->hold);
+	becomes(f->child, true);
+	hold_let_go(&f->hold);
+	becomes(f->child, false);
+	hold_end(&f->hold);
+	hold_begin(&f->hold);
+	assert_false(f->hold.is_held);
+	hold_end(&f->hold);
 }
 
 static void who_was_stopped_by_another_stays_so(void **state)
 {
-	pid_t pid = child_new();
-	struct hold hold;
+	struct fixture *f = *state;
 
-	(void)state;
-	hold_init(&hold);
-	hold_watch(&hold, pid);
-	hold_begin(&hold);
-	becomes(pid, true);
-	hold_end(&hold);
-	becomes(pid, false);
-	assert_int_equal(kill(pid, SIGSTOP), 0);
-	becomes(pid, true);
-	hold_begin(&hold);
-	assert_false(hold.is_held);
-	hold_end(&hold);
-	hold_let_go(&hold);
-	assert_int_equal(state_of(pid), 'T');
-	child_end(pid);
-	hold_done(&hold);
+	hold_begin(&f->hold);
+	becomes(f->child, true);
+	hold_end(&f->hold);
+	becomes(f->child, false);
+	assert_int_equal(kill(f->child, SIGSTOP), 0);
+	becomes(f->child, true);
+	hold_begin(&f->hold);
+	assert_false(f->hold.is_held);
+	hold_end(&f->hold);
+	hold_let_go(&f->hold);
+	assert_int_equal(state_of(f->child), 'T');
 }
 
 static void batch_upon_batch_one_a_second_is_let_be(void **state)
 {
-	pid_t pid = child_new();
-	struct hold hold;
+	struct fixture *f = *state;
 
-	(void)state;
-	hold_init(&hold);
-	hold_watch(&hold, pid);
-	hold.starved_ns = clock_now_ns() - 2 * SECOND_NS;
-	hold_begin(&hold);
-	assert_false(hold.is_held);
-	hold_end(&hold);
-	hold_begin(&hold);
-	assert_true(hold.is_held);
-	hold_end(&hold);
+	f->hold.starved_ns = clock_now_ns() - 2 * SECOND_NS;
+	hold_begin(&f->hold);
+	assert_false(f->hold.is_held);
+	hold_end(&f->hold);
+	hold_begin(&f->hold);
+	assert_true(f->hold.is_held);
+	hold_end(&f->hold);
 	/* After a gap it has had its share. */
-	hold.starved_ns = clock_now_ns() - 2 * SECOND_NS;
-	hold.changed_ns = clock_now_ns() - SECOND_NS;
-	hold_begin(&hold);
-	assert_true(hold.is_held);
-	hold_let_go(&hold);
-	child_end(pid);
-	hold_done(&hold);
+	f->hold.starved_ns = clock_now_ns() - 2 * SECOND_NS;
+	f->hold.changed_ns = clock_now_ns() - SECOND_NS;
+	hold_begin(&f->hold);
+	assert_true(f->hold.is_held);
 }
 
 static struct config config_of(const char *cpu, uint32_t n_workers)
@@ -185,10 +168,14 @@ static void only_who_is_after_the_same_cpus_is_held(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(it_stands_while_a_batch_computes),
-		cmocka_unit_test(who_is_to_end_goes_on_and_is_not_held_again),
-		cmocka_unit_test(who_was_stopped_by_another_stays_so),
-		cmocka_unit_test(batch_upon_batch_one_a_second_is_let_be),
+		cmocka_unit_test_setup_teardown(
+			it_stands_while_a_batch_computes, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(
+			who_is_to_end_goes_on_and_is_not_held_again, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(
+			who_was_stopped_by_another_stays_so, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(
+			batch_upon_batch_one_a_second_is_let_be, set_up, tear_down),
 		cmocka_unit_test(only_who_is_after_the_same_cpus_is_held),
 	};
 

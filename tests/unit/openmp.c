@@ -43,7 +43,7 @@ int main(int argc, char **argv)
 	if (openmp_set_up(stage, "", 7, false, argv) != 0)
 		return 1;
 	if (strcmp(stage, "serve") == 0) {
-		if (expect("OMP_NUM_THREADS", "3") || expect("GOMP_SPINCOUNT", "1000") ||
+		if (expect("OMP_NUM_THREADS", "3") || expect("GOMP_SPINCOUNT", "10000") ||
 			expect("OMP_WAIT_POLICY", "active"))
 			return 1;
 		return go_on_as("learner", 2, argv);
