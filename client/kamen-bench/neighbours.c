@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "neighbours.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <math.h>
 #include <pthread.h>
@@ -8,13 +9,14 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 
-/* Who uses no time for so long stands; that often is looked. */
-#define STILL_NS 20000000
-#define MOST_LOOKS 50u
+/* Until it stands: 5 s. */
+#define LOOK_NS 1000000
+#define MOST_LOOKS 5000u
 
 struct neighbours {
 	pid_t learner;
@@ -62,35 +64,54 @@ static int spinners_start(struct neighbours *neighbours)
 	return 0;
 }
 
-double neighbours_learner_cpu_s(const struct neighbours *neighbours)
-{
-	struct timespec t;
-	clockid_t clock;
-
-	if (clock_getcpuclockid(neighbours->learner, &clock) != 0 || clock_gettime(clock, &t) < 0)
-		return NAN;
-	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
 static int learner_signal(const struct neighbours *neighbours, int signal)
 {
 	return kill(neighbours->learner, signal) < 0 ? -errno : 0;
+}
+
+static bool is_task_stopped(pid_t pid, const char *task)
+{
+	char path[64], state = 0;
+	FILE *f;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/task/%.20s/stat", (int)pid, task);
+	f = fopen(path, "re");
+	if (f && fscanf(f, "%*d (%*[^)]) %c", &state) != 1)
+		state = 0;
+	if (f)
+		(void)fclose(f);
+	return state == 'T';
+}
+
+/* Every thread: until then it goes on as if nothing had been, if it is continued. */
+static bool is_stopped(pid_t pid)
+{
+	char path[32];
+	const struct dirent *entry;
+	bool stopped = true;
+	DIR *tasks;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+	tasks = opendir(path);
+	if (!tasks)
+		return false;
+	while (stopped && (entry = readdir(tasks)))
+		stopped = entry->d_name[0] == '.' || is_task_stopped(pid, entry->d_name);
+	(void)closedir(tasks);
+	return stopped;
 }
 
 /* The daemon itself stops and continues it beside batches, but not one that it finds stopped: no batch may
  * begin before it is. */
 static int learner_stop(const struct neighbours *neighbours)
 {
-	const struct timespec moment = { .tv_nsec = STILL_NS };
-	double before, now = neighbours_learner_cpu_s(neighbours);
+	const struct timespec moment = { .tv_nsec = LOOK_NS };
 	int r = learner_signal(neighbours, SIGSTOP);
 
 	for (unsigned i = 0; i < MOST_LOOKS && r == 0; i++) {
-		(void)nanosleep(&moment, NULL);
-		before = now;
-		now = neighbours_learner_cpu_s(neighbours);
-		if (!(now > before))
+		if (is_stopped(neighbours->learner))
 			return 0;
+		(void)nanosleep(&moment, NULL);
 	}
 	return r < 0 ? r : -EBUSY;
 }
@@ -121,6 +142,16 @@ int neighbours_let(struct neighbours *neighbours, enum neighbour neighbour)
 		r = neighbour == NEIGHBOUR_LEARNER ? learner_signal(neighbours, SIGCONT)
 						   : learner_stop(neighbours);
 	return r == 0 && neighbour == NEIGHBOUR_SPINNERS ? spinners_start(neighbours) : r;
+}
+
+double neighbours_learner_cpu_s(const struct neighbours *neighbours)
+{
+	struct timespec t;
+	clockid_t clock;
+
+	if (clock_getcpuclockid(neighbours->learner, &clock) != 0 || clock_gettime(clock, &t) < 0)
+		return NAN;
+	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
 void neighbours_free(struct neighbours *neighbours)

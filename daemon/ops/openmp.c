@@ -26,8 +26,9 @@ int openmp_set_up(const char *role, const char *cpus, uint32_t threads, bool pas
 	char n_threads[16], ours[128] = "", mark[128];
 	/*
 	 * Threads that wait for the others of a batch spin first, some tenth of a millisecond: who
-	 * sleeps may be woken late, on a halted CPU or behind the learner. A forward pass keeps its
-	 * threads apart (spread.h); where two shared a CPU so much spinning took it from each other.
+	 * sleeps may be woken late, on a halted CPU or behind the learner. Where two of them share a
+	 * CPU each takes it from the other so long, hence spread.h; int8 has no such team, and was
+	 * not measured with so much.
 	 */
 	const char *const variables[][2] = {
 		{ "OMP_NUM_THREADS", n_threads },

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "serve/hold.h"
 
+#include <omp.h>
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
@@ -13,6 +14,14 @@
  * often. A gap so long between two is enough for that. */
 #define PATIENCE_NS (1000 * NS_PER_MS)
 #define GAP_NS (10 * NS_PER_MS)
+
+/* A worker that is bound to no CPUs has what OpenMP was told, which may be the user's word. */
+static uint32_t n_threads(const struct config *config, const cpu_set_t *serving)
+{
+	if (!config->serve_cpus[0])
+		return (uint32_t)omp_get_max_threads();
+	return config->threads > 0 ? config->threads : (uint32_t)CPU_COUNT(serving);
+}
 
 bool hold_is_due(const struct config *config)
 {
@@ -27,7 +36,7 @@ bool hold_is_due(const struct config *config)
 	if (cpus_allowed(config->learner_cpus, &learning, &diag) < 0 &&
 		cpus_allowed("", &learning, &diag) < 0)
 		return false;
-	if (config->threads > 0 && config->threads < (uint32_t)CPU_COUNT(&serving))
+	if (n_threads(config, &serving) < (uint32_t)CPU_COUNT(&serving))
 		return false;
 	CPU_AND(&serving, &serving, &learning);
 	return CPU_EQUAL(&serving, &learning);

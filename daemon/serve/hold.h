@@ -13,7 +13,7 @@
 /**
  * The learner, stopped (SIGSTOP) while a batch computes. SCHED_IDLE alone does not keep it away: the
  * scheduler gives it a tick (4 ms at 250 Hz) in every few forward passes, in which a thread of inference
- * waits, and the others for that one.
+ * waits, and the others for that one. Samples of a shadow and stored images are no batch here.
  *
  * hold_watch() and hold_let_go() are the loop's, hold_begin() and hold_end() of the one thread that
  * computes.
@@ -36,9 +36,10 @@ bool hold_is_due(const struct config *config);
 
 void hold_init(struct hold *hold);
 void hold_done(struct hold *hold);
-/** This child runs. */
+/** This child has begun to learn. */
 void hold_watch(struct hold *hold, pid_t pid);
-/** It goes on and is not held any more: it is to end, or has ended and nobody has waited for it yet. */
+/** It goes on and is not held any more: it has nothing to learn, is to end, or has ended and nobody has
+ * waited for it yet. */
 void hold_let_go(struct hold *hold);
 
 /** A batch begins, and has ended. NULL: nothing to do. Now and then one that never rests is let be; who was

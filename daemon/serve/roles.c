@@ -403,8 +403,6 @@ static int role_spawn(struct role *role)
 	if (r < 0)
 		return r;
 	role->sock = TAKE_FD(ours);
-	if (role->id == ROLE_LEARNER)
-		hold_watch(&role->serve->hold, role->pid);
 	return 0;
 }
 

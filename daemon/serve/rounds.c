@@ -29,13 +29,22 @@ static void job_free(struct round_job *job)
 	free(job);
 }
 
-static void pop(struct rounds *rounds)
+/* The learner has nothing to do: batches need not keep it away. */
+static void set_free(struct serve *serve)
 {
-	struct round_job *job = rounds->head;
+	struct rounds *rounds = &serve->rounds;
 
-	rounds->head = job->next;
+	hold_let_go(&serve->hold);
 	rounds->sent = false;
 	rounds->step = rounds->steps = 0;
+}
+
+static void pop(struct serve *serve)
+{
+	struct round_job *job = serve->rounds.head;
+
+	serve->rounds.head = job->next;
+	set_free(serve);
 	job_free(job);
 }
 
@@ -239,7 +248,7 @@ static void fail(struct serve *serve, const char *reason)
 	}
 	control_learn_failed(serve, job->site, job->version, reason);
 	admission_trim(serve, sites_find(&serve->sites, job->site));
-	pop(&serve->rounds);
+	pop(serve);
 	rounds_kick(serve);
 }
 
@@ -265,8 +274,7 @@ void rounds_cancel(struct serve *serve, const char *site, const char *reason)
 			message.kind_case = KAMEN__ROLE_MESSAGE__KIND_CANCEL;
 			message.cancel = &cancel;
 			(void)role_post(&serve->roles[ROLE_LEARNER], &message, -1);
-			rounds->sent = false;
-			rounds->step = rounds->steps = 0;
+			set_free(serve);
 		}
 		*at = job->next;
 		if (reason && end_row(serve, job, reason) < 0 &&
@@ -394,6 +402,7 @@ void rounds_kick(struct serve *serve)
 	}
 	rounds->turn += !rounds->head->begun;
 	rounds->sent = rounds->head->begun = true;
+	hold_watch(&serve->hold, serve->roles[ROLE_LEARNER].pid);
 	rounds->heard_ns = clock_now_ns();
 	log_info("site %s: version %u is being learnt", site->name, rounds->head->version);
 	serve_notify_status(serve);
@@ -450,7 +459,7 @@ void rounds_close(struct serve *serve)
 	serve->rounds.retry = sd_event_source_disable_unref(serve->rounds.retry);
 	forget_failures(&serve->rounds, NULL);
 	while (serve->rounds.head)
-		pop(&serve->rounds);
+		pop(serve);
 }
 
 /* ---- from the learner */
@@ -564,7 +573,7 @@ static void settle(struct serve *serve, struct site *site, struct version_row *r
 	r = site_renew(serve, site);
 	/* Nothing of it is held any more, and the next image may not come for long. */
 	admission_trim(serve, site);
-	pop(rounds);
+	pop(serve);
 	if (may_promote && promotion_is_due(serve, site, row) &&
 		changes_promote_learnt(serve, site, row->version) >= 0)
 		return;
@@ -589,7 +598,7 @@ static void finish_again(struct serve *serve, const Kamen__LearnDone *done)
 		log_error("site %s: cannot let its images go: %s", row->site, strerror(-r));
 	reproduce_tell(serve, row, done);
 	admission_trim(serve, sites_find(&serve->sites, row->site));
-	pop(rounds);
+	pop(serve);
 	rounds_kick(serve);
 }
 

@@ -65,9 +65,12 @@ static int move_from(struct spread *spread, unsigned thread, int cpu)
 
 void spread_pass(struct spread *spread, unsigned thread)
 {
+	const int last = atomic_load_explicit(&spread->cpus[thread], memory_order_relaxed);
 	int cpu = sched_getcpu();
 
 	if (cpu >= 0 && is_taken(spread, thread, cpu))
 		cpu = move_from(spread, thread, cpu);
-	atomic_store_explicit(&spread->cpus[thread], cpu, memory_order_relaxed);
+	/* Others read the line behind each barrier. */
+	if (cpu != last)
+		atomic_store_explicit(&spread->cpus[thread], cpu, memory_order_relaxed);
 }

