@@ -19,8 +19,13 @@ class Beside(unittest.TestCase):
     def daemon_with(self, settings=""):
         daemon = Daemon("[site]\npolicy = manual\nrecipe = batch=8\n" + settings, flawed=True)
         self.addCleanup(daemon.close)
-        # The harness's one thread would leave the learner the other CPUs.
-        return daemon.start(OMP_NUM_THREADS=str(len(os.sched_getaffinity(0))))
+        # One thread is the harness's word: with more CPUs the learner would have some to itself.
+        cpus = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {min(cpus)})
+        try:
+            return daemon.start()
+        finally:
+            os.sched_setaffinity(0, cpus)
 
     def learns(self, daemon):
         """A round that goes on for a while -> the learner's process"""

@@ -99,8 +99,7 @@ class Daemon:
         if self.notes:
             self.notes.close()
         self.notes = Notes(self.path("notify"))
-        env = dict(os.environ, NOTIFY_SOCKET=self.path("notify"), OMP_NUM_THREADS="1")
-        env.update(extra)
+        env = dict(os.environ, NOTIFY_SOCKET=self.path("notify"), OMP_NUM_THREADS="1", **extra)
         log = open(self.path("log"), "ab")
         who = {}
         if self.uid is not None:
