@@ -300,6 +300,7 @@ struct step {
 	const struct slot_entry *layers; /* of the block */
 	uint32_t block, first, end;      /* images */
 	bool last;
+	bool rest; /* the last block once more, for all tokens */
 };
 
 typedef int phase_fn(const struct step *step, unsigned l);
@@ -427,15 +428,13 @@ static int qkv(const struct step *step, unsigned l)
 	struct vit_team *team = step->team;
 	int r;
 
+	/* What they are asked for is there. */
+	if (step->rest)
+		return run_queries(step, l, TEAM_REST_Q);
 	team->lanes[l].k = team->k[step->block % ARRAY_SIZE(team->k)];
 	team->lanes[l].v = team->v[step->block % ARRAY_SIZE(team->v)];
 	r = run_linear(step, l, VIT_QKV, team->y, team->vit->shape.width);
 	return r < 0 || !step->last ? r : run_queries(step, l, TEAM_LAST_Q);
-}
-
-static int rest_queries(const struct step *step, unsigned l)
-{
-	return run_queries(step, l, TEAM_REST_Q);
 }
 
 static int attend(const struct step *step, unsigned l)
@@ -487,11 +486,10 @@ struct phase {
 
 static const struct phase block_phases[] = { { norm1, false }, { qkv, true }, { attend, false },
 	{ proj, false }, { norm2, false }, { fc1, false }, { fc2, false } };
-/* Of the last block once more, for all tokens: what they are asked for is there. */
-static const struct phase rest_phases[] = { { rest_queries, false }, { attend, false },
-	{ proj, false }, { norm2, false }, { fc1, false }, { fc2, false } };
+/* Without the first norm, which is done. */
+static const struct phase *const rest_phases = block_phases + 1;
 #define N_PHASES ARRAY_SIZE(block_phases)
-#define N_REST_PHASES ARRAY_SIZE(rest_phases)
+#define N_REST_PHASES (N_PHASES - 1)
 
 static void step_to(struct step *step, const struct slot *slot, uint32_t block)
 {
@@ -532,6 +530,7 @@ static void forward_together(struct vit_team *team, const struct slot *slot)
 		run_together(&step, block_phases, N_PHASES);
 	}
 	step.last = false;
+	step.rest = true;
 	if (team->whole)
 		run_together(&step, rest_phases, N_REST_PHASES);
 }
@@ -576,6 +575,7 @@ static int forward_images(struct vit_team *team, const struct slot *slot, unsign
 			     : run_each(&all, l, block_phases, N_PHASES);
 	}
 	all.last = false;
+	all.rest = true;
 	return r < 0 || !team->whole ? r : run_each(&all, l, rest_phases, N_REST_PHASES);
 }
 
