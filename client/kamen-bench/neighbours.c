@@ -15,8 +15,8 @@
 #include <unistd.h>
 
 /* Until it stands: 5 s. */
-#define LOOK_NS 1000000
-#define MOST_LOOKS 5000u
+#define LOOK_NS 20000000
+#define MOST_LOOKS 250u
 
 struct neighbours {
 	pid_t learner;
@@ -102,18 +102,20 @@ static bool is_stopped(pid_t pid)
 }
 
 /* The daemon itself stops and continues it beside batches, but not one that it finds stopped: no batch may
- * begin before it is. */
+ * begin before it is. The last one's answers come before the daemon lets it go on, which undoes our stop: so
+ * it is stopped again, until it stood at two looks. */
 static int learner_stop(const struct neighbours *neighbours)
 {
 	const struct timespec moment = { .tv_nsec = LOOK_NS };
-	int r = learner_signal(neighbours, SIGSTOP);
+	unsigned n_stood = 0;
+	int r = 0;
 
-	for (unsigned i = 0; i < MOST_LOOKS && r == 0; i++) {
-		if (is_stopped(neighbours->learner))
-			return 0;
+	for (unsigned i = 0; i < MOST_LOOKS && r == 0 && n_stood < 2; i++) {
+		r = learner_signal(neighbours, SIGSTOP);
 		(void)nanosleep(&moment, NULL);
+		n_stood = is_stopped(neighbours->learner) ? n_stood + 1 : 0;
 	}
-	return r < 0 ? r : -EBUSY;
+	return r < 0 || n_stood == 2 ? r : -EBUSY;
 }
 
 int neighbours_new(struct neighbours **ret_neighbours, pid_t learner)

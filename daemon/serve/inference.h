@@ -3,7 +3,6 @@
 #define KAMEN_SERVE_INFERENCE_H
 
 #include "ops/metrics.h"
-#include "serve/hold.h"
 #include "serve/scheduler.h"
 
 /**
@@ -11,6 +10,7 @@
  * take batches of one scheduler, each on its share of the CPUs.
  */
 struct inference;
+struct hold;
 
 struct inference_options {
 	const struct base *base;                /* outlives the thread */

@@ -9,6 +9,7 @@
 #include "ops/slice.h"
 #include "serve/heartbeat.h"
 #include "serve/heat.h"
+#include "serve/hold.h"
 #include "serve/limits.h"
 #include "serve/plans.h"
 #include "serve/shadow.h"
@@ -616,13 +617,14 @@ static void serve_batches(struct worker *worker, struct scheduler *scheduler)
 		atomic_fetch_add(&worker->n_begun, 1);
 		hold_begin(worker->options.inference->hold);
 		run_batch(worker, batch, n, serving, &compute_ns);
-		hold_end(worker->options.inference->hold);
 		atomic_fetch_add(&worker->n_ended, 1);
 		/* What a map takes is not what others of this size have to wait for. */
 		if (compute_ns < UINT64_MAX && !worker->tokens)
 			scheduler_learn(scheduler, serving, n, compute_ns);
 		samples = detach_samples(batch, n);
 		scheduler_give(scheduler, batch, n);
+		/* Who waits for an answer need not wait for threads to be woken. */
+		hold_end(worker->options.inference->hold);
 		keep_samples(worker, scheduler, samples, serving);
 		serving_unref(serving);
 	}

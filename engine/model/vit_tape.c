@@ -170,8 +170,6 @@ static int init_memory(struct vit_tape *tape)
 		return r;
 	carver.arena = tape->arena;
 	carve(tape, &carver);
-	/* In ordinary pages: a step takes no longer with them, and while the kernel clears a huge one,
-	 * several ms in a guest, serving does not get the processor. */
 	return 0;
 }
 

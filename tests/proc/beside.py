@@ -71,6 +71,7 @@ class Beside(unittest.TestCase):
             self.assertIn("THP_enabled:\t0\n", file.read())
         self.load(daemon)
         self.assertGreater(self.metric(daemon, "kamen_learner_held_seconds_total"), 0)
+        wait_until(lambda: self.state(pid) != "T", "the learner goes on")
         for _ in range(50):
             self.assertNotEqual(self.state(pid), "T", "nothing computes")
             time.sleep(.002)
