@@ -25,7 +25,7 @@ int openmp_set_up(const char *role, const char *cpus, uint32_t threads, bool pas
 {
 	char n_threads[16], ours[128] = "", mark[128];
 	/*
-	 * Threads that wait for the others of a batch spin first, some tenth of a millisecond: who
+	 * Threads that wait for the others of a batch spin first, some .3 ms: who
 	 * sleeps may be woken late, on a halted CPU or behind the learner. Where two of them share a
 	 * CPU each takes it from the other so long, hence spread.h; int8 has no such team, and was
 	 * not measured with so much.

@@ -116,7 +116,6 @@ static void who_was_stopped_by_another_stays_so(void **state)
 static void batch_upon_batch_one_a_second_is_let_be(void **state)
 {
 	struct fixture *f = *state;
-
 	bool was_held = true;
 
 	/* Unless this test itself was away for longer than the gap. */
